@@ -1,0 +1,102 @@
+"""The array reader of a formula: NumPy or Torch, one dtype, one device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+Array = Any  # a NumPy array or a Torch tensor; what goes in decides what comes out
+HALF_DTYPES = ("float16", "bfloat16")
+
+
+class ArrayNamespace:
+    """The functions a formula may call, on arrays of one kind, dtype and device.
+
+    Every number that meets a formula (the step, a weight, a literal) becomes an array of the dtype of the data first,
+    so that NumPy, Torch and the compiled loops do the same rounded operations and agree to the last bit, ties included.
+    """
+
+    inf = math.inf
+
+    def __init__(self, like: Array) -> None:
+        self._xp = array_api_compat.array_namespace(like)
+        self._device = array_api_compat.device(like)
+        # Thresholds in half precision would move by several per cent: compute in float32, cast the result back.
+        self._dtype = self._xp.float32 if dtype_name(like) in HALF_DTYPES else like.dtype
+
+    def asarray(self, value: Any) -> Array:
+        """Return `value` as an array of this kind, dtype and device (a tensor keeps its graph)."""
+        if not self.is_torch:
+            value = to_numpy(value)
+        if array_api_compat.is_array_api_obj(value) and array_api_compat.array_namespace(value) is self._xp:
+            return array_api_compat.to_device(self._xp.astype(value, self._dtype, copy=False), self._device)
+        return self._xp.asarray(value, dtype=self._dtype, device=self._device)
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether the arrays are Torch tensors."""
+        return bool(array_api_compat.is_torch_namespace(self._xp))
+
+    def abs(self, a: Array) -> Array:
+        """Return the modulus."""
+        return self._xp.abs(a)
+
+    def sign(self, a: Array) -> Array:
+        """Return -1, 0 or 1."""
+        return self._xp.sign(a)
+
+    def sqrt(self, a: Array) -> Array:
+        """Return the square root."""
+        return self._xp.sqrt(a)
+
+    def maximum(self, a: Array, b: Array) -> Array:
+        """Return the larger of the two."""
+        return self._xp.maximum(self._number(a), self._number(b))
+
+    def minimum(self, a: Array, b: Array) -> Array:
+        """Return the smaller of the two."""
+        return self._xp.minimum(self._number(a), self._number(b))
+
+    def where(self, condition: Array, a: Array, b: Array) -> Array:
+        """Return `a` where the condition holds and `b` elsewhere."""
+        return self._xp.where(condition, self._number(a), self._number(b))
+
+    def _number(self, a: Any) -> Array:
+        return self.asarray(a) if isinstance(a, int | float) else a
+
+
+def dtype_name(x: Array) -> str:
+    """Return the dtype of an array as text without its library: 'float32'."""
+    return str(x.dtype).removeprefix("torch.")
+
+
+def as_float_array(x: Any, name: str) -> Array:
+    """Return `x` as a floating array, or raise.
+
+    Integers and lists become float64 NumPy arrays; floating arrays of NumPy and Torch pass as they are.
+
+    Raises
+    ------
+    TypeError
+        If the entries are not real numbers.
+    ValueError
+        If an entry is NaN or infinite.
+    """
+    if not array_api_compat.is_torch_array(x):
+        x = np.asarray(x)
+        if np.issubdtype(x.dtype, np.integer):
+            x = x.astype(np.float64)
+    xp = array_api_compat.array_namespace(x)
+    if not xp.isdtype(x.dtype, "real floating"):
+        raise TypeError(f"{name} must hold real floating-point numbers, got dtype {dtype_name(x)}")
+    if not bool(xp.all(xp.isfinite(x))):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return x
+
+
+def to_numpy(x: Array) -> Any:
+    """Return a NumPy array of the entries of an array of either kind."""
+    return x.detach().cpu().numpy() if array_api_compat.is_torch_array(x) else np.asarray(x)

@@ -1,0 +1,176 @@
+"""Regularizers that are a sum over coordinates: two scalar formulas, read by every backend."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+
+from proxsae.regularizers.base import Regularizer, Scope, as_parameter, row_sums
+from proxsae.regularizers.namespaces import Array, ArrayNamespace, to_numpy
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Separable(Regularizer):
+    r"""R(z) = sum_i w_i r(z_i).
+
+    A subclass writes two formulas over a namespace `xp` (``abs, sign, sqrt, maximum, minimum, where, inf``), at weight
+    one: :meth:`value_of` is r(z) and :meth:`prox_of` is :math:`\arg\min_z \frac12 (z - u)^2 + t r(z)`. Arrays, compiled
+    loops, the prover and the LaTeX printer call these same two functions, each with a namespace of its own; so a
+    formula never branches in Python on its arguments or parameters.
+
+    Parameters
+    ----------
+    weight : float or array of shape (n_components,), default 1
+        What ``weight * R`` sets.
+    """
+
+    weight: Any = field(default=1.0, kw_only=True)
+
+    is_separable = True
+    is_scale_free = False
+    is_indicator = False
+
+    @property
+    def is_nonnegative(self) -> bool:
+        """Whether r is infinite below 0."""
+        return False
+
+    @property
+    def scope(self) -> Scope:
+        """One coordinate at a time."""
+        return "coordinate"
+
+    def __post_init__(self) -> None:
+        for name, value in self._parameters():
+            object.__setattr__(self, name, as_parameter(value, name))
+        for holds, sentence in self.conditions():
+            if not bool(np.all(np.asarray(holds))):
+                raise ValueError(f"{type(self).__name__}: {sentence}, got {self}")
+
+    @property
+    @abstractmethod
+    def is_symmetric(self) -> bool:
+        """Whether r is even and non-decreasing in abs(z)."""
+
+    @abstractmethod
+    def value_of(self, xp: Any, z: Any) -> Any:
+        """Return r(z) at weight one."""
+
+    @abstractmethod
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return the scalar prox of t r at weight one."""
+
+    def weighted_value(self, xp: Any, z: Any) -> Any:
+        """Return w r(z)."""
+        return self.value_of(xp, z) if self.is_indicator else self.weight * self.value_of(xp, z)
+
+    def weighted_prox(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return the scalar prox of t w r."""
+        return self.prox_of(xp, u, t if self.is_indicator else t * self.weight)
+
+    def gain_of(self, xp: Any, u: Any, t: Any) -> Any:
+        r"""Return the gain of a free z over z = 0, :math:`\frac12 u^2 - \min_z[\frac12(z-u)^2 + t w r(z)]`.
+
+        Written as z (u - z/2) - t w r(z), which does not cancel. It is convex in u with minimum 0 (a supremum of affine
+        functions), hence monotone in abs(u) where r is even.
+        """
+        z = self.weighted_prox(xp, u, t)
+        return z * (u - 0.5 * z) - t * self.weighted_value(xp, z)
+
+    def conditions(self) -> list[tuple[Any, str]]:
+        """Return the admissible parameters: (expression, the same in words). The prover assumes what this states."""
+        return [] if self.is_indicator else [(self.weight >= 0, "the weight must not be negative")]
+
+    # --- the algebra ---------------------------------------------------------------------------------------------
+
+    @property
+    def terms(self) -> tuple[Separable, ...]:
+        """The summands, as typed."""
+        return (self,)
+
+    @abstractmethod
+    def rescaled(self, scale: float) -> Separable:
+        """Return z -> s^2 R(z / s)."""
+
+    def scaled(self, weight: Any) -> Separable:
+        """Return ``weight * self``; a positive multiple of an indicator is the indicator."""
+        weight = as_parameter(weight, "weight")
+        if not self.is_indicator:
+            return self.replace(weight=self.weight * weight)
+        if isinstance(weight, float) and weight > 0:
+            return self
+        raise ValueError(f"an indicator takes only positive scalar weights, got {weight} * {self}")
+
+    def replace(self, **parameters: Any) -> Self:
+        """Return a copy with some parameters changed."""
+        mine = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{**mine, **parameters})
+
+    # --- parameters: the readers put their own kind of number in place of each -------------------------------------
+
+    def _parameters(self) -> list[tuple[str, Any]]:
+        names = [f.name for f in fields(self) if not (f.name == "weight" and self.is_indicator)]
+        return [(name, getattr(self, name)) for name in names]
+
+    def map_parameters(self, function: Callable[[str, Any], Any]) -> Self:
+        """Return a copy with ``function(name, value)`` in place of each parameter, unvalidated."""
+        copy = object.__new__(type(self))
+        for f in fields(self):
+            object.__setattr__(copy, f.name, getattr(self, f.name))
+        for name, value in self._parameters():
+            object.__setattr__(copy, name, function(name, value))
+        return copy
+
+    def at(self, indices: Array) -> Self:
+        """Return the regularizer of the coordinates `indices` alone: per-coordinate parameters are gathered."""
+        return self.map_parameters(lambda _, value: value if np.ndim(value) == 0 else value[indices])
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all coordinates share one scalar r."""
+        return all(np.ndim(value) == 0 for _, value in self._parameters())
+
+    def _check_width(self, n_components: int) -> None:
+        for name, value in self._parameters():
+            if np.ndim(value) and value.shape[0] != n_components:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} has {value.shape[0]} entries and the codes have {n_components}"
+                )
+
+    # --- the array reader -------------------------------------------------------------------------------------------
+
+    def on(self, xp: ArrayNamespace) -> Self:
+        """Return a copy whose parameters are arrays of the namespace."""
+        return self.map_parameters(lambda _, value: xp.asarray(value))
+
+    def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
+        return row_sums(self.on(xp).weighted_value(xp, xp.asarray(Z)))
+
+    def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
+        return self.on(xp).weighted_prox(xp, U, step)
+
+    def _gain(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
+        return self.on(xp).gain_of(xp, U, step)
+
+    # --- spelling ---------------------------------------------------------------------------------------------------
+
+    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
+        """Return the text that builds this regularizer; arrays are collected in `arrays` under the names used."""
+
+        def number(value: Any) -> str:
+            if np.ndim(value) == 0:
+                return repr(float(value))
+            if arrays is None:
+                return f"np.array({np.array2string(to_numpy(value), separator=', ', threshold=8)})"
+            name = f"array_{len(arrays)}"
+            arrays[name] = value
+            return name
+
+        arguments = [number(value) for name, value in self._parameters() if name != "weight"]
+        unit = f"{type(self).__name__}({', '.join(arguments)})"
+        is_plain = self.is_indicator or (np.ndim(self.weight) == 0 and float(self.weight) == 1.0)
+        return unit if is_plain else f"{number(self.weight)}*{unit}"
