@@ -8,6 +8,7 @@ from typing import Any, Literal
 import array_api_compat
 import numpy as np
 
+from proxsae.kernels.selection import pattern_of
 from proxsae.regularizers.namespaces import Array, ArrayNamespace, as_float_array, to_numpy
 
 Scope = Literal["coordinate", "group", "sample", "batch"]
@@ -149,6 +150,17 @@ class Regularizer(ABC):
         Z = self._prox(xp, xp.asarray(U), xp.asarray(step)) + 0.0
         return Z if Z.dtype == U.dtype else array_api_compat.array_namespace(U).astype(Z, U.dtype)
 
+    def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
+        """Return where the prox of an (n, p) matrix may be non-zero, without keeping a dense result.
+
+        Returns
+        -------
+        offsets : integer array of shape (n + 1,)
+        indices : integer array of shape (nnz,)
+            The columns of row i, ascending, are ``indices[offsets[i]:offsets[i + 1]]``. Outside of them the prox is 0.
+        """
+        return pattern_of(self.prox_unchecked(U, step) != 0)
+
     def latex(self, of: Literal["value", "prox"] = "value") -> str:
         """Return R, or its prox, as LaTeX mathematics; the prox is printed from the formula that runs."""
         from proxsae.regularizers.printing import latex
@@ -198,6 +210,17 @@ def as_parameter(value: Any, name: str) -> Any:
     if array.ndim > 1:
         raise ValueError(f"{name} must be a number or have shape (n_components,), got shape {tuple(array.shape)}")
     return array if array.ndim or array_api_compat.is_torch_array(value) else float(array)
+
+
+def spelled_number(value: Any, arrays: dict[str, Array] | None) -> str:
+    """Return the text of a parameter; an array is put into `arrays`, where given, under the name returned."""
+    if np.ndim(value) == 0:
+        return repr(float(value))
+    if arrays is None:
+        return f"np.array({np.array2string(to_numpy(value), separator=', ', threshold=8)})"
+    name = f"array_{len(arrays)}"
+    arrays[name] = value
+    return name
 
 
 def row_sums(Z: Array) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.calculus import WithCount
+from proxsae.regularizers.namespaces import Equation
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 
@@ -44,7 +45,8 @@ def _prox(r: Separable) -> str:
         return _formula(r, "prox")
     # The gain written out would repeat the prox five times: name it, as the rule does.
     count = rf"t\,{_formula(r.outer, 'value')}"
-    return rf"\begin{{cases}} {_prox(r.inner)} & \text{{where its gain exceeds }} {count} \\ 0 & \text{{otherwise}} \end{{cases}}"
+    worth = rf"{_prox(r.inner)} & \text{{where its gain exceeds }} {count}"
+    return rf"\begin{{cases}} {worth} \\ 0 & \text{{otherwise}} \end{{cases}}"
 
 
 def _formula(r: Separable, of: str) -> str:
@@ -57,6 +59,30 @@ def _formula(r: Separable, of: str) -> str:
         @staticmethod
         def sqrt(a: Any) -> Any:
             return sympy.sqrt(sympy.nsimplify(a, rational=True))
+
+        @staticmethod
+        def power(a: Any, b: Any) -> Any:
+            return a ** sympy.nsimplify(b, rational=True)
+
+        @staticmethod
+        def cbrt(a: Any) -> Any:
+            return a ** sympy.Rational(1, 3)
+
+        @staticmethod
+        def cos_third(a: Any) -> Any:
+            return sympy.cos(sympy.acos(a) / 3)
+
+        @staticmethod
+        def log1p(a: Any) -> Any:
+            return sympy.log(1 + a)
+
+        tanh = sympy.tanh
+
+        @staticmethod
+        def root(equation: Equation, start: Any, low: Any, high: Any, steps: int) -> Any:  # noqa: ARG004
+            zeta = sympy.Symbol(r"\zeta", positive=True)
+            left = sympy.latex(sympy.nsimplify(equation(zeta)[0], rational=True))
+            return sympy.Symbol(rf"\mathrm{{root}}_{{\zeta \le {sympy.latex(high)}}}\left[{left} = 0\right]", real=True)
 
         @staticmethod
         def where(condition: Any, a: Any, b: Any) -> Any:

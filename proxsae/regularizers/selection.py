@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from proxsae.kernels.selection import top_k_mask
+from proxsae.kernels.selection import matrix_support, row_support, top_k_mask
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
 from proxsae.regularizers.scalar import Zero
@@ -77,27 +77,42 @@ class Cardinality(Regularizer):
         """Rescale the partner; the constraint has no units."""
         return Cardinality(self.k, self.scope, self.separable.rescaled(scale))
 
-    def ranking(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
-        """Return an array like U that orders the coordinates as their gains do.
+    def mirror(self, step: Array) -> float | None:
+        """Return m if max(u, m u) orders the coordinates as their gains do, else None.
 
         Where all coordinates share one r, the gain is a convex function of u with minimum 0 at 0: it grows with abs(u)
-        for an even r, and with max(u, 0) for one that requires z >= 0. Then those are returned: they do not round.
+        for an even r (m = -1), and with max(u, 0) for one that requires z >= 0 and is least at 0 (m = 1). These ranks
+        do not round.
         """
-        if self.separable.is_uniform and (self.scope == "sample" or step.ndim == 0):
-            if self.separable.is_nonnegative:
-                return xp.maximum(U, 0.0)
+        if self.separable.is_uniform and (self.scope == "sample" or np.ndim(step) == 0):
+            if self.separable.is_nonnegative and self.separable.is_least_at_zero:
+                return 1.0
             if self.separable.is_symmetric:
-                return xp.abs(U)
-        return self.separable._gain(xp, U, step)
+                return -1.0
+        return None
+
+    def ranks(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
+        """Return an array like U that orders the coordinates as their gains do."""
+        mirror = self.mirror(step)
+        return self.separable.gains(U, step) if mirror is None else xp.maximum(U, mirror * U)
 
     def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
-        ranking = self.ranking(xp, U, step)
+        ranks = self.ranks(xp, U, step)
         if self.scope == "batch":
             n_rows = 1 if U.ndim == 1 else U.shape[0]
-            keep = top_k_mask(ranking.reshape(1, -1), self.k * n_rows).reshape(U.shape)
+            keep = top_k_mask(ranks.reshape(1, -1), self.k * n_rows).reshape(U.shape)
         else:
-            keep = top_k_mask(ranking, self.k)
+            keep = top_k_mask(ranks, self.k)
         return xp.where(keep, self.separable._prox(xp, U, step), 0.0)
+
+    def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
+        """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`."""
+        mirror = self.mirror(step)
+        if mirror is None:
+            U, mirror = self.separable.gains(U, step), 1.0
+        if self.scope == "batch":
+            return matrix_support(U, self.k * len(U), mirror)
+        return row_support(U, self.k, mirror)
 
     def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
         counts = (Z != 0).sum(-1)

@@ -1,0 +1,6 @@
+"""Encoders x -> z as torch modules; every one of them calls the prox of R."""
+
+from proxsae.encoders.amortized import Amortized
+from proxsae.encoders.codes import Codes
+
+__all__ = ["Amortized", "Codes"]

@@ -1,0 +1,425 @@
+"""ProxSAE: dictionary learning with the regularizer of your choice, as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from proxsae.regularizers import L0, Cardinality, Regularizer, Separable, parse
+
+if TYPE_CHECKING:
+    import torch
+
+    from proxsae.training import SparseAutoencoder
+
+
+class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    r"""Sparse autoencoder whose activation is the proximal operator of the regularizer you specify.
+
+    Minimises the mean over samples of
+
+    .. math:: \frac12 \|x - b - z D\|^2 + R(z), \qquad z = \mathrm{prox}_R(W x + b_e),
+
+    over W, b_e, the dictionary D (unit-norm atoms) and b, by mini-batch Adam. The weight of R is in the units of X, as
+    in :func:`proxsae.solve`.
+
+    Parameters
+    ----------
+    regularizer : Regularizer or str, optional
+        R, such as ``Cardinality(32)`` or ``"0.1*L1 + NonNegative"``. None: ``Cardinality(k)`` with k = 32, or an eighth
+        of the atoms if that is less.
+    n_components : int, optional
+        Number of atoms; None: 8 times the features.
+    encoder : {"amortized"}, default "amortized"
+        How codes are computed: one proximal step with a free matrix.
+    target_l0 : float, optional
+        Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
+        each atom then learns a threshold of its own.
+    n_steps : int, default 1000
+        Training steps.
+    batch_size : int, default 2048
+        Samples a step.
+    learning_rate : float, default 1e-3
+        Peak step size of Adam, for data scaled to mean norm sqrt(n_features).
+    dead_after : int, default 100_000
+        Samples after which an unused atom counts as dead and is trained on the residual.
+    sparse_output : bool, default True
+        Return codes as SciPy CSR; False: as a dense array.
+    device : str, default "auto"
+        A torch device; "auto" takes CUDA where there is one.
+    random_state : int, RandomState or None
+        Fixes the initial dictionary and the order of the samples: the same seed gives the same result on one machine.
+    verbose : int, default 0
+        1 shows a progress bar on a terminal.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        D.
+    intercept_ : ndarray of shape (n_features,)
+        b.
+    encoder_ : proxsae.encoders.Amortized
+        The trained encoder, for raw X; a torch module.
+    regularizer_ : Regularizer
+        R as fitted, in the units of X: with its steered weight or learned thresholds; at batch scope the L0 regularizer
+        whose threshold selects as the batches did, so that a code does not depend on the other samples.
+    history_ : dict of str to ndarray
+        For each step: ``step``, ``loss``, ``fvu``, ``l0``, ``dead`` (fraction of atoms), ``learning_rate``.
+    n_iter_ : int
+        Steps done.
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from proxsae import ProxSAE
+    >>> from proxsae.regularizers import Cardinality
+    >>> X = np.random.default_rng(0).normal(size=(500, 20))
+    >>> sae = ProxSAE(Cardinality(4), n_components=40, n_steps=50, random_state=0).fit(X)
+    >>> sae.transform(X).shape
+    (500, 40)
+    """
+
+    def __init__(
+        self,
+        regularizer: Regularizer | str | None = None,
+        n_components: int | None = None,
+        *,
+        encoder: str = "amortized",
+        target_l0: float | None = None,
+        n_steps: int = 1000,
+        batch_size: int = 2048,
+        learning_rate: float = 1e-3,
+        dead_after: int = 100_000,
+        sparse_output: bool = True,
+        device: str = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.regularizer = regularizer
+        self.n_components = n_components
+        self.encoder = encoder
+        self.target_l0 = target_l0
+        self.n_steps = n_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.dead_after = dead_after
+        self.sparse_output = sparse_output
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # --- fitting -----------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
+        """Train on X.
+
+        Parameters
+        ----------
+        X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
+            Memory maps and stores are read a batch at a time.
+        y : ignored
+
+        Returns
+        -------
+        self
+            Ctrl-C stops the training early and leaves a fitted model, with a warning.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or X is not as described, or X holds NaN or infinity.
+        FloatingPointError
+            If the loss becomes NaN or infinite.
+        """
+        X = self._checked_rows(X, reset=True)
+        self._start(X, self.n_steps)
+        self._train(X, self.n_steps)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
+        """Go on training with one pass over X, at a constant step size.
+
+        The first call fixes the scale of the data and the initial dictionary.
+        """
+        first = not hasattr(self, "_trainer")
+        X = self._checked_rows(X, reset=first and not hasattr(self, "components_"))
+        if first:
+            self._start(X, None)
+        self._train(X, -(-X.shape[0] // self.batch_size))
+        return self
+
+    def _start(self, X: Any, n_steps: int | None) -> None:
+        """Create the autoencoder in normalised units and its trainer."""
+        import torch
+
+        from proxsae.training import Trainer
+        from proxsae.training.autoencoder import initial_autoencoder
+        from proxsae.training.data import moments
+        from proxsae.training.sparsity import check_steerable
+
+        n_features = X.shape[1]
+        n_components = 8 * n_features if self.n_components is None else self.n_components
+        regularizer = self._checked_regularizer(n_components)
+        self._check_parameters(n_components)
+        if self.target_l0 is not None:
+            check_steerable(regularizer)
+        device = _device(self.device)
+        dtype = torch.float64 if str(X.dtype).endswith("float64") else torch.float32
+        self._mean, norm = moments(X, dtype, device)
+        self._scale = norm / n_features**0.5 or 1.0
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        generator = torch.Generator().manual_seed(self._seed)
+        model = initial_autoencoder(
+            regularizer.rescaled(1 / self._scale),
+            n_components,
+            n_features,
+            generator,
+            dtype,
+            self.target_l0 is not None,
+        )
+        self._trainer = Trainer(
+            model.to(device),
+            learning_rate=self.learning_rate,
+            n_steps=n_steps,
+            target_l0=self.target_l0,
+            dead_after=self.dead_after,
+        )
+        self._records: list[dict[str, float]] = []
+
+    def _train(self, X: Any, n_steps: int) -> None:
+        from tqdm import tqdm
+
+        from proxsae.training.data import BatchOrder, read_rows
+
+        trainer = self._trainer
+        device, dtype = trainer.model.atoms.device, trainer.model.atoms.dtype
+        order = BatchOrder(X.shape[0], self.batch_size, self._seed + trainer.n_done)
+        bar = tqdm(range(n_steps), desc="fit", unit="step", disable=None if self.verbose else True)
+        try:
+            for _ in bar:
+                x = (read_rows(X, order.next(), dtype, device) - self._mean) / self._scale
+                record = trainer.step(x)
+                self._records.append(record)
+                bar.set_postfix(fvu=f"{record['fvu']:.3f}", l0=f"{record['l0']:.1f}", refresh=False)
+        except KeyboardInterrupt:
+            warnings.warn(f"interrupted: the model is that of step {trainer.n_done}", stacklevel=3)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Fold the normalisation into the parameters and set the fitted attributes."""
+        from proxsae.training.autoencoder import in_data_units
+
+        trainer = self._trainer
+        model = in_data_units(trainer.model, self._mean, self._scale)
+        if model.encoder.regularizer.scope == "batch":
+            smallest_gain = (trainer.smallest_gain or 0.0) * self._scale**2
+            model.encoder.regularizer = _per_sample(model.encoder.regularizer, smallest_gain)
+        self._set_model(model)
+        names = self._records[0] if self._records else {}
+        self.history_ = {name: np.array([record[name] for record in self._records]) for name in names}
+        self.history_ = {"step": np.arange(1, len(self._records) + 1), **self.history_}
+        self.n_iter_ = trainer.n_done
+
+    def _set_model(self, model: SparseAutoencoder) -> None:
+        self.encoder_ = model.encoder.requires_grad_(False)
+        self.regularizer_ = model.encoder.regularizer
+        self.components_ = model.atoms.detach().cpu().numpy()
+        self.intercept_ = model.bias.detach().cpu().numpy()
+        self._n_features_out = len(self.components_)
+
+    # --- using ---------------------------------------------------------------------------------------------------
+
+    def transform(self, X: Any) -> Any:
+        """Return the codes of X: CSR, or a dense array, of shape (n_samples, n_components)."""
+        from scipy.sparse import vstack
+
+        check_is_fitted(self)
+        X = self._checked_rows(X, reset=False)
+        parts = [codes for _, codes in self._encoded(X)]
+        Z = vstack(parts, format="csr")
+        return Z if self.sparse_output else Z.toarray()
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the reconstruction Z D + b of shape (n_samples, n_features), from sparse or dense codes."""
+        check_is_fitted(self)
+        if getattr(Z, "ndim", 2) != 2 or np.shape(Z)[1] != len(self.components_):
+            raise ValueError(f"Z must have shape (n_samples, {len(self.components_)}), got {np.shape(Z)}")
+        return Z @ self.components_ + self.intercept_
+
+    def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002
+        r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`."""
+        from proxsae.dictionary.metrics import reconstruction_metrics
+
+        return float(reconstruction_metrics(self, X)["explained_variance"])
+
+    def amortization_gap(self, X: Any) -> Any:
+        """Return by how much the encoder misses the objective that a solver reaches, one number a sample.
+
+        F(z_encoder) - F(z_solver) >= 0 up to rounding, with the same D, b and R; the solver starts at the code of the
+        encoder, and for a non-convex R finds a local minimum. In squared units of X.
+        """
+        from proxsae.solvers import solve
+
+        check_is_fitted(self)
+        X = np.asarray(self._checked_rows(X, reset=False))
+        Z = np.asarray(self.transform(X).todense() if self.sparse_output else self.transform(X))
+        residual = X - self.inverse_transform(Z)
+        encoded = 0.5 * (residual.astype(np.float64) ** 2).sum(1) + self.regularizer_.value(Z)
+        solved = solve(X, self.components_, self.regularizer_, intercept=self.intercept_, init=Z)
+        return encoded - solved.objective
+
+    def _encoded(self, X: Any) -> Any:
+        """Yield (rows, CSR codes) batch by batch."""
+        import torch
+
+        from proxsae.training.data import read_rows
+
+        weight = self.encoder_.weight
+        for start in range(0, X.shape[0], self.batch_size):
+            rows = slice(start, min(start + self.batch_size, X.shape[0]))
+            with torch.no_grad():
+                yield rows, self.encoder_.codes(read_rows(X, rows, weight.dtype, weight.device)).to_csr()
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to one safetensors file."""
+        from proxsae.regularizers.namespaces import to_numpy
+        from proxsae.training.checkpoint import write_checkpoint
+
+        check_is_fitted(self)
+        arrays: dict[str, Any] = {}
+        fitted = self.regularizer_.spelled(arrays)
+        parameters = self.get_params(deep=False)
+        given = parameters.pop("regularizer")
+        given_arrays: dict[str, Any] = {}
+        given = given.spelled(given_arrays) if isinstance(given, Regularizer) else given
+        if not isinstance(parameters["random_state"], int | None):
+            parameters["random_state"] = None  # the state of a generator is not a parameter
+        tensors = {
+            "encoder_weight": to_numpy(self.encoder_.weight),
+            "encoder_bias": to_numpy(self.encoder_.bias),
+            "components": self.components_,
+            "intercept": self.intercept_,
+            **{f"regularizer_.{name}": to_numpy(array) for name, array in arrays.items()},
+            **{f"regularizer.{name}": to_numpy(array) for name, array in given_arrays.items()},
+            **{f"history.{name}": values for name, values in self.history_.items()},
+        }
+        metadata = {"regularizer_": fitted, "regularizer": given, "parameters": parameters, "n_iter": self.n_iter_}
+        write_checkpoint(path, tensors, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the model that :meth:`save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the file is missing, foreign or damaged; the sentence names the file and the field.
+        """
+        import torch
+
+        from proxsae.encoders import Amortized
+        from proxsae.training import SparseAutoencoder
+        from proxsae.training.checkpoint import read_checkpoint
+
+        tensors, metadata = read_checkpoint(path)
+
+        def group(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        given = metadata["regularizer"]
+        regularizer = None if given is None else parse(given, **group("regularizer."))
+        sae = cls(regularizer, **metadata["parameters"])
+        device = _device(sae.device)
+        W, b_e, D, b = (
+            torch.from_numpy(tensors[name]).to(device)
+            for name in ("encoder_weight", "encoder_bias", "components", "intercept")
+        )
+        if W.shape != D.shape or b_e.shape != D.shape[:1] or b.shape != D.shape[1:]:
+            raise ValueError(f'{path}: the shapes of "encoder_weight" and "components" do not fit each other')
+        fitted = parse(metadata["regularizer_"], **group("regularizer_."))
+        sae._set_model(SparseAutoencoder(Amortized(fitted, W, b_e), D, b).eval())
+        sae.n_features_in_ = D.shape[1]
+        sae.n_iter_ = metadata["n_iter"]
+        sae.history_ = group("history.")
+        return sae
+
+    # --- validation -----------------------------------------------------------------------------------------------
+
+    def _checked_rows(self, X: Any, *, reset: bool) -> Any:
+        """Return X as something to read rows from; what is in memory is validated whole, the rest batch by batch."""
+        if not _is_row_source(X):
+            return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
+        if len(X.shape) != 2:
+            raise ValueError(f"X must have shape (n_samples, n_features), got {tuple(X.shape)}")
+        if "float" not in str(X.dtype):
+            raise TypeError(f"X must hold floating-point numbers, got {X.dtype}")
+        if X.shape[0] < 1:
+            raise ValueError(f"X must have at least one sample, got shape {tuple(X.shape)}")
+        if reset:
+            self.n_features_in_ = X.shape[1]
+        elif X.shape[1] != self.n_features_in_:
+            raise ValueError(f"X has {X.shape[1]} features, but ProxSAE is expecting {self.n_features_in_} features")
+        return X
+
+    def _checked_regularizer(self, n_components: int) -> Regularizer:
+        R = self.regularizer
+        if R is None:
+            R = Cardinality(max(1, min(32, n_components // 8)))
+        if isinstance(R, str):
+            R = parse(R)
+        if not isinstance(R, Regularizer):
+            raise TypeError(f"regularizer must be a Regularizer or its text, got {type(R).__name__}")
+        if isinstance(R, Cardinality) and R.k > n_components:
+            raise ValueError(f"k must not exceed n_components: {R} with {n_components} components")
+        R._check_width(n_components)
+        return R
+
+    def _check_parameters(self, n_components: int) -> None:
+        if self.encoder != "amortized":
+            raise ValueError(f'encoder must be "amortized", got {self.encoder!r}')
+        if self.target_l0 is not None and not 0 < self.target_l0 < n_components:
+            raise ValueError(f"target_l0 must lie between 0 and n_components = {n_components}, got {self.target_l0}")
+        for name in ("n_steps", "batch_size", "dead_after"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        if not (isinstance(self.learning_rate, int | float) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _is_row_source(X: Any) -> bool:
+    """Whether X is read row by row: a memory map, a torch tensor, or a store (rows by index, but no array itself)."""
+    if isinstance(X, np.memmap) or type(X).__module__.startswith("torch"):
+        return True
+    indexable = hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
+    return indexable and not hasattr(X, "__array__") and not hasattr(X, "toarray")
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _per_sample(regularizer: Regularizer, smallest_gain: float) -> Separable:
+    """Return the regularizer that frees a coordinate where its gain exceeds the one a batch demanded on average."""
+    assert isinstance(regularizer, Cardinality)
+    threshold: Regularizer = smallest_gain * L0()
+    for term in regularizer.separable.terms:
+        threshold = threshold + term
+    assert isinstance(threshold, Separable)
+    return threshold

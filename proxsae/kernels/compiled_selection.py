@@ -1,0 +1,100 @@
+"""The k largest entries of each row as compiled loops: one pass over the row, a small buffer of candidates."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+BLOCK = 64  # entries compared at once; the comparison of a block vectorises, a branch an entry does not
+
+
+@numba.njit(cache=True, inline="always")
+def _any_above(block: np.ndarray, threshold: float, mirror: float) -> bool:
+    """Whether some u of a full block has max(u, mirror u) above the threshold; branch-free, so that it vectorises."""
+    above = False
+    for c in range(BLOCK):
+        above |= (block[c] > threshold) | (mirror * block[c] > threshold)
+    return above
+
+
+@numba.njit(cache=True)
+def _keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> float:
+    """Keep the k largest of the first `size` candidates, in order, earlier ones first among equals; return the k-th."""
+    threshold = np.partition(ranks[:size], size - k)[size - k]
+    room = k
+    for c in range(size):
+        room -= ranks[c] > threshold
+    kept = 0
+    for c in range(size):
+        tied = ranks[c] == threshold
+        if ranks[c] > threshold or (tied and room > 0):
+            room -= tied
+            ranks[kept] = ranks[c]
+            indices[kept] = indices[c]
+            kept += 1
+    return float(threshold)
+
+
+@numba.njit(cache=True)
+def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> int:
+    capacity = 4 * k + BLOCK
+    ranks = np.empty(capacity, row.dtype)
+    indices = np.empty(capacity, np.int64)
+    size = 0
+    threshold = row.dtype.type(0)
+    for start in range(0, row.size, BLOCK):
+        block = row[start : start + BLOCK]
+        if block.size == BLOCK and not _any_above(block, threshold, mirror):
+            continue
+        for c in range(block.size):
+            rank = max(block[c], mirror * block[c])
+            if rank > threshold:  # strictly: an equal one further right loses to those already held
+                ranks[size] = rank
+                indices[size] = start + c
+                size += 1
+        if size > capacity - BLOCK:
+            threshold = row.dtype.type(_keep_largest(ranks, indices, size, k))
+            size = k
+    if size > k:
+        _keep_largest(ranks, indices, size, k)
+        size = k
+    out[:size] = indices[:size]
+    return size
+
+
+@numba.njit(cache=True, parallel=True)
+def select_in_rows(U: np.ndarray, k: int, mirror: float, indices: np.ndarray, counts: np.ndarray) -> None:
+    """Write the indices of the k largest positive max(u, mirror u) of each row, ascending, and how many there are."""
+    for i in numba.prange(U.shape[0]):
+        counts[i] = _select_in_row(U[i], k, mirror, indices[i])
+
+
+@numba.njit(cache=True, parallel=True)
+def count_above(U: np.ndarray, threshold: float, mirror: float, counts: np.ndarray) -> None:
+    """Count the entries with max(u, mirror u) above the threshold in each row."""
+    for i in numba.prange(U.shape[0]):
+        row = U[i]
+        count = 0
+        for start in range(0, row.size, BLOCK):
+            block = row[start : start + BLOCK]
+            if block.size == BLOCK and not _any_above(block, threshold, mirror):
+                continue
+            for c in range(block.size):
+                count += max(block[c], mirror * block[c]) > threshold
+        counts[i] = count
+
+
+@numba.njit(cache=True, parallel=True)
+def fill_above(U: np.ndarray, threshold: float, mirror: float, offsets: np.ndarray, indices: np.ndarray) -> None:
+    """Write the indices of the entries with max(u, mirror u) above the threshold, row after row."""
+    for i in numba.prange(U.shape[0]):
+        row = U[i]
+        position = offsets[i]
+        for start in range(0, row.size, BLOCK):
+            block = row[start : start + BLOCK]
+            if block.size == BLOCK and not _any_above(block, threshold, mirror):
+                continue
+            for c in range(block.size):
+                if max(block[c], mirror * block[c]) > threshold:
+                    indices[position] = start + c
+                    position += 1

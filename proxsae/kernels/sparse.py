@@ -1,0 +1,137 @@
+"""Products with sparse codes, of which only the pattern (offsets, indices) and the values are stored. Torch tensors.
+
+Codes Z are (n, p) with the entries of row i at ``offsets[i]:offsets[i+1]``. Each product has a plain version, in torch
+operations for any device, and a compiled one for main memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Where the non-zeros of an (n, n_columns) code matrix are."""
+
+    offsets: Tensor
+    indices: Tensor
+    n_columns: int
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return len(self.offsets) - 1
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The row of each entry."""
+        counts = self.offsets.diff()
+        return torch.repeat_interleave(torch.arange(self.n_rows, device=counts.device), counts)
+
+    @cached_property
+    def by_column(self) -> tuple[Any, Any, Any]:
+        """Column offsets, entries sorted by column, rows: NumPy arrays, shared by all products with this pattern."""
+        from proxsae.kernels.compiled_sparse import columns_of
+
+        return columns_of(self.offsets.numpy(), self.indices.numpy(), self.n_columns)  # type: ignore[no-any-return]
+
+    def gather(self, U: Tensor) -> Tensor:
+        """Return the entries of a dense (n, n_columns) matrix at the pattern."""
+        return U[self.rows, self.indices]
+
+
+def product(pattern: Pattern, values: Tensor, D: Tensor) -> Tensor:
+    """Return Z D of shape (n, d)."""
+    return torch.nn.functional.embedding_bag(
+        pattern.indices, D, pattern.offsets, per_sample_weights=values, mode="sum", include_last_offset=True
+    )
+
+
+def row_dots(pattern: Pattern, G: Tensor, D: Tensor) -> Tensor:
+    """Return <G_i, D_j> for every entry (i, j) of the pattern: the gradient of the values of Z D."""
+    if G.device.type != "cpu":
+        return row_dots_plain(pattern, G, D)
+    from proxsae.kernels.compiled_sparse import row_dots as compiled
+
+    out = torch.empty(len(pattern.indices), dtype=G.dtype)
+    arguments = (pattern.offsets, pattern.indices, G.contiguous(), D.detach().contiguous(), out)
+    compiled(*(a.numpy() for a in arguments))
+    return out
+
+
+def row_dots_plain(pattern: Pattern, G: Tensor, D: Tensor) -> Tensor:
+    """Return :func:`row_dots` by torch operations, in chunks of bounded memory."""
+    chunk = max(1, 2**26 // max(1, G.shape[1]))
+    parts = [
+        (G[rows] * D[indices]).sum(-1)
+        for rows, indices in zip(torch.split(pattern.rows, chunk), torch.split(pattern.indices, chunk), strict=True)
+    ]
+    return torch.cat(parts) if parts else G.new_zeros(0)
+
+
+def transposed_product(pattern: Pattern, values: Tensor, G: Tensor) -> Tensor:
+    """Return Z^T G of shape (n_columns, d): the gradient of D in Z D."""
+    if G.device.type != "cpu":
+        return transposed_product_plain(pattern, values, G)
+    from proxsae.kernels.compiled_sparse import transposed_product as compiled
+
+    out = torch.empty(pattern.n_columns, G.shape[1], dtype=G.dtype)
+    compiled(*pattern.by_column, values.contiguous().numpy(), G.contiguous().numpy(), out.numpy())
+    return out
+
+
+def transposed_product_plain(pattern: Pattern, values: Tensor, G: Tensor) -> Tensor:
+    """Return :func:`transposed_product` by a sparse matrix product of torch."""
+    where = torch.stack([pattern.indices, pattern.rows])
+    Z_T = torch.sparse_coo_tensor(where, values, (pattern.n_columns, pattern.n_rows))
+    result: Tensor = torch.sparse.mm(Z_T, G)
+    return result
+
+
+class LinearAt(torch.autograd.Function):
+    """The entries of x W^T + b at a pattern, with gradients that never fill the matrix.
+
+    The entries themselves come in as `entries`, gathered from a dense product that no graph remembers.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pattern: Pattern, entries: Tensor, x: Tensor, W: Tensor, b: Tensor) -> Tensor:  # noqa: ARG004
+        """Return the entries."""
+        ctx.pattern = pattern
+        ctx.save_for_backward(x, W)
+        return entries.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, W and b."""
+        (gradient,) = gradients
+        x, W = ctx.saved_tensors
+        for_x = product(ctx.pattern, gradient, W) if ctx.needs_input_grad[2] else None
+        for_W = transposed_product(ctx.pattern, gradient, x) if ctx.needs_input_grad[3] else None
+        for_b = torch.zeros_like(W[:, 0]).index_add_(0, ctx.pattern.indices, gradient)
+        return None, None, for_x, for_W, for_b
+
+
+class Product(torch.autograd.Function):
+    """Z D for sparse codes Z, with sparse gradients for the values and the transposed product for D."""
+
+    @staticmethod
+    def forward(ctx: Any, pattern: Pattern, values: Tensor, D: Tensor) -> Tensor:
+        """Return Z D."""
+        ctx.pattern = pattern
+        ctx.save_for_backward(values, D)
+        return product(pattern, values, D)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the values and of D."""
+        (gradient,) = gradients
+        values, D = ctx.saved_tensors
+        for_values = row_dots(ctx.pattern, gradient, D) if ctx.needs_input_grad[1] else None
+        for_D = transposed_product(ctx.pattern, values, gradient) if ctx.needs_input_grad[2] else None
+        return None, for_values, for_D

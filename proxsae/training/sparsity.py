@@ -1,0 +1,69 @@
+"""Steering the weight of R so that codes have a wanted mean number of non-zeros."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from proxsae.encoders import Amortized
+from proxsae.encoders.thresholds import with_thresholds
+from proxsae.regularizers import Cardinality, Regularizer
+
+
+def check_steerable(regularizer: Regularizer) -> None:
+    """Raise ValueError unless the number of non-zeros follows from the weight of R."""
+    if isinstance(regularizer, Cardinality):
+        raise ValueError(f"target_l0 steers the weight of R, but in {regularizer} k already fixes the non-zeros")
+    if not any(hasattr(term, "weight") and not getattr(term, "is_indicator", False) for term in regularizer.terms):
+        raise ValueError(f"target_l0 steers the weight of R, and {regularizer} has no weight")
+
+
+class WeightControl:
+    r"""Integral control of the weight: w <- w (l0 / target)^gain after every step.
+
+    The weight is a threshold of the prox, so L0 answers in the same step; the exponent keeps the loop far from
+    oscillation, since L0 falls no faster than some power of w.
+
+    Parameters
+    ----------
+    target : float
+        Wanted mean number of non-zeros of a sample.
+    gain : float, default 0.1
+    """
+
+    def __init__(self, target: float, gain: float = 0.1) -> None:
+        self.target = target
+        self.gain = gain
+
+    @torch.no_grad()
+    def start(self, encoder: Amortized, x: Tensor) -> None:
+        """Set the weight that meets the target on x, by bisection of its logarithm."""
+        u = encoder.pre_activation(x)
+        low, high = 1e-8, 1e8
+        for _ in range(60):
+            factor = math.sqrt(low * high)
+            offsets, _ = reweighted(encoder, factor).support(u)
+            low, high = (factor, high) if int(offsets[-1]) > self.target * len(x) else (low, factor)
+        scale_weight(encoder, math.sqrt(low * high))
+
+    @torch.no_grad()
+    def update(self, encoder: Amortized, l0: float, damping: float) -> None:
+        """Move the weight after a batch with the given mean L0; `damping` <= 1 averages over more batches."""
+        ratio = min(max(l0 / self.target, 0.1), 10.0)
+        scale_weight(encoder, ratio ** (self.gain * damping))
+
+
+def reweighted(encoder: Amortized, factor: float) -> Regularizer:
+    """Return the regularizer of the encoder with its weights multiplied."""
+    if encoder.threshold is None:
+        return encoder.regularizer.scaled(factor)
+    return with_thresholds(encoder.regularizer, encoder.threshold.detach() * math.sqrt(factor))
+
+
+def scale_weight(encoder: Amortized, factor: float) -> None:
+    """Multiply the weights of the regularizer of the encoder; thresholds move by the square root."""
+    if encoder.threshold is None:
+        encoder.regularizer = encoder.regularizer.scaled(factor)
+    else:
+        encoder.threshold.data.mul_(math.sqrt(factor))
