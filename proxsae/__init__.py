@@ -2,6 +2,7 @@
 
 from proxsae import regularizers
 from proxsae.estimator import ProxSAE
+from proxsae.solvers import solve
 
-__all__ = ["ProxSAE", "regularizers"]
+__all__ = ["ProxSAE", "regularizers", "solve"]
 __version__ = "0.1.0"

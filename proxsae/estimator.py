@@ -146,44 +146,48 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
         """Go on training with one pass over X, at a constant step size.
 
-        The first call fixes the scale of the data and the initial dictionary.
+        The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary.
         """
-        first = not hasattr(self, "_trainer")
-        X = self._checked_rows(X, reset=first and not hasattr(self, "components_"))
-        if first:
-            self._start(X, None)
+        X = self._checked_rows(X, reset=not hasattr(self, "components_"))
+        if not hasattr(self, "_trainer"):
+            self._start(X, None, fitted=self._model if hasattr(self, "components_") else None)
+        self._trainer.n_steps = None  # no end in sight: the step size stays where it is
         self._train(X, -(-X.shape[0] // self.batch_size))
         return self
 
-    def _start(self, X: Any, n_steps: int | None) -> None:
-        """Create the autoencoder in normalised units and its trainer."""
+    def _start(self, X: Any, n_steps: int | None, fitted: SparseAutoencoder | None = None) -> None:
+        """Create the autoencoder in normalised units, or take the fitted one there, and its trainer."""
         import torch
 
         from proxsae.training import Trainer
-        from proxsae.training.autoencoder import initial_autoencoder
+        from proxsae.training.autoencoder import in_normalised_units, initial_autoencoder
         from proxsae.training.data import moments
         from proxsae.training.sparsity import check_steerable
 
         n_features = X.shape[1]
         n_components = 8 * n_features if self.n_components is None else self.n_components
-        regularizer = self._checked_regularizer(n_components)
         self._check_parameters(n_components)
+        self._given = self._checked_regularizer(n_components)
         if self.target_l0 is not None:
-            check_steerable(regularizer)
+            check_steerable(self._given)
         device = _device(self.device)
-        dtype = torch.float64 if str(X.dtype).endswith("float64") else torch.float32
+        dtype = getattr(torch, _code_dtype(X))
         self._mean, norm = moments(X, dtype, device)
         self._scale = norm / n_features**0.5 or 1.0
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        generator = torch.Generator().manual_seed(self._seed)
-        model = initial_autoencoder(
-            regularizer.rescaled(1 / self._scale),
-            n_components,
-            n_features,
-            generator,
-            dtype,
-            self.target_l0 is not None,
-        )
+        if fitted is not None:
+            model = in_normalised_units(fitted, self._mean, self._scale)
+            if self.target_l0 is None:
+                model.encoder.regularizer = self._given.rescaled(1 / self._scale)
+        else:
+            model = initial_autoencoder(
+                self._given.rescaled(1 / self._scale),
+                n_components,
+                n_features,
+                torch.Generator().manual_seed(self._seed),
+                dtype,
+                learn_thresholds=self.target_l0 is not None,
+            )
         self._trainer = Trainer(
             model.to(device),
             learning_rate=self.learning_rate,
@@ -218,9 +222,11 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         trainer = self._trainer
         model = in_data_units(trainer.model, self._mean, self._scale)
-        if model.encoder.regularizer.scope == "batch":
+        if self._given.scope == "batch":
             smallest_gain = (trainer.smallest_gain or 0.0) * self._scale**2
-            model.encoder.regularizer = _per_sample(model.encoder.regularizer, smallest_gain)
+            model.encoder.regularizer = _per_sample(self._given, smallest_gain)
+        elif self.target_l0 is None:
+            model.encoder.regularizer = self._given  # the change of units and back would round its weights
         self._set_model(model)
         names = self._records[0] if self._records else {}
         self.history_ = {name: np.array([record[name] for record in self._records]) for name in names}
@@ -228,6 +234,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_iter_ = trainer.n_done
 
     def _set_model(self, model: SparseAutoencoder) -> None:
+        self._model = model
         self.encoder_ = model.encoder.requires_grad_(False)
         self.regularizer_ = model.encoder.regularizer
         self.components_ = model.atoms.detach().cpu().numpy()
@@ -242,8 +249,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         check_is_fitted(self)
         X = self._checked_rows(X, reset=False)
-        parts = [codes for _, codes in self._encoded(X)]
-        Z = vstack(parts, format="csr")
+        Z = vstack(list(self._encoded(X)), format="csr")
         return Z if self.sparse_output else Z.toarray()
 
     def inverse_transform(self, Z: Any) -> Any:
@@ -257,6 +263,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`."""
         from proxsae.dictionary.metrics import reconstruction_metrics
 
+        check_is_fitted(self)
+        X = self._checked_rows(X, reset=False)
         return float(reconstruction_metrics(self, X)["explained_variance"])
 
     def amortization_gap(self, X: Any) -> Any:
@@ -276,7 +284,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return encoded - solved.objective
 
     def _encoded(self, X: Any) -> Any:
-        """Yield (rows, CSR codes) batch by batch."""
+        """Yield CSR codes batch by batch."""
         import torch
 
         from proxsae.training.data import read_rows
@@ -285,7 +293,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         for start in range(0, X.shape[0], self.batch_size):
             rows = slice(start, min(start + self.batch_size, X.shape[0]))
             with torch.no_grad():
-                yield rows, self.encoder_.codes(read_rows(X, rows, weight.dtype, weight.device)).to_csr()
+                x = read_rows(X, rows, weight.dtype, weight.device)
+                yield self.encoder_.codes(x).to_csr().astype(_code_dtype(X), copy=False)
 
     # --- files ---------------------------------------------------------------------------------------------------
 
@@ -402,11 +411,15 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 def _is_row_source(X: Any) -> bool:
-    """Whether X is read row by row: a memory map, a torch tensor, or a store (rows by index, but no array itself)."""
+    """Whether X is read row by row: a memory map, a torch tensor, or a store with shape, dtype and rows by index."""
     if isinstance(X, np.memmap) or type(X).__module__.startswith("torch"):
         return True
-    indexable = hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
-    return indexable and not hasattr(X, "__array__") and not hasattr(X, "toarray")
+    in_memory = isinstance(X, np.ndarray) or hasattr(X, "iloc") or hasattr(X, "toarray")
+    return not in_memory and hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
+
+
+def _code_dtype(X: Any) -> str:
+    return "float64" if str(X.dtype).endswith("float64") else "float32"
 
 
 def _device(name: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -42,11 +42,11 @@ class Codes:
         import numpy as np
         from scipy.sparse import csr_matrix
 
-        parts: list[Any] = [
-            part.detach().cpu().numpy() for part in (self.values, self.pattern.indices, self.pattern.offsets)
-        ]
-        smallest = np.int32 if max(len(parts[0]), self.pattern.n_columns) < 2**31 else np.int64
-        parts[1:] = [part.astype(smallest) for part in parts[1:]]
-        csr = csr_matrix(tuple(parts), shape=(self.pattern.n_rows, self.pattern.n_columns))
+        tensors = (self.values, self.pattern.indices, self.pattern.offsets)
+        values, *pattern = (tensor.detach().cpu().numpy() for tensor in tensors)
+        smallest = np.int32 if max(len(values), self.pattern.n_columns) < 2**31 else np.int64
+        indices, offsets = (part.astype(smallest) for part in pattern)
+        # a copy of the values, since zeros are then squeezed out in place
+        csr = csr_matrix((values.copy(), indices, offsets), shape=(self.pattern.n_rows, self.pattern.n_columns))
         csr.eliminate_zeros()
         return csr

@@ -28,6 +28,7 @@ def top_k_mask(ranks: Any, k: int) -> Any:
     if k >= ranks.shape[-1] or 0 in ranks.shape:
         return ranks > 0
     threshold = _kth_largest(ranks, k)
+    threshold = threshold * (threshold > 0)  # with fewer than k positive entries those alone are marked
     above = ranks > threshold
     tied = (ranks == threshold) & (ranks > 0)
     room = k - above.sum(-1)[..., None]

@@ -88,7 +88,7 @@ def transposed_product(pattern: Pattern, values: Tensor, G: Tensor) -> Tensor:
 def transposed_product_plain(pattern: Pattern, values: Tensor, G: Tensor) -> Tensor:
     """Return :func:`transposed_product` by a sparse matrix product of torch."""
     where = torch.stack([pattern.indices, pattern.rows])
-    Z_T = torch.sparse_coo_tensor(where, values, (pattern.n_columns, pattern.n_rows))
+    Z_T = torch.sparse_coo_tensor(where, values, (pattern.n_columns, pattern.n_rows), check_invariants=False)
     result: Tensor = torch.sparse.mm(Z_T, G)
     return result
 

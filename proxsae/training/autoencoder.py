@@ -42,8 +42,8 @@ def initial_autoencoder(
     learn_thresholds: bool = True,
 ) -> SparseAutoencoder:
     """Return an autoencoder with random unit atoms, W = D, and zero biases, for data centred and scaled."""
-    atoms = torch.randn(n_components, n_features, generator=generator, dtype=dtype)
-    atoms /= torch.linalg.vector_norm(atoms, dim=1, keepdim=True)
+    atoms = torch.randn(n_components, n_features, generator=generator, dtype=torch.float64)
+    atoms = (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(dtype)  # one start for both precisions
     threshold = None
     if learn_thresholds and takes_thresholds(regularizer):
         weight = next(term.weight for term in regularizer.terms if isinstance(term, L0))
@@ -64,3 +64,12 @@ def in_data_units(model: SparseAutoencoder, mean: Tensor, scale: float) -> Spars
     bias = scale * encoder.bias - encoder.weight @ mean
     raw = Amortized(encoder.current_regularizer.rescaled(scale), encoder.weight.clone(), bias)
     return SparseAutoencoder(raw, model.atoms.clone(), scale * model.bias + mean).eval()
+
+
+@torch.no_grad()
+def in_normalised_units(model: SparseAutoencoder, mean: Tensor, scale: float) -> SparseAutoencoder:
+    """Return the inverse of :func:`in_data_units`: a fitted autoencoder, ready to be trained further."""
+    encoder = model.encoder
+    bias = (encoder.bias + encoder.weight @ mean) / scale
+    normalised = Amortized(encoder.regularizer.rescaled(1 / scale), encoder.weight.clone(), bias)
+    return SparseAutoencoder(normalised, model.atoms.clone(), (model.bias - mean) / scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from proxsae.encoders import Amortized
 from proxsae.encoders.thresholds import with_thresholds

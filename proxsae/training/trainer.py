@@ -160,4 +160,4 @@ class Trainer:
         gains: Any = part.at(codes.pattern.indices).gains(codes.pattern.gather(u))
         smallest = float(gains.min())
         previous = smallest if self.smallest_gain is None else self.smallest_gain
-        self.smallest_gain = 0.99 * previous + 0.01 * smallest
+        self.smallest_gain = 0.9 * previous + 0.1 * smallest

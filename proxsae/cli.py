@@ -1,0 +1,212 @@
+"""The command line: proxsae demo | harvest | fit | evaluate | report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; a mistake of the user is one line on standard error."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        print(f"proxsae {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"proxsae {options.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="proxsae", description="Sparse autoencoders with the regularizer you specify."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    demo = _command(
+        commands,
+        "demo",
+        run_demo_command,
+        "train four SAEs on SmolLM2-135M and write a report",
+        "proxsae demo --fast --out report.html",
+    )
+    demo.add_argument("--fast", action="store_true", help="a small run, under 90 seconds")
+    demo.add_argument("--out", type=Path, default=Path("report.html"), help="the report (default: report.html)")
+    demo.add_argument("--folder", type=Path, default=Path("proxsae-demo"), help="activations and models go here")
+
+    harvest = _command(
+        commands,
+        "harvest",
+        run_harvest,
+        "write activations of a language model to disk",
+        "proxsae harvest --text notes.txt --block 15 --tokens 100000 --out activations",
+    )
+    _add_model(harvest)
+    harvest.add_argument("--block", type=int, required=True, help="blocks applied before the residual stream is read")
+    harvest.add_argument("--tokens", type=int, required=True, help="rows to store")
+    harvest.add_argument("--context", type=int, default=128, help="tokens in a context (default: 128)")
+    harvest.add_argument("--dtype", choices=["float32", "float16"], default="float32")
+    harvest.add_argument("--out", type=Path, required=True, help="folder of the activation store")
+
+    fit = _command(
+        commands,
+        "fit",
+        run_fit,
+        "train a sparse autoencoder on an activation store or a .npy file",
+        'proxsae fit activations -R "L1 + NonNegative" --target-l0 32 --out sae.safetensors',
+    )
+    fit.add_argument("data", type=Path, help="activation store, or .npy array (n_samples, n_features)")
+    fit.add_argument("-R", "--regularizer", required=True, help='such as "Cardinality(32)"')
+    fit.add_argument("--components", type=int, help="number of atoms (default: 8 times the features)")
+    fit.add_argument("--target-l0", type=float, help="steer the weight of R to this mean number of non-zeros")
+    fit.add_argument("--steps", type=int, default=1000)
+    fit.add_argument("--batch-size", type=int, default=2048)
+    fit.add_argument("--learning-rate", type=float, help="peak step size of Adam")
+    fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument("--out", type=Path, required=True, help="the trained model, .safetensors")
+
+    evaluate = _command(
+        commands,
+        "evaluate",
+        run_evaluate,
+        "measure trained SAEs inside the language model",
+        "proxsae evaluate sae.safetensors --block 15 --tokens 8192",
+    )
+    evaluate.add_argument("saes", type=Path, nargs="+", help="models written by proxsae fit")
+    _add_model(evaluate)
+    evaluate.add_argument("--block", type=int, required=True, help="the block of the harvest")
+    evaluate.add_argument("--tokens", type=int, default=8192)
+    evaluate.add_argument("--context", type=int, default=128, help="tokens in a context, as in the harvest")
+    evaluate.add_argument("--split", choices=["heldout", "train", "all"], default="heldout")
+
+    report = _command(
+        commands,
+        "report",
+        run_report,
+        "write the feature cards of a trained SAE",
+        "proxsae report sae.safetensors activations --out report.html",
+    )
+    report.add_argument("sae", type=Path, help="model written by proxsae fit")
+    report.add_argument("store", type=Path, help="activation store; its tokens are the examples shown")
+    report.add_argument("--model", help="language model whose tokenizer prints the tokens (default: that of the store)")
+    report.add_argument("--features", type=int, default=24, help="how many cards (default: 24)")
+    report.add_argument("--out", type=Path, default=Path("report.html"))
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example: {example}"
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", help="Hugging Face name, folder or .gguf file (default: the embedded SmolLM2-135M)")
+    command.add_argument("--text", help=".txt or .jsonl file, or Hugging Face dataset (default: embedded Wikipedia)")
+    command.add_argument("--field", default="text", help="text field of a .jsonl file or dataset (default: text)")
+
+
+def run_demo_command(options: argparse.Namespace) -> None:
+    """Run the demo and print its table."""
+    from proxsae.demo import FAST, FULL, format_table, run_demo
+
+    table = run_demo(options.out, options.folder, FAST if options.fast else FULL)
+    print(format_table(table))
+    print(f"report: {options.out.resolve()}")
+
+
+def run_harvest(options: argparse.Namespace) -> None:
+    """Write an activation store."""
+    from proxsae.llm import harvest, load_model
+
+    model = load_model(options.model)
+    harvest(
+        model,
+        options.text,
+        block=options.block,
+        n_tokens=options.tokens,
+        out=options.out,
+        context_length=options.context,
+        dtype=options.dtype,
+        field=options.field,
+    )
+
+
+def run_fit(options: argparse.Namespace) -> None:
+    """Train and save a model."""
+    import numpy as np
+
+    from proxsae.estimator import ProxSAE
+    from proxsae.llm import ActivationStore
+
+    is_array = options.data.suffix == ".npy"
+    X = np.load(options.data, mmap_mode="r") if is_array else ActivationStore.open(options.data)
+    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    sae = ProxSAE(
+        options.regularizer,
+        options.components,
+        target_l0=options.target_l0,
+        n_steps=options.steps,
+        batch_size=options.batch_size,
+        random_state=options.seed,
+        verbose=1,
+        **rate,
+    ).fit(X)
+    sae.save(options.out)
+    last = {name: values[-1] for name, values in sae.history_.items()}
+    print(f"{sae.n_iter_} steps, FVU {last['fvu']:.4f} and L0 {last['l0']:.1f} on the last batch; saved {options.out}")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Print the table of the trained models."""
+    from proxsae.demo import format_table, table_row
+    from proxsae.estimator import ProxSAE
+    from proxsae.llm import evaluate, load_model
+
+    saes = {str(path): ProxSAE.load(path) for path in options.saes}
+    results = evaluate(
+        load_model(options.model),
+        saes,
+        options.text,
+        block=options.block,
+        n_tokens=options.tokens,
+        context_length=options.context,
+        split=options.split,
+        field=options.field,
+    )
+    print(format_table([table_row(name, result) for name, result in results.items()]))
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """Write feature cards."""
+    from proxsae.estimator import ProxSAE
+    from proxsae.llm import ActivationStore, load_model
+    from proxsae.report import feature_cards, write_report
+
+    sae, store = ProxSAE.load(options.sae), ActivationStore.open(options.store)
+    tokenizer = load_model(options.model or store.info["model"]).tokenizer
+    cards = feature_cards(
+        sae.transform(store), store, lambda token: str(tokenizer.decode([token])), n_features=options.features
+    )
+    path = write_report(
+        options.out,
+        title=f"Features of {options.sae.name}",
+        facts={
+            "Regularizer": repr(sae.regularizer),
+            "Atoms": f"{len(sae.components_):,}",
+            "Activations": f"{store.info['model']}, block {store.info['block']}, {len(store):,} tokens",
+        },
+        histories={options.sae.stem: sae.history_},
+        table=[],
+        cards={"Features": cards},
+    )
+    print(f"report: {path.resolve()}")

@@ -1,0 +1,134 @@
+"""The demo: four regularizers, one language model, one table, one report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxsae.estimator import ProxSAE
+from proxsae.regularizers import Regularizer, get
+
+BLOCK = 15
+L0 = 32
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a run of the demo does."""
+
+    n_tokens: int
+    n_components: int
+    n_steps: int
+    batch_size: int
+    n_heldout: int
+
+
+FULL = Size(n_tokens=100_000, n_components=4608, n_steps=500, batch_size=2048, n_heldout=8192)
+FAST = Size(n_tokens=12_000, n_components=2304, n_steps=100, batch_size=1024, n_heldout=1024)
+
+
+def regularizers() -> dict[str, tuple[Regularizer, dict[str, Any]]]:
+    """Return the four contestants with what makes them 32 non-zeros a token: k, or a steered weight."""
+    return {
+        "ReLU": (get("relu", lam=1.0), {"target_l0": L0}),
+        "JumpReLU": (get("jumprelu", lam=1.0), {"target_l0": L0}),
+        "TopK": (get("topk", k=L0), {}),
+        "AbsTopK": (get("abstopk", k=L0), {}),
+    }
+
+
+def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> list[dict[str, Any]]:
+    """Harvest, train, evaluate and write the report; return the table.
+
+    Parameters
+    ----------
+    out : path
+        The HTML report.
+    folder : path
+        Where the activations and the trained models go.
+    size : Size
+    """
+    from proxsae.llm import evaluate, harvest, load_model
+    from proxsae.report import feature_cards, write_report
+
+    started = time.perf_counter()
+    model = load_model()
+    store = harvest(
+        model, block=BLOCK, n_tokens=size.n_tokens, out=folder / f"activations-{size.n_tokens}", verbose=verbose
+    )
+    saes: dict[str, ProxSAE] = {}
+    seconds: dict[str, float] = {}
+    for name, (regularizer, options) in regularizers().items():
+        start = time.perf_counter()
+        saes[name] = ProxSAE(
+            regularizer,
+            size.n_components,
+            n_steps=size.n_steps,
+            batch_size=size.batch_size,
+            random_state=0,
+            verbose=int(verbose),
+            **options,
+        ).fit(store)
+        seconds[name] = time.perf_counter() - start
+        saes[name].save(folder / f"{name.lower()}-{size.n_steps}.safetensors")
+    results = evaluate(
+        model,
+        saes,
+        block=BLOCK,
+        n_tokens=size.n_heldout,
+        context_length=store.info["context_length"],
+        drop=store.info["dropped_positions"],
+        verbose=verbose,
+    )
+    table = [table_row(name, {**results[name], "seconds": seconds[name]}) for name in saes]
+    codes = saes["AbsTopK"].transform(store)
+    cards = feature_cards(codes, store, lambda token: str(model.tokenizer.decode([token])))
+    info = store.info
+    dropped = info["dropped_by_position"] + info["dropped_special"] + info["dropped_massive"]
+    write_report(
+        out,
+        title="ReLU, JumpReLU, TopK and AbsTopK: one proximal step, four regularizers",
+        facts={
+            "Model": f"{info['model']}, residual stream after block {BLOCK}",
+            "Text": f"{info['text']}: {len(store):,} tokens to train, {results['TopK']['n_tokens']:,} held out",
+            "Left out": f"{dropped:,} tokens with massive activations or special tokens",
+            "Autoencoders": f"{size.n_components:,} atoms, mean L0 {L0}, {size.n_steps} steps of {size.batch_size}",
+            "Cross-entropy": f"{results['TopK']['cross_entropy_clean']:.3f} nats a token clean, "
+            f"{results['TopK']['cross_entropy_zero']:.3f} with the stream set to zero",
+            "Time": f"{time.perf_counter() - started:.0f} s",
+        },
+        histories={name: sae.history_ for name, sae in saes.items()},
+        table=table,
+        cards={"Bidirectional features of the AbsTopK autoencoder": cards},
+    )
+    return table
+
+
+def table_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Return one row of the table: column title to text."""
+    row = {
+        "": name,
+        "MSE": f"{result['mse']:.3f}",
+        "FVU": f"{result['fvu']:.4f}",
+        "L0": f"{result['l0']:.1f}",
+        "dead %": f"{100 * result['dead_fraction']:.1f}",
+        "loss recovered": f"{result['loss_recovered']:.4f}",
+        "KL": f"{result['kl']:.3f}",
+    }
+    return row | ({"seconds": f"{result['seconds']:.0f}"} if "seconds" in result else {})
+
+
+def format_table(table: list[dict[str, Any]]) -> str:
+    """Return the rows as aligned text."""
+    columns = [[title, *(str(row[title]) for row in table)] for title in table[0]]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )

@@ -1,0 +1,140 @@
+r"""How well codes reconstruct the data; each metric is defined here and nowhere else.
+
+Let x be the n rows, :math:`\hat x` their reconstructions, z their codes, d the number of features:
+
+- ``mse`` :math:`= \frac{1}{n d} \sum \|x - \hat x\|^2`, in squared units of the data;
+- ``fvu`` :math:`= \sum \|x - \hat x\|^2 / \sum \|x - \bar x\|^2`, the fraction of variance unexplained: sums
+  and mean :math:`\bar x` run over the whole evaluation set (no mean of ratios of batches);
+- ``explained_variance`` :math:`= 1 -` ``fvu``;
+- ``l0``: the mean over rows of the number of codes != 0;
+- ``dead_fraction``: the fraction of atoms whose code is 0 on every row.
+
+All sums are kept in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+
+class SparseAutoencoder(Protocol):
+    """What the metrics need of a sparse autoencoder: activations in, codes out, and back."""
+
+    def transform(self, X: Any, /) -> Any:
+        """Return the codes, a SciPy sparse matrix or an array of shape (n_samples, n_components)."""
+
+    def inverse_transform(self, Z: Any, /) -> Any:
+        """Return the reconstructions, an array of shape (n_samples, n_features)."""
+
+
+class ReconstructionSums:
+    """Sums over batches of rows, from which the metrics of the whole set follow.
+
+    The spread about the mean is merged from batch to batch (Chan, Golub and LeVeque 1983), which does not cancel as
+    sum of squares minus square of sum would.
+    """
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self.n_features = 0
+        self.squared_error = 0.0
+        self.spread = 0.0
+        self.n_active = 0
+        self.mean: NDArray[np.float64] = np.zeros(0)
+        self.is_alive: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+
+    def add(self, x: NDArray[np.floating], reconstruction: NDArray[np.floating], codes: Any) -> None:
+        """Add a batch: x and its reconstruction of shape (rows, n_features), codes of shape (rows, n_components)."""
+        rows, self.n_features = x.shape
+        if self.n_rows == 0:
+            self.mean, self.is_alive = np.zeros(x.shape[1]), np.zeros(codes.shape[1], dtype=bool)
+        if rows == 0:
+            return
+        exact = x.astype(np.float64)
+        self.squared_error += float(np.square(exact - reconstruction).sum())
+        mean = exact.mean(axis=0)
+        shift, total = mean - self.mean, self.n_rows + rows
+        self.spread += float(np.square(exact - mean).sum() + np.square(shift).sum() * self.n_rows * rows / total)
+        self.mean += shift * rows / total
+        active = _active_columns(codes)
+        self.n_active += len(active)
+        self.is_alive[active] = True
+        self.n_rows = total
+
+    def result(self) -> dict[str, float]:
+        """Return mse, fvu, explained_variance, l0 and dead_fraction; fvu is nan where all rows are equal."""
+        if self.n_rows == 0:
+            raise ValueError("The metrics were asked of no rows; give at least one.")
+        fvu = self.squared_error / self.spread if self.spread > 0 else float("nan")
+        return {
+            "mse": self.squared_error / (self.n_rows * self.n_features),
+            "fvu": fvu,
+            "explained_variance": 1.0 - fvu,
+            "l0": self.n_active / self.n_rows,
+            "dead_fraction": 1.0 - float(self.is_alive.mean()),
+        }
+
+
+def reconstruction_metrics(sae: SparseAutoencoder, X: Any, *, batch_size: int = 4096) -> dict[str, float]:
+    """Return mse, fvu, explained_variance, l0 and dead_fraction of an autoencoder on rows.
+
+    Parameters
+    ----------
+    sae : object with transform and inverse_transform
+        Raw activations in, codes out; codes in, raw activations out.
+    X : array or ActivationStore of shape (n_samples, n_features)
+        The rows, read `batch_size` at a time.
+    batch_size : int, default=4096
+        Rows held at once.
+
+    Raises
+    ------
+    ValueError
+        If X is empty or not finite, or the shapes do not fit.
+    """
+    if len(X.shape) != 2:
+        raise ValueError(f"X has shape {tuple(X.shape)}; (n_samples, n_features) is needed.")
+    check_features(sae, X.shape[1], "X")
+    sums = ReconstructionSums()
+    for start in range(0, X.shape[0], batch_size):
+        x = np.asarray(X[start : start + batch_size])
+        sums.add(x, *reconstruct(sae, x))
+    return sums.result()
+
+
+def reconstruct(sae: SparseAutoencoder, x: NDArray[np.floating], name: str = "sae") -> tuple[NDArray[np.floating], Any]:
+    """Return reconstruction and codes of rows, checked: shapes that fit, and nothing that is not finite."""
+    if not np.isfinite(x).all():
+        raise ValueError("The activations hold NaN or infinity; only finite values are allowed.")
+    codes = sae.transform(x)
+    codes = codes if scipy.sparse.issparse(codes) else np.asarray(codes)
+    if len(codes.shape) != 2 or codes.shape[0] != len(x):
+        raise ValueError(f"{name}.transform gave codes of shape {tuple(codes.shape)} for {len(x)} rows.")
+    reconstruction = np.asarray(sae.inverse_transform(codes))
+    if reconstruction.shape != x.shape:
+        raise ValueError(
+            f"{name}.inverse_transform gave shape {reconstruction.shape} for activations of shape {x.shape}."
+        )
+    if not np.isfinite(reconstruction).all():
+        raise ValueError(f"{name} reconstructs NaN or infinity from finite activations.")
+    return reconstruction, codes
+
+
+def check_features(sae: SparseAutoencoder, n_features: int, of: str, name: str = "sae") -> None:
+    """Raise ValueError if the autoencoder says that it was fitted on another number of features."""
+    fitted = getattr(sae, "n_features_in_", n_features)
+    if fitted != n_features:
+        raise ValueError(f"{name} was fitted on {fitted} features, but {of} has {n_features}.")
+
+
+def _active_columns(codes: Any) -> NDArray[np.integer]:
+    """Return the column of every code that is not zero; a stored zero is a zero."""
+    if scipy.sparse.issparse(codes):
+        entries = codes.tocoo()
+        columns: NDArray[np.integer] = entries.col[entries.data != 0]
+        return columns
+    return np.nonzero(codes)[1]

@@ -1,0 +1,57 @@
+"""The figures of the report, as SVG text."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: safe for colour blindness
+POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
+
+
+def training_curves(histories: dict[str, dict[str, Any]]) -> str:
+    """Return FVU, mean L0 and dead atoms against the step, a line a model."""
+    figure, axes = _figure(1, 3, (11, 3.2))
+    panels = (("fvu", "FVU of the batch", "log"), ("l0", "mean L0", "log"), ("dead", "dead atoms (fraction)", "linear"))
+    for axis, (key, label, scale) in zip(axes, panels, strict=True):
+        for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
+            axis.plot(history["step"], history[key], color=colour, lw=1.2, label=name)
+        axis.set(xlabel="step", title=label, yscale=scale)
+        axis.grid(alpha=0.25, lw=0.5)
+    axes[0].legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def activation_histogram(activations: Any) -> str:
+    """Return the histogram of signed activations on a logarithmic count axis."""
+    figure, axis = _figure(1, 1, (3.6, 1.5))
+    edges = np.linspace(activations.min(), activations.max(), 41)
+    for side, colour in ((activations[activations < 0], NEGATIVE), (activations[activations > 0], POSITIVE)):
+        axis.hist(side, bins=edges, color=colour)
+    axis.axvline(0, color="#888", lw=0.8)
+    axis.set_yscale("log")
+    axis.set_ylabel("tokens", fontsize=7)
+    axis.tick_params(labelsize=7)
+    return _svg(figure)
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns)
+    for axis in np.atleast_1d(axes):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "proxsae"}):
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,72 @@
+"""Assemble the report: one self-contained HTML file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from proxsae.report.features import FeatureCard, Token
+from proxsae.report.figures import NEGATIVE, POSITIVE, activation_histogram, training_curves
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    facts: dict[str, str],
+    histories: dict[str, dict[str, Any]],
+    table: list[dict[str, Any]],
+    cards: dict[str, list[FeatureCard]],
+) -> Path:
+    """Write the report, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The HTML file.
+    title : str
+    facts : dict
+        What was run, as shown under the title: label to text.
+    histories : dict
+        ``sae.history_`` of each model.
+    table : list of dict
+        One row a model, the same keys in each: column title to text or number.
+    cards : dict
+        Feature cards under a heading each.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("proxsae", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shade"] = shade
+    environment.filters["visible"] = visible
+    html = environment.get_template("page.html.jinja").render(
+        title=title,
+        facts=facts,
+        curves=training_curves(histories) if histories else "",
+        table=table,
+        cards=cards,
+        histogram=activation_histogram,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(html, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def shade(token: Token, strongest: float) -> str:
+    """Return the background of a token: the colour of its side, as strong as its activation."""
+    if not token.activation:
+        return "transparent"
+    share = min(1.0, abs(token.activation) / max(strongest, 1e-30))
+    colour = POSITIVE if token.activation > 0 else NEGATIVE
+    return f"{colour}{int(20 + 150 * share):02x}"
+
+
+def visible(text: str) -> str:
+    """Return the text of a token with line breaks made visible."""
+    return text.replace("\n", "\u23ce")

@@ -1,0 +1,53 @@
+"""The command line on the user's own files."""
+
+import numpy as np
+import pytest
+
+from proxsae.cli import build_parser, main
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32))
+    return path
+
+
+def test_fit_writes_a_model(data, tmp_path, capsys):
+    out = tmp_path / "sae.safetensors"
+    arguments = ["fit", str(data), "-R", "Cardinality(2)", "--components", "16", "--steps", "5", "--out", str(out)]
+    assert main(arguments) == 0
+    assert "5 steps" in capsys.readouterr().out
+    from proxsae import ProxSAE
+
+    assert ProxSAE.load(out).transform(np.load(data)).getnnz(axis=1).tolist() == [2] * 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["fit", "X", "-R", "Foo", "--out", "o"], "unknown regularizer 'Foo'"),
+        (["fit", "X", "-R", "Cardinality(99)", "--components", "16", "--out", "o"], "k must not exceed n_components"),
+        (["fit", "missing", "-R", "L1", "--out", "o"], "missing"),
+        (["evaluate", "missing", "--block", "1"], "no checkpoint at missing"),
+        (["report", "missing", "store"], "no checkpoint at missing"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, sentence, data, capsys):
+    assert main([str(data) if a == "X" else a for a in arguments]) == 1
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["demo", "harvest", "fit", "evaluate", "report"])
+def test_help_has_an_example_that_parses(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert "example:" in printed
+    import shlex
+
+    example = " ".join(printed.split("example:")[1].split())
+    options = build_parser().parse_args(shlex.split(example)[1:])
+    assert options.command == command

@@ -1,0 +1,113 @@
+"""The amortized encoder: sparse equals dense, and equals a proximal-gradient step."""
+
+import numpy as np
+import pytest
+import torch
+
+from proxsae.encoders import Amortized
+from proxsae.encoders.thresholds import Count, Jump, takes_thresholds, with_thresholds
+from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2, parse
+
+REGULARIZERS = [
+    "0.3*L1",
+    "0.3*L1 + NonNegative",
+    "0.3*L0",
+    "0.3*L0 + NonNegative",
+    "0.2*L1 + 0.5*SquaredL2",
+    "Cardinality(3)",
+    "NonNegative + Cardinality(3)",
+    "0.2*L1 + Cardinality(3)",
+    "w*L1 + Cardinality(3)",
+    'Cardinality(3, "batch")',
+    'NonNegative + Cardinality(3, "batch")',
+    "Box(-0.5, 1.0) + 0.1*L0",
+]
+
+
+def make_encoder(regularizer, dtype=torch.float64, threshold=None):
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(12, 5, generator=generator, dtype=dtype)
+    return Amortized(regularizer, W, 0.1 * torch.randn(12, generator=generator, dtype=dtype), threshold)
+
+
+@pytest.mark.parametrize("text", REGULARIZERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sparse_codes_and_gradients_equal_dense_ones(text, dtype):
+    R = parse(text, w=np.linspace(0.1, 0.6, 12))
+    encoder = make_encoder(R, dtype)
+    x = torch.randn(9, 5, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    D = torch.randn(12, 5, generator=torch.Generator().manual_seed(2), dtype=dtype).requires_grad_()
+    dense = encoder(x)
+    codes, penalty = encoder.penalized_codes(x)
+    assert torch.equal(torch.from_numpy(codes.to_csr().toarray()), dense.detach())
+    assert codes.mean_l0 == (dense != 0).sum().item() / 9
+    assert torch.equal(codes.active_atoms, (dense != 0).any(0))
+    if "batch" not in text:
+        assert penalty.item() == pytest.approx(float(R.value(dense.detach()).mean()), rel=1e-5)
+    parameters = [encoder.weight, encoder.bias, D]
+    sparse_gradients = torch.autograd.grad((x - codes.decode(D)).square().sum(), parameters, retain_graph=True)
+    for got, wanted in zip(
+        sparse_gradients, torch.autograd.grad((x - dense @ D).square().sum(), parameters), strict=True
+    ):
+        assert (got - wanted).norm() <= 50 * torch.finfo(dtype).eps * wanted.norm()
+
+
+@pytest.mark.parametrize("text", ["0.3*L1 + NonNegative", "0.3*L0", "Cardinality(3)"])
+def test_one_proximal_gradient_step_from_zero_is_the_encoder(text):
+    R, t = parse(text), 0.37
+    rng = np.random.default_rng(0)
+    X, D, b = rng.normal(size=(20, 5)), rng.normal(size=(12, 5)), rng.normal(size=5)
+    step = R.prox(t * (X - b) @ D.T, step=t)
+    W, b_e = torch.from_numpy(t * D), torch.from_numpy(-t * D @ b)
+    codes = Amortized(R * t, W, b_e)(torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_allclose(codes, step, rtol=0, atol=1e-14)
+    assert ((codes != 0) == (step != 0)).all()
+
+
+def test_takes_thresholds():
+    assert takes_thresholds(L0())
+    assert takes_thresholds(0.2 * L0() + NonNegative())
+    for other in (L1(), L0() + L1(), Cardinality(2), Box(-1, 1) + L0(), L0() + SquaredL2(), NonNegative()):
+        assert not takes_thresholds(other)
+
+
+@pytest.mark.parametrize("R", [L0(), L0() + NonNegative()])
+def test_learned_thresholds_cut_where_the_regularizer_does(R):
+    threshold = torch.linspace(0.2, 2.0, 12, dtype=torch.float64)
+    encoder = make_encoder(R, threshold=threshold)
+    x = torch.randn(50, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    u = encoder.pre_activation(x)
+    m = u if R.is_nonnegative else u.abs()
+    expected = torch.where(m > threshold, u, 0.0).detach()
+    assert torch.allclose(encoder(x), expected)
+    for mode in (True, False):  # in training the support has near misses too, whose codes are 0
+        codes = encoder.train(mode).codes(x)
+        np.testing.assert_allclose(codes.to_csr().toarray(), expected.numpy())
+        assert codes.mean_l0 == (expected != 0).sum().item() / 50
+    assert with_thresholds(R, threshold).is_nonnegative == R.is_nonnegative
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_surrogate_derivatives_estimate_the_derivative_of_the_expectation(signed):
+    # u uniform on [-4, 4]: d/dtheta of P(m > theta) and of E|z| are known exactly.
+    u = torch.linspace(-4, 4, 400_001, dtype=torch.float64)
+    theta = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    thetas = theta.expand(len(u))
+    z = torch.where((u.abs() if signed else u) > theta.detach(), u, 0.0)
+    density = 1 / 8 * (2 if signed else 1)
+    (slope,) = torch.autograd.grad(Count.apply(u, thetas, z, signed, 0.5).mean(), theta)
+    assert slope.item() == pytest.approx(-density, rel=1e-3)
+    (slope,) = torch.autograd.grad(Jump.apply(u, thetas, z, signed, 0.5).abs().mean(), theta)
+    near_misses_have_no_sign = 0.5  # d|z|/dz is 0 at z = 0: half of the window does not count for this loss
+    assert slope.item() == pytest.approx(-density * 1.5 * near_misses_have_no_sign, rel=1e-3)
+
+
+def test_no_dense_matrix_is_kept_for_the_backward_pass():
+    encoder = make_encoder(Cardinality(3), torch.float32)
+    D = torch.randn(12, 5, requires_grad=True)
+    x = torch.randn(400, 5)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        (x - encoder.codes(x).decode(D)).square().sum().backward()
+    assert kept
+    assert all(np.prod(shape) < 400 * 12 for shape in kept)

@@ -1,0 +1,272 @@
+"""ProxSAE as a scikit-learn transformer, its inputs and its files."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from proxsae import ProxSAE
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative, parse
+from proxsae.training import Trainer
+
+
+def small(R=None, **options):
+    options = {"n_steps": 30, "batch_size": 64, "random_state": 0, **options}
+    return ProxSAE(R if R is not None else Cardinality(3), 24, **options)
+
+
+@pytest.fixture(scope="module")
+def X():
+    return (np.random.default_rng(0).normal(size=(300, 8)) + 1).astype(np.float32)
+
+
+# No check is excused: at transform a batch-scope regularizer uses its fitted threshold, so that even subset invariance
+# holds. (The check of array-API input is skipped by scikit-learn unless SCIPY_ARRAY_API is set.)
+@parametrize_with_checks(
+    [
+        ProxSAE(Cardinality(1), 4, n_steps=3, batch_size=32, random_state=0),
+        ProxSAE(Cardinality(1, "batch"), 4, n_steps=3, batch_size=32, random_state=0),
+        ProxSAE("0.1*L1 + NonNegative", 4, n_steps=3, batch_size=32, random_state=0),
+    ]
+)
+def test_is_a_scikit_learn_transformer(estimator, check):
+    check(estimator)
+
+
+def test_works_in_pipelines_and_searches(X):
+    pipeline = make_pipeline(StandardScaler(), small())
+    assert pipeline.fit_transform(X).shape == (300, 24)
+    search = GridSearchCV(
+        small(n_steps=200, learning_rate=1e-2), {"regularizer": [Cardinality(1), "Cardinality(6)"]}, cv=2
+    ).fit(X)
+    assert search.best_params_ == {"regularizer": "Cardinality(6)"}
+    assert list(small().fit(X).get_feature_names_out()[:2]) == ["proxsae0", "proxsae1"]
+    dense = small(sparse_output=False).set_output(transform="pandas").fit_transform(X)
+    assert dense.shape == (300, 24)
+
+
+def test_codes_are_sparse_signed_and_the_same_at_fit_and_transform(X):
+    sae = small()
+    Z = sae.fit_transform(X)
+    assert scipy.sparse.isspmatrix_csr(Z)
+    assert Z.dtype == np.float32
+    assert (np.diff(Z.indptr) == 3).all()
+    assert (Z.data < 0).any()
+    assert (sae.transform(X) != Z).nnz == 0
+    np.testing.assert_allclose(sae.inverse_transform(Z), Z.toarray() @ sae.components_ + sae.intercept_, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(sae.components_, axis=1), 1, atol=1e-5)
+    residual = X - sae.inverse_transform(Z)
+    assert sae.score(X) == pytest.approx(1 - (residual**2).sum() / ((X - X.mean(0)) ** 2).sum(), rel=1e-4)
+    assert set(sae.history_) == {"step", "loss", "fvu", "l0", "dead", "learning_rate"}
+    assert len(sae.history_["loss"]) == sae.n_iter_ == 30
+
+
+def test_the_same_seed_gives_the_same_result(X):
+    one, two, other = small().fit(X), small().fit(X), small(random_state=1).fit(X)
+    np.testing.assert_array_equal(one.components_, two.components_)
+    assert (one.transform(X) != two.transform(X)).nnz == 0
+    assert not np.array_equal(one.components_, other.components_)
+
+
+def test_the_weight_is_in_the_units_of_the_data(X):
+    # scaling the data by c and the weight by c gives the same autoencoder in other units
+    X = X.astype(np.float64)
+    one = small(0.7 * L1() + NonNegative()).fit(X)
+    two = small(7.0 * L1() + NonNegative()).fit(10 * X)
+    np.testing.assert_allclose(two.transform(10 * X).toarray(), 10 * one.transform(X).toarray(), rtol=1e-6)
+    assert repr(two.regularizer_) == "7.0*L1() + NonNegative()"
+
+
+def test_batchtopk_uses_its_fitted_threshold_at_transform(X):
+    sae = small(Cardinality(3, "batch") + NonNegative(), n_steps=200, batch_size=300).fit(X)
+    assert sae.regularizer_.terms[0] == L0() * sae.regularizer_.terms[0].weight
+    Z = sae.transform(X)
+    assert Z.nnz / 300 == pytest.approx(3, rel=0.15)
+    assert (sae.transform(X[:7]) != Z[:7]).nnz == 0
+
+
+def test_learned_thresholds_differ_between_atoms(X):
+    sae = small(L0() + NonNegative(), target_l0=3, n_steps=100).fit(X)
+    weights = sae.regularizer_.terms[0].weight
+    assert weights.shape == (24,)
+    assert np.ptp(np.asarray(weights)) > 0
+
+
+@pytest.mark.parametrize("kind", ["memmap", "float16 memmap", "tensor", "store", "list", "float64"])
+def test_rows_come_from_anything_indexable(X, kind, tmp_path):
+    class Store:
+        shape, dtype = X.shape, X.dtype
+
+        def __getitem__(self, rows):
+            return X[rows]
+
+    sources = {
+        "tensor": lambda: torch.from_numpy(X),
+        "store": Store,
+        "list": X.tolist,
+        "float64": lambda: X.astype(float),
+    }
+    if "memmap" in kind:
+        np.save(tmp_path / "x.npy", X.astype(np.float16) if "16" in kind else X)
+        data = np.load(tmp_path / "x.npy", mmap_mode="r")
+    else:
+        data = sources[kind]()
+    sae = small().fit(data)
+    tolerance = 1e-2 if "16" in kind else 1e-4
+    np.testing.assert_allclose(sae.components_, small().fit(X).components_, atol=tolerance)
+    assert sae.transform(data).shape == (300, 24)
+    assert sae.components_.dtype == (np.float64 if kind in ("list", "float64") else np.float32)
+
+
+def test_a_store_is_never_read_whole():
+    class Counting:
+        shape, dtype = (100_000, 8), np.dtype(np.float32)
+        largest = 0
+
+        def __getitem__(self, rows):
+            n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+            self.largest = max(self.largest, n)
+            return np.random.default_rng(n).normal(size=(n, 8)).astype(np.float32)
+
+    store = Counting()
+    small(batch_size=512).fit(store).score(store)
+    assert store.largest < 20_000
+
+
+def test_partial_fit_goes_on(X):
+    sae = small(batch_size=100)
+    for _ in range(40):
+        sae.partial_fit(X)
+    assert sae.n_iter_ == 120
+    assert sae.history_["fvu"][-3:].mean() < 0.8 * sae.history_["fvu"][:3].mean()
+    fitted = small(n_steps=200).fit(X)
+    before = fitted.score(X)
+    assert fitted.partial_fit(X).score(X) > before - 0.1
+
+
+def test_interruption_leaves_a_fitted_model(X, monkeypatch, tmp_path):
+    step = Trainer.step
+
+    def interrupted_step(self, x):
+        if self.n_done == 5:
+            raise KeyboardInterrupt
+        return step(self, x)
+
+    monkeypatch.setattr(Trainer, "step", interrupted_step)
+    with pytest.warns(UserWarning, match="the model is that of step 5"):
+        sae = small().fit(X)
+    assert sae.n_iter_ == 5
+    sae.save(tmp_path / "sae.safetensors")
+    assert sae.transform(X).shape == (300, 24)
+
+
+@pytest.mark.parametrize(
+    ("R", "options"),
+    [
+        (Cardinality(3), {}),
+        (Cardinality(3, "batch"), {}),
+        (np.linspace(0.1, 1, 24) * L1() + NonNegative(), {}),
+        (L0() + NonNegative(), {"target_l0": 3}),
+        ("0.1*L1", {}),
+    ],
+)
+def test_save_and_load(R, options, X, tmp_path):
+    sae = small(R, **options).fit(X)
+    path = tmp_path / "folder" / "sae.safetensors"
+    sae.save(path)
+    loaded = ProxSAE.load(path)
+    assert (loaded.transform(X) != sae.transform(X)).nnz == 0
+    np.testing.assert_array_equal(loaded.inverse_transform(sae.transform(X)), sae.inverse_transform(sae.transform(X)))
+    assert loaded.regularizer_ == sae.regularizer_
+    given = {**sae.get_params(), "regularizer": parse(R) if isinstance(R, str) else R}
+    assert loaded.get_params() == given
+    np.testing.assert_array_equal(loaded.history_["loss"], sae.history_["loss"])
+    assert loaded.partial_fit(X).score(X) > sae.score(X) - 0.1
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_pickle_and_clone(X):
+    sae = small().fit(X)
+    again = pickle.loads(pickle.dumps(sae))
+    assert (again.transform(X) != sae.transform(X)).nnz == 0
+    assert not hasattr(clone(sae), "components_")
+
+
+def test_damaged_and_foreign_files(X, tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "sae.safetensors"
+    small().fit(X).save(path)
+    good = path.read_bytes()
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        ProxSAE.load(tmp_path / "missing")
+    path.write_bytes(good[:-100])
+    with pytest.raises(ValueError, match=r"sae\.safetensors is not a complete safetensors file"):
+        ProxSAE.load(path)
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ValueError, match='"checksum" does not match'):
+        ProxSAE.load(path)
+    save_file({"a": np.zeros(3)}, path)
+    with pytest.raises(ValueError, match='the field "format" is None'):
+        ProxSAE.load(path)
+    path.write_text(json.dumps({"not": "safetensors"}))
+    with pytest.raises(ValueError, match="is not a complete safetensors file"):
+        ProxSAE.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file(X, tmp_path, monkeypatch):
+    path = tmp_path / "sae.safetensors"
+    sae = small().fit(X)
+    sae.save(path)
+    before = path.read_bytes()
+
+    def full_disk(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        sae.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "sentence"),
+    [
+        ({"regularizer": Cardinality(25)}, ValueError, "k must not exceed n_components"),
+        ({"regularizer": np.ones(5) * L1()}, ValueError, "weight has 5 entries and the codes have 24"),
+        ({"regularizer": "0.1*L7"}, ValueError, "unknown regularizer 'L7'"),
+        ({"regularizer": 3.0}, TypeError, "regularizer must be a Regularizer or its text, got float"),
+        ({"encoder": "magic"}, ValueError, "encoder must be"),
+        ({"target_l0": 3}, ValueError, "k already fixes the non-zeros"),
+        ({"regularizer": L1(), "target_l0": 40}, ValueError, "target_l0 must lie between 0 and n_components = 24"),
+        ({"n_steps": 0}, ValueError, "n_steps must be an integer >= 1, got 0"),
+        ({"learning_rate": -1.0}, ValueError, "learning_rate must be positive"),
+    ],
+)
+def test_bad_parameters_are_one_sentence(X, parameters, error, sentence):
+    with pytest.raises(error, match=sentence):
+        small().set_params(**parameters).fit(X)
+
+
+def test_bad_data_is_one_sentence(X):
+    bad = X.copy()
+    bad[7, 2] = np.inf
+    with pytest.raises(ValueError, match="row 7 of 300"):
+        small().fit(torch.from_numpy(bad))
+    with pytest.raises(ValueError, match="infinity"):
+        small().fit(bad)
+    with pytest.raises(ValueError, match="X has 5 features, but ProxSAE is expecting 8"):
+        small().fit(X).transform(torch.zeros(3, 5))
+    with pytest.raises(TypeError, match=r"floating-point numbers, got torch\.int64"):
+        small().fit(torch.zeros(3, 5, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"Z must have shape \(n_samples, 24\), got \(2, 3\)"):
+        small().fit(X).inverse_transform(np.zeros((2, 3)))
