@@ -79,7 +79,6 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
         block=BLOCK,
         n_tokens=size.n_heldout,
         context_length=store.info["context_length"],
-        drop=store.info["dropped_positions"],
         verbose=verbose,
     )
     table = [table_row(name, {**results[name], "seconds": seconds[name]}) for name in saes]

@@ -45,7 +45,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Training steps.
     batch_size : int, default 2048
         Samples a step.
-    learning_rate : float, default 1e-3
+    learning_rate : float, default 2e-3
         Peak step size of Adam, for data scaled to mean norm sqrt(n_features).
     dead_after : int, default 100_000
         Samples after which an unused atom counts as dead and is trained on the residual.
@@ -95,7 +95,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         target_l0: float | None = None,
         n_steps: int = 1000,
         batch_size: int = 2048,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         dead_after: int = 100_000,
         sparse_output: bool = True,
         device: str = "auto",

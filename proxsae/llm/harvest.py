@@ -1,0 +1,200 @@
+"""Harvest: from text through the first blocks of a language model into an activation store."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+from tqdm import tqdm
+
+from proxsae.llm.contexts import batches, check_contexts, pack
+from proxsae.llm.hooks import check_block
+from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
+from proxsae.llm.model import LanguageModel
+from proxsae.llm.residuals import Residuals, kept_rows, measure, residuals
+from proxsae.llm.shard import StoreError
+from proxsae.llm.store import ActivationStore
+from proxsae.llm.text import TextSource, documents, source_name
+from proxsae.llm.writer import StoreWriter
+
+
+def harvest(
+    model: LanguageModel,
+    text: TextSource = None,
+    *,
+    block: int,
+    n_tokens: int,
+    out: str | os.PathLike[str],
+    context_length: int = 128,
+    batch_size: int = 16,
+    dtype: str = "float32",
+    drop: Drop = "auto",
+    split: str = "train",
+    field: str = "text",
+    seed: int | None = 0,
+    resume: bool = True,
+    verbose: bool | int = True,
+) -> ActivationStore:
+    """Write the residual stream after `block` blocks, a row a token, into an activation store.
+
+    The forward pass stops right after the block. Left out are special tokens, padding, and the positions that carry
+    massive activations; what was left out is counted in ``store.info``.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        From :func:`proxsae.llm.load_model`.
+    text : str, path, iterable of str or None
+        See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
+    block : int
+        Number of blocks applied, 1 to n_blocks - 1: ``block=15`` is ``hidden_states[15]`` of transformers.
+    n_tokens : int
+        Rows to store. If the text ends before, a warning says how many there are.
+    out : str or path
+        Folder of the store.
+    context_length : int, default=128
+        Tokens in a context, the first of which is the beginning-of-text token if the tokenizer has one.
+    batch_size : int, default=16
+        Contexts in a forward pass.
+    dtype : {"float32", "float16"}, default="float32"
+        Of the stored activations.
+    drop : "auto", int or list of int, default="auto"
+        What to leave out. "auto" measures the first 32 contexts; it drops each position whose median norm is more than
+        10 times the median norm of all tokens, and everywhere single rows above 10 times the median of the rows kept.
+        An integer k drops the first k positions, a list the positions in it; neither drops single rows, but a warning
+        tells of them.
+    split : {"train", "heldout", "all"}, default="train"
+        Which documents; :func:`proxsae.llm.evaluate` reads the held-out ones.
+    field : str, default="text"
+        Text field of ``.jsonl`` files and datasets.
+    seed : int or None, default=0
+        Of the order of documents; None keeps the source's order.
+    resume : bool, default=True
+        Continue an interrupted harvest in `out`; the result is byte for byte that of one never interrupted. A complete
+        one is returned as it is. With False a store in `out` is an error; it is never overwritten.
+    verbose : bool or int, default=True
+        Show a progress bar with tokens/s (on a terminal only) and a closing line on the standard error stream.
+
+    Returns
+    -------
+    ActivationStore
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside what is allowed, or activations are not finite.
+    StoreError
+        If `out` holds something else, or a harvest made with other arguments or another text.
+    """
+    check_block(block, model.n_blocks, model.name)
+    check_contexts(context_length, batch_size, n_tokens, model)
+    check_drop(drop, context_length)
+    header = {
+        "model": model.name,
+        "block": block,
+        "tokenizer": f"{model.name} ({len(model.tokenizer)} tokens)",
+        "text": source_name(text),
+        "split": split,
+        "seed": seed,
+        "drop": drop if isinstance(drop, str | int) else [int(position) for position in drop],
+        "dtype": dtype,
+        "n_features": model.n_features,
+        "context_length": context_length,
+        "batch_size": batch_size,
+        "n_tokens": n_tokens,
+        "dropped_positions": [],
+        "median_norm": 0.0,
+        "complete": False,
+    }
+    texts = documents(text, split=split, field=field, seed=seed)
+    writer = StoreWriter(out, header, resume=resume)
+    if writer.index["complete"]:
+        return _complete(out, n_tokens)
+    if writer.rows > n_tokens:
+        raise StoreError(f"'{out}' holds {writer.rows} rows already, so n_tokens={n_tokens} needs another folder.")
+    writer.index["n_tokens"] = n_tokens
+    packed = pack(texts, model.tokenizer, context_length)
+    if writer.contexts:
+        _skip_done(packed, ActivationStore(out), writer.contexts)
+    stream = residuals(model, block, batches(packed, model.tokenizer, context_length, batch_size))
+    start, started = writer.rows, time.perf_counter()
+    bar = tqdm(total=n_tokens, initial=start, unit="tok", desc="harvest", disable=None if verbose else True)
+    with bar:
+        if not writer.contexts:
+            positions, median, stream = measure(stream, drop, batch_size)
+            writer.index |= {"dropped_positions": positions, "median_norm": median}
+        while writer.rows < n_tokens and (batch := next(stream, None)) is not None:
+            bar.update(_add(writer, batch, n_tokens - writer.rows))
+    if writer.rows == 0:
+        raise ValueError(f"The text '{source_name(text)}' (split='{split}') gave no token to store.")
+    store = writer.close()
+    warn_of_large(store.info["large_kept"], len(store))
+    if len(store) < n_tokens:
+        warnings.warn(_ran_out(store, n_tokens), stacklevel=2)
+    if verbose:
+        speed = (len(store) - start) / (time.perf_counter() - started)
+        tqdm.write(f"{describe(store)}; {speed:,.0f} tokens/s.", file=sys.stderr)
+    return store
+
+
+def _add(writer: StoreWriter, batch: Residuals, room: int) -> int:
+    """Add the rows of a batch that are kept, at most `room`, and return their number."""
+    positions, median = writer.index["dropped_positions"], writer.index["median_norm"]
+    kept = kept_rows(batch, positions, norm_limit(writer.index["drop"], median))
+    context, position = (where[:room] for where in np.nonzero(kept))
+    dropped = ~kept & ~batch.contexts.is_padding
+    if len(context) == room:
+        # what lies behind the last row stored does not count as dropped
+        dropped.reshape(-1)[context[-1] * kept.shape[1] + position[-1] :] = False
+    by_position = dropped[:, positions].sum()
+    dropped[:, positions] = False
+    counts = {
+        "dropped_by_position": int(by_position),
+        "dropped_special": int((dropped & ~batch.contexts.is_text).sum()),
+        "dropped_massive": int((dropped & batch.contexts.is_text).sum()),
+        "large_kept": int((batch.norms[context, position] > MASSIVE_RATIO * median).sum()),
+    }
+    writer.add(batch.residual[context, position], context, position, batch.contexts.tokens, counts)
+    return len(context)
+
+
+def _skip_done(packed: Iterator[list[int]], store: ActivationStore, done: int) -> None:
+    """Advance behind the contexts that are stored, and see that the last of them is still the same text."""
+    last = next(islice(packed, done - 1, None), None)
+    if last is None or store.tokens(done - 1)[: len(last)].tolist() != last:
+        raise StoreError(
+            f"'{store.path}' was begun with another text or tokenizer than '{store.info['text']}' gives now (context "
+            f"{done - 1} differs); give another folder."
+        )
+
+
+def _complete(out: str | os.PathLike[str], n_tokens: int) -> ActivationStore:
+    store = ActivationStore(out)
+    if n_tokens not in (len(store), store.info["n_tokens"]):
+        raise StoreError(
+            f"'{out}' holds a complete harvest of {len(store)} rows, so n_tokens={n_tokens} needs another folder."
+        )
+    if len(store) < n_tokens:
+        warnings.warn(_ran_out(store, n_tokens), stacklevel=3)
+    return store
+
+
+def _ran_out(store: ActivationStore, n_tokens: int) -> str:
+    return f"The text '{store.info['text']}' ended after {len(store)} of the {n_tokens} rows asked for."
+
+
+def describe(store: ActivationStore) -> str:
+    """Return one line that says what a store holds and what was left out of it."""
+    info = store.info
+    large = f"{MASSIVE_RATIO:g} times the median norm {info['median_norm']:.4g}"
+    return (
+        f"{len(store):,} rows of {store.shape[1]} features from {info['contexts']:,} contexts of {info['model']} after "
+        f"block {info['block']}; dropped: {info['dropped_by_position']:,} at positions {info['dropped_positions']}, "
+        f"{info['dropped_special']:,} special tokens, {info['dropped_massive']:,} single rows above {large}; "
+        f"{info['large_kept']:,} such rows are kept"
+    )

