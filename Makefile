@@ -24,6 +24,7 @@ test: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/harvest.py
+	$(BIN)/python benchmarks/memory.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -14,12 +14,18 @@ POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 def training_curves(histories: dict[str, dict[str, Any]]) -> str:
     """Return FVU, mean L0 and dead atoms against the step, a line a model."""
     figure, axes = _figure(1, 3, (11, 3.2))
-    panels = (("fvu", "FVU of the batch", "log"), ("l0", "mean L0", "log"), ("dead", "dead atoms (fraction)", "linear"))
+    panels = (
+        ("fvu", "FVU of the batch", "log"),
+        ("l0", "mean L0", "linear"),
+        ("dead", "dead atoms (fraction)", "linear"),
+    )
     for axis, (key, label, scale) in zip(axes, panels, strict=True):
         for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
             axis.plot(history["step"], history[key], color=colour, lw=1.2, label=name)
         axis.set(xlabel="step", title=label, yscale=scale)
         axis.grid(alpha=0.25, lw=0.5)
+        if scale == "linear":
+            axis.set_ylim(0, max(1e-3, 1.05 * max(float(np.max(h[key])) for h in histories.values())))
     axes[0].legend(frameon=False, fontsize=8)
     return _svg(figure)
 
