@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from proxsae.kernels.selection import matrix_support, pattern_of, row_support, top_k_mask
+from proxsae.kernels.selection import matrix_support, outside_support, pattern_of, row_support, top_k_mask
 from proxsae.kernels.sparse import (
     LinearAt,
     Pattern,
@@ -17,6 +17,7 @@ from proxsae.kernels.sparse import (
     transposed_product,
     transposed_product_plain,
 )
+from proxsae.regularizers import parse
 
 
 def mask_by_sorting(ranks: np.ndarray, k: int) -> np.ndarray:
@@ -112,3 +113,36 @@ def test_empty_pattern():
     D = torch.randn(6, 2)
     assert torch.equal(Product.apply(pattern, torch.zeros(0), D), torch.zeros(3, 2))
     assert torch.equal(transposed_product(pattern, torch.zeros(0), torch.randn(3, 2)), torch.zeros(6, 2))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(matrices(), st.integers(0, 5))
+def test_entries_outside_an_interval_for_each_column(U, seed):
+    low, high = np.sort(np.random.default_rng(seed).integers(-6, 7, size=(2, U.shape[1])), axis=0)
+    expected = pattern_of((U > high) | (U < low))
+    for kind in (U, torch.from_numpy(U)):
+        for got, wanted in zip(outside_support(kind, low, high), expected, strict=True):
+            np.testing.assert_array_equal(np.asarray(got), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "text",
+    ["0.3*L1", "0.3*L1 + NonNegative", "0.3*L0", "w*L0 + NonNegative", "w*L1 + 0.5*SquaredL2", "NonNegative",
+     "SquaredL2", "Box(0.0, 1.0) + 0.2*L0", "Box(-2.0, 1.0) + 0.2*L1", "Box(1.0, 2.0)", "Zero"],
+)  # fmt: skip
+def test_the_dead_zone_is_where_the_prox_is_zero(text, dtype):
+    R = parse(text, w=np.linspace(0, 2, 7))
+    zone = R.dead_zone(7, dtype, step=0.7)
+    if zone is None:
+        assert R.prox(np.zeros(7, dtype), 0.7).all()
+        return
+    for end, outward in zip(zone, (-np.inf, np.inf), strict=True):
+        finite = np.isfinite(end)
+        inside = np.where(finite, end, np.copysign(1e30, outward)).astype(dtype)
+        assert (R.prox(inside, 0.7) == 0).all()
+        beyond = np.where(finite, np.nextafter(end, np.array(outward, dtype)), 0).astype(dtype)
+        assert (R.prox(beyond, 0.7)[finite] != 0).all()
+    U = np.random.default_rng(0).normal(size=(50, 7)).astype(dtype)
+    for got, wanted in zip(R.support(U, 0.7), pattern_of(R.prox(U, 0.7) != 0), strict=True):
+        np.testing.assert_array_equal(got, wanted)

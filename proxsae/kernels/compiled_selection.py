@@ -69,32 +69,40 @@ def select_in_rows(U: np.ndarray, k: int, mirror: float, indices: np.ndarray, co
         counts[i] = _select_in_row(U[i], k, mirror, indices[i])
 
 
+@numba.njit(cache=True, inline="always")
+def _any_outside(block: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
+    outside = False
+    for c in range(BLOCK):
+        outside |= (block[c] > high[c]) | (block[c] < low[c])
+    return outside
+
+
 @numba.njit(cache=True, parallel=True)
-def count_above(U: np.ndarray, threshold: float, mirror: float, counts: np.ndarray) -> None:
-    """Count the entries with max(u, mirror u) above the threshold in each row."""
+def count_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, counts: np.ndarray) -> None:
+    """Count the entries of each row outside the interval [low_j, high_j] of their column."""
     for i in numba.prange(U.shape[0]):
         row = U[i]
         count = 0
         for start in range(0, row.size, BLOCK):
-            block = row[start : start + BLOCK]
-            if block.size == BLOCK and not _any_above(block, threshold, mirror):
+            stop = min(start + BLOCK, row.size)
+            if stop - start == BLOCK and not _any_outside(row[start:stop], low[start:stop], high[start:stop]):
                 continue
-            for c in range(block.size):
-                count += max(block[c], mirror * block[c]) > threshold
+            for j in range(start, stop):
+                count += (row[j] > high[j]) | (row[j] < low[j])
         counts[i] = count
 
 
 @numba.njit(cache=True, parallel=True)
-def fill_above(U: np.ndarray, threshold: float, mirror: float, offsets: np.ndarray, indices: np.ndarray) -> None:
-    """Write the indices of the entries with max(u, mirror u) above the threshold, row after row."""
+def fill_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, offsets: np.ndarray, indices: np.ndarray) -> None:
+    """Write the columns of the entries outside their intervals, row after row."""
     for i in numba.prange(U.shape[0]):
         row = U[i]
         position = offsets[i]
         for start in range(0, row.size, BLOCK):
-            block = row[start : start + BLOCK]
-            if block.size == BLOCK and not _any_above(block, threshold, mirror):
+            stop = min(start + BLOCK, row.size)
+            if stop - start == BLOCK and not _any_outside(row[start:stop], low[start:stop], high[start:stop]):
                 continue
-            for c in range(block.size):
-                if max(block[c], mirror * block[c]) > threshold:
-                    indices[position] = start + c
+            for j in range(start, stop):
+                if (row[j] > high[j]) | (row[j] < low[j]):
+                    indices[position] = j
                     position += 1

@@ -1,8 +1,9 @@
-"""The k largest entries, of each row or of a whole matrix, ties to the lowest index.
+"""Which entries of a matrix survive: the k largest, ties to the lowest index, or those outside a dead zone.
 
 The rank of an entry u is max(u, mirror u): its modulus for mirror = -1, itself for mirror = 1. Only positive ranks are
 ever selected. `top_k_mask` is the plain version, for every kind of array; `row_support` and `matrix_support` return
 the same selection as the sparse pattern (offsets, indices), by compiled loops where the entries lie in main memory.
+`outside_support` selects by an interval for each column.
 """
 
 from __future__ import annotations
@@ -69,32 +70,46 @@ def matrix_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
     dense = _in_main_memory(U)
     if dense is None or k == 0 or dense.size == 0:
         return pattern_of(top_k_mask(_ranks(U, mirror).reshape(1, -1), k).reshape(U.shape))
-    threshold = _bound_below_kth(dense, k, mirror)
-    offsets, candidates = _above(dense, threshold, mirror)
+    offsets, candidates = _ranked_above(dense, _bound_below_kth(dense, k, mirror), mirror)
     if offsets[-1] < k:  # the sample misled, or there are fewer than k positive ranks
-        offsets, candidates = _above(dense, dense.dtype.type(0), mirror)
+        offsets, candidates = _ranked_above(dense, 0.0, mirror)
     rows = np.repeat(np.arange(len(dense)), np.diff(offsets))
     keep = top_k_mask(_ranks(dense[rows, candidates], mirror), k)
     return _as_kind_of(U, _offsets(np, np.bincount(rows[keep], minlength=len(dense))), candidates[keep])
 
 
-def _bound_below_kth(U: Any, k: int, mirror: float) -> Any:
+def outside_support(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
+    """Return the pattern (offsets, indices) of the entries of an (n, p) matrix with u_ij > high_j or u_ij < low_j."""
+    dense = _in_main_memory(U)
+    if dense is None:
+        xp = array_api_compat.array_namespace(U)
+        low, high = (xp.asarray(bound, dtype=U.dtype, device=U.device) for bound in (low, high))
+        return pattern_of((U > high) | (U < low))
+    return _as_kind_of(U, *_outside(dense, low.astype(dense.dtype), high.astype(dense.dtype)))
+
+
+def _outside(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
+    from proxsae.kernels.compiled_selection import count_outside, fill_outside
+
+    counts = np.empty(len(U), np.int64)
+    count_outside(U, low, high, counts)
+    offsets = _offsets(np, counts)
+    indices = np.empty(offsets[-1], np.int64)
+    fill_outside(U, low, high, offsets, indices)
+    return offsets, indices
+
+
+def _ranked_above(U: Any, threshold: float, mirror: float) -> tuple[Any, Any]:
+    high = np.full(U.shape[1], threshold, U.dtype)
+    return _outside(U, -high if mirror == -1 else np.full_like(high, -np.inf), high)
+
+
+def _bound_below_kth(U: Any, k: int, mirror: float) -> float:
     """Return a threshold that somewhat more than k ranks exceed, judged from about 32 rows."""
     sample = _ranks(U[:: max(1, len(U) // 32)], mirror).ravel()
     position = int(1.5 * k * sample.size / U.size) + 32
     bound = np.partition(sample, -position)[-position] if position < sample.size else 0
-    return U.dtype.type(max(bound, 0))
-
-
-def _above(U: Any, threshold: Any, mirror: float) -> tuple[Any, Any]:
-    from proxsae.kernels.compiled_selection import count_above, fill_above
-
-    counts = np.empty(len(U), np.int64)
-    count_above(U, threshold, U.dtype.type(mirror), counts)
-    offsets = _offsets(np, counts)
-    indices = np.empty(offsets[-1], np.int64)
-    fill_above(U, threshold, U.dtype.type(mirror), offsets, indices)
-    return offsets, indices
+    return float(max(bound, 0))
 
 
 def _ranks(U: Any, mirror: float) -> Any:

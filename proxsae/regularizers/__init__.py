@@ -1,21 +1,66 @@
 """R: what the user specifies. Every regularizer carries its value and its proximal operator."""
 
+from proxsae.regularizers.asymmetric import AsymmetricL0, Tilt, gated
+from proxsae.regularizers.balls import L2Ball, LInfBall
 from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.catalog import get, parse
+from proxsae.regularizers.entmax import Entmax
+from proxsae.regularizers.envelope import conjugate_prox, moreau_envelope
+from proxsae.regularizers.folded_concave import CEL0, MCP, SCAD, CappedL1
+from proxsae.regularizers.fractional import Lq
+from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
+from proxsae.regularizers.groups import GroupL2
+from proxsae.regularizers.huber import Huber
+from proxsae.regularizers.k_support import KSupport, L1MinusL2
+from proxsae.regularizers.saturating import LogSum, Tanh
 from proxsae.regularizers.scalar import L0, L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.simplex import L1Ball, LInf, Simplex
+from proxsae.regularizers.sorted_l1 import SortedL1, SumOfKLargest
+from proxsae.regularizers.translation import Translated
+from proxsae.regularizers.tree import TreeGroups
 
 __all__ = [
+    "CEL0",
     "L0",
     "L1",
+    "MCP",
+    "SCAD",
+    "AsymmetricL0",
+    "Blocks",
     "Box",
+    "CappedL1",
     "Cardinality",
+    "Entmax",
+    "GroupCardinality",
+    "GroupL0",
+    "GroupL2",
+    "Huber",
+    "KSupport",
+    "L1Ball",
+    "L1MinusL2",
+    "L2Ball",
+    "LInf",
+    "LInfBall",
+    "LogSum",
+    "Lq",
     "NonNegative",
     "Regularizer",
     "Separable",
+    "Simplex",
+    "SortedL1",
     "SquaredL2",
+    "SumOfKLargest",
+    "Tanh",
+    "Tilt",
+    "Translated",
+    "TreeGroups",
     "Zero",
+    "conjugate_prox",
+    "gated",
     "get",
+    "moreau_envelope",
     "parse",
 ]

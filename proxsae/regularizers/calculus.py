@@ -1,7 +1,7 @@
 """The calculus of sums: which two regularizers have an exact prox together, and which.
 
 Every rule is one small class that states its condition. `combine` merges what merges, then applies the rules in the one
-order in which their conditions hold: core, ridge, box, count, cardinality.
+order in which their conditions hold: core, ridge, box, count, tilt, cardinality.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.namespaces import Array, to_numpy
+from proxsae.regularizers.namespaces import Array, ArrayNamespace, to_numpy
 from proxsae.regularizers.scalar import L0, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.selection import Cardinality
-from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.separable import Separable, with_prefix
+from proxsae.regularizers.translation import TranslatedSeparable
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -51,6 +53,16 @@ class SeparableSum(Separable):
         return self.inner.is_symmetric and self.outer.is_symmetric
 
     @property
+    def is_least_at_zero(self) -> bool:
+        """Whether both terms are least at zero."""
+        return self.inner.is_least_at_zero and self.outer.is_least_at_zero
+
+    @property
+    def is_algebraic(self) -> bool:
+        """Whether the formulas of both terms are algebraic."""
+        return self.inner.is_algebraic and self.outer.is_algebraic
+
+    @property
     def is_nonnegative(self) -> bool:
         """Whether a term requires z >= 0."""
         return self.inner.is_nonnegative or self.outer.is_nonnegative
@@ -72,6 +84,12 @@ class SeparableSum(Separable):
         """Return the sum of the rescaled terms."""
         return combine_separable([term.rescaled(scale) for term in self.terms])
 
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
+        """Return R(z) of a convex sum as a cvxpy expression, and its constraints."""
+        # Only convex terms write themselves for cvxpy.
+        parts: list[tuple[Any, list[Any]]] = [term.cvxpy_value(z) for term in self.terms]  # type: ignore[attr-defined]
+        return sum(value for value, _ in parts), [constraint for _, constraints in parts for constraint in constraints]
+
     def _parameters(self) -> list[tuple[str, Any]]:
         parts = (("inner", self.inner), ("outer", self.outer))
         return [(f"{part}.{name}", value) for part, term in parts for name, value in term._parameters()]
@@ -80,7 +98,7 @@ class SeparableSum(Separable):
         """Map the parameters of both terms."""
         copy = object.__new__(type(self))
         for part, term in (("inner", self.inner), ("outer", self.outer)):
-            object.__setattr__(copy, part, term.map_parameters(partial(_with_prefix, part, function)))
+            object.__setattr__(copy, part, term.map_parameters(partial(with_prefix, part, function)))
         object.__setattr__(copy, "weight", 1.0)
         return copy
 
@@ -110,15 +128,16 @@ class WithBox(SeparableSum):
     r"""r + i{l <= z <= h}, or r + i{z >= 0}.
 
     For convex r the prox of r is projected (a convex function of one variable on an interval is least at the projection
-    of its minimiser). For an r that is even and non-decreasing in abs(z), :math:`r + i\{z \ge 0\}` takes the prox of
-    max(u, 0) instead: a negative u is best at 0, and the prox of a positive one is never negative.
+    of its minimiser). For an r that is least at zero, as every r that is even and grows with abs(z) is,
+    :math:`r + i\{z \ge 0\}` takes the prox of max(u, 0) instead: a negative u is best at 0, and the prox of a positive
+    one is never negative.
     """
 
     outer: Box | NonNegative
 
     def holds(self) -> bool:
-        """Require a convex r, or a symmetric one and z >= 0."""
-        return self.inner.is_convex or (self.inner.is_symmetric and isinstance(self.outer, NonNegative))
+        """Require a convex r, or one that is least at zero and z >= 0."""
+        return self.inner.is_convex or (self.inner.is_least_at_zero and isinstance(self.outer, NonNegative))
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Project after the prox where r is convex, before it otherwise."""
@@ -139,12 +158,23 @@ class WithCount(SeparableSum):
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the prox of r where it is worth its count."""
-        worth = self.inner.gain_of(xp, u, t) > t * self.outer.weight
-        return xp.where(worth, self.inner.weighted_prox(xp, u, t), 0.0)
+        z = self.inner.weighted_prox(xp, u, t)
+        return xp.where(self.inner.gain_at(xp, u, t, z) > t * self.outer.weight, z, 0.0)
 
 
-def _with_prefix(part: str, function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
-    return function(f"{part}.{name}", value)
+@dataclass(frozen=True, repr=False, eq=False)
+class WithTilt(SeparableSum):
+    r"""r + c z: the prox is :math:`\mathrm{prox}_{tr}(u - tc)`, for every r."""
+
+    outer: Tilt
+
+    def holds(self) -> bool:
+        """Complete the square: no condition."""
+        return True
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return the prox of r at the shifted point."""
+        return self.inner.weighted_prox(xp, self.outer.weighted_prox(xp, u, t), t)
 
 
 def combine(terms: Sequence[Regularizer]) -> Regularizer:
@@ -155,6 +185,10 @@ def combine(terms: Sequence[Regularizer]) -> Regularizer:
     ValueError
         Naming the two terms that have no rule together.
     """
+    if not all(isinstance(term, Separable | Cardinality) for term in terms):
+        from proxsae.regularizers.joint_sum import combine_joint
+
+        return combine_joint(terms)
     selections = [term for term in terms if isinstance(term, Cardinality)]
     separable = combine_separable([term for term in terms if isinstance(term, Separable)])
     if not selections:
@@ -172,8 +206,9 @@ def combine_separable(terms: Sequence[Separable]) -> Separable:
     ridges = [term for term in merged if isinstance(term, SquaredL2)]
     boxes = [term for term in merged if isinstance(term, Box | NonNegative)]
     counts = [term for term in merged if isinstance(term, L0)]
+    tilts = [term for term in merged if isinstance(term, Tilt)]
     cores: list[Separable] = [
-        term for term in merged if not isinstance(term, SquaredL2 | Box | NonNegative | L0 | Zero)
+        term for term in merged if not isinstance(term, SquaredL2 | Box | NonNegative | L0 | Tilt | Zero)
     ]
     if len(cores) > 1:
         raise ValueError(no_rule(cores[0], cores[1]))
@@ -190,6 +225,8 @@ def combine_separable(terms: Sequence[Separable]) -> Separable:
         total = box if isinstance(total, Zero) else WithBox(total, box)
     for count in counts:
         total = WithCount(total, count)
+    for tilt in tilts:
+        total = tilt if isinstance(total, Zero) else WithTilt(total, tilt)
     return total
 
 
@@ -210,9 +247,16 @@ def _merge_equal_kinds(terms: Sequence[Separable]) -> list[Separable]:
 def _merge(a: Separable, b: Separable) -> Separable | None:
     if isinstance(a, Box | NonNegative) and isinstance(b, Box | NonNegative):
         return _intersection(a, b)
-    if type(a) is type(b) and (a.is_indicator or a.replace(weight=1.0) == b.replace(weight=1.0)):
-        return a if a.is_indicator else a.replace(weight=a.weight + b.weight)
-    return None
+    if isinstance(a, Tilt) and isinstance(b, Tilt):
+        return Tilt(a.weight * a.slope + b.weight * b.slope)
+    if isinstance(a, TranslatedSeparable) and isinstance(b, TranslatedSeparable):
+        same = np.array_equal(to_numpy(a.center), to_numpy(b.center))
+        return TranslatedSeparable(combine_separable([*a.inner.terms, *b.inner.terms]), a.center) if same else None
+    if type(a) is not type(b):
+        return None
+    if a.is_indicator:
+        return a if a == b else None
+    return a.replace(weight=a.weight + b.weight) if a.replace(weight=1.0) == b.replace(weight=1.0) else None
 
 
 def _intersection(a: Box | NonNegative, b: Box | NonNegative) -> Box | NonNegative:
@@ -225,11 +269,10 @@ def _intersection(a: Box | NonNegative, b: Box | NonNegative) -> Box | NonNegati
 
 def is_zero_at_zero(r: Separable) -> bool:
     """Whether r(0) = 0: pinning a coordinate to zero is then allowed and free."""
-    return all(
-        bool(np.all((to_numpy(term.lower) <= 0) & (to_numpy(term.upper) >= 0)))
-        for term in r.terms
-        if isinstance(term, Box)
-    )
+    sizes = [np.shape(value)[0] for _, value in r._parameters() if np.ndim(value)]
+    origin = np.zeros(max(sizes, default=1))
+    xp = ArrayNamespace(origin)
+    return bool(np.all(r.on(xp).weighted_value(xp, origin) == 0))
 
 
 def no_rule(a: Regularizer, b: Regularizer) -> str:

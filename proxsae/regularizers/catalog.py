@@ -7,13 +7,37 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from proxsae.regularizers.asymmetric import AsymmetricL0, Tilt, gated
+from proxsae.regularizers.balls import L2Ball, LInfBall
 from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.blocks import Blocks
+from proxsae.regularizers.entmax import Entmax
+from proxsae.regularizers.folded_concave import CEL0, MCP, SCAD, CappedL1
+from proxsae.regularizers.fractional import Lq
+from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
+from proxsae.regularizers.groups import GroupL2
+from proxsae.regularizers.huber import Huber
+from proxsae.regularizers.k_support import KSupport, L1MinusL2
+from proxsae.regularizers.saturating import LogSum, Tanh
 from proxsae.regularizers.scalar import L0, L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.selection import Cardinality
+from proxsae.regularizers.simplex import L1Ball, LInf, Simplex
+from proxsae.regularizers.sorted_l1 import SortedL1, SumOfKLargest
+from proxsae.regularizers.translation import Translated
+from proxsae.regularizers.tree import TreeGroups
 
 CLASSES: dict[str, type[Regularizer]] = {
-    cls.__name__: cls for cls in (Zero, L1, L0, SquaredL2, NonNegative, Box, Cardinality)
+    cls.__name__: cls
+    for cls in (
+        *(Zero, L1, L0, SquaredL2, NonNegative, Box, Cardinality),
+        *(MCP, SCAD, CappedL1, CEL0, Lq, LogSum, Tanh, Huber, Tilt, AsymmetricL0),
+        *(GroupL2, GroupL0, GroupCardinality, TreeGroups),
+        *(Simplex, L1Ball, L2Ball, LInfBall, LInf, SortedL1, SumOfKLargest, KSupport, L1MinusL2, Entmax, Blocks),
+    )
 }
+
+# What a text may call.
+BUILDERS: dict[str, Callable[..., Regularizer]] = {**CLASSES, "Translated": Translated}
 
 # The names the field uses for an activation, and the regularizer whose prox it is.
 ACTIVATIONS: dict[str, Callable[..., Regularizer]] = {
@@ -27,6 +51,12 @@ ACTIVATIONS: dict[str, Callable[..., Regularizer]] = {
     "hard": lambda lam: lam * L0(),
     "elasticnet": lambda lam, ridge: lam * L1() + ridge * SquaredL2(),
     "softtopk": lambda lam, k: lam * L1() + Cardinality(k),
+    "sparsemax": lambda: Simplex(),
+    "entmax": lambda alpha: Entmax(alpha),
+    "grouptopk": lambda s, groups: NonNegative() + GroupCardinality(s, groups),
+    "firm": lambda lam, mu: lam * MCP(mu),
+    "jumprelu2": lambda positive, negative: AsymmetricL0(0.5 * positive**2, 0.5 * negative**2),
+    "gated": gated,
 }
 
 
@@ -37,9 +67,11 @@ def get(name: str, **parameters: Any) -> Regularizer:
     ----------
     name : str
         One of ``ACTIVATIONS``: "relu", "jumprelu", "topk", "abstopk", "batchtopk", "batchabstopk", "soft", "hard",
-        "elasticnet", "softtopk".
+        "elasticnet", "softtopk", "firm", "jumprelu2" (two-sided), "gated" (tied weights), "sparsemax",
+        "entmax", "grouptopk".
     **parameters
-        ``lam`` (weight), ``k`` (non-zeros a sample), ``ridge``, as the name needs.
+        ``lam`` (weight), ``k`` (non-zeros a sample), ``ridge``, ``mu`` (upper knot), ``positive`` and ``negative``
+        (thresholds), ``threshold`` and ``shift``, ``alpha``, ``s`` and ``groups``, as the name needs.
 
     Raises
     ------
@@ -63,7 +95,7 @@ def parse(text: str, **arrays: Any) -> Regularizer:
     ----------
     text : str
         A sum of weighted terms: ``"0.1*L1 + NonNegative"``, ``"Cardinality(32)"``, ``"w*L0"``. Brackets without
-        arguments may be left out. Only numbers, names, calls, + and * are read; nothing is evaluated.
+        arguments may be left out. Only numbers, lists, names, calls, + and * are read; nothing is evaluated.
     **arrays
         Arrays for the names in the text that are not regularizers.
 
@@ -88,14 +120,16 @@ def _read(node: ast.expr, text: str, arrays: dict[str, Any]) -> Any:
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
+        case ast.List(elts=entries) | ast.Tuple(elts=entries):
+            return [_read(entry, text, arrays) for entry in entries]
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return _read(left, text, arrays) + _read(right, text, arrays)
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return _read(left, text, arrays) * _read(right, text, arrays)
         case ast.Name(id=name) if name in arrays:
             return arrays[name]
-        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)) if name not in CLASSES:
-            raise ValueError(f"unknown regularizer {name!r} in {text!r}; known are {', '.join(CLASSES)}")
+        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)) if name not in BUILDERS:
+            raise ValueError(f"unknown regularizer {name!r} in {text!r}; known are {', '.join(BUILDERS)}")
         case ast.Name(id=name):
             return _build(name, [], {}, text)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
@@ -106,6 +140,6 @@ def _read(node: ast.expr, text: str, arrays: dict[str, Any]) -> Any:
 
 def _build(name: str, args: list[Any], named: dict[str, Any], text: str) -> Regularizer:
     try:
-        return CLASSES[name](*args, **named)
+        return BUILDERS[name](*args, **named)
     except TypeError as error:
         raise ValueError(f"{name} in {text!r}: {error}") from None

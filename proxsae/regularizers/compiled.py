@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+from proxsae.regularizers.namespaces import Equation, newton
 from proxsae.regularizers.separable import Separable
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
@@ -73,6 +74,42 @@ class SymbolNamespace:
     def sqrt(a: Symbol) -> Symbol:
         """Return the square root."""
         return a.assign(f"math.sqrt({a.name})")
+
+    @staticmethod
+    def power(a: Symbol, b: Any) -> Symbol:
+        """Return a to the power b, for a >= 0."""
+        return a.assign(f"number(math.pow({a.name}, {_text(b)}))")
+
+    @staticmethod
+    def cbrt(a: Symbol) -> Symbol:
+        """Return the cube root, for a >= 0."""
+        return a.assign(f"number(math.pow({a.name}, {_text(1.0 / 3.0)}))")
+
+    @staticmethod
+    def cos_third(a: Symbol) -> Symbol:
+        """Return cos(arccos(a) / 3)."""
+        return a.assign(f"number(math.cos(math.acos({a.name}) / {_text(3.0)}))")
+
+    @staticmethod
+    def log1p(a: Symbol) -> Symbol:
+        """Return log(1 + a)."""
+        return a.assign(f"number(math.log1p({a.name}))")
+
+    @staticmethod
+    def tanh(a: Symbol) -> Symbol:
+        """Return the hyperbolic tangent."""
+        return a.assign(f"number(math.tanh({a.name}))")
+
+    @classmethod
+    def root(cls, equation: Equation, start: Symbol, low: Any, high: Any, steps: int) -> Symbol:
+        """Return the root of an equation by the steps of :func:`newton`, written as a loop."""
+        program = start.program
+        z = start.assign(f"number({start.name})")
+        program.append(f"for _ in range({steps}):")
+        first = len(program)
+        program.append(f"{z.name} = {newton(cls, equation, z, low, high, steps=1).name}")
+        program[first:] = [f"    {line}" for line in program[first:]]
+        return z
 
     @staticmethod
     def maximum(a: Symbol, b: Any) -> Symbol:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
 Array = Any  # a NumPy array or a Torch tensor; what goes in decides what comes out
+Equation = Callable[[Any], tuple[Any, Any]]  # z -> the left-hand side of "... = 0" and its slope
 HALF_DTYPES = ("float16", "bfloat16")
 
 
@@ -49,8 +51,38 @@ class ArrayNamespace:
         return self._xp.sign(a)
 
     def sqrt(self, a: Array) -> Array:
-        """Return the square root."""
-        return self._xp.sqrt(a)
+        """Return the square root, correctly rounded."""
+        if not self.is_torch or a.device.type != "cpu":
+            return self._xp.sqrt(a)
+        # Torch's vectorised roots can be off in the last place on CPU.
+        if self._dtype == self._xp.float32:
+            return self._xp.sqrt(a.double()).float()
+        root = self._xp.sqrt(a)
+        return root + _correction(root.detach(), a.detach())
+
+    def power(self, a: Array, b: Array) -> Array:
+        """Return a to the power b, for a >= 0."""
+        return self._xp.pow(self._number(a), self._number(b))
+
+    def cbrt(self, a: Array) -> Array:
+        """Return the cube root, for a >= 0."""
+        return self._xp.pow(a, self._number(1.0 / 3.0))
+
+    def cos_third(self, a: Array) -> Array:
+        """Return cos(arccos(a) / 3), the root y of 4 y^3 - 3 y = a in [1/2, 1]."""
+        return self._xp.cos(self._xp.acos(a) / self._number(3.0))
+
+    def log1p(self, a: Array) -> Array:
+        """Return log(1 + a)."""
+        return self._xp.log1p(a)
+
+    def tanh(self, a: Array) -> Array:
+        """Return the hyperbolic tangent."""
+        return self._xp.tanh(a)
+
+    def root(self, equation: Equation, start: Array, low: Array, high: Array, steps: int) -> Array:
+        """Return the root of an equation by :func:`newton`."""
+        return newton(self, equation, start, low, high, steps)
 
     def maximum(self, a: Array, b: Array) -> Array:
         """Return the larger of the two."""
@@ -66,6 +98,28 @@ class ArrayNamespace:
 
     def _number(self, a: Any) -> Array:
         return self.asarray(a) if isinstance(a, int | float) else a
+
+
+def _correction(root: Array, a: Array) -> Array:
+    """Return (a - root^2) / (2 root), with the square exact: root is split in halves of 26 bits (Dekker)."""
+    high = root * 134217729.0
+    high = high - (high - root)
+    low = root - high
+    residual = ((a - high * high) - 2.0 * high * low) - low * low
+    return (residual / (2.0 * root)).where(root > 0, 0.0 * a)
+
+
+def newton(xp: Any, equation: Equation, start: Any, low: Any, high: Any, steps: int) -> Any:
+    """Return the root of an equation after a fixed number of Newton steps, each clipped to [low, high].
+
+    The equation has a positive slope wherever the steps can lead. Autograd through the last step alone is the implicit
+    derivative of the root.
+    """
+    z = start
+    for _ in range(steps):
+        value, slope = equation(z)
+        z = xp.minimum(xp.maximum(z - value / slope, low), high)
+    return z
 
 
 def dtype_name(x: Array) -> str:

@@ -34,6 +34,10 @@ class Zero(Separable):
         """Return zero."""
         return self
 
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:  # noqa: ARG002
+        """Return R(z) as a cvxpy expression, and its constraints."""
+        return 0.0, []
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class L1(Separable):
@@ -61,6 +65,12 @@ class L1(Separable):
         """Return s^2 r(z/s) = s abs(z)."""
         return self.replace(weight=self.weight * scale)
 
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
+        """Return R(z) as a cvxpy expression, and its constraints."""
+        import cvxpy as cp
+
+        return cp.sum(cp.multiply(self.weight, cp.abs(z))), []
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class L0(Separable):
@@ -79,7 +89,7 @@ class L0(Separable):
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return 1 where z is not zero."""
-        return xp.where(z == 0, 0.0, 1.0)
+        return xp.where(xp.abs(z) > 0, 1.0, 0.0)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the hard threshold at sqrt(2 t)."""
@@ -109,6 +119,12 @@ class SquaredL2(Separable):
         """Return s^2 r(z/s) = r(z)."""
         return self
 
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
+        """Return R(z) as a cvxpy expression, and its constraints."""
+        import cvxpy as cp
+
+        return 0.5 * cp.sum(cp.multiply(self.weight, cp.square(z))), []
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class NonNegative(Separable):
@@ -116,6 +132,7 @@ class NonNegative(Separable):
 
     is_convex = True
     is_symmetric = False
+    is_least_at_zero = True
     is_nonnegative = True
     is_scale_free = True
     is_indicator = True
@@ -131,6 +148,10 @@ class NonNegative(Separable):
     def rescaled(self, scale: float) -> NonNegative:  # noqa: ARG002
         """Return the same cone."""
         return self
+
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
+        """Return R(z) as a cvxpy expression, and its constraints."""
+        return 0.0, [z >= 0]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -159,6 +180,11 @@ class Box(Separable):
         return bool(np.all(np.asarray(self.lower) == -np.asarray(self.upper)))
 
     @property
+    def is_least_at_zero(self) -> bool:
+        """Whether the interval holds 0."""
+        return bool(np.all(np.asarray(self.lower) <= 0) and np.all(np.asarray(self.upper) >= 0))
+
+    @property
     def is_nonnegative(self) -> bool:
         """Whether no bound is negative."""
         return bool(np.all(np.asarray(self.lower) >= 0))
@@ -174,3 +200,7 @@ class Box(Separable):
     def rescaled(self, scale: float) -> Box:
         """Return the interval in the new units."""
         return Box(self.lower * scale, self.upper * scale)
+
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
+        """Return R(z) as a cvxpy expression, and its constraints."""
+        return 0.0, [z >= self.lower, z <= self.upper]

@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from proxsae.regularizers.base import Regularizer, Scope, as_parameter, row_sums
-from proxsae.regularizers.namespaces import Array, ArrayNamespace, to_numpy
+from proxsae.kernels.selection import outside_support
+from proxsae.regularizers.base import Regularizer, Scope, as_parameter, row_sums, spelled_number
+from proxsae.regularizers.namespaces import Array, ArrayNamespace, dtype_name
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -33,6 +34,18 @@ class Separable(Regularizer):
     is_separable = True
     is_scale_free = False
     is_indicator = False
+
+    # Whether the formulas use +, -, *, /, abs, sign, sqrt, maximum, minimum and where alone. Then the prover reads them
+    # as they are and every backend rounds them alike; transcendental functions may differ in the last place.
+    @property
+    def is_algebraic(self) -> bool:
+        """Whether the formulas are algebraic and rounded alike by every backend."""
+        return True
+
+    @property
+    def is_least_at_zero(self) -> bool:
+        """Whether r(z) >= r(0) for all z, as every even r that grows with abs(z) does."""
+        return self.is_symmetric
 
     @property
     def is_nonnegative(self) -> bool:
@@ -78,7 +91,10 @@ class Separable(Regularizer):
         Written as z (u - z/2) - t w r(z), which does not cancel. It is convex in u with minimum 0 (a supremum of affine
         functions), hence monotone in abs(u) where r is even.
         """
-        z = self.weighted_prox(xp, u, t)
+        return self.gain_at(xp, u, t, self.weighted_prox(xp, u, t))
+
+    def gain_at(self, xp: Any, u: Any, t: Any, z: Any) -> Any:
+        """Return what z gains over zero; at the prox this is :meth:`gain_of`."""
         return z * (u - 0.5 * z) - t * self.weighted_value(xp, z)
 
     def conditions(self) -> list[tuple[Any, str]]:
@@ -116,6 +132,9 @@ class Separable(Regularizer):
         names = [f.name for f in fields(self) if not (f.name == "weight" and self.is_indicator)]
         return [(name, getattr(self, name)) for name in names]
 
+    def _arguments(self) -> list[tuple[str, Any]]:
+        return [(name, value) for name, value in self._parameters() if name != "weight"]
+
     def map_parameters(self, function: Callable[[str, Any], Any]) -> Self:
         """Return a copy with ``function(name, value)`` in place of each parameter, unvalidated."""
         copy = object.__new__(type(self))
@@ -147,30 +166,65 @@ class Separable(Regularizer):
         """Return a copy whose parameters are arrays of the namespace."""
         return self.map_parameters(lambda _, value: xp.asarray(value))
 
+    def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
+        """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`.
+
+        A prox of one variable is monotone, so that it is zero on one interval of u: the matrix is compared with its
+        ends instead of being mapped.
+        """
+        zone = self.dead_zone(U.shape[-1], dtype_name(U), step)
+        return super().support(U, step) if zone is None else outside_support(U, *zone)
+
+    def dead_zone(self, n_components: int, dtype: str, step: float = 1.0) -> tuple[Array, Array] | None:
+        """Return for each coordinate the least and the largest number of a dtype whose prox is 0; None if 0 has not.
+
+        Found by bisection over all numbers of the dtype with the prox itself, hence exact; an end is infinite where
+        the prox of every number of that sign is 0.
+        """
+        if dtype not in ("float32", "float64") or np.any(self.prox_unchecked(np.zeros(1, dtype), step)):
+            return None
+        width = 1 if self.is_uniform else n_components
+        integer = np.dtype(dtype.replace("float", "int"))
+        largest = np.array(np.finfo(dtype).max).view(integer)
+        ends = []
+        for side in (-1, 1):
+            # Positive floats are ordered as the integers of the same bits.
+            low, high = np.zeros(width, integer), np.full(width, largest)
+            while (low < high).any():
+                middle = low + (high - low + 1) // 2
+                with np.errstate(all="ignore"):  # the largest numbers may overflow on the way
+                    is_zero = self.prox_unchecked(side * middle.view(dtype), step) == 0
+                low, high = np.where(is_zero, middle, low), np.where(is_zero, high, middle - 1)
+            end = side * np.where(low == largest, np.inf, low.view(dtype))
+            ends.append(np.broadcast_to(end, n_components).astype(dtype))
+        return ends[0], ends[1]
+
+    def penalties(self, Z: Array) -> Array:
+        """Return w_i r(z_i) of every entry, an array like Z, unchecked."""
+        xp = ArrayNamespace(Z)
+        return self.on(xp).weighted_value(xp, Z)
+
     def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
         return row_sums(self.on(xp).weighted_value(xp, xp.asarray(Z)))
 
     def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         return self.on(xp).weighted_prox(xp, U, step)
 
-    def _gain(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
-        return self.on(xp).gain_of(xp, U, step)
+    def gains(self, U: Array, step: Any = 1.0) -> Array:
+        """Return the gain of every entry (see :meth:`gain_of`), an array like U, unchecked."""
+        xp = ArrayNamespace(U)
+        return self.on(xp).gain_of(xp, xp.asarray(U), xp.asarray(step))
 
     # --- spelling ---------------------------------------------------------------------------------------------------
 
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         """Return the text that builds this regularizer; arrays are collected in `arrays` under the names used."""
-
-        def number(value: Any) -> str:
-            if np.ndim(value) == 0:
-                return repr(float(value))
-            if arrays is None:
-                return f"np.array({np.array2string(to_numpy(value), separator=', ', threshold=8)})"
-            name = f"array_{len(arrays)}"
-            arrays[name] = value
-            return name
-
-        arguments = [number(value) for name, value in self._parameters() if name != "weight"]
+        arguments = [spelled_number(value, arrays) for _, value in self._arguments()]
         unit = f"{type(self).__name__}({', '.join(arguments)})"
         is_plain = self.is_indicator or (np.ndim(self.weight) == 0 and float(self.weight) == 1.0)
-        return unit if is_plain else f"{number(self.weight)}*{unit}"
+        return unit if is_plain else f"{spelled_number(self.weight, arrays)}*{unit}"
+
+
+def with_prefix(part: str, function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
+    """Call the function of a parameter `name` of the part of a regularizer called `part`."""
+    return function(f"{part}.{name}", value)

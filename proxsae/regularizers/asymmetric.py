@@ -1,0 +1,111 @@
+"""Penalties that treat the two signs differently: the linear tilt, the two-sided JumpReLU, the gated SAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.scalar import L0, NonNegative
+from proxsae.regularizers.separable import Separable
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Tilt(Separable):
+    r"""r(z) = c z, of either sign, whose prox is the shift u - t c.
+
+    In any sum :math:`\mathrm{prox}_{t(R + \langle c, \cdot\rangle)}(u) = \mathrm{prox}_{tR}(u - tc)`: a tilt of R is
+    what an encoder calls a bias.
+
+    Parameters
+    ----------
+    slope : float or array of shape (n_components,)
+        c, of either sign.
+    """
+
+    slope: Any
+
+    is_convex = True
+    is_symmetric = False
+
+    def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
+        """Return c z."""
+        return self.slope * z
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
+        """Return u - t c."""
+        return u - t * self.slope
+
+    def rescaled(self, scale: float) -> Tilt:
+        """Return s^2 r(z/s) = s c z."""
+        return self.replace(slope=self.slope * scale)
+
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
+        """Return R(z) as a cvxpy expression, and no constraints."""
+        import cvxpy as cp
+
+        return cp.sum(cp.multiply(self.weight * self.slope, z)), []
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AsymmetricL0(Separable):
+    r"""r(z) = p 1[z > 0] + q 1[z < 0], whose prox is u above :math:`\sqrt{2tp}` or below :math:`-\sqrt{2tq}`, else 0.
+
+    It is the two-sided JumpReLU: thresholds theta+ and theta- at step 1 are the costs
+    :math:`p = \theta_+^2/2, q = \theta_-^2/2`.
+
+    Parameters
+    ----------
+    positive, negative : float or array of shape (n_components,)
+        The costs p and q of a positive and of a negative entry, >= 0.
+    """
+
+    positive: Any
+    negative: Any
+
+    is_convex = False
+    is_symmetric = False
+    is_least_at_zero = True
+
+    def conditions(self) -> list[tuple[Any, str]]:
+        """State that both costs are non-negative."""
+        mine = [(self.positive >= 0, "positive must not be negative"), (self.negative >= 0, "negative must be >= 0")]
+        return [*super().conditions(), *mine]
+
+    def value_of(self, xp: Any, z: Any) -> Any:
+        """Return the cost of the sign of z."""
+        return xp.where(z > 0, self.positive, xp.where(z < 0, self.negative, 0.0))
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return u beyond the threshold of its sign."""
+        above = xp.where(u > xp.sqrt(2.0 * t * self.positive), u, 0.0)
+        below = xp.where(u < -xp.sqrt(2.0 * t * self.negative), u, 0.0)
+        return xp.where(u > 0, above, below)
+
+    def rescaled(self, scale: float) -> AsymmetricL0:
+        """Return s^2 r(z/s) = s^2 r(z)."""
+        return self.replace(weight=self.weight * scale * scale)
+
+
+def gated(threshold: float, shift: float) -> Regularizer:
+    r"""Return the regularizer whose prox at step 1 is that of a gated SAE, max(u - shift, 0) 1[u > threshold].
+
+    A gated SAE computes :math:`1[g > 0] \odot \max(m, 0)` with gate g and magnitude m. With tied weights both are
+    affine in one pre-activation u; the gain of the magnitude is taken into the dictionary, so m = u - s, and g > 0
+    where :math:`u > \theta`. Freeing z under :math:`s z + w 1[z \ne 0] + i\{z \ge 0\}` gains
+    :math:`\frac12 (u - s)_+^2 - w`, positive where :math:`u > s + \sqrt{2w}`. Hence
+    :math:`R(z) = \frac12 \max(\theta - s, 0)^2 \|z\|_0 + s \sum_i z_i + i\{z \ge 0\}`: JumpReLU and a bias. A negative
+    s (magnitudes enlarged) is a tilt downwards; it is a prox too.
+
+    Parameters
+    ----------
+    threshold : float
+        Where the gate opens.
+    shift : float
+        What the magnitude takes off.
+
+    References
+    ----------
+    Rajamanoharan et al. (2024), Improving dictionary learning with gated sparse autoencoders, arXiv:2404.16014.
+    """
+    return 0.5 * max(threshold - shift, 0.0) ** 2 * L0() + Tilt(shift) + NonNegative()

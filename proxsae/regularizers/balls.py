@@ -1,0 +1,95 @@
+"""The Euclidean ball and the L-infinity ball."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from proxsae.regularizers.joint import Joint, as_positive
+from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.simplex import feasible, slack
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class L2Ball(Joint):
+    r"""The indicator of :math:`\|z\|_2 \le \rho`, whose prox is :math:`u \min(1, \rho / \|u\|_2)`.
+
+    :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32): rounding.
+
+    Parameters
+    ----------
+    radius : float, default 1
+        rho > 0.
+    """
+
+    radius: float = 1.0
+
+    is_convex = True
+    is_indicator = True
+    is_absolute = True
+    is_radial = True
+    value_latex = r"\iota_{\{\|z\|_2 \le \rho\}}(z)"
+    prox_latex = r"\mathrm{prox}_{tR}(u) = \min(1, \rho / \|u\|_2)\, u"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "radius", as_positive(self.radius, "radius", "L2Ball"))
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return 0 in the ball and infinity elsewhere."""
+        return feasible(xp, xp.sqrt((Z * Z).sum(-1)) <= self.radius * (1.0 + slack(Z)), Z)
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:  # noqa: ARG002
+        """Return u, or the point of the sphere on its ray."""
+        squares = (U * U).sum(-1)[..., None]
+        outside = squares > self.radius * self.radius
+        return xp.where(outside, U * (self.radius / xp.sqrt(xp.where(outside, squares, 1.0))), U)
+
+    def rescaled(self, scale: float) -> L2Ball:
+        """Return the ball in the new units."""
+        return L2Ball(self.radius * scale)
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.Constant(0.0), [cp.norm2(z) <= self.radius]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LInfBall(Separable):
+    r"""The indicator of :math:`\max_i |z_i| \le \rho`, whose prox clips u to [-rho, rho].
+
+    Parameters
+    ----------
+    radius : float or array of shape (n_components,), default 1
+        rho > 0.
+    """
+
+    radius: Any = 1.0
+
+    is_convex = True
+    is_symmetric = True
+    is_indicator = True
+
+    def conditions(self) -> list[tuple[Any, str]]:
+        """State radius > 0."""
+        return [(self.radius > 0, "radius must be positive")]
+
+    def value_of(self, xp: Any, z: Any) -> Any:
+        """Return 0 in the ball and infinity elsewhere."""
+        return xp.where(xp.abs(z) <= self.radius, 0.0, xp.inf)
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
+        """Return u clipped."""
+        return xp.minimum(xp.maximum(u, -self.radius), self.radius)
+
+    def rescaled(self, scale: float) -> LInfBall:
+        """Return the ball in the new units."""
+        return LInfBall(self.radius * scale)
+
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
+        """Return R(z) as a cvxpy expression, and its constraints."""
+        import cvxpy as cp
+
+        return cp.Constant(0.0), [cp.abs(z) <= self.radius]

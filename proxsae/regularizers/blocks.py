@@ -1,0 +1,109 @@
+"""One regularizer for each block of coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+
+from proxsae.regularizers.base import Regularizer, Scope
+from proxsae.regularizers.joint import Joint
+from proxsae.regularizers.namespaces import Array, ArrayNamespace
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Blocks(Joint):
+    r"""R(z) = R_1(z_1) + R_2(z_2) + ..., with z_1, z_2, ... consecutive blocks of coordinates.
+
+    The prox is taken block by block. ``Blocks([(Simplex(), 4), (0.1 * L1(), 12)])`` is for codes of 16 components.
+
+    Parameters
+    ----------
+    blocks : sequence of (Regularizer, int)
+        Each regularizer with the width of its block; none at batch scope.
+    """
+
+    blocks: Sequence[tuple[Regularizer, int]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        blocks = tuple((R, width) for R, width in self.blocks)
+        for R, width in blocks:
+            if not isinstance(R, Regularizer) or R.scope == "batch" or isinstance(width, bool) or width < 1:
+                raise ValueError(
+                    f"Blocks takes pairs of a regularizer (not at batch scope) and a width, got {(R, width)}"
+                )
+            R._check_width(width)
+        object.__setattr__(self, "blocks", blocks)
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether every block is convex."""
+        return all(R.is_convex for R, _ in self.blocks)
+
+    @property
+    def is_nonnegative(self) -> bool:
+        """Whether every block requires z >= 0."""
+        return all(R.is_nonnegative for R, _ in self.blocks)
+
+    @property
+    def is_scale_free(self) -> bool:
+        """Whether every block is the indicator of a cone."""
+        return all(R.is_scale_free for R, _ in self.blocks)
+
+    @property
+    def scope(self) -> Scope:
+        """A group if no block is looked at as a whole."""
+        return "sample" if any(R.scope == "sample" for R, _ in self.blocks) else "group"
+
+    @property
+    def value_latex(self) -> str:
+        """The sum of the blocks."""
+        values = [R.latex().removeprefix("R(z) = ") for R, _ in self.blocks]
+        return " + ".join(rf"\left[{value}\right]_{{z_{{({i})}}}}" for i, value in enumerate(values, start=1))
+
+    @property
+    def prox_latex(self) -> str:
+        """The proxes side by side."""
+        return (
+            r"\mathrm{prox}_{tR}(u) = \left(\mathrm{prox}_{tR_1}(u_{(1)}), \mathrm{prox}_{tR_2}(u_{(2)}), \dots\right)"
+        )
+
+    def _slices(self) -> Iterator[tuple[Regularizer, slice]]:
+        start = 0
+        for R, width in self.blocks:
+            yield R, slice(start, start + width)
+            start += width
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return the sum of the values of the blocks."""
+        return sum(R._value(xp, Z[..., part]) for R, part in self._slices())
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
+        """Return the proxes of the blocks side by side."""
+        parts = [R._prox(xp, U[..., part], t) for R, part in self._slices()]
+        return array_api_compat.array_namespace(U).concat(parts, axis=-1)
+
+    def scaled(self, weight: Any) -> Blocks:
+        """Scale every block."""
+        return Blocks([(R.scaled(weight), width) for R, width in self.blocks])
+
+    def rescaled(self, scale: float) -> Blocks:
+        """Rescale every block."""
+        return Blocks([(R.rescaled(scale), width) for R, width in self.blocks])
+
+    def _check_width(self, n_components: int) -> None:
+        total = sum(width for _, width in self.blocks)
+        if total != n_components:
+            raise ValueError(f"Blocks: the widths add up to {total} and the codes have {n_components} components")
+
+    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
+        """Return ``Blocks([(R_1, n_1), ...])``."""
+        return f"Blocks([{', '.join(f'({R.spelled(arrays)}, {width})' for R, width in self.blocks)}])"
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        parts: list[tuple[Any, slice]] = list(self._slices())
+        pairs = [R.cvxpy_value(z[part]) for R, part in parts]
+        return sum(value for value, _ in pairs), [constraint for _, constraints in pairs for constraint in constraints]

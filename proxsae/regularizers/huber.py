@@ -1,0 +1,58 @@
+"""The Huber penalty: quadratic near zero, linear far away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from proxsae.regularizers.separable import Separable
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Huber(Separable):
+    r"""r(z) = z^2 / (2 alpha) for abs(z) <= alpha, abs(z) - alpha/2 beyond: the Moreau envelope of abs(z).
+
+    The prox is :math:`\frac{\alpha}{\alpha + t} u` for :math:`|u| \le \alpha + t` and :math:`u - t\,\mathrm{sign}(u)`
+    beyond; the branch is on :math:`\alpha + t`, not on alpha.
+
+    Parameters
+    ----------
+    alpha : float or array of shape (n_components,), default 1
+        Where the linear part begins, > 0, in the units of z.
+
+    References
+    ----------
+    Huber (1964), Robust estimation of a location parameter, Ann. Math. Statist. 35.
+    """
+
+    alpha: Any = 1.0
+
+    is_convex = True
+    is_symmetric = True
+
+    def conditions(self) -> list[tuple[Any, str]]:
+        """State alpha > 0."""
+        return [*super().conditions(), (self.alpha > 0, "alpha must be positive")]
+
+    def value_of(self, xp: Any, z: Any) -> Any:
+        """Return the quadratic up to alpha and the line beyond."""
+        near = xp.minimum(xp.abs(z), self.alpha)
+        return near * near / (2.0 * self.alpha) + (xp.abs(z) - near)
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return the shrinkage up to alpha + t and the soft threshold beyond."""
+        a = xp.abs(u)
+        return xp.where(a <= self.alpha + t, u * (self.alpha / (self.alpha + t)), xp.sign(u) * (a - t))
+
+    def rescaled(self, scale: float) -> Huber:
+        """Return s^2 r(z/s) = s r with s alpha in place of alpha."""
+        return self.replace(alpha=self.alpha * scale, weight=self.weight * scale)
+
+    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
+        """Return R(z) as a cvxpy expression, and no constraints."""
+        import cvxpy as cp
+
+        # Of the identity h(z) = min over q of q^2 / (2 alpha) + abs(z - q).
+        near = cp.Variable(z.shape)
+        parts = cp.multiply(1.0 / (2.0 * self.alpha), cp.square(near)) + cp.abs(z - near)
+        return cp.sum(cp.multiply(self.weight, parts)), []

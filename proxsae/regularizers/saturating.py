@@ -1,0 +1,117 @@
+"""Smooth penalties that saturate, whose formulas are transcendental: log-sum and tanh."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from proxsae.regularizers.separable import Separable
+
+TANH_BEND = math.atanh(1.0 / math.sqrt(3.0))  # where the slope of tanh turns from concave to convex
+NEWTON_STEPS = 24  # at a triple root an error in z shrinks by 2/3 a step, and enters the objective to the fourth power
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LogSum(Separable):
+    r"""The log-sum penalty, :math:`r(z) = \log(1 + |z|/\delta)`, which reweighted L1 minimises.
+
+    The prox is the larger root of :math:`(z - u)(z + \delta) + t = 0`,
+    :math:`z = \frac12[u - \delta + \sqrt{(u + \delta)^2 - 4t}]`, where the root is real and beats z = 0; else zero.
+    It jumps where :math:`t > \delta^2`.
+
+    Parameters
+    ----------
+    delta : float or array of shape (n_components,), default 1
+        Where the logarithm takes over from the linear part, > 0, in the units of z.
+
+    References
+    ----------
+    Candes, Wakin and Boyd (2008), Enhancing sparsity by reweighted l1 minimization, J. Fourier Anal. Appl. 14;
+    Prater-Bennette, Shen and Tripp (2022), The proximity operator of the log-sum penalty, J. Sci. Comput. 93.
+    """
+
+    delta: Any = 1.0
+
+    is_convex = False
+    is_symmetric = True
+    is_algebraic = False
+
+    def conditions(self) -> list[tuple[Any, str]]:
+        """State delta > 0."""
+        return [*super().conditions(), (self.delta > 0, "delta must be positive")]
+
+    def value_of(self, xp: Any, z: Any) -> Any:
+        """Return the logarithm."""
+        return xp.log1p(xp.abs(z) / self.delta)
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return the larger stationary point where it beats zero."""
+        a = xp.abs(u)
+        discriminant = (a + self.delta) * (a + self.delta) - 4.0 * t
+        root = xp.sqrt(xp.where(discriminant > 0, discriminant, 1.0))
+        # Of the two forms of the same root, each branch takes the one that does not cancel.
+        gap = xp.abs(a - self.delta)
+        larger = xp.where(a > self.delta, 0.5 * (gap + root), 2.0 * (a * self.delta - t) / (gap + root))
+        z = xp.where(discriminant > 0, xp.maximum(larger, 0.0), 0.0)
+        gain = z * (a - 0.5 * z) - t * xp.log1p(z / self.delta)
+        return xp.where(gain > 0, xp.sign(u) * z, 0.0)
+
+    def rescaled(self, scale: float) -> LogSum:
+        """Return s^2 r(z/s), which has the bend at s delta."""
+        return self.replace(delta=self.delta * scale, weight=self.weight * scale * scale)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Tanh(Separable):
+    r"""The tanh penalty of sparse autoencoders, :math:`r(z) = \tanh(|z|/c)`, between L1 and L0.
+
+    There is no closed form. With y = z/c and :math:`\tau = t/c^2` the objective has at most two local minima besides
+    zero, one on each side of the bend of :math:`1 - \tanh^2`; Newton's method finds each from the end of its interval
+    (it cannot overshoot there), and the best of the three wins.
+
+    Parameters
+    ----------
+    width : float or array of shape (n_components,), default 1
+        c > 0, in the units of z: r is near its maximum 1 from about 2 c on.
+
+    References
+    ----------
+    Jermyn, Templeton, Batson and Bricken (2024), Tanh penalty in dictionary learning, Transformer Circuits.
+    """
+
+    width: Any = 1.0
+
+    is_convex = False
+    is_symmetric = True
+    is_algebraic = False
+
+    def conditions(self) -> list[tuple[Any, str]]:
+        """State width > 0."""
+        return [*super().conditions(), (self.width > 0, "width must be positive")]
+
+    def value_of(self, xp: Any, z: Any) -> Any:
+        """Return the hyperbolic tangent of the modulus."""
+        return xp.tanh(xp.abs(z) / self.width)
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return the best of zero and the two local minima."""
+        v, tau = xp.abs(u) / self.width, t / (self.width * self.width)
+
+        def stationarity(y: Any) -> tuple[Any, Any]:
+            height = xp.tanh(y)
+            fall = 1.0 - height * height
+            slope = 1.0 - 2.0 * tau * height * fall
+            return y + tau * fall - v, xp.where(slope > 0, slope, 1.0)
+
+        def gain(y: Any) -> Any:
+            return y * (v - 0.5 * y) - tau * xp.tanh(y)
+
+        near = xp.root(stationarity, start=0.0 * v, low=0.0, high=xp.minimum(v, TANH_BEND), steps=NEWTON_STEPS)
+        far = xp.root(stationarity, start=v, low=TANH_BEND, high=v, steps=NEWTON_STEPS)
+        best = xp.where(gain(far) > gain(near), far, near)
+        return xp.where(gain(best) > 0, xp.sign(u) * best * self.width, 0.0)
+
+    def rescaled(self, scale: float) -> Tanh:
+        """Return s^2 r(z/s), which has width s c."""
+        return self.replace(width=self.width * scale, weight=self.weight * scale * scale)

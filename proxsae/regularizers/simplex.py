@@ -1,0 +1,172 @@
+"""The simplex, the L1 ball and the L-infinity norm: one threshold by sorting serves all three."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+
+from proxsae.regularizers.joint import Joint, as_positive
+from proxsae.regularizers.namespaces import Array, ArrayNamespace, dtype_name
+
+
+def water_level(V: Array, volume: Any) -> Array:
+    r"""Return for each row v the level tau with :math:`\sum_i \max(v_i - \tau, 0)` = volume > 0, shape (..., 1).
+
+    Computed in float64; at volume 0 it is the largest entry.
+    """
+    xp = array_api_compat.array_namespace(V)
+    V = xp.astype(V, xp.float64)
+    highest = xp.max(V, axis=-1, keepdims=True)
+    falling = xp.sort(V - highest, axis=-1, descending=True)
+    sums = xp.cumulative_sum(falling, axis=-1) - volume
+    ranks = xp.arange(1, V.shape[-1] + 1, dtype=xp.float64, device=array_api_compat.device(V))
+    above = xp.sum(xp.astype(falling * ranks > sums, xp.int64), axis=-1, keepdims=True)
+    above = xp.where(above > 0, above, xp.ones_like(above))
+    return highest + xp.take_along_axis(sums, above - 1, axis=-1) / xp.astype(above, xp.float64)
+
+
+def slack(Z: Array) -> float:
+    """Return the relative excess that counts as rounding in the indicator of a ball: 1e-6 in float32, else 1e-9."""
+    return 1e-6 if dtype_name(Z) == "float32" else 1e-9
+
+
+def feasible(xp: ArrayNamespace, holds: Array, Z: Array) -> Array:
+    """Return 0 where a condition holds and infinity elsewhere, in the dtype of Z."""
+    return xp.where(holds, 0.0 * Z[..., 0], xp.inf) if Z.shape[-1] else xp.where(holds, 0.0, xp.inf)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Simplex(Joint):
+    r"""The indicator of :math:`z \ge 0, \sum_i z_i = \rho`, whose prox at :math:`\rho = 1` is sparsemax.
+
+    The prox is :math:`\max(u - \tau, 0)` with the level that makes the sum right. The sum of z is checked by
+    :meth:`value` to 1e-9 of the radius (1e-6 in float32): rounding.
+
+    Parameters
+    ----------
+    radius : float, default 1
+        rho > 0.
+
+    References
+    ----------
+    Held, Wolfe and Crowder (1974), Validation of subgradient optimization, Math. Program. 6;
+    Martins and Astudillo (2016), From softmax to sparsemax, ICML.
+    """
+
+    radius: float = 1.0
+
+    is_convex = True
+    is_indicator = True
+    is_nonnegative = True
+    value_latex = r"\iota_{\{z \ge 0, \sum_i z_i = \rho\}}(z)"
+    prox_latex = r"\mathrm{prox}_{tR}(u)_i = \max(u_i - \tau, 0), \quad \sum_i \max(u_i - \tau, 0) = \rho"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "radius", as_positive(self.radius, "radius", "Simplex"))
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return 0 on the simplex and infinity elsewhere."""
+        return feasible(xp, (abs(Z.sum(-1) - self.radius) <= slack(Z) * self.radius) & (Z >= 0).all(-1), Z)
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:  # noqa: ARG002
+        """Return what is above the level."""
+        return xp.asarray(xp.maximum(U - water_level(U, self.radius), 0.0))
+
+    def rescaled(self, scale: float) -> Simplex:
+        """Return the simplex in the new units."""
+        return Simplex(self.radius * scale)
+
+    def _check_width(self, n_components: int) -> None:
+        if n_components == 0:
+            raise ValueError("Simplex: a code without components is not on a simplex")
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.Constant(0.0), [z >= 0, cp.sum(z) == self.radius]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class L1Ball(Joint):
+    r"""The indicator of :math:`\|z\|_1 \le \rho`, whose prox is the soft threshold at the level that meets the radius.
+
+    :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32): rounding.
+
+    Parameters
+    ----------
+    radius : float, default 1
+        rho > 0.
+
+    References
+    ----------
+    Duchi, Shalev-Shwartz, Singer and Chandra (2008), Efficient projections onto the l1-ball, ICML.
+    """
+
+    radius: float = 1.0
+
+    is_convex = True
+    is_indicator = True
+    is_absolute = True
+    value_latex = r"\iota_{\{\|z\|_1 \le \rho\}}(z)"
+    prox_latex = r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \max(|u_i| - \max(\tau, 0), 0)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "radius", as_positive(self.radius, "radius", "L1Ball"))
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return 0 in the ball and infinity elsewhere."""
+        return feasible(xp, xp.abs(Z).sum(-1) <= self.radius * (1.0 + slack(Z)), Z)
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:  # noqa: ARG002
+        """Return the soft threshold at the level, if it is above 0."""
+        level = water_level(xp.abs(U), self.radius)
+        return xp.asarray(xp.sign(U) * xp.maximum(xp.abs(U) - level.clip(0.0), 0.0))
+
+    def rescaled(self, scale: float) -> L1Ball:
+        """Return the ball in the new units."""
+        return L1Ball(self.radius * scale)
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.Constant(0.0), [cp.norm1(z) <= self.radius]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LInf(Joint):
+    r"""The largest modulus :math:`\max_i |z_i|`, whose prox cuts the peaks at the level that removes t in all.
+
+    :math:`\mathrm{sign}(u) \min(|u|, \max(\tau, 0))` with :math:`\sum_i \max(|u_i| - \tau, 0) = t`; zero where
+    :math:`\|u\|_1 \le t`.
+
+    References
+    ----------
+    Parikh and Boyd (2014), Proximal algorithms, section 6.5.2.
+    """
+
+    is_convex = True
+    is_absolute = True
+    value_latex = r"\|z\|_\infty"
+    prox_latex = r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \min(|u_i|, \max(\tau, 0))"
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return the largest modulus, 0 for a code without components."""
+        return array_api_compat.array_namespace(Z).max(xp.abs(Z), axis=-1) if Z.shape[-1] else Z.sum(-1)
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
+        """Return the code cut at the level."""
+        level = xp.asarray(water_level(xp.abs(U), t).clip(0.0))
+        return xp.minimum(xp.maximum(U, -level), level)
+
+    def rescaled(self, scale: float) -> LInf:
+        """Return s^2 R(z/s) = s R(z)."""
+        return self.replace(weight=self.weight * scale)
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.norm_inf(z), []

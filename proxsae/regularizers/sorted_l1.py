@@ -1,0 +1,136 @@
+"""Norms of the sorted moduli: SLOPE, and the sum of the k largest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from proxsae.regularizers.base import as_parameter
+from proxsae.regularizers.isotonic import nonincreasing_fit
+from proxsae.regularizers.joint import Joint, as_count
+from proxsae.regularizers.namespaces import Array, ArrayNamespace
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SortedL1(Joint):
+    r"""The sorted L1 norm (SLOPE, OWL), :math:`\sum_i w_i |z|_{(i)}` with :math:`|z|_{(1)} \ge |z|_{(2)} \ge \dots`.
+
+    The prox sorts abs(u), takes off t w, fits a non-increasing sequence, cuts it at 0 and undoes the sorting.
+
+    Parameters
+    ----------
+    weights : array of shape (n_components,)
+        w_1 >= w_2 >= ... >= 0.
+
+    References
+    ----------
+    Bogdan, van den Berg, Sabatti, Su and Candes (2015), SLOPE: adaptive variable selection, Ann. Appl. Stat. 9;
+    Zeng and Figueiredo (2014), The ordered weighted l1 norm, arXiv:1409.4271.
+    """
+
+    weights: Any
+
+    is_convex = True
+    is_absolute = True
+    value_latex = r"\sum_i w_i |z|_{(i)}"
+    prox_latex = (
+        r"\mathrm{prox}_{tR}(u)_{(i)} = \mathrm{sign}(u_{(i)}) \max(v_i, 0), \quad "
+        r"v = \arg\min_{v_1 \ge v_2 \ge \dots} \sum_i (v_i - |u|_{(i)} + t w_i)^2"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = as_parameter(self.weights, "weights")
+        if np.ndim(weights) != 1 or not bool((weights[1:] <= weights[:-1]).all()) or bool((weights < 0).any()):
+            raise ValueError(f"SortedL1: weights must be non-increasing and >= 0, one a component, got {self.weights}")
+        object.__setattr__(self, "weights", weights)
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return the weighted sum of the sorted moduli."""
+        return (xp.asarray(self.weights) * falling(xp.abs(Z))).sum(-1)
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
+        """Return the fit, unsorted."""
+        return sorted_prox(xp, U, t * xp.asarray(self.weights))
+
+    def rescaled(self, scale: float) -> SortedL1:
+        """Return s^2 R(z/s) = s R(z)."""
+        return self.replace(weight=self.weight * scale)
+
+    def _check_width(self, n_components: int) -> None:
+        if len(self.weights) != n_components:
+            raise ValueError(f"SortedL1: {len(self.weights)} weights and codes of {n_components} components")
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        drops = [*(self.weights[:-1] - self.weights[1:]), *self.weights[-1:]]
+        return sum(drop * cp.sum_largest(cp.abs(z), k) for k, drop in enumerate(drops, start=1)), []
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SumOfKLargest(Joint):
+    r"""The sum of the k largest moduli, :math:`\sum_{i \le k} |z|_{(i)}`: between the L-infinity norm and L1.
+
+    Parameters
+    ----------
+    k : int
+        How many, >= 1; all of them if the code has fewer components.
+
+    References
+    ----------
+    Watson (1992), Linear best approximation using a class of polyhedral norms, Numer. Algorithms 2.
+    """
+
+    k: int
+
+    is_convex = True
+    is_absolute = True
+    prox_latex = SortedL1.prox_latex + r", \quad w_i = 1[i \le k]"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "k", as_count(self.k, "k", "SumOfKLargest"))
+
+    @property
+    def value_latex(self) -> str:
+        """The sum of the first moduli."""
+        return rf"\sum_{{i \le {self.k}}} |z|_{{(i)}}"
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return the sum of the k largest moduli."""
+        return falling(xp.abs(Z))[..., : self.k].sum(-1)
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
+        """Return the prox of the sorted norm with k ones."""
+        return sorted_prox(xp, U, t * xp.asarray((np.arange(U.shape[-1]) < self.k).astype(np.float64)))
+
+    def rescaled(self, scale: float) -> SumOfKLargest:
+        """Return s^2 R(z/s) = s R(z)."""
+        return self.replace(weight=self.weight * scale)
+
+    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:  # noqa: ARG002
+        return [str(self.k)]
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        return cp.sum_largest(cp.abs(z), min(self.k, z.shape[0])), []
+
+
+def falling(A: Array) -> Array:
+    """Return the rows sorted, largest first."""
+    return array_api_compat.array_namespace(A).sort(A, axis=-1, descending=True)
+
+
+def sorted_prox(xp: ArrayNamespace, U: Array, thresholds: Array) -> Array:
+    """Return the prox of a sorted norm with these thresholds, largest first."""
+    space = array_api_compat.array_namespace(U)
+    moduli = space.astype(xp.abs(U), space.float64)
+    order = space.argsort(moduli, axis=-1, descending=True, stable=True)
+    fit = nonincreasing_fit(space.take_along_axis(moduli, order, axis=-1) - thresholds)
+    ranks = space.argsort(order, axis=-1)
+    return xp.asarray(space.sign(U) * space.take_along_axis(fit.clip(0.0), ranks, axis=-1))

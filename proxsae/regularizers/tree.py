@@ -1,0 +1,112 @@
+"""Tree-structured groups: a group may hold others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from proxsae.regularizers.groups import GroupL2
+from proxsae.regularizers.joint import Joint
+from proxsae.regularizers.namespaces import Array, ArrayNamespace
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TreeGroups(Joint):
+    r"""The tree-structured group lasso :math:`\sum_g c_g \|z_g\|_2`, of groups that are nested or disjoint.
+
+    The prox is the composition of the proxes of the groups, the inner ones before those that hold them. With
+    ``lam * L1()`` or ``NonNegative()`` these go first: single coordinates are the leaves.
+
+    Parameters
+    ----------
+    groups : sequence of sequences of int
+        The coordinates of each group; any two groups are disjoint, or one holds the other.
+    group_weights : sequence of float, optional
+        c_g >= 0; the square root of the size unless given.
+
+    References
+    ----------
+    Jenatton, Mairal, Obozinski and Bach (2011), Proximal methods for hierarchical sparse coding, JMLR 12.
+    """
+
+    groups: Sequence[Sequence[int]]
+    group_weights: Sequence[float] | None = None
+
+    is_convex = True
+    is_absolute = True
+    is_radial = True
+    value_latex = r"\sum_g c_g \|z_g\|_2"
+    prox_latex = r"\mathrm{prox}_{tR} = \mathrm{prox}_{t w c_{\mathrm{root}} \|\cdot_{\mathrm{root}}\|_2} \circ \dots"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        groups = tuple(tuple(sorted({int(i) for i in group})) for group in self.groups)
+        for i, one in enumerate(groups):
+            if not one or one[0] < 0:
+                raise ValueError(f"TreeGroups: a group holds at least one index >= 0, got {list(one)}")
+            for two in groups[:i]:
+                if len({*one} & {*two}) not in (0, min(len(one), len(two))):
+                    raise ValueError(f"TreeGroups: groups are nested or disjoint, got {list(two)} and {list(one)}")
+        weights = [len(group) ** 0.5 for group in groups] if self.group_weights is None else self.group_weights
+        costs = tuple(float(weight) for weight in weights)
+        if len(costs) != len(groups) or not all(0 <= cost < np.inf for cost in costs):
+            raise ValueError(f"TreeGroups: group_weights must be one finite number >= 0 a group, got {weights}")
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "group_weights", costs)
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return the weighted sum of the norms of the groups."""
+        return sum(level.value_of(xp, Z) for level in self._levels(Z.shape[-1])) + 0.0 * Z.sum(-1)
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
+        """Return the proxes of the levels, leaves first."""
+        for level in self._levels(U.shape[-1]):
+            U = level.prox_of(xp, U, t)
+        return U
+
+    def _levels(self, n_components: int) -> list[GroupL2]:
+        return _levels(self.groups, self.group_weights, n_components)
+
+    def rescaled(self, scale: float) -> TreeGroups:
+        """Return s^2 R(z/s) = s R(z)."""
+        return self.replace(weight=self.weight * scale)
+
+    def _check_width(self, n_components: int) -> None:
+        largest = max((group[-1] for group in self.groups), default=-1)
+        if largest >= n_components:
+            raise ValueError(
+                f"TreeGroups: a group holds the index {largest} and the codes have {n_components} components"
+            )
+
+    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:  # noqa: ARG002
+        return [str([list(group) for group in self.groups]), str(list(self.group_weights or ()))]
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        import cvxpy as cp
+
+        norms = [c * cp.norm2(z[list(group)]) for group, c in zip(self.groups, self.group_weights or (), strict=True)]
+        return sum(norms), []
+
+
+@lru_cache(maxsize=64)
+def _levels(groups: tuple[tuple[int, ...], ...], costs: tuple[float, ...], n_components: int) -> list[GroupL2]:
+    """Return disjoint groups of equal height, from the leaves to the root; what is left over costs nothing."""
+    by_size = sorted(range(len(groups)), key=lambda i: len(groups[i]))
+    height_of_index = np.zeros(n_components, np.int64)
+    levels: dict[int, list[int]] = {}
+    for i in by_size:
+        height = int(height_of_index[list(groups[i])].max()) + 1
+        height_of_index[list(groups[i])] = height
+        levels.setdefault(height, []).append(i)
+    result = []
+    for _, members in sorted(levels.items()):
+        labels = np.full(n_components, len(members))
+        for label, i in enumerate(members):
+            labels[list(groups[i])] = label
+        weights = [*(costs[i] for i in members), 0.0][: labels.max() + 1]
+        result.append(GroupL2(labels, np.array(weights)))
+    return result
