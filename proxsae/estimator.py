@@ -214,6 +214,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 bar.set_postfix(fvu=f"{record['fvu']:.3f}", l0=f"{record['l0']:.1f}", refresh=False)
         except KeyboardInterrupt:
             warnings.warn(f"interrupted: the model is that of step {trainer.n_done}", stacklevel=3)
+        if trainer.control is not None:
+            sample = np.unique(np.linspace(0, X.shape[0] - 1, min(X.shape[0], 4096)).astype(np.int64))
+            x = (read_rows(X, sample, dtype, device) - self._mean) / self._scale
+            trainer.control.meet(trainer.model.encoder, x)
         self._finish()
 
     def _finish(self) -> None:

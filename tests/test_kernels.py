@@ -129,7 +129,7 @@ def test_entries_outside_an_interval_for_each_column(U, seed):
 @pytest.mark.parametrize(
     "text",
     ["0.3*L1", "0.3*L1 + NonNegative", "0.3*L0", "w*L0 + NonNegative", "w*L1 + 0.5*SquaredL2", "NonNegative",
-     "SquaredL2", "Box(0.0, 1.0) + 0.2*L0", "Box(-2.0, 1.0) + 0.2*L1", "Box(1.0, 2.0)", "Zero"],
+     "SquaredL2", "Box(0.0, 1.0) + 0.2*L0", "Box(-2.0, 1.0) + 0.2*L1", "Box(1.0, 2.0)", "Zero", "LogSum(0.5)"],
 )  # fmt: skip
 def test_the_dead_zone_is_where_the_prox_is_zero(text, dtype):
     R = parse(text, w=np.linspace(0, 2, 7))

@@ -49,6 +49,14 @@ def test_target_l0_needs_a_weight_to_steer():
             check_steerable(R)
 
 
+def test_a_target_that_no_weight_meets_is_refused():
+    X, _ = synthetic(200)
+    with pytest.raises(
+        ValueError, match=r"no weight of .*Huber.* gives a mean L0 of 4: it stays between 48\.0 and 48\.0"
+    ):
+        ProxSAE("Huber(1.0)", 48, target_l0=4, n_steps=2).fit(X)
+
+
 def test_atoms_keep_unit_norm_and_the_loss_falls():
     X, _ = synthetic()
     x = torch.from_numpy(X) - torch.from_numpy(X).mean(0)

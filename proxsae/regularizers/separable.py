@@ -178,22 +178,22 @@ class Separable(Regularizer):
     def dead_zone(self, n_components: int, dtype: str, step: float = 1.0) -> tuple[Array, Array] | None:
         """Return for each coordinate the least and the largest number of a dtype whose prox is 0; None if 0 has not.
 
-        Found by bisection over all numbers of the dtype with the prox itself, hence exact; an end is infinite where
+        Found by bisection over the numbers of the dtype with the prox itself, hence exact; an end is infinite where
         the prox of every number of that sign is 0.
         """
         if dtype not in ("float32", "float64") or np.any(self.prox_unchecked(np.zeros(1, dtype), step)):
             return None
         width = 1 if self.is_uniform else n_components
         integer = np.dtype(dtype.replace("float", "int"))
-        largest = np.array(np.finfo(dtype).max).view(integer)
+        # Beyond, squares in a formula may overflow; codes are far below.
+        largest = np.array(np.sqrt(np.finfo(dtype).max) / 16, dtype).view(integer)
         ends = []
         for side in (-1, 1):
             # Positive floats are ordered as the integers of the same bits.
             low, high = np.zeros(width, integer), np.full(width, largest)
             while (low < high).any():
                 middle = low + (high - low + 1) // 2
-                with np.errstate(all="ignore"):  # the largest numbers may overflow on the way
-                    is_zero = self.prox_unchecked(side * middle.view(dtype), step) == 0
+                is_zero = self.prox_unchecked(side * middle.view(dtype), step) == 0
                 low, high = np.where(is_zero, middle, low), np.where(is_zero, high, middle - 1)
             end = side * np.where(low == largest, np.inf, low.view(dtype))
             ends.append(np.broadcast_to(end, n_components).astype(dtype))

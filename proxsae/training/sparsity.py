@@ -24,7 +24,8 @@ class WeightControl:
     r"""Integral control of the weight: w <- w (l0 / target)^gain after every step.
 
     The weight is a threshold of the prox, so L0 answers in the same step; the exponent keeps the loop far from
-    oscillation, since L0 falls no faster than some power of w.
+    oscillation, since L0 falls no faster than some power of w. Before the first step and after the last the target is
+    met exactly on a sample of the data.
 
     Parameters
     ----------
@@ -38,14 +39,29 @@ class WeightControl:
         self.gain = gain
 
     @torch.no_grad()
-    def start(self, encoder: Amortized, x: Tensor) -> None:
-        """Set the weight that meets the target on x, by bisection of its logarithm."""
+    def meet(self, encoder: Amortized, x: Tensor) -> None:
+        """Set the weight that meets the target on x, by bisection of its logarithm.
+
+        Raises
+        ------
+        ValueError
+            If no weight does.
+        """
         u = encoder.pre_activation(x)
+
+        def l0(factor: float) -> float:
+            offsets, _ = reweighted(encoder, factor).support(u)
+            return int(offsets[-1]) / len(x)
+
         low, high = 1e-8, 1e8
+        if not l0(high) < self.target < l0(low):
+            raise ValueError(
+                f"no weight of {encoder.regularizer} gives a mean L0 of {self.target}: it stays between "
+                f"{l0(high):.1f} and {l0(low):.1f}"
+            )
         for _ in range(60):
             factor = math.sqrt(low * high)
-            offsets, _ = reweighted(encoder, factor).support(u)
-            low, high = (factor, high) if int(offsets[-1]) > self.target * len(x) else (low, factor)
+            low, high = (factor, high) if l0(factor) > self.target else (low, factor)
         scale_weight(encoder, math.sqrt(low * high))
 
     @torch.no_grad()

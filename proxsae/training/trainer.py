@@ -82,7 +82,7 @@ class Trainer:
         """
         model, encoder = self.model, self.model.encoder
         if self.control is not None and self.n_done == 0:
-            self.control.start(encoder, x[:1024])
+            self.control.meet(encoder, x[:1024])
         with torch.no_grad():
             u = encoder.pre_activation(x)
         codes, penalty = encoder.penalized_codes(x, u)
