@@ -25,7 +25,7 @@ class Size:
     n_heldout: int
 
 
-FULL = Size(n_tokens=100_000, n_components=4608, n_steps=500, batch_size=2048, n_heldout=8192)
+FULL = Size(n_tokens=100_000, n_components=4608, n_steps=700, batch_size=2048, n_heldout=8192)
 FAST = Size(n_tokens=12_000, n_components=2304, n_steps=100, batch_size=1024, n_heldout=1024)
 
 

@@ -11,12 +11,12 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from proxsae.regularizers import L0, Cardinality, Regularizer, Separable, parse
+from proxsae.regularizers import Cardinality, Regularizer, parse
 
 if TYPE_CHECKING:
     import torch
 
-    from proxsae.training import SparseAutoencoder
+    from proxsae.training import SparseAutoencoder, Trainer
 
 
 class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -159,9 +159,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Create the autoencoder in normalised units, or take the fitted one there, and its trainer."""
         import torch
 
-        from proxsae.training import Trainer
-        from proxsae.training.autoencoder import in_normalised_units, initial_autoencoder
-        from proxsae.training.data import moments
+        from proxsae.training.autoencoder import in_normalised_units
+        from proxsae.training.data import code_dtype, moments, torch_device
         from proxsae.training.sparsity import check_steerable
 
         n_features = X.shape[1]
@@ -170,8 +169,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._given = self._checked_regularizer(n_components)
         if self.target_l0 is not None:
             check_steerable(self._given)
-        device = _device(self.device)
-        dtype = getattr(torch, _code_dtype(X))
+        device = torch_device(self.device)
+        dtype = getattr(torch, code_dtype(X))
         self._mean, norm = moments(X, dtype, device)
         self._scale = norm / n_features**0.5 or 1.0
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -180,22 +179,31 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if self.target_l0 is None:
                 model.encoder.regularizer = self._given.rescaled(1 / self._scale)
         else:
-            model = initial_autoencoder(
-                self._given.rescaled(1 / self._scale),
-                n_components,
-                n_features,
-                torch.Generator().manual_seed(self._seed),
-                dtype,
-                learn_thresholds=self.target_l0 is not None,
-            )
-        self._trainer = Trainer(
-            model.to(device),
+            model = self._initial_model(self._given.rescaled(1 / self._scale), dtype)
+        self._trainer = self._new_trainer(model, n_steps)
+        self._records: list[dict[str, float]] = []
+
+    def _initial_model(self, regularizer: Regularizer, dtype: torch.dtype) -> SparseAutoencoder:
+        import torch
+
+        from proxsae.training.autoencoder import initial_autoencoder
+
+        n_components = 8 * self.n_features_in_ if self.n_components is None else self.n_components
+        generator = torch.Generator().manual_seed(self._seed)
+        learn_thresholds = self.target_l0 is not None
+        return initial_autoencoder(regularizer, n_components, self.n_features_in_, generator, dtype, learn_thresholds)
+
+    def _new_trainer(self, model: SparseAutoencoder, n_steps: int | None) -> Trainer:
+        from proxsae.training import Trainer
+        from proxsae.training.data import torch_device
+
+        return Trainer(
+            model.to(torch_device(self.device)),
             learning_rate=self.learning_rate,
             n_steps=n_steps,
             target_l0=self.target_l0,
             dead_after=self.dead_after,
         )
-        self._records: list[dict[str, float]] = []
 
     def _train(self, X: Any, n_steps: int) -> None:
         from tqdm import tqdm
@@ -222,13 +230,13 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _finish(self) -> None:
         """Fold the normalisation into the parameters and set the fitted attributes."""
-        from proxsae.training.autoencoder import in_data_units
+        from proxsae.training.autoencoder import in_data_units, per_sample
 
         trainer = self._trainer
         model = in_data_units(trainer.model, self._mean, self._scale)
         if self._given.scope == "batch":
             smallest_gain = (trainer.smallest_gain or 0.0) * self._scale**2
-            model.encoder.regularizer = _per_sample(self._given, smallest_gain)
+            model.encoder.regularizer = per_sample(self._given, smallest_gain)
         elif self.target_l0 is None:
             model.encoder.regularizer = self._given  # the change of units and back would round its weights
         self._set_model(model)
@@ -291,42 +299,36 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Yield CSR codes batch by batch."""
         import torch
 
-        from proxsae.training.data import read_rows
+        from proxsae.training.data import code_dtype, read_rows
 
         weight = self.encoder_.weight
         for start in range(0, X.shape[0], self.batch_size):
             rows = slice(start, min(start + self.batch_size, X.shape[0]))
             with torch.no_grad():
                 x = read_rows(X, rows, weight.dtype, weight.device)
-                yield self.encoder_.codes(x).to_csr().astype(_code_dtype(X), copy=False)
+                yield self.encoder_.codes(x).to_csr().astype(code_dtype(X), copy=False)
 
     # --- files ---------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model to one safetensors file."""
-        from proxsae.regularizers.namespaces import to_numpy
-        from proxsae.training.checkpoint import write_checkpoint
+    def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
+        """Write the fitted model to one safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+        training_state : bool, default False
+            Write what :meth:`partial_fit` needs to go on as if never stopped: about four times the size.
+        """
+        from proxsae.training.sae_file import SavedSAE, write_sae
 
         check_is_fitted(self)
-        arrays: dict[str, Any] = {}
-        fitted = self.regularizer_.spelled(arrays)
         parameters = self.get_params(deep=False)
         given = parameters.pop("regularizer")
-        given_arrays: dict[str, Any] = {}
-        given = given.spelled(given_arrays) if isinstance(given, Regularizer) else given
         if not isinstance(parameters["random_state"], int | None):
             parameters["random_state"] = None  # the state of a generator is not a parameter
-        tensors = {
-            "encoder_weight": to_numpy(self.encoder_.weight),
-            "encoder_bias": to_numpy(self.encoder_.bias),
-            "components": self.components_,
-            "intercept": self.intercept_,
-            **{f"regularizer_.{name}": to_numpy(array) for name, array in arrays.items()},
-            **{f"regularizer.{name}": to_numpy(array) for name, array in given_arrays.items()},
-            **{f"history.{name}": values for name, values in self.history_.items()},
-        }
-        metadata = {"regularizer_": fitted, "regularizer": given, "parameters": parameters, "n_iter": self.n_iter_}
-        write_checkpoint(path, tensors, metadata)
+        training, regularizer = self._training_state() if training_state else ({}, None)
+        given = parse(given) if isinstance(given, str) else given
+        write_sae(path, SavedSAE(self._model, given, parameters, self.history_, self.n_iter_, training, regularizer))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -337,39 +339,50 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         FileNotFoundError, ValueError
             If the file is missing, foreign or damaged; the sentence names the file and the field.
         """
+        from proxsae.training.data import torch_device
+        from proxsae.training.sae_file import read_sae
+
+        saved = read_sae(path)
+        sae = cls(saved.regularizer, **saved.parameters)
+        sae._set_model(saved.model.to(torch_device(sae.device)))
+        sae.n_features_in_ = saved.model.atoms.shape[1]
+        sae.n_iter_ = saved.n_iter
+        sae.history_ = saved.history
+        if saved.training:
+            sae._resume(saved.training, saved.training_regularizer)
+        return sae
+
+    def _training_state(self) -> tuple[dict[str, Any], Regularizer]:
         import torch
 
-        from proxsae.encoders import Amortized
-        from proxsae.training import SparseAutoencoder
-        from proxsae.training.checkpoint import read_checkpoint
+        if not hasattr(self, "_trainer"):
+            raise ValueError("there is no training to go on with: the model was loaded without its training state")
+        numbers = torch.tensor([self._scale, self._seed], dtype=torch.float64)
+        state = {**self._trainer.state(), "mean": self._mean, "scale_and_seed": numbers}
+        return state, self._trainer.model.encoder.regularizer
 
-        tensors, metadata = read_checkpoint(path)
+    def _resume(self, state: dict[str, Any], regularizer: Regularizer | None) -> None:
+        """Rebuild the trainer from its state."""
+        from proxsae.training.data import torch_device
 
-        def group(prefix: str) -> dict[str, Any]:
-            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-        given = metadata["regularizer"]
-        regularizer = None if given is None else parse(given, **group("regularizer."))
-        sae = cls(regularizer, **metadata["parameters"])
-        device = _device(sae.device)
-        W, b_e, D, b = (
-            torch.from_numpy(tensors[name]).to(device)
-            for name in ("encoder_weight", "encoder_bias", "components", "intercept")
-        )
-        if W.shape != D.shape or b_e.shape != D.shape[:1] or b.shape != D.shape[1:]:
-            raise ValueError(f'{path}: the shapes of "encoder_weight" and "components" do not fit each other')
-        fitted = parse(metadata["regularizer_"], **group("regularizer_."))
-        sae._set_model(SparseAutoencoder(Amortized(fitted, W, b_e), D, b).eval())
-        sae.n_features_in_ = D.shape[1]
-        sae.n_iter_ = metadata["n_iter"]
-        sae.history_ = group("history.")
-        return sae
+        self._given = self._checked_regularizer(len(self.components_))
+        self._scale, seed = state["scale_and_seed"].tolist()
+        self._seed = int(seed)
+        self._mean = state["mean"].to(torch_device(self.device))
+        assert regularizer is not None
+        self._trainer = self._new_trainer(self._initial_model(regularizer, self._mean.dtype), None)
+        self._trainer.restore(state)
+        names = [name for name in self.history_ if name != "step"]
+        rows = zip(*(self.history_[name].tolist() for name in names), strict=True)
+        self._records = [dict(zip(names, row, strict=True)) for row in rows]
 
     # --- validation -----------------------------------------------------------------------------------------------
 
     def _checked_rows(self, X: Any, *, reset: bool) -> Any:
         """Return X as something to read rows from; what is in memory is validated whole, the rest batch by batch."""
-        if not _is_row_source(X):
+        from proxsae.training.data import is_row_source
+
+        if not is_row_source(X):
             return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
         if len(X.shape) != 2:
             raise ValueError(f"X must have shape (n_samples, n_features), got {tuple(X.shape)}")
@@ -412,31 +425,3 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _is_row_source(X: Any) -> bool:
-    """Whether X is read row by row: a memory map, a torch tensor, or a store with shape, dtype and rows by index."""
-    if isinstance(X, np.memmap) or type(X).__module__.startswith("torch"):
-        return True
-    in_memory = isinstance(X, np.ndarray) or hasattr(X, "iloc") or hasattr(X, "toarray")
-    return not in_memory and hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
-
-
-def _code_dtype(X: Any) -> str:
-    return "float64" if str(X.dtype).endswith("float64") else "float32"
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
-def _per_sample(regularizer: Regularizer, smallest_gain: float) -> Separable:
-    """Return the regularizer that frees a coordinate where its gain exceeds the one a batch demanded on average."""
-    assert isinstance(regularizer, Cardinality)
-    threshold: Regularizer = smallest_gain * L0()
-    for term in regularizer.separable.terms:
-        threshold = threshold + term
-    assert isinstance(threshold, Separable)
-    return threshold

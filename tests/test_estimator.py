@@ -193,6 +193,29 @@ def test_save_and_load(R, options, X, tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("R", "options"),
+    [
+        (Cardinality(3), {}),
+        (Cardinality(3, "batch"), {}),
+        (L0() + NonNegative(), {"target_l0": 3}),
+        (L1(), {"target_l0": 3}),
+    ],
+)
+def test_resuming_equals_never_having_stopped(R, options, X, tmp_path):
+    through = small(R, **options).partial_fit(X).partial_fit(X)
+    first = small(R, **options).partial_fit(X)
+    first.save(tmp_path / "sae.safetensors", training_state=True)
+    resumed = ProxSAE.load(tmp_path / "sae.safetensors").partial_fit(X)
+    np.testing.assert_array_equal(resumed.components_, through.components_)
+    assert (resumed.transform(X) != through.transform(X)).nnz == 0
+    np.testing.assert_array_equal(resumed.history_["loss"], through.history_["loss"])
+    assert resumed.n_iter_ == through.n_iter_ == 10
+    first.save(tmp_path / "small.safetensors")
+    with pytest.raises(ValueError, match="there is no training to go on with"):
+        ProxSAE.load(tmp_path / "small.safetensors").save(tmp_path / "x.safetensors", training_state=True)
+
+
 def test_pickle_and_clone(X):
     sae = small().fit(X)
     again = pickle.loads(pickle.dumps(sae))

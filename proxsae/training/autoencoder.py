@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from proxsae.encoders import Amortized
 from proxsae.encoders.thresholds import takes_thresholds
-from proxsae.regularizers import L0, Regularizer
+from proxsae.regularizers import L0, Cardinality, Regularizer, Separable
 
 
 class SparseAutoencoder(nn.Module):
@@ -73,3 +73,13 @@ def in_normalised_units(model: SparseAutoencoder, mean: Tensor, scale: float) ->
     bias = (encoder.bias + encoder.weight @ mean) / scale
     normalised = Amortized(encoder.regularizer.rescaled(1 / scale), encoder.weight.clone(), bias)
     return SparseAutoencoder(normalised, model.atoms.clone(), (model.bias - mean) / scale)
+
+
+def per_sample(regularizer: Regularizer, smallest_gain: float) -> Separable:
+    """Return the regularizer that frees a coordinate where its gain exceeds the one a batch demanded on average."""
+    assert isinstance(regularizer, Cardinality)
+    threshold: Regularizer = smallest_gain * L0()
+    for term in regularizer.separable.terms:
+        threshold = threshold + term
+    assert isinstance(threshold, Separable)
+    return threshold

@@ -91,3 +91,21 @@ def moments(X: Any, dtype: torch.dtype, device: torch.device, max_rows: int = 13
 
 def _numpy_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def is_row_source(X: Any) -> bool:
+    """Whether X is read row by row: a memory map, a torch tensor, or a store with shape, dtype and rows by index."""
+    if isinstance(X, np.memmap) or type(X).__module__.startswith("torch"):
+        return True
+    in_memory = isinstance(X, np.ndarray) or hasattr(X, "iloc") or hasattr(X, "toarray")
+    return not in_memory and hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
+
+
+def code_dtype(X: Any) -> str:
+    """Return the dtype of codes of X: float64 for float64, else float32."""
+    return "float64" if str(X.dtype).endswith("float64") else "float32"
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is CUDA where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

@@ -65,10 +65,11 @@ class WeightControl:
         scale_weight(encoder, math.sqrt(low * high))
 
     @torch.no_grad()
-    def update(self, encoder: Amortized, l0: float, damping: float) -> None:
-        """Move the weight after a batch with the given mean L0; `damping` <= 1 averages over more batches."""
+    def update(self, encoder: Amortized, l0: float) -> None:
+        """Move the weight after a batch with the given mean L0."""
         ratio = min(max(l0 / self.target, 0.1), 10.0)
-        scale_weight(encoder, ratio ** (self.gain * damping))
+        # A learned threshold is the square root of its weight, so that L0 falls half as fast with the weight.
+        scale_weight(encoder, ratio ** (self.gain if encoder.threshold is None else 2 * self.gain))
 
 
 def reweighted(encoder: Amortized, factor: float) -> Regularizer:

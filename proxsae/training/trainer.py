@@ -101,7 +101,7 @@ class Trainer:
         self.unused_for += len(x)
         self.unused_for[codes.active_atoms] = 0
         if self.control is not None:
-            self.control.update(encoder, l0, damping=max(0.1, self._schedule()))
+            self.control.update(encoder, l0)
         if encoder.regularizer.scope == "batch":
             self._follow_smallest_gain(u, codes)
         self.n_done += 1
@@ -112,6 +112,27 @@ class Trainer:
             "dead": self.dead.float().mean().item(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that the next step depends on, but for the regularizer of the encoder."""
+        state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            state |= {f"adam.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        gain = math.nan if self.smallest_gain is None else self.smallest_gain
+        numbers = torch.tensor([self.n_done, gain], dtype=torch.float64)
+        return state | {"unused_for": self.unused_for, "numbers": numbers}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up the training where :meth:`state` was asked for."""
+        self.model.load_state_dict({name: state[f"model.{name}"] for name in self.model.state_dict()})
+        for name, parameter in self.model.named_parameters():
+            keys = [key for key in state if key.startswith(f"adam.{name}.")]
+            self.optimizer.state[parameter] = {
+                key.rsplit(".", 1)[1]: state[key].clone().to(parameter.device) for key in keys
+            }
+        self.unused_for = state["unused_for"].clone().to(self.unused_for.device)
+        n_done, gain = state["numbers"].tolist()
+        self.n_done, self.smallest_gain = int(n_done), None if math.isnan(gain) else gain
 
     @property
     def dead(self) -> Tensor:
