@@ -3,6 +3,7 @@
 from proxsae import regularizers
 from proxsae.estimator import ProxSAE
 from proxsae.solvers import solve
+from proxsae.verification import prove, verify
 
-__all__ = ["ProxSAE", "regularizers", "solve"]
+__all__ = ["ProxSAE", "prove", "regularizers", "solve", "verify"]
 __version__ = "0.1.0"

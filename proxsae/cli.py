@@ -1,4 +1,4 @@
-"""The command line: proxsae demo | harvest | fit | evaluate | report."""
+"""The command line: proxsae demo | harvest | fit | evaluate | report | verify."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a mistake of the user is one line on standard error."""
     options = build_parser().parse_args(arguments)
     try:
-        options.run(options)
+        status = options.run(options)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"proxsae {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"proxsae {options.command}: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return int(status or 0)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,6 +98,15 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--model", help="language model whose tokenizer prints the tokens (default: that of the store)")
     report.add_argument("--features", type=int, default=24, help="how many cards (default: 24)")
     report.add_argument("--out", type=Path, default=Path("report.html"))
+
+    verify = _command(
+        commands,
+        "verify",
+        run_verify,
+        "check the proximal operator of a regularizer by every oracle that applies",
+        'proxsae verify "0.1*L1 + NonNegative"',
+    )
+    verify.add_argument("regularizer", help='such as "0.1*L1 + NonNegative"')
     return parser
 
 
@@ -210,3 +219,12 @@ def run_report(options: argparse.Namespace) -> None:
         cards={"Features": cards},
     )
     print(f"report: {path.resolve()}")
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Print the report of every check; the exit status is 1 if one failed."""
+    from proxsae.verification import verify
+
+    report = verify(options.regularizer)
+    print(report)
+    return 0 if report.passed else 1

@@ -40,7 +40,7 @@ def test_mistakes_are_one_line(arguments, sentence, data, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["demo", "harvest", "fit", "evaluate", "report"])
+@pytest.mark.parametrize("command", ["demo", "harvest", "fit", "evaluate", "report", "verify"])
 def test_help_has_an_example_that_parses(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
@@ -51,3 +51,10 @@ def test_help_has_an_example_that_parses(command, capsys):
     example = " ".join(printed.split("example:")[1].split())
     options = build_parser().parse_args(shlex.split(example)[1:])
     assert options.command == command
+
+
+def test_verify_prints_its_checks(capsys):
+    assert main(["verify", "0.1*L1 + NonNegative"]) == 0
+    assert capsys.readouterr().out.startswith("passed: 0.1*L1() + NonNegative()")
+    assert main(["verify", "0.1*L8"]) == 1
+    assert "unknown regularizer 'L8'" in capsys.readouterr().err

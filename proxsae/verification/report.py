@@ -1,0 +1,116 @@
+"""What was checked, by which method, over what, and the numbers that refute it."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+Outcome = Literal["passed", "failed", "undecided", "skipped"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One oracle's verdict.
+
+    Attributes
+    ----------
+    method : str
+        The oracle.
+    covers : str
+        What it looked at.
+    verdict : {"passed", "failed", "undecided", "skipped"}
+        "undecided" and "skipped" count neither for nor against.
+    counterexample : dict or None
+        Of a failed check: u, t, the claimed z, a better z and both objectives (1/2 ||z - u||^2 + t R(z)), or what else
+        shows the failure.
+    reason : str
+        Why it failed, or why it was not decided.
+    seconds : float
+        Time taken.
+    """
+
+    method: str
+    covers: str
+    verdict: Outcome
+    counterexample: dict[str, Any] | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.verdict:9s} {self.method} ({self.seconds:.2f} s): {self.covers}"
+        lines = textwrap.wrap(text, 116, subsequent_indent=" " * 10)
+        if self.reason:
+            lines += textwrap.wrap(self.reason, 106, initial_indent=" " * 10, subsequent_indent=" " * 10)
+        if self.counterexample:
+            width = max(map(len, self.counterexample))
+            lines += [f"{'':12s}{name:{width}s} = {_shown(value)}" for name, value in self.counterexample.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one regularizer, or of one pair of value and prox.
+
+    Attributes
+    ----------
+    subject : str
+        What was verified.
+    checks : tuple of Check
+        In the order in which they ran.
+    """
+
+    subject: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed, and one at least passed."""
+        verdicts = [check.verdict for check in self.checks]
+        return "failed" not in verdicts and "passed" in verdicts
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if check.verdict == "failed")
+
+    @property
+    def counterexample(self) -> dict[str, Any] | None:
+        """The numbers of the first failure."""
+        return self.failures[0].counterexample if self.failures else None
+
+    def __str__(self) -> str:
+        head = f"{'passed' if self.passed else 'FAILED'}: {self.subject}"
+        return "\n".join([head, *(textwrap.indent(str(check), "  ") for check in self.checks)])
+
+
+def counterexample(u: Any, t: float, claimed: Any, better: Any, objectives: tuple[float, float]) -> dict[str, Any]:
+    """Return the numbers of a refutation under the names that every oracle uses."""
+    return {
+        "u": u,
+        "t": float(t),
+        "claimed z": claimed,
+        "better z": better,
+        "claimed objective": float(objectives[0]),
+        "better objective": float(objectives[1]),
+    }
+
+
+def run(check: partial[Check]) -> Check:
+    """Run a check and write down how long it took; an exception from the functions under test is a failure."""
+    start = time.perf_counter()
+    try:
+        with np.errstate(all="ignore"):  # infinity and NaN are findings here, not accidents
+            result = check()
+    except Exception as error:  # a user's function may raise anything
+        name = check.func.__name__.replace("_", " ")
+        result = Check(name, "", "failed", {"raised": repr(error)}, "the value or the prox raised an exception")
+    return replace(result, seconds=time.perf_counter() - start)
+
+
+def _shown(value: Any) -> str:
+    return np.array2string(value, threshold=24) if isinstance(value, np.ndarray) else repr(value)
