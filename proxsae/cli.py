@@ -1,4 +1,4 @@
-"""The command line: proxsae demo | harvest | fit | evaluate | report | verify."""
+"""The command line: proxsae demo | harvest | fit | evaluate | report | verify | prove."""
 
 from __future__ import annotations
 
@@ -107,6 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
         'proxsae verify "0.1*L1 + NonNegative"',
     )
     verify.add_argument("regularizer", help='such as "0.1*L1 + NonNegative"')
+
+    prove = _command(commands, "prove", run_prove, "prove the catalogue with z3 and print the table", "proxsae prove")
+    prove.add_argument("--timeout", type=float, default=60.0, help="seconds for each theorem (default: 60)")
     return parser
 
 
@@ -228,3 +231,14 @@ def run_verify(options: argparse.Namespace) -> int:
     report = verify(options.regularizer)
     print(report)
     return 0 if report.passed else 1
+
+
+def run_prove(options: argparse.Namespace) -> int:
+    """Print a line a theorem; the exit status is 1 if one was refuted."""
+    from proxsae.verification.theorems import prove_all
+
+    refuted = 0
+    for proof in prove_all(options.timeout):
+        print(f"{proof.verdict:14s} {proof.seconds:7.2f} s  {proof.regularizer}: {proof.theorem}", flush=True)
+        refuted += proof.verdict == "counterexample"
+    return 1 if refuted else 0

@@ -40,7 +40,7 @@ def test_mistakes_are_one_line(arguments, sentence, data, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["demo", "harvest", "fit", "evaluate", "report", "verify"])
+@pytest.mark.parametrize("command", ["demo", "harvest", "fit", "evaluate", "report", "verify", "prove"])
 def test_help_has_an_example_that_parses(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
@@ -58,3 +58,21 @@ def test_verify_prints_its_checks(capsys):
     assert capsys.readouterr().out.startswith("passed: 0.1*L1() + NonNegative()")
     assert main(["verify", "0.1*L8"]) == 1
     assert "unknown regularizer 'L8'" in capsys.readouterr().err
+
+
+def test_every_scalar_class_has_a_theorem():
+    from proxsae.regularizers import Separable, parse
+    from proxsae.regularizers.catalog import CLASSES
+    from proxsae.verification import theorems
+
+    stated = {type(parse(text)) for text in theorems.CLASSES}
+    with_a_formula = {cls for name, cls in CLASSES.items() if issubclass(cls, Separable) and name != "Numeric"}
+    assert with_a_formula <= stated
+
+
+def test_prove_prints_a_line_a_theorem(capsys, monkeypatch):
+    monkeypatch.setattr("proxsae.verification.theorems.CLASSES", ("L1", "L0", "Tanh(1.0)"))
+    monkeypatch.setattr("proxsae.verification.theorems.SUMS", ("L0 + NonNegative",))
+    assert main(["prove"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["proved", "proved", "not", "proved"]
