@@ -12,6 +12,7 @@ from proxsae.regularizers import Regularizer, get
 
 BLOCK = 15
 L0 = 32
+N_CALIBRATION = 4096  # tokens beside those of the training, on which steered weights are set
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
 
     started = time.perf_counter()
     model = load_model()
-    store = harvest(
-        model, block=BLOCK, n_tokens=size.n_tokens, out=folder / f"activations-{size.n_tokens}", verbose=verbose
-    )
+    n_rows = size.n_tokens + N_CALIBRATION
+    store = harvest(model, block=BLOCK, n_tokens=n_rows, out=folder / f"activations-{n_rows}", verbose=verbose)
+    seen, unseen = store[: size.n_tokens], store[size.n_tokens :]
     saes: dict[str, ProxSAE] = {}
     seconds: dict[str, float] = {}
     for name, (regularizer, options) in regularizers().items():
@@ -70,7 +71,9 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
             random_state=0,
             verbose=int(verbose),
             **options,
-        ).fit(store)
+        ).fit(seen)
+        if "target_l0" in options:  # on text that it has not seen, as TopK has its k there by construction
+            saes[name].calibrate(unseen)
         seconds[name] = time.perf_counter() - start
         saes[name].save(folder / f"{name.lower()}-{size.n_steps}.safetensors")
     results = evaluate(
@@ -91,7 +94,7 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
         title="ReLU, JumpReLU, TopK and AbsTopK: one proximal step, four regularizers",
         facts={
             "Model": f"{info['model']}, residual stream after block {BLOCK}",
-            "Text": f"{info['text']}: {len(store):,} tokens to train, {results['TopK']['n_tokens']:,} held out",
+            "Text": f"{info['text']}: {len(seen):,} tokens to train, {results['TopK']['n_tokens']:,} held out",
             "Left out": f"{dropped:,} tokens with massive activations or special tokens",
             "Autoencoders": f"{size.n_components:,} atoms, mean L0 {L0}, {size.n_steps} steps of {size.batch_size}",
             "Cross-entropy": f"{results['TopK']['cross_entropy_clean']:.3f} nats a token clean, "

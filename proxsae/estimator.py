@@ -155,6 +155,30 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._train(X, -(-X.shape[0] // self.batch_size))
         return self
 
+    def calibrate(self, X: Any) -> Self:
+        """Set the weight of the fitted R anew so that codes of X have a mean L0 of `target_l0`.
+
+        For data unlike those of the training, or samples kept from it: on few samples seen often, an encoder learns
+        codes that are sparser than those of new ones.
+
+        Parameters
+        ----------
+        X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
+            4096 evenly spaced rows are used.
+        """
+        from proxsae.training.data import evenly_spaced, read_rows
+        from proxsae.training.sparsity import WeightControl
+
+        check_is_fitted(self)
+        if self.target_l0 is None:
+            raise ValueError("calibrate needs a model with target_l0")
+        X = self._checked_rows(X, reset=False)
+        weight = self.encoder_.weight
+        x = read_rows(X, evenly_spaced(X.shape[0], 4096), weight.dtype, weight.device)
+        WeightControl(self.target_l0).meet(self.encoder_, x)
+        self.regularizer_ = self.encoder_.regularizer
+        return self
+
     def _start(self, X: Any, n_steps: int | None, fitted: SparseAutoencoder | None = None) -> None:
         """Create the autoencoder in normalised units, or take the fitted one there, and its trainer."""
         import torch
@@ -208,7 +232,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _train(self, X: Any, n_steps: int) -> None:
         from tqdm import tqdm
 
-        from proxsae.training.data import BatchOrder, read_rows
+        from proxsae.training.data import BatchOrder, evenly_spaced, read_rows
 
         trainer = self._trainer
         device, dtype = trainer.model.atoms.device, trainer.model.atoms.dtype
@@ -223,8 +247,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         except KeyboardInterrupt:
             warnings.warn(f"interrupted: the model is that of step {trainer.n_done}", stacklevel=3)
         if trainer.control is not None:
-            sample = np.unique(np.linspace(0, X.shape[0] - 1, min(X.shape[0], 4096)).astype(np.int64))
-            x = (read_rows(X, sample, dtype, device) - self._mean) / self._scale
+            x = (read_rows(X, evenly_spaced(X.shape[0], 4096), dtype, device) - self._mean) / self._scale
             trainer.control.meet(trainer.model.encoder, x)
         self._finish()
 

@@ -93,6 +93,19 @@ def test_batchtopk_uses_its_fitted_threshold_at_transform(X):
     assert (sae.transform(X[:7]) != Z[:7]).nnz == 0
 
 
+@pytest.mark.parametrize("R", [L0() + NonNegative(), L1()])
+def test_calibration_meets_the_target_on_other_data(R, X):
+    sae = small(R, target_l0=3, n_steps=100).fit(X)
+    other = 1.5 * np.random.default_rng(1).normal(size=(500, 8)).astype(np.float32)
+    assert sae.transform(other).nnz / 500 != pytest.approx(3, rel=0.05)
+    assert sae.calibrate(other).transform(other).nnz / 500 == pytest.approx(3, rel=0.01)
+    assert (sae.regularizer_.prox(sae.encoder_.pre_activation(torch.from_numpy(other))) != 0).sum() / 500 == (
+        pytest.approx(3, rel=0.01)
+    )
+    with pytest.raises(ValueError, match="calibrate needs a model with target_l0"):
+        small().fit(X).calibrate(X)
+
+
 def test_learned_thresholds_differ_between_atoms(X):
     sae = small(L0() + NonNegative(), target_l0=3, n_steps=100).fit(X)
     weights = sae.regularizer_.terms[0].weight

@@ -73,10 +73,15 @@ def read_rows(X: Any, rows: Any, dtype: torch.dtype, device: torch.device) -> Te
     return batch
 
 
+def evenly_spaced(n_rows: int, most: int) -> Any:
+    """Return the indices of at most `most` evenly spaced rows."""
+    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, most)).astype(np.int64))
+
+
 def moments(X: Any, dtype: torch.dtype, device: torch.device, max_rows: int = 131_072) -> tuple[Tensor, float]:
     """Return the mean row and the mean norm of the centred rows, from evenly spaced rows, read block by block."""
     n_rows = X.shape[0]
-    chosen = np.unique(np.linspace(0, n_rows - 1, min(n_rows, max_rows)).astype(np.int64))
+    chosen = evenly_spaced(n_rows, max_rows)
     blocks = np.array_split(chosen, max(1, len(chosen) // 8192))
     total = torch.zeros(X.shape[1], dtype=torch.float64, device=device)
     for rows in blocks:
