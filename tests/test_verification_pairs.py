@@ -72,13 +72,16 @@ def python_huber_prox(u, t):
     return u / (1 + t) if abs(u) <= 1 + t else u - math.copysign(t, u)
 
 
-def sorted_l1(z, weights=np.array([1.0, 0.6, 0.3])):
-    return float(np.sort(np.abs(z))[::-1] @ weights)
+SORTED_WEIGHTS = np.array([1.0, 0.6, 0.3])
 
 
-def sorted_l1_prox(u, t, weights=np.array([1.0, 0.6, 0.3])):
+def sorted_l1(z):
+    return float(np.sort(np.abs(z))[::-1] @ SORTED_WEIGHTS)
+
+
+def sorted_l1_prox(u, t):
     order = np.argsort(-np.abs(u))
-    v = np.abs(u)[order] - t * weights
+    v = np.abs(u)[order] - t * SORTED_WEIGHTS
     blocks = []
     for x in v:  # pool adjacent violators of a descending fit
         blocks.append([x, 1])
@@ -204,7 +207,7 @@ WRONG = {
     "softmax as sparsemax": (is_in_simplex, lambda u, t: np.exp(u - u.max()) / np.exp(u - u.max()).sum()),
     "sorted l1 without pooling": (
         sorted_l1,
-        lambda u, t: soft(u, t * np.array([1.0, 0.6, 0.3])[np.argsort(np.argsort(-np.abs(u)))]),
+        lambda u, t: soft(u, t * SORTED_WEIGHTS[np.argsort(np.argsort(-np.abs(u)))]),
     ),
     "top-2 without signs": (top_2, lambda u, t: u * (u >= np.sort(u)[-2])),
     "group norm squared": (np.linalg.norm, lambda u, t: u * max(1 - t / max(u @ u, 1e-12), 0.0)),

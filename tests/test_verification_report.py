@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_regularizers_zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
-from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2
+from proxsae.regularizers import L0, L1, SCAD, Box, Cardinality, NonNegative, SquaredL2
 from proxsae.verification import Check, Report, verify
 from proxsae.verification.brute_force import search_codes
 from proxsae.verification.convex import compare_with_solver
@@ -28,7 +28,15 @@ SELECTIONS = [
 ]
 
 
-@pytest.mark.parametrize("R", [*SEPARABLE, *TRANSCENDENTAL, *SUMS, *JOINT, *SELECTIONS], ids=repr)
+SCALAR = [R for R in (*SEPARABLE, *TRANSCENDENTAL, *SUMS) if R.is_uniform]
+EACH_COORDINATE = [
+    np.array([0.0, 0.9]) * L1() + NonNegative(),
+    np.array([0.2, 0.9]) * L0() + SquaredL2(),
+    SCAD(3.7, np.array([0.5, 2.0])),
+]
+
+
+@pytest.mark.parametrize("R", [*SCALAR, *EACH_COORDINATE, *JOINT, *SELECTIONS], ids=repr)
 def test_catalogue_is_verified(R):
     report = verify(R, proof_timeout=0.0)
     assert report.passed, str(report)

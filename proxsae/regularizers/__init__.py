@@ -9,10 +9,14 @@ from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.envelope import conjugate_prox, moreau_envelope
 from proxsae.regularizers.folded_concave import CEL0, MCP, SCAD, CappedL1
 from proxsae.regularizers.fractional import Lq
+from proxsae.regularizers.from_cvxpy import FromCvxpy, from_cvxpy
 from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
 from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.huber import Huber
+from proxsae.regularizers.inverse import regularizer_of
+from proxsae.regularizers.inverse_map import check_map
 from proxsae.regularizers.k_support import KSupport, L1MinusL2
+from proxsae.regularizers.numeric import Numeric
 from proxsae.regularizers.saturating import LogSum, Tanh
 from proxsae.regularizers.scalar import L0, L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.selection import Cardinality
@@ -34,6 +38,7 @@ __all__ = [
     "CappedL1",
     "Cardinality",
     "Entmax",
+    "FromCvxpy",
     "GroupCardinality",
     "GroupL0",
     "GroupL2",
@@ -47,6 +52,7 @@ __all__ = [
     "LogSum",
     "Lq",
     "NonNegative",
+    "Numeric",
     "Regularizer",
     "Separable",
     "Simplex",
@@ -58,9 +64,12 @@ __all__ = [
     "Translated",
     "TreeGroups",
     "Zero",
+    "check_map",
     "conjugate_prox",
+    "from_cvxpy",
     "gated",
     "get",
     "moreau_envelope",
     "parse",
+    "regularizer_of",
 ]

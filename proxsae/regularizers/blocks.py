@@ -32,9 +32,7 @@ class Blocks(Joint):
         blocks = tuple((R, width) for R, width in self.blocks)
         for R, width in blocks:
             if not isinstance(R, Regularizer) or R.scope == "batch" or isinstance(width, bool) or width < 1:
-                raise ValueError(
-                    f"Blocks takes pairs of a regularizer (not at batch scope) and a width, got {(R, width)}"
-                )
+                raise ValueError(f"Blocks takes a regularizer (not at batch scope) and a width, got {(R, width)}")
             R._check_width(width)
         object.__setattr__(self, "blocks", blocks)
 
@@ -67,9 +65,7 @@ class Blocks(Joint):
     @property
     def prox_latex(self) -> str:
         """The proxes side by side."""
-        return (
-            r"\mathrm{prox}_{tR}(u) = \left(\mathrm{prox}_{tR_1}(u_{(1)}), \mathrm{prox}_{tR_2}(u_{(2)}), \dots\right)"
-        )
+        return r"\mathrm{prox}_{tR}(u) = (\mathrm{prox}_{tR_1}(u_{(1)}), \mathrm{prox}_{tR_2}(u_{(2)}), \dots)"
 
     def _slices(self) -> Iterator[tuple[Regularizer, slice]]:
         start = 0

@@ -63,6 +63,11 @@ class SeparableSum(Separable):
         return self.inner.is_algebraic and self.outer.is_algebraic
 
     @property
+    def has_formula(self) -> bool:
+        """Whether the formulas of both terms can be compiled."""
+        return self.inner.has_formula and self.outer.has_formula
+
+    @property
     def is_nonnegative(self) -> bool:
         """Whether a term requires z >= 0."""
         return self.inner.is_nonnegative or self.outer.is_nonnegative
@@ -277,4 +282,5 @@ def is_zero_at_zero(r: Separable) -> bool:
 
 def no_rule(a: Regularizer, b: Regularizer) -> str:
     """Return the sentence that refuses a sum."""
-    return f"no calculus rule gives the exact prox of ({a}) + ({b})"
+    numerically = "; Numeric(...) computes a sum of scalar functions" if a.is_separable and b.is_separable else ""
+    return f"no calculus rule gives the exact prox of ({a}) + ({b}){numerically}"

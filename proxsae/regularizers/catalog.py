@@ -14,10 +14,12 @@ from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.folded_concave import CEL0, MCP, SCAD, CappedL1
 from proxsae.regularizers.fractional import Lq
+from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
 from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.huber import Huber
 from proxsae.regularizers.k_support import KSupport, L1MinusL2
+from proxsae.regularizers.numeric import Numeric
 from proxsae.regularizers.saturating import LogSum, Tanh
 from proxsae.regularizers.scalar import L0, L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.selection import Cardinality
@@ -36,8 +38,13 @@ CLASSES: dict[str, type[Regularizer]] = {
     )
 }
 
-# What a text may call.
-BUILDERS: dict[str, Callable[..., Regularizer]] = {**CLASSES, "Translated": Translated}
+# What a text may call: the catalogue, and what is made of a regularizer or a function given beside the text.
+BUILDERS: dict[str, Callable[..., Regularizer]] = {
+    **CLASSES,
+    "Translated": Translated,
+    "Numeric": Numeric,
+    "FromCvxpy": FromCvxpy,
+}
 
 # The names the field uses for an activation, and the regularizer whose prox it is.
 ACTIVATIONS: dict[str, Callable[..., Regularizer]] = {

@@ -112,6 +112,13 @@ class SymbolNamespace:
         return z
 
     @staticmethod
+    def called(*_: Any) -> Symbol:
+        """Refuse: a function of NumPy arrays is no formula."""
+        raise TypeError("Numeric has no formula to compile; a solver that calls R.prox takes it, as fista does")
+
+    tabulated = called
+
+    @staticmethod
     def maximum(a: Symbol, b: Any) -> Symbol:
         """Return the larger of the two."""
         return a.assign(f"{_text(a)} if {_text(a)} >= {_text(b)} else {_text(b)}")

@@ -18,8 +18,9 @@ class Envelope(NamedTuple):
 def moreau_envelope(R: Regularizer, u: Any, step: float = 1.0) -> Envelope:
     r"""Return the Moreau envelope :math:`\min_z R(z) + \frac{1}{2t}\|z - u\|^2` and its gradient.
 
-    The gradient is :math:`(u - \mathrm{prox}_{tR}(u)) / t`. Where R is convex the envelope is differentiable everywhere, with a gradient of Lipschitz constant 1/t. Elsewhere
-    the gradient is right where the prox is single-valued, and one of the limits where it jumps.
+    The gradient is :math:`(u - \mathrm{prox}_{tR}(u)) / t`. Where R is convex the envelope is differentiable
+    everywhere, with a gradient of Lipschitz constant 1/t. Elsewhere the gradient is right where the prox is
+    single-valued, and one of the limits where it jumps.
 
     Parameters
     ----------

@@ -91,11 +91,10 @@ class SCAD(Separable):
         return [*super().conditions(), *mine]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the integral of the slope."""
-        flat = self.a * self.knot
-        near = xp.minimum(xp.abs(z), self.knot)
-        bend = xp.minimum(xp.maximum(xp.abs(z), self.knot), flat) - self.knot
-        return near + bend - bend * bend / (2.0 * (flat - self.knot))
+        """Return the line, the parabola that leaves it at the knot, or the constant."""
+        a, flat, width = xp.abs(z), self.a * self.knot, (self.a - 1.0) * self.knot
+        parabola = a - (a - self.knot) * (a - self.knot) / (2.0 * width)
+        return xp.where(a <= self.knot, a, xp.where(a < flat, parabola, 0.5 * (flat + self.knot)))
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the three pieces joined, or with a jump where t >= (a - 1) knot."""

@@ -17,10 +17,10 @@ class KSupport(Joint):
     r"""Half the square of the k-support norm, :math:`\frac12 (\|z\|_k^{sp})^2`.
 
     The unit ball of the norm is the convex hull of the k-sparse unit vectors: it is the tightest convex relaxation of
-    sparsity together with the Euclidean norm; k = 1 is the L1 norm, k = n the Euclidean one.
-    :math:`R(z) = \min_\theta \{\frac12 \sum_i z_i^2/\theta_i : 0 < \theta_i \le 1, \sum_i \theta_i \le k\}`, so the
-    prox is :math:`u_i \theta_i / (\theta_i + t)` with :math:`\theta_i = \min(\max(a|u_i| - t, 0), 1)` and a such that the
-    theta sum to k.
+    sparsity together with the Euclidean norm; k = 1 is the L1 norm, k = n the Euclidean one. With theta over
+    :math:`0 < \theta_i \le 1, \sum_i \theta_i \le k`, :math:`R(z) = \min_\theta \frac12 \sum_i z_i^2/\theta_i`; so the
+    prox is :math:`u_i \theta_i / (\theta_i + t)` with :math:`\theta_i = \min(\max(a|u_i| - t, 0), 1)`, and a such that
+    the theta sum to k.
 
     Parameters
     ----------

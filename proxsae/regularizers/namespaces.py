@@ -11,6 +11,7 @@ import numpy as np
 
 Array = Any  # a NumPy array or a Torch tensor; what goes in decides what comes out
 Equation = Callable[[Any], tuple[Any, Any]]  # z -> the left-hand side of "... = 0" and its slope
+MOST_TABLES = 64  # for one call of a tabulated prox
 HALF_DTYPES = ("float16", "bfloat16")
 
 
@@ -83,6 +84,35 @@ class ArrayNamespace:
     def root(self, equation: Equation, start: Array, low: Array, high: Array, steps: int) -> Array:
         """Return the root of an equation by :func:`newton`."""
         return newton(self, equation, start, low, high, steps)
+
+    def called(self, function: Callable[[Any], Any], z: Array) -> Array:
+        """Return a NumPy function of an array, entry by entry and without a gradient."""
+        from proxsae.regularizers.tabulation import sampled
+
+        return self.asarray(sampled(function, to_numpy(z).astype(np.float64)))
+
+    def tabulated(self, table: Callable[[float], Any], u: Array, t: Array) -> Array:
+        """Return the function of u tabulated for each t, linear between nodes."""
+        steps = np.unique(to_numpy(t))
+        if len(steps) > MOST_TABLES:
+            raise ValueError(f"a table is made for each step; at most {MOST_TABLES} at once, got {len(steps)}")
+        result = 0.0 * u
+        for step in steps:
+            at_step = self._looked_up(table(float(step)), u)
+            result = at_step if len(steps) == 1 else self._xp.where(t == self.asarray(step), at_step, result)
+        return result
+
+    def _looked_up(self, table: Any, u: Array) -> Array:
+        xp, device = self._xp, self._device
+        nodes, starts, slopes = (
+            xp.asarray(part, dtype=xp.float64, device=device) for part in (table.u, table.starts, table.slopes)
+        )
+        wide = xp.astype(u, xp.float64)
+        detached = wide.detach() if self.is_torch else wide
+        if detached.shape and 0 not in detached.shape and bool(xp.any(xp.abs(detached) > nodes[-1])):
+            raise ValueError(f"Numeric: an input exceeds limit={float(nodes[-1]):g}; pass a larger limit")
+        cell = (xp.searchsorted(nodes, detached, side="right") - 1).clip(0, len(slopes) - 1)
+        return self.asarray(starts[cell] + (wide - nodes[cell]) * slopes[cell])
 
     def maximum(self, a: Array, b: Array) -> Array:
         """Return the larger of the two."""

@@ -160,6 +160,14 @@ def _namespace() -> Any:
             return sympy.log(1 + a)
 
         @staticmethod
+        def called(function: Any, z: Any) -> Any:
+            return sympy.Function(rf"\mathrm{{{getattr(function, '__name__', 'r').strip('<>')}}}")(z)
+
+        @staticmethod
+        def tabulated(table: Any, u: Any, t: Any) -> Any:
+            return sympy.Function(rf"\mathrm{{prox}}_{{t\,{table.__self__.function.__name__.strip('<>')}}}")(u, t)
+
+        @staticmethod
         def root(equation: Equation, start: Any, low: Any, high: Any, steps: int) -> Any:  # noqa: ARG004
             return Root(equation(zeta)[0], low, high)
 

@@ -43,6 +43,11 @@ class Separable(Regularizer):
         return True
 
     @property
+    def has_formula(self) -> bool:
+        """Whether the formulas can be compiled: not where the prox is a table."""
+        return True
+
+    @property
     def is_least_at_zero(self) -> bool:
         """Whether r(z) >= r(0) for all z, as every even r that grows with abs(z) does."""
         return self.is_symmetric
@@ -181,7 +186,9 @@ class Separable(Regularizer):
         Found by bisection over the numbers of the dtype with the prox itself, hence exact; an end is infinite where
         the prox of every number of that sign is 0.
         """
-        if dtype not in ("float32", "float64") or np.any(self.prox_unchecked(np.zeros(1, dtype), step)):
+        if not self.has_formula or dtype not in ("float32", "float64"):  # a table ends before the numbers do
+            return None
+        if np.any(self.prox_unchecked(np.zeros(1, dtype), step)):
             return None
         width = 1 if self.is_uniform else n_components
         integer = np.dtype(dtype.replace("float", "int"))

@@ -17,7 +17,7 @@ from proxsae.regularizers.separable import Separable, with_prefix
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TranslatedSeparable(Separable):
-    r"""z -> r(z - c), whose prox is :math:`c + \mathrm{prox}_{tr}(u - c)`, for every separable r."""
+    r"""z -> r(z - c), whose prox is :math:`c + \mathrm{prox}_{tr}(u - c)`, for every separable r; ties go to z = 0."""
 
     inner: Separable
     center: Any
@@ -43,6 +43,11 @@ class TranslatedSeparable(Separable):
         """Whether the formulas of r are algebraic."""
         return self.inner.is_algebraic
 
+    @property
+    def has_formula(self) -> bool:
+        """Whether the formulas of r can be compiled."""
+        return self.inner.has_formula
+
     def conditions(self) -> list[tuple[Any, str]]:
         """Return the conditions of r."""
         return self.inner.conditions()
@@ -53,7 +58,12 @@ class TranslatedSeparable(Separable):
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the prox of r around c."""
-        return self.center + self.inner.weighted_prox(xp, u - self.center, t)
+        z = self.center + self.inner.weighted_prox(xp, u - self.center, t)
+        if self.is_convex:
+            return z
+        # Among equals r chose the one nearest to c; here it is the one at zero, if that is one of them.
+        gain = z * (u - 0.5 * z) - t * self.value_of(xp, z)
+        return xp.where(gain > -t * self.value_of(xp, 0.0 * u), z, 0.0)
 
     def scaled(self, weight: Any) -> Separable:
         """Scale r."""

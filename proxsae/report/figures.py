@@ -25,7 +25,7 @@ def training_curves(histories: dict[str, dict[str, Any]]) -> str:
         axis.set(xlabel="step", title=label, yscale=scale)
         axis.grid(alpha=0.25, lw=0.5)
         if scale == "linear":
-            axis.set_ylim(0, max(1e-3, 1.05 * max(float(np.max(h[key])) for h in histories.values())))
+            axis.set_ylim(0, max(0.01, 1.05 * max(float(np.max(h[key])) for h in histories.values())))
     axes[0].legend(frameon=False, fontsize=8)
     return _svg(figure)
 

@@ -2,8 +2,8 @@
 
 Candidates for every (u, t) come from nowhere near the claimed answer: a grid (up to three coordinates), zero, u, all
 restrictions of u to a support, multiples of these, and every answer claimed to another question, which is a feasible
-point even where the domain of R has no interior. The best are refined by a pattern search; one more search starts at the
-claimed answer, to find small errors.
+point even where the domain of R has no interior. The best are refined by a pattern search; one more search starts at
+the claimed answer, to find small errors.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ def _refute(
     starts = np.concatenate([starts, np.where(np.isfinite(mine)[:, None], inside, starts[:, 0])[:, None]], axis=1)
     found, best = _pattern_search(pair, starts, U, t, pool[:: max(1, len(pool) // 8)][:8])
     scale = 0.5 * (U**2).sum(-1) + 0.5 * (claimed**2).sum(-1) + np.abs(best)
-    excess = np.where(is_slack(pair.value, claimed, found), 0.0, (mine - best) / (scale + 1e-300))
+    distance, size = np.linalg.norm(claimed - found, axis=1), 1.0 + np.linalg.norm(found, axis=1)
+    forgiven = is_slack(pair.value, claimed, found) | (distance <= pair.tolerance * size)
+    excess = np.where(forgiven, 0.0, (mine - best) / (scale + 1e-5 * t))
     i = int(np.argmax(excess))
-    if excess[i] <= TOLERANCE:
+    if excess[i] <= max(TOLERANCE, pair.tolerance):
         return None
     reason = "a better z exists" if np.isfinite(mine[i]) else "the claimed z is outside of the domain"
     return counterexample(U[i], t, claimed[i], found[i], (mine[i], best[i])), reason

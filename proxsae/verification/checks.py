@@ -128,11 +128,11 @@ def _checks_of_regularizer(R: Regularizer, proof_timeout: float) -> Iterator[par
 
 def _line_searches(pair: Pair) -> Iterator[partial[Check]]:
     if pair.scalar is not None:
-        yield partial(search_line, *pair.scalar)
+        yield partial(search_line, *pair.scalar, tolerance=pair.tolerance)
         return
     steps = STEPS[1::2] if pair.is_slow else STEPS
     for j in range(pair.n) if pair.n <= MAX_COORDINATES else range(0, pair.n, pair.n // MAX_COORDINATES):
-        yield partial(search_line, *pair.coordinate(j), f", coordinate {j}", steps)
+        yield partial(search_line, *pair.coordinate(j), f", coordinate {j}", steps, pair.tolerance)
 
 
 def _with_package(package: str, check: partial[Check], method: str) -> Check:

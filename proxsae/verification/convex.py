@@ -18,8 +18,8 @@ TOLERANCE = 1e-6  # of the sizes of the terms: what an interior-point method giv
 def compare_with_solver(R: Regularizer) -> Check:
     """Compare the prox of a convex R with Clarabel's solution of min 1/2 ||z - u||^2 + t R(z).
 
-    The expression of R in cvxpy is written apart from its value: each convex class has ``cvxpy_value(z)``, which returns
-    the expression and the constraints. So the value is checked too.
+    The expression of R in cvxpy is written apart from its value: each convex class has ``cvxpy_value(z)``, which
+    returns the expression and the constraints. So the value is checked too.
 
     Parameters
     ----------

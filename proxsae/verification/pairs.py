@@ -35,6 +35,8 @@ class Pair:
         Value and prox of one coordinate, (m,) to (m,), if all coordinates are alike.
     is_slow : bool
         The functions are called code by code.
+    tolerance : float
+        Error in z, relative to 1 + abs(z), to forgive a prox that is computed numerically and states one.
     """
 
     value: Callable[[Array], Array]
@@ -43,6 +45,7 @@ class Pair:
     is_separable: bool
     scalar: Scalar | None = None
     is_slow: bool = False
+    tolerance: float = 0.0
 
     def objective(self, U: Array, t: float, Z: Array) -> Array:
         """Return 1/2 ||z - u||^2 + t R(z) of each row."""
@@ -72,10 +75,12 @@ def pair_of_regularizer(R: Regularizer) -> Pair:
     n = width_of(R)
     value = _quiet(lambda Z: np.asarray(R.value(Z), float))
     prox = _quiet(lambda U, t: np.asarray(R.prox(U, t), float))
+    # A table states its error at the middle of its cells: elsewhere it may be somewhat larger.
+    tolerance = 10.0 * max(getattr(term, "tolerance", 0.0) for term in R.terms)
     if not R.is_separable:
-        return Pair(value, prox, n or 3, is_separable=False)
+        return Pair(value, prox, n or 3, is_separable=False, tolerance=tolerance)
     scalar = (lambda z: value(z[:, None]), lambda u, t: prox(u[:, None], t)[:, 0])
-    return Pair(value, prox, n or 5, is_separable=True, scalar=None if n else scalar)
+    return Pair(value, prox, n or 5, is_separable=True, scalar=None if n else scalar, tolerance=tolerance)
 
 
 def width_of(R: Regularizer) -> int | None:

@@ -12,6 +12,7 @@ from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.calculus import WithCount
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.translation import TranslatedSeparable
 
 if TYPE_CHECKING:
     from proxsae.verification.symbolic import Number, Reader
@@ -134,7 +135,8 @@ def _statement(R: Separable) -> str:
     if any(isinstance(part, WithCount) for part in parts(R)):
         admissible.append("r(0) = 0 without the count")
     given = f" where {', '.join(dict.fromkeys(admissible))}" if admissible else ""
-    return f"F(prox(u)) <= F(z) for all real u, z and t > 0{given}; the smaller support wins ties"
+    ties = f"; {TIES}" if _prefers_zero(R) else ""
+    return f"{OPTIMAL} for all real u, z and t > 0{given}{ties}"
 
 
 def parts(R: Separable) -> Iterator[Separable]:
@@ -161,6 +163,11 @@ def read(R: Separable, reader: Reader) -> Objective:
     return Objective(u, z, t, r, claimed, r.weighted_value(reader, z), r.weighted_value(reader, claimed), assumptions)
 
 
+def _prefers_zero(R: Separable) -> bool:
+    """Whether zero wins ties: a translated regularizer prefers its centre."""
+    return not any(isinstance(part, TranslatedSeparable) for part in parts(R))
+
+
 def obligations(objective: Objective) -> dict[str, Any]:
     """Return what has to hold, in words and as a z3 formula."""
     from proxsae.verification.symbolic import either
@@ -170,13 +177,15 @@ def obligations(objective: Objective) -> dict[str, Any]:
     value_at_zero = objective.r.weighted_value(t.reader, zero)
     best = objective.at(p, objective.value_of_claimed).term
     better_than_zero = either(value_at_zero.infinite, best < objective.at(zero, value_at_zero).term)
-    return {
+    claims = {
         "the prox is a real number": p.is_finite,
         "the value is defined everywhere": objective.value.defined,
         "the prox is in the domain": objective.value_of_claimed.is_finite,
         OPTIMAL: either(objective.value.infinite, best <= objective.at(objective.z, objective.value).term),
-        TIES: either(p.term == 0, better_than_zero),
     }
+    if _prefers_zero(objective.r):
+        claims[TIES] = either(p.term == 0, better_than_zero)
+    return claims
 
 
 def settle(

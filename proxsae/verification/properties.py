@@ -13,11 +13,12 @@ from proxsae.verification.pairs import Pair
 from proxsae.verification.report import Check, counterexample
 
 STEPS = (0.05, 0.5, 1.0, 3.0, 40.0)
-ROUNDING = 1e-9
+ROUNDING = 1e-9  # or the error that a prox computed numerically states of itself
 
 
 def check_monotone(pair: Pair) -> Check:
     """Check <p - q, u - v> >= 0, and that no answer is a better one to another's question: both hold for every prox."""
+    rounding = max(ROUNDING, pair.tolerance)
     covers = f"{len(STEPS)} x 60 x 60 pairs of points of length {pair.n}"
     for t in STEPS:
         U = _points(pair.n, 60)
@@ -27,12 +28,12 @@ def check_monotone(pair: Pair) -> Check:
         own = np.diag(levels)
         loss = (own[:, None] - levels) / (1.0 + (U**2).sum(-1)[:, None] + np.abs(own)[:, None])
         i, j = np.unravel_index(int(np.argmax(np.nan_to_num(loss, nan=0.0))), loss.shape)
-        if loss[i, j] > ROUNDING:
+        if loss[i, j] > rounding:
             numbers = counterexample(U[i], t, P[i], P[j], (levels[i, i], levels[i, j]))
             return Check("monotonicity", covers, "failed", numbers, "the answer claimed for another u is better")
         inner = ((P[:, None] - P[None]) * (U[:, None] - U[None])).sum(-1)
         i, j = np.unravel_index(int(np.argmin(inner)), inner.shape)
-        if inner[i, j] < -ROUNDING * (1.0 + np.abs(U[[i, j]]).max() ** 2):
+        if inner[i, j] < -rounding * (1.0 + np.abs(U[[i, j]]).max() ** 2):
             numbers = {"t": t, "u": U[i], "prox(u)": P[i], "v": U[j], "prox(v)": P[j]}
             return Check("monotonicity", covers, "failed", numbers, "<prox(u) - prox(v), u - v> < 0")
     return Check("monotonicity", covers, "passed")
@@ -40,6 +41,7 @@ def check_monotone(pair: Pair) -> Check:
 
 def check_coordinates_apart(pair: Pair) -> Check:
     """Check that the prox of a sum over coordinates takes them one at a time, each with its own parameters."""
+    rounding = max(ROUNDING, pair.tolerance)
     covers = f"points of length {pair.n}, t from {min(STEPS)} to {max(STEPS)}"
     method = "one coordinate does not influence another"
     for t in STEPS:
@@ -47,7 +49,7 @@ def check_coordinates_apart(pair: Pair) -> Check:
         P = pair.prox(U, t)
         for j in range(min(pair.n, 16)):
             alone = pair.coordinate(j)[1](U[:, j], t)
-            wrong = ~(np.abs(alone - P[:, j]) <= ROUNDING * (1.0 + np.abs(U[:, j])))
+            wrong = ~(np.abs(alone - P[:, j]) <= rounding * (1.0 + np.abs(U[:, j])))
             if wrong.any():
                 i = int(np.argmax(wrong))
                 other = P[i].copy()
@@ -63,6 +65,7 @@ def check_firm(R: Regularizer, pair: Pair) -> Check:
 
     The inequality: 1/2||z - u||^2 + t R(z) >= 1/2||p - u||^2 + t R(p) + 1/2||z - p||^2 for every z.
     """
+    rounding = max(ROUNDING, pair.tolerance)
     covers = f"{len(STEPS)} x 60 x 60 pairs of points of length {pair.n}"
     method = "firm non-expansiveness and three-point inequality"
     for t in STEPS:
@@ -72,7 +75,7 @@ def check_firm(R: Regularizer, pair: Pair) -> Check:
         between = P[:, None] - P[None]
         slack = ((between * (U[:, None] - U[None])).sum(-1) - (between**2).sum(-1)) / size
         i, j = np.unravel_index(int(np.argmin(slack)), slack.shape)
-        if not slack[i, j] >= -ROUNDING:
+        if not slack[i, j] >= -rounding:
             numbers = {"t": t, "u": U[i], "prox(u)": P[i], "v": U[j], "prox(v)": P[j]}
             return Check(method, covers, "failed", numbers, "||p - q||^2 > <p - q, u - v>")
         values = t * R.value(P)
@@ -80,7 +83,7 @@ def check_firm(R: Regularizer, pair: Pair) -> Check:
         other = 0.5 * ((P[None] - U[:, None]) ** 2).sum(-1) + values[None]
         slack = (other - own[:, None] - 0.5 * (between**2).sum(-1)) / (size + np.abs(own)[:, None])
         i, j = np.unravel_index(int(np.argmin(slack)), slack.shape)
-        if not slack[i, j] >= -ROUNDING:
+        if not slack[i, j] >= -rounding:
             numbers = counterexample(U[i], t, P[i], P[j], (own[i], other[i, j]))
             return Check(method, covers, "failed", numbers, "the three-point inequality fails")
     return Check(method, covers, "passed")
@@ -88,6 +91,7 @@ def check_firm(R: Regularizer, pair: Pair) -> Check:
 
 def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
     """Check R(p) + R*(v) = <p, v> at v = (u - p) / t, with the conjugate R* that is written apart from the prox."""
+    rounding = max(ROUNDING, pair.tolerance)
     covers = f"60 points of length {pair.n}, t from {min(STEPS)} to {max(STEPS)}"
     method = "Fenchel-Young equality with the conjugate"
     if not has_conjugate(R):
@@ -100,7 +104,7 @@ def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
         gap = R.value(P) + conjugate(R, V * (1.0 - 1e-12)) - (P * V).sum(-1)
         scale = 1.0 + (np.abs(P) * np.abs(V)).sum(-1)
         i = int(np.argmax(np.nan_to_num(np.abs(gap) / scale, nan=np.inf)))
-        if not abs(gap[i]) <= ROUNDING * scale[i]:
+        if not abs(gap[i]) <= rounding * scale[i]:
             numbers = {"u": U[i], "t": t, "prox(u)": P[i], "v": V[i], "R(p) + R*(v) - <p, v>": float(gap[i])}
             return Check(method, covers, "failed", numbers, "p is not optimal, or R* is not the conjugate of R")
     return Check(method, covers, "passed")
@@ -108,10 +112,11 @@ def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
 
 def check_traits(R: Regularizer, pair: Pair) -> Check:
     """Check what the traits of R promise of its prox."""
+    rounding = max(ROUNDING, pair.tolerance)
     claims = _claims(R, pair)
     covers = ", ".join(claims) or "no trait with a consequence"
     for words, (expected, got, U) in claims.items():
-        wrong = ~(np.abs(expected - got) <= ROUNDING * (1.0 + np.abs(U)))
+        wrong = ~(np.abs(expected - got) <= rounding * (1.0 + np.abs(U)))
         if wrong.any():
             i = int(np.argmax(wrong.any(axis=-1)))
             numbers = {"u": U[i], "expected": expected[i], "got": got[i]}
@@ -149,6 +154,7 @@ def _claims(R: Regularizer, pair: Pair) -> dict[str, tuple[Array, Array, Array]]
 
 def check_limits(pair: Pair) -> Check:
     """Check that R(prox(u)) falls and ||prox(u) - u|| grows with t: both follow from optimality at two steps."""
+    rounding = max(ROUNDING, pair.tolerance)
     method = "limits in t"
     U = _points(pair.n, 40)
     steps = np.logspace(-6, 6, 25)
@@ -157,8 +163,8 @@ def check_limits(pair: Pair) -> Check:
     for s, t, Q, P in zip(steps[:-1], steps[1:], answers[:-1], answers[1:], strict=True):
         rise = pair.value(P) - pair.value(Q)
         approach = ((Q - U) ** 2).sum(-1) - ((P - U) ** 2).sum(-1)
-        wrong = (rise > ROUNDING * (1.0 + np.abs(pair.value(Q)))) & np.isfinite(rise)
-        wrong |= ~(approach <= ROUNDING * (1.0 + (U**2).sum(-1)))
+        wrong = (rise > rounding * (1.0 + np.abs(pair.value(Q)))) & np.isfinite(rise)
+        wrong |= ~(approach <= rounding * (1.0 + (U**2).sum(-1)))
         if wrong.any():
             i = int(np.argmax(wrong))
             numbers = {"u": U[i], "t": float(s), "prox": Q[i], "larger t": float(t), "prox there": P[i]}

@@ -1,9 +1,10 @@
-r"""Search over the whole line: is there a z with a smaller 1/2 (z - u)^2 + t r(z) than the claimed one?
+"""Search over the whole line for a z with a smaller 1/2 (z - u)^2 + t r(z) than the claimed one.
 
-No local optimiser is started at the claimed answer: a non-convex r has local minima that would hold it there. Candidates
-are zero, u, a grid over twelve orders of magnitude, a grid between and around 0 and u, every point where the value jumps
-or its domain ends (bisected), and all claimed answers to other questions; the best two cells are then refined.
-The points u are chosen where a wrong formula has to show itself: where the claimed prox jumps or bends (bisected).
+No local optimiser is started at the claimed answer: a non-convex r has local minima that would hold it there.
+Candidates are zero, u, a grid over sixteen orders of magnitude, a grid between and around 0 and u, every point where
+the value jumps or its domain ends (bisected), and claimed answers to other questions; the best two cells are then
+refined. The points u are chosen where a wrong formula has to show itself: where the claimed prox jumps or bends
+(bisected).
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ Scalar = Callable[[Array], Array]
 ScalarProx = Callable[[Array, float], Array]
 
 
-def search_line(value: Scalar, prox: ScalarProx, subject: str = "", steps: tuple[float, ...] = STEPS) -> Check:
+def search_line(
+    value: Scalar, prox: ScalarProx, subject: str = "", steps: tuple[float, ...] = STEPS, tolerance: float = 0.0
+) -> Check:
     """Compare a claimed scalar prox with the best of a search over the whole line.
 
     Parameters
@@ -38,6 +41,10 @@ def search_line(value: Scalar, prox: ScalarProx, subject: str = "", steps: tuple
         (m,) and a step to (m,).
     subject : str
         Which coordinate this is, for the report.
+    steps : tuple of float
+        The steps t.
+    tolerance : float
+        Error in z, relative to 1 + abs(z), to forgive: zero for a formula.
     """
     method = f"search over the line{subject}"
     questions = {t: _adversarial_points(prox, t) for t in steps}
@@ -51,7 +58,7 @@ def search_line(value: Scalar, prox: ScalarProx, subject: str = "", steps: tuple
         bad = candidates[np.isnan(heights)][0]
         return Check(method, covers, "failed", {"z": float(bad)}, "the value is not a number there")
     for t, u in questions.items():
-        found = _refute(value, candidates, heights, u, t, answers[t])
+        found = _refute(value, candidates, heights, u, t, answers[t], tolerance)
         if found is not None:
             reason, numbers = found
             return Check(method, covers, "failed", numbers, reason)
@@ -59,7 +66,7 @@ def search_line(value: Scalar, prox: ScalarProx, subject: str = "", steps: tuple
 
 
 def _refute(
-    value: Scalar, candidates: Array, heights: Array, u: Array, t: float, claimed: Array
+    value: Scalar, candidates: Array, heights: Array, u: Array, t: float, claimed: Array, tolerance: float
 ) -> tuple[str, dict[str, object]] | None:
     """Return why the claimed answers are wrong, with the clearest example, or None."""
     best, height = best_on_the_line(value, candidates, heights, u, t)
@@ -71,9 +78,10 @@ def _refute(
     # Differences of squares, so that large u do not hide a small loss.
     loss = 0.5 * (claimed - best) * (claimed + best - 2.0 * u) + t * (mine - height)
     scale = u * u + claimed * claimed + t * (np.abs(np.where(np.isfinite(mine), mine, 0.0)) + np.abs(height))
-    excess = np.where(is_slack(value, claimed, best), 0.0, loss / (scale + 1e-300))
+    forgiven = is_slack(value, claimed, best) | (np.abs(claimed - best) <= tolerance * (1.0 + np.abs(best)))
+    excess = np.where(forgiven, 0.0, loss / (scale + 1e-3 * t))  # what is below a rounding of one at u = 0 is zero
     i = int(np.argmax(excess))
-    if excess[i] <= TOLERANCE and not np.isnan(excess).any():
+    if excess[i] <= max(TOLERANCE, tolerance) and not np.isnan(excess).any():
         return None
     i = i if not np.isnan(excess).any() else int(np.flatnonzero(np.isnan(excess))[0])
     reason = "a better z exists" if np.isfinite(mine[i]) else "the claimed z is outside of the domain"

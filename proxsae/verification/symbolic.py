@@ -1,7 +1,8 @@
 """The z3 reader of a formula: exact reals, with the points where an expression is infinite or undefined kept apart.
 
-Soundness: a fresh symbol (a square root, a quotient) is only ever bound by a definition that some number meets, and what
-the formula takes for granted (a radicand >= 0, a denominator != 0, no 0 * inf) is recorded in `defined`, to be proved.
+Soundness: a fresh symbol (a square root, a quotient) is only ever bound by a definition that some number meets, and
+what the formula takes for granted (a radicand >= 0, a denominator != 0, no 0 * inf) is recorded in `defined`, to be
+proved.
 """
 
 from __future__ import annotations

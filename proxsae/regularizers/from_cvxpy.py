@@ -1,0 +1,142 @@
+"""Any convex R that cvxpy can express, solved problem by problem: for checking and for small codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from proxsae.regularizers.joint import Joint
+from proxsae.regularizers.namespaces import Array, ArrayNamespace, to_numpy
+
+FEASIBLE = 1e-6  # how far a point may be from a constraint, relative to 1 + its largest modulus
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class FromCvxpy(Joint):
+    r"""R given by a cvxpy expression; each prox is a problem for Clarabel, right to about 1e-7.
+
+    Parameters
+    ----------
+    build : callable
+        ``build(z)`` returns a convex scalar expression of the cvxpy variable z of shape (n_components,), or a pair of
+        it and a list of constraints. Written ``from_cvxpy(lambda z: cp.norm1(cp.diff(z)))``.
+
+    Raises
+    ------
+    ValueError
+        By value and prox, if the expression is not convex by cvxpy's rules, or the solver fails.
+    TypeError
+        If a Torch tensor asks for a gradient: there is none.
+    """
+
+    build: Callable[[Any], Any]
+
+    is_convex = True
+    prox_latex = r"\mathrm{prox}_{tR}(u) = \operatorname*{arg\,min}_z \tfrac12 \|z - u\|^2 + t R(z)"
+
+    @property
+    def value_latex(self) -> str:
+        """The name of the function."""
+        return rf"\mathrm{{{getattr(self.build, '__name__', 'R').strip('<>')}}}(z)"
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        """Return the value of the expression, the least over its other variables, infinity outside the constraints."""
+        return xp.asarray(np.array([_value(self.build, row) for row in _rows(Z)], dtype=np.float64))
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
+        """Return the solutions, row by row."""
+        rows = _rows(U)
+        steps = np.broadcast_to(to_numpy(t).reshape(-1), (len(rows),))
+        solutions = [_solve(self.build, row, float(step)) for row, step in zip(rows, steps, strict=True)]
+        return xp.asarray(np.array(solutions).reshape(tuple(U.shape)))
+
+    def rescaled(self, scale: float) -> FromCvxpy:
+        """Return s^2 R(z/s)."""
+        return self.replace(build=_Rescaled(self.build, scale))
+
+    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
+        """Return ``FromCvxpy(name)``; the function is put into `arrays`, where given, under the name used."""
+        name = getattr(self.build, "__name__", type(self.build).__name__)
+        if arrays is not None:
+            name = f"array_{len(arrays)}"
+            arrays[name] = self.build
+        return f"FromCvxpy({name})" if float(self.weight) == 1.0 else f"{float(self.weight)!r}*FromCvxpy({name})"
+
+    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
+        return _built(self.build, z)
+
+
+def from_cvxpy(build: Callable[[Any], Any]) -> FromCvxpy:
+    """Return the regularizer of a convex cvxpy expression; see :class:`FromCvxpy`."""
+    if not callable(build):
+        raise TypeError(f"from_cvxpy takes a function of a cvxpy variable, got {build!r}")
+    return FromCvxpy(build)
+
+
+@dataclass(frozen=True)
+class _Rescaled:
+    """z -> s^2 R(z / s)."""
+
+    build: Callable[[Any], Any]
+    scale: float
+
+    def __call__(self, z: Any) -> Any:
+        expression, constraints = _built(self.build, z / self.scale)
+        return self.scale**2 * expression, constraints
+
+
+def _rows(Z: Array) -> Any:
+    if array_api_compat.is_torch_array(Z) and Z.requires_grad:
+        raise TypeError("a regularizer from cvxpy has no gradient; pass a detached tensor")
+    return to_numpy(Z).astype(np.float64).reshape(-1, Z.shape[-1])
+
+
+def _built(build: Callable[[Any], Any], z: Any) -> tuple[Any, list[Any]]:
+    built = build(z)
+    expression, constraints = built if isinstance(built, tuple) else (built, [])
+    return expression, list(constraints)
+
+
+@lru_cache(maxsize=32)
+def _problem(build: Callable[[Any], Any], n_components: int) -> tuple[Any, Any, Any, Any]:
+    """Return the problem of a prox, its variable, and its parameters u and t."""
+    import cvxpy as cp
+
+    z, u, t = cp.Variable(n_components), cp.Parameter(n_components), cp.Parameter(nonneg=True)
+    expression, constraints = _built(build, z)
+    if not (expression.is_convex() and all(constraint.is_dcp() for constraint in constraints)):
+        raise ValueError("from_cvxpy: the expression is not convex by cvxpy's rules")
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(z - u) + t * expression), constraints)
+    return problem, z, u, t
+
+
+def _solve(build: Callable[[Any], Any], row: Any, step: float) -> Any:
+    import cvxpy as cp
+
+    problem, z, u, t = _problem(build, len(row))
+    u.value, t.value = row, step
+    problem.solve(solver=cp.CLARABEL)
+    if z.value is None:
+        raise ValueError(f"from_cvxpy: the solver gave no solution, its status is {problem.status}")
+    return z.value
+
+
+def _value(build: Callable[[Any], Any], row: Any) -> float:
+    import cvxpy as cp
+
+    z = cp.Variable(len(row))
+    expression, constraints = _built(build, z)
+    slack = FEASIBLE * (1 + np.abs(row).max(initial=0.0))
+    others = {v.id for item in (expression, *constraints) for v in item.variables()} - {z.id}
+    if not others:
+        z.value = row
+        inside = all(np.max(constraint.violation(), initial=0.0) <= slack for constraint in constraints)
+        return float(expression.value) if inside else np.inf
+    near = cp.Problem(cp.Minimize(expression), [*constraints, cp.abs(z - row) <= slack * 1e-2])
+    value = near.solve(solver=cp.CLARABEL)
+    return float(value) if near.status in ("optimal", "optimal_inaccurate") else np.inf

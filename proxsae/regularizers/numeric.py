@@ -1,0 +1,177 @@
+"""A regularizer of which only the value is written down: its prox is found by searching the whole line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from proxsae.regularizers.joint import as_positive
+from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.tabulation import ProxTable, build_table, exact_prox, sampled
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Numeric(Separable):
+    r"""r given by its values alone: :math:`\arg\min_z \frac12 (z - u)^2 + t r(z)` is found numerically.
+
+    r may be non-convex, may jump, and may be infinite. For each step t the lower convex hull of
+    :math:`\frac12 z^2 + t r(z)` on a grid (0, `points`, and nodes a thousandth apart, relative to 1 + abs(z)) names the
+    valleys that can hold the global minimum for some u; a golden-section search in the valley finds it. The result is
+    tabulated over u, with cells halved until linear interpolation agrees with the search at the middle of every cell to
+    `tolerance`, or to what values in float64 can tell apart. A prox is monotone, so between two nodes the error cannot
+    exceed the rise of the table: that bound is :meth:`error_bound`. What r does between two nodes of the grid and
+    undoes before the next is not seen.
+
+    Torch tensors get the slope of the table as gradient with respect to u; there is none with respect to the step or
+    the weight, and no reader for compiled loops, so that coordinate descent does not take this regularizer.
+
+    Parameters
+    ----------
+    function : callable
+        r, of a NumPy array or of a float; lower semicontinuous, never NaN. With r(0) = 0 it adds to ``Cardinality``.
+    limit : float, default 1e6
+        Inputs up to this modulus are accepted.
+    tolerance : float, default 1e-6
+        Of the prox, relative to 1 + abs(z).
+    points : sequence of float, optional
+        Where r has an isolated value, a kink or a jump, if anywhere but at 0.
+    scale : float, default 1
+        s in s^2 r(z / s), what :meth:`rescaled` sets; `limit` and `points` are in the units of r.
+
+    Raises
+    ------
+    ValueError
+        If r is NaN somewhere, or infinite everywhere; by the prox, if an input exceeds `limit`, if a minimum lies
+        beyond twice the limit, if a table needs over 100,000 nodes (r jumps very often), or if more than 64 different
+        steps come in one call.
+
+    References
+    ----------
+    Lucet (2006), Fast Moreau envelope computation I: numerical algorithms, Numer. Algorithms 43.
+    """
+
+    function: Callable[[Any], Any]
+    limit: float = 1e6
+    tolerance: float = 1e-6
+    points: tuple[float, ...] = ()
+    scale: float = 1.0
+
+    is_algebraic = False
+    has_formula = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"Numeric takes a function of z, got {self.function!r}")
+        object.__setattr__(self, "limit", as_positive(self.limit, "limit", "Numeric"))
+        object.__setattr__(self, "tolerance", as_positive(self.tolerance, "tolerance", "Numeric"))
+        object.__setattr__(self, "scale", as_positive(self.scale, "scale", "Numeric"))
+        object.__setattr__(self, "points", tuple(float(point) for point in self.points))
+        super().__post_init__()
+        _traits(self.function, self.limit, self.points)
+
+    # What decides the form of the prox is no number that a reader replaces.
+    def _parameters(self) -> list[tuple[str, Any]]:
+        return [("weight", self.weight)]
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether no node of the grid lies above the chord of its neighbours."""
+        return _traits(self.function, self.limit, self.points)[3]
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether r is even and non-decreasing in abs(z) on the grid."""
+        return _traits(self.function, self.limit, self.points)[0]
+
+    @property
+    def is_least_at_zero(self) -> bool:
+        """Whether r(z) >= r(0) on the grid."""
+        return _traits(self.function, self.limit, self.points)[1]
+
+    @property
+    def is_nonnegative(self) -> bool:
+        """Whether r is infinite below 0 on the grid."""
+        return _traits(self.function, self.limit, self.points)[2]
+
+    def value_of(self, xp: Any, z: Any) -> Any:
+        """Return s^2 r(z / s)."""
+        return self.scale * self.scale * xp.called(self.function, z / self.scale)
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return the table at u, or at abs(u) for an even r: then the prox is odd to the last bit."""
+        if self.is_symmetric:
+            return xp.sign(u) * self.scale * xp.tabulated(self.table, xp.abs(u) / self.scale, t)
+        return self.scale * xp.tabulated(self.table, u / self.scale, t)
+
+    def table(self, step: float) -> ProxTable:
+        """Return the table of the prox of `step` r, at weight and scale one."""
+        return _table(self.function, self.limit, self.tolerance, self.points, step)
+
+    def search(self, u: Any, step: float = 1.0) -> Any:
+        """Return the prox without the table: a search for each entry of a NumPy array u, at a scalar weight."""
+        u = np.asarray(u, dtype=np.float64) / self.scale
+        found = exact_prox(self.function, self.limit, self.points, step * float(self.weight), u.ravel())
+        return self.scale * found.reshape(u.shape)
+
+    def error_bound(self, step: float = 1.0) -> float:
+        """Return the largest error that the table can have, by monotonicity, relative to 1 + abs(z)."""
+        return self.table(step * float(self.weight)).error_bound
+
+    def rescaled(self, scale: float) -> Numeric:
+        """Return z -> s^2 R(z/s), from the same tables."""
+        return self.replace(scale=self.scale * scale)
+
+    def spelled(self, arrays: dict[str, Any] | None = None) -> str:
+        """Return ``Numeric(name)``; the function is put into `arrays`, where given, under the name used."""
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        if arrays is not None:
+            name = f"array_{len(arrays)}"
+            arrays[name] = self.function
+        defaults = {"limit": 1e6, "tolerance": 1e-6, "points": (), "scale": 1.0}
+        given = [f"{key}={getattr(self, key)!r}" for key, usual in defaults.items() if getattr(self, key) != usual]
+        unit = f"Numeric({', '.join([name, *given])})"
+        return unit if np.ndim(self.weight) == 0 and float(self.weight) == 1.0 else f"{_weight(self, arrays)}*{unit}"
+
+
+def _weight(r: Numeric, arrays: dict[str, Any] | None) -> str:
+    from proxsae.regularizers.base import spelled_number
+
+    return spelled_number(r.weight, arrays)
+
+
+@lru_cache(maxsize=256)
+def _table(function: Any, limit: float, tolerance: float, points: tuple[float, ...], step: float) -> ProxTable:
+    return build_table(function, limit, tolerance, points, step)
+
+
+@lru_cache(maxsize=256)
+def _traits(function: Any, limit: float, points: tuple[float, ...]) -> tuple[bool, bool, bool, bool]:
+    """Return whether r is even and grows, is least at 0, is infinite below 0, and is convex, as far as a grid shows."""
+    half = np.union1d(np.geomspace(1e-4, 2 * limit, 2000), np.abs(points))
+    z = np.concatenate([-half[half > 0][::-1], [0.0], half[half > 0]])
+    r = sampled(function, z)
+    if not np.isfinite(r).any():
+        raise ValueError("Numeric: the function is infinite everywhere")
+    middle = len(z) // 2
+    right = r[middle:]
+    return (
+        bool(np.array_equal(r, r[::-1]) and (right[1:] >= right[:-1]).all()),
+        bool(np.isfinite(r[middle]) and r.min() >= r[middle]),
+        bool(np.isinf(r[:middle]).all()),
+        _is_convex(z, r),
+    )
+
+
+def _is_convex(z: Any, r: Any) -> bool:
+    inside = np.flatnonzero(np.isfinite(r))
+    if len(inside) != inside[-1] - inside[0] + 1:
+        return False
+    z, r = z[inside], r[inside]
+    widths = np.diff(z)
+    slopes = np.diff(r) / widths
+    rounding = 1e-12 * (1 + np.abs(r[1:-1])) * (1 / widths[1:] + 1 / widths[:-1])
+    return bool((np.diff(slopes) >= -rounding).all())

@@ -1,0 +1,172 @@
+"""The prox of a scalar function by global search, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+SPACING = 1e-3  # of the nodes of z, relative to 1 + abs(z)
+INPUT_SPACING = 5e-3  # of the first nodes of u, before cells are halved
+MOST_NODES = 100_000  # of a table
+EPS = float(np.finfo(np.float64).eps)
+GOLDEN = (5**0.5 - 1) / 2
+GOLDEN_STEPS = 36  # narrows a valley to 3e-8 of its width, below what its flat bottom lets one see
+HALVINGS = 40  # narrows a cell that holds a jump to 1e-12 of itself
+
+
+@dataclass(frozen=True, eq=False)
+class ProxTable:
+    """The prox of t r for one t: linear between nodes, and constant in the cells so narrow that they hold a jump."""
+
+    u: Any  # the nodes, ascending
+    starts: Any  # the prox where each cell begins
+    slopes: Any  # and how fast it grows
+    error_bound: float
+
+
+def sampled(function: Callable[[Any], Any], z: Any) -> Any:
+    """Return the function at each entry of an array, calling it entry by entry where it does not take arrays.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN.
+    """
+    try:
+        values = np.asarray(function(z), dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.array([float(function(float(entry))) for entry in np.ravel(z)]).reshape(np.shape(z))
+    if values.shape != np.shape(z):
+        values = np.broadcast_to(values, np.shape(z)).copy()
+    if np.isnan(values).any():
+        raise ValueError(f"the function is NaN at z = {np.ravel(z)[np.isnan(values).ravel()][0]}")
+    return values
+
+
+def exact_prox(function: Any, limit: float, points: tuple[float, ...], step: float, u: Any) -> Any:
+    """Return the global minimiser of (z - u)^2 / 2 + t r(z) for each entry of a vector u."""
+    if len(u) and np.abs(u).max() > limit:
+        raise ValueError(f"Numeric: an input of {u[np.abs(u).argmax()]:g} exceeds limit={limit:g}; pass a larger limit")
+    nodes, values = _grid(function, limit, points)
+    hull = _hull(function, limit, points, step)
+    curve = 0.5 * nodes[hull] ** 2 + step * values[hull]
+    breaks = np.diff(curve) / np.diff(nodes[hull])
+
+    here = np.searchsorted(breaks, u)
+    best, least = _lowest(function, nodes, hull[here], step, u)
+    # Where the prox jumps, the two valleys are neighbours on the hull, and the grid may err in which is lower.
+    for neighbour in (here - 1, here + 1):
+        vertex = hull[np.clip(neighbour, 0, len(hull) - 1)]
+        apart = np.flatnonzero(np.abs(vertex - hull[here]) > 1)
+        z, value = _lowest(function, nodes, vertex[apart], step, u[apart])
+        better = _is_better(value, z, least[apart], best[apart], u[apart])
+        best[apart], least[apart] = np.where(better, z, best[apart]), np.where(better, value, least[apart])
+    if len(u) and np.abs(best).max() >= 2 * limit * (1 - 1e-9):
+        raise ValueError(f"Numeric: a minimum lies beyond {2 * limit:g}, twice the limit; pass a larger limit")
+    return best
+
+
+def _lowest(function: Any, nodes: Any, vertex: Any, step: float, u: Any) -> tuple[Any, Any]:
+    """Return the least points of the valleys around some nodes, and the objective there."""
+
+    def objective(z: Any) -> Any:  # less u^2 / 2, which would drown what is left
+        return z * (0.5 * z - u) + step * sampled(function, z)
+
+    node = nodes[vertex]
+    bottom = _golden(objective, nodes[np.maximum(vertex - 1, 0)], nodes[np.minimum(vertex + 1, len(nodes) - 1)])
+    at_node, at_bottom = objective(node), objective(bottom)
+    better = _is_better(at_bottom, bottom, at_node, node, u)
+    return np.where(better, bottom, node), np.where(better, at_bottom, at_node)
+
+
+def _is_better(value: Any, z: Any, least: Any, best: Any, u: Any) -> Any:
+    """Return where z beats the best so far by more than rounding; among equals the smaller modulus wins."""
+    margin = 4 * EPS * (np.abs(value) + np.abs(z * u))
+    return (value < least - margin) | ((value <= least) & (np.abs(z) < np.abs(best)))
+
+
+def _golden(objective: Callable[[Any], Any], low: Any, high: Any) -> Any:
+    """Return the least points of functions that have one valley each between low and high."""
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_left, at_right = objective(left), objective(right)
+    for _ in range(GOLDEN_STEPS):
+        goes_left = at_left <= at_right
+        low, high = np.where(goes_left, low, left), np.where(goes_left, right, high)
+        probe = np.where(goes_left, high - GOLDEN * (high - low), low + GOLDEN * (high - low))
+        value = objective(probe)
+        left, right = np.where(goes_left, probe, right), np.where(goes_left, left, probe)
+        at_left, at_right = np.where(goes_left, value, at_right), np.where(goes_left, at_left, value)
+    return np.where(at_left <= at_right, left, right)
+
+
+def build_table(function: Any, limit: float, tolerance: float, points: tuple[float, ...], step: float) -> ProxTable:
+    """Return the table of the prox over |u| <= limit, its cells halved until interpolation is right in their middle."""
+    reach = np.arcsinh(limit)
+    u = np.sinh(np.linspace(-1, 1, 2 * int(reach / INPUT_SPACING) + 3) * reach)
+    u[[0, -1]] = -limit, limit
+    z = exact_prox(function, limit, points, step, u)
+    pending = np.arange(len(u) - 1)
+    for _ in range(HALVINGS):
+        middle = 0.5 * (u[pending] + u[pending + 1])
+        at_middle = exact_prox(function, limit, points, step, middle)
+        error = np.abs(at_middle - 0.5 * (z[pending] + z[pending + 1]))
+        # The bottom of a valley is flat: values tell its points apart only to the root of their rounding.
+        visible = 8 * np.sqrt(EPS * (np.abs(at_middle * middle) + step * np.abs(sampled(function, at_middle))))
+        split = error > np.maximum(tolerance * (1 + np.abs(at_middle)), visible)
+        if not split.any():
+            break
+        cells = pending[split]
+        if len(u) + len(cells) > MOST_NODES:
+            raise ValueError(f"Numeric: the table needs over {MOST_NODES} nodes; pass a smaller limit")
+        u, z = np.insert(u, cells + 1, middle[split]), np.insert(z, cells + 1, at_middle[split])
+        first = cells + np.arange(len(cells))  # each insertion shifts what follows
+        pending = np.sort(np.concatenate([first, first + 1]))
+    z = np.maximum.accumulate(z)
+    widths, rises = np.diff(u), np.diff(z)
+    jump = (widths < 1e-9 * (1 + np.abs(u[1:]))) & (rises > tolerance * (1 + np.abs(z[1:])))
+    smaller = np.where(np.abs(z[:-1]) <= np.abs(z[1:]), z[:-1], z[1:])
+    bound = float(np.max(np.where(jump, 0.0, rises) / (1 + np.abs(z[1:])), initial=0.0))
+    return ProxTable(u, np.where(jump, smaller, z[:-1]), np.where(jump, 0.0, rises / widths), bound)
+
+
+@lru_cache(maxsize=32)
+def _grid(function: Any, limit: float, points: tuple[float, ...]) -> tuple[Any, Any]:
+    """Return the nodes of z where r is finite, and r there."""
+    reach = np.arcsinh(2 * limit)
+    half = np.sinh(np.linspace(0, reach, int(reach / SPACING) + 2))
+    nodes = np.unique(np.concatenate([-half, half, np.asarray(points, dtype=np.float64)]))
+    values = sampled(function, nodes)
+    return nodes[np.isfinite(values)], values[np.isfinite(values)]
+
+
+@lru_cache(maxsize=256)
+def _hull(function: Any, limit: float, points: tuple[float, ...], step: float) -> Any:
+    """Return the nodes on the lower convex hull of z^2 / 2 + t r(z): each is the best node for some u."""
+    import numba
+
+    nodes, values = _grid(function, limit, points)
+    return _compiled_hull(numba)(nodes, 0.5 * nodes**2 + step * values)
+
+
+@cache
+def _compiled_hull(numba: Any) -> Any:
+    return numba.njit(lower_hull)
+
+
+def lower_hull(x: Any, y: Any) -> Any:
+    """Return the indices of the lower convex hull of points with ascending x (Andrew's chain); compiled when used."""
+    hull = np.empty(len(x), np.int64)
+    size = 0
+    for i in range(len(x)):
+        while size > 1:
+            a, b = hull[size - 2], hull[size - 1]
+            if (y[b] - y[a]) * (x[i] - x[a]) < (y[i] - y[a]) * (x[b] - x[a]):
+                break
+            size -= 1
+        hull[size] = i
+        size += 1
+    return hull[:size]

@@ -1,0 +1,218 @@
+"""Numeric and from_cvxpy: a regularizer that is only a value, against the catalogue and against dense search."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+
+from proxsae.regularizers import (
+    L0,
+    L1,
+    MCP,
+    AsymmetricL0,
+    Cardinality,
+    GroupL2,
+    Huber,
+    LogSum,
+    Lq,
+    NonNegative,
+    Numeric,
+    SquaredL2,
+    Tilt,
+    from_cvxpy,
+    parse,
+)
+from proxsae.regularizers.compiled import compiled
+from proxsae.solvers import fista
+
+
+def modulus(z):
+    return np.abs(z)
+
+
+def count(z):
+    return 1.0 if z != 0 else 0.0  # of a float, not of an array
+
+
+def root(z):
+    return np.sqrt(np.abs(z))
+
+
+def capped_below(z):
+    return np.where(z < 0, np.inf, np.minimum(z, 0.7))
+
+
+def two_costs(z):
+    return np.where(z > 0, 1.0, np.where(z < 0, 2.0, 0.0))
+
+
+def steps(z):
+    """A staircase with isolated wells: nothing in the catalogue."""
+    return 0.3 * np.floor(np.abs(z)) + np.where(z == 0, 0.0, 0.2) + 0.1 * np.sin(5 * z) ** 2
+
+
+PAIRS = [
+    (modulus, L1()),
+    (count, L0()),
+    (root, Lq(0.5)),
+    (two_costs, AsymmetricL0(1.0, 2.0)),
+    (lambda z: np.log1p(abs(z) / 0.3), LogSum(0.3)),
+]
+
+
+def away_from_jumps(R, U, t):
+    """Where the prox moves less than 0.01 within 1e-5: next to a jump either side is right."""
+    return np.abs(R.prox(U + 1e-5, t) - R.prox(U - 1e-5, t)) < 0.01
+
+
+@pytest.mark.parametrize(("function", "R"), PAIRS, ids=repr)
+@pytest.mark.parametrize("t", [0.1, 1.0, 5.0])
+def test_the_value_alone_gives_the_closed_form(function, R, t):
+    U = np.random.default_rng(0).normal(size=(400, 1)) * 4
+    expected, found = R.prox(U, t), Numeric(function).prox(U, t)
+    fine = away_from_jumps(R, U, t)
+    assert fine.mean() > 0.99
+    np.testing.assert_allclose(found[fine], expected[fine], atol=2e-5)
+    assert (abs(found - expected)[fine] <= Numeric(function).error_bound(t) * (1 + abs(expected[fine]))).all()
+    np.testing.assert_allclose(Numeric(function).value(U), R.value(U), atol=1e-12)
+    np.testing.assert_allclose(Numeric(function).search(U[:20], t)[fine[:20]], expected[:20][fine[:20]], atol=1e-6)
+
+
+@pytest.mark.parametrize("t", [0.2, 1.0, 4.0])
+def test_jumps_and_wells_are_searched_whole(t):
+    R = Numeric(steps, limit=20.0, points=range(-40, 41))
+    z = np.union1d(np.linspace(-8, 8, 160001), np.nextafter(np.arange(1.0, 9), 0))
+    for u in np.random.default_rng(1).uniform(-5, 5, size=25):
+        claimed = R.search(np.array([u]), t)[0]
+        best = np.min(0.5 * (z - u) ** 2 + t * steps(z))
+        assert 0.5 * (claimed - u) ** 2 + t * steps(np.array(claimed)) <= best + 1e-8
+        assert R.prox(np.array([u]), t)[0] == pytest.approx(claimed, abs=1e-4)
+
+
+def test_domain_and_traits_are_seen():
+    R = Numeric(capped_below)
+    U = np.linspace(-3, 3, 61)[:, None]
+    assert R.is_nonnegative
+    assert R.is_least_at_zero
+    assert not R.is_symmetric
+    assert (R.prox(U) >= 0).all()
+    assert Numeric(modulus).is_symmetric
+    convex = (modulus, np.square, lambda z: np.where(abs(z) <= 1, 0.0, np.inf), lambda z: np.logaddexp(z, -z))
+    assert all(Numeric(function).is_convex for function in convex)
+    assert not any(Numeric(function).is_convex for function in (count, root, two_costs, steps, lambda z: -z * z))
+    assert not Numeric(lambda z: z).is_least_at_zero
+    assert np.isinf(R.value(np.array([-1.0])))
+
+
+def test_it_adds_like_any_other():
+    U = np.random.default_rng(2).normal(size=(60, 6)) * 3
+    mine, known = Numeric(modulus), L1()
+    for extra in (
+        NonNegative(),
+        SquaredL2(),
+        0.4 * L0(),
+        Tilt(-0.3),
+        Cardinality(2),
+        NonNegative() + Cardinality(2),
+        Cardinality(2, "batch"),
+    ):
+        np.testing.assert_allclose((0.7 * mine + extra).prox(U, 0.8), (0.7 * known + extra).prox(U, 0.8), atol=1e-5)
+    per_coordinate = np.array([0.1, 0.5, 1.0, 2.0, 0.0, 3.0])
+    np.testing.assert_allclose((per_coordinate * mine).prox(U), (per_coordinate * known).prox(U), atol=1e-5)
+    steps_ = np.array([0.3, 1.0, 2.0])[:, None]
+    np.testing.assert_allclose(mine.prox(U[:3], steps_), known.prox(U[:3], steps_), atol=1e-5)
+
+
+def test_torch_reads_the_same_table_and_differentiates_it():
+    U = np.random.default_rng(3).normal(size=(50, 3)) * 3
+    for R, known in ((Numeric(root), Lq(0.5)), (Numeric(modulus) + NonNegative(), L1() + NonNegative())):
+        u = torch.from_numpy(U).requires_grad_()
+        Z = R.prox(u, 0.7)
+        np.testing.assert_allclose(Z.detach().numpy(), R.prox(U, 0.7), rtol=0, atol=1e-14)
+        (gradient,) = torch.autograd.grad(Z.sum(), u)
+        other = torch.from_numpy(U).requires_grad_()
+        (expected,) = torch.autograd.grad(known.prox(other, 0.7).sum(), other)
+        torch.testing.assert_close(gradient, expected, rtol=2e-2, atol=2e-2)
+        assert R.prox(u.detach().float(), 0.7).dtype == torch.float32
+        assert R.value(u.detach()).dtype == torch.float64
+
+
+def test_a_solver_takes_it():
+    rng = np.random.default_rng(8)
+    X, D = rng.normal(size=(5, 6)), rng.normal(size=(9, 6))
+    mine, known = fista(X, D, 0.5 * Numeric(modulus) + NonNegative()), fista(X, D, 0.5 * L1() + NonNegative())
+    np.testing.assert_allclose(mine.objective, known.objective, rtol=1e-5)
+
+
+def test_other_units_and_the_text():
+    R, U = 0.6 * Numeric(root), np.random.default_rng(4).normal(size=(40, 2)) * 3
+    fine = away_from_jumps(0.6 * Lq(0.5), U, 1.0)
+    np.testing.assert_allclose(R.rescaled(1.7).prox(1.7 * U)[fine], 1.7 * R.prox(U)[fine], atol=1e-4)
+    assert repr(R) == "0.6*Numeric(root)"
+    assert parse("0.6*Numeric(root)", root=root) == R
+    assert r"\mathrm{root}" in R.latex()
+    assert "prox" in R.latex("prox")
+    assert Numeric(modulus) != Numeric(root)
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "sentence"),
+    [
+        (lambda: Numeric(3.0), TypeError, "takes a function of z"),
+        (lambda: Numeric(lambda z: z / z * np.inf), ValueError, "NaN at z = 0"),
+        (lambda: Numeric(lambda z: np.inf + 0 * z), ValueError, "infinite everywhere"),
+        (lambda: Numeric(modulus, limit=5.0).prox(np.array([7.0])), ValueError, "limit=5"),
+        (lambda: Numeric(lambda z: -0.9 * z, limit=5.0).prox(np.array([1.0]), 100.0), ValueError, "beyond 10"),
+        (
+            lambda: Numeric(modulus).prox(np.ones((70, 1)), np.linspace(1, 2, 70)[:, None]),
+            ValueError,
+            "at most 64 at once, got 70",
+        ),
+        (lambda: Numeric(np.floor).prox(np.array([1.0])), ValueError, "over 100000 nodes"),
+        (lambda: compiled(Numeric(modulus)), TypeError, "no formula to compile"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_bad_input_is_refused_in_words(build, error, sentence):
+    with pytest.raises(error, match=sentence):
+        build()
+
+
+CONVEX = [
+    (lambda z: cp.norm1(z), L1()),
+    (lambda z: (0.5 * cp.norm2(z[:2]) + 0.5 * cp.norm2(z[2:]), [z >= 0]), 0.5 * GroupL2(2, [1.0, 1.0]) + NonNegative()),
+    (lambda z: cp.sum(cp.huber(z, 0.5)), Huber(0.5)),
+]
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_from_cvxpy_solves(i):
+    build, known = CONVEX[i]
+    R = from_cvxpy(build)
+    U = np.random.default_rng(5).normal(size=(6, 4)) * 2
+    t = np.linspace(0.3, 2, 6)[:, None]
+    np.testing.assert_allclose(R.prox(U, t), known.prox(U, t), atol=1e-4)
+    np.testing.assert_allclose((0.5 * R).prox(U, t), (0.5 * known).prox(U, t), atol=1e-4)
+    np.testing.assert_allclose(R.rescaled(2.0).prox(U), known.rescaled(2.0).prox(U), atol=1e-4)
+    Z = known.prox(U, t)
+    np.testing.assert_allclose(R.value(Z), known.value(Z), atol=1e-6)
+    np.testing.assert_allclose(R.prox(torch.from_numpy(U)).numpy(), known.prox(U), atol=1e-4)
+    assert R.is_convex
+    assert np.isinf(R.value(-np.ones(4))) == np.isinf(known.value(-np.ones(4)))
+
+
+def test_from_cvxpy_takes_other_variables_and_refuses_what_is_not_convex():
+    def infimal(z):
+        w = cp.Variable(z.shape)
+        return cp.norm1(w) + 0.5 * cp.sum_squares(z - w)
+
+    U = np.random.default_rng(6).normal(size=(3, 3))
+    np.testing.assert_allclose(from_cvxpy(infimal).prox(U), Huber(1.0).prox(U), atol=1e-4)
+    np.testing.assert_allclose(from_cvxpy(infimal).value(U), Huber(1.0).value(U), atol=1e-6)
+    with pytest.raises(ValueError, match="not convex"):
+        from_cvxpy(lambda z: -cp.norm1(z)).prox(U)
+    with pytest.raises(TypeError, match="no gradient"):
+        from_cvxpy(infimal).prox(torch.ones(2, 3, requires_grad=True))
+    with pytest.raises(ValueError, match="no calculus rule"):
+        from_cvxpy(infimal) + L1()
+    assert (MCP() + L0()).is_separable
