@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from proxsae import solve
 from proxsae.regularizers import (
     L0,
     L1,
@@ -23,7 +24,6 @@ from proxsae.regularizers import (
     parse,
 )
 from proxsae.regularizers.compiled import compiled
-from proxsae.solvers import fista
 
 
 def modulus(z):
@@ -140,7 +140,7 @@ def test_torch_reads_the_same_table_and_differentiates_it():
 def test_a_solver_takes_it():
     rng = np.random.default_rng(8)
     X, D = rng.normal(size=(5, 6)), rng.normal(size=(9, 6))
-    mine, known = fista(X, D, 0.5 * Numeric(modulus) + NonNegative()), fista(X, D, 0.5 * L1() + NonNegative())
+    mine, known = solve(X, D, 0.5 * Numeric(modulus) + NonNegative()), solve(X, D, 0.5 * L1() + NonNegative())
     np.testing.assert_allclose(mine.objective, known.objective, rtol=1e-5)
 
 
