@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from proxsae import ProxSAE
-from proxsae.regularizers import L0, L1, Cardinality, NonNegative, parse
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative, Numeric, parse
 from proxsae.training import Trainer
 
 
@@ -256,6 +256,15 @@ def test_damaged_and_foreign_files(X, tmp_path):
     path.write_text(json.dumps({"not": "safetensors"}))
     with pytest.raises(ValueError, match="is not a complete safetensors file"):
         ProxSAE.load(path)
+
+
+def test_a_function_of_the_user_is_trained_with_but_not_saved(X, tmp_path):
+    sae = small(0.3 * Numeric(abs) + NonNegative(), n_steps=5).fit(X)
+    same = small(0.3 * L1() + NonNegative(), n_steps=5).fit(X)
+    np.testing.assert_allclose(sae.components_, same.components_, atol=1e-3)
+    with pytest.raises(TypeError, match="holds a Python function, which a file cannot"):
+        sae.save(tmp_path / "sae.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_save_leaves_the_old_file(X, tmp_path, monkeypatch):

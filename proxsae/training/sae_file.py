@@ -46,7 +46,13 @@ class SavedSAE:
 
 
 def write_sae(path: str | os.PathLike[str], saved: SavedSAE) -> None:
-    """Write an autoencoder to one safetensors file, whole or not at all."""
+    """Write an autoencoder to one safetensors file, whole or not at all.
+
+    Raises
+    ------
+    TypeError
+        If a regularizer is a Python function of the user's.
+    """
     encoder = saved.model.encoder
     tensors = {
         "encoder_weight": to_numpy(encoder.weight),
@@ -65,6 +71,8 @@ def write_sae(path: str | os.PathLike[str], saved: SavedSAE) -> None:
     for name, regularizer in regularizers.items():
         arrays: dict[str, Any] = {}
         texts[name] = None if regularizer is None else regularizer.spelled(arrays)
+        if any(callable(array) for array in arrays.values()):
+            raise TypeError(f"{regularizer} holds a Python function, which a file cannot: only formulas can be saved")
         tensors |= {f"{name}.{key}": to_numpy(array) for key, array in arrays.items()}
     write_checkpoint(path, tensors, {**texts, "parameters": saved.parameters, "n_iter": saved.n_iter})
 
