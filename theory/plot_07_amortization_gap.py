@@ -32,7 +32,7 @@ u_S`, and the best code solves :math:`z_S G_{SS} = u_S`, so :math:`v G_{SS} = e`
 :math:`\frac12 v G_{SS} v^\top`. (iii) On the sets :math:`z_i` has the gradients :math:`d_i` and :math:`(d_i - g
 d_j)/(1 - g^2)`, which are not parallel; that of the encoder is parallel to :math:`w_i` everywhere. ∎
 
-So the gap is quadratic in the inner products of atoms that are active together, and of them alone.
+So the gap is quadratic in the inner products of the active atoms: each of S with each that is active in either code.
 """
 
 import matplotlib.pyplot as plt

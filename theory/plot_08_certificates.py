@@ -97,7 +97,7 @@ for S in map(list, combinations(range(10), 2)):
     assert condition <= 2 * mu / (1 - mu)
     Y = np.array([[1.0, 1.0], [1.0, -1.0], [0.3, 2.0], [-2.0, 0.3]]) @ D[S]
     codes = solve(Y, D, R, tol=1e-12, max_iter=50_000).codes
-    left_support[bool(condition < 1)] += (np.abs(codes[:, others]) > 1e-5).any(axis=1).sum()
+    left_support[bool(condition < 1)] += int((np.abs(codes[:, others]) > 1e-5).any(axis=1).sum())
 print("samples whose code leaves the support, where the condition holds and where it fails:", left_support)
 assert left_support[True] == 0
 assert left_support[False] > 0

@@ -183,28 +183,34 @@ class Separable(Regularizer):
     def dead_zone(self, n_components: int, dtype: str, step: float = 1.0) -> tuple[Array, Array] | None:
         """Return for each coordinate the least and the largest number of a dtype whose prox is 0; None if 0 has not.
 
-        Found by bisection over the numbers of the dtype with the prox itself, hence exact; an end is infinite where
-        the prox of every number of that sign is 0.
+        Found by a search over the numbers of the dtype with the prox itself, hence exact; an end is infinite where the
+        prox of every number of that sign is 0.
         """
         if not self.has_formula or dtype not in ("float32", "float64"):  # a table ends before the numbers do
             return None
         if np.any(self.prox_unchecked(np.zeros(1, dtype), step)):
             return None
-        width = 1 if self.is_uniform else n_components
+        width, fan = (
+            (1, 64) if self.is_uniform else (n_components, 2)
+        )  # few calls where a call costs more than its work
         integer = np.dtype(dtype.replace("float", "int"))
         # Beyond, squares in a formula may overflow; codes are far below.
         largest = np.array(np.sqrt(np.finfo(dtype).max) / 16, dtype).view(integer)
-        ends = []
-        for side in (-1, 1):
-            # Positive floats are ordered as the integers of the same bits.
-            low, high = np.zeros(width, integer), np.full(width, largest)
-            while (low < high).any():
-                middle = low + (high - low + 1) // 2
-                is_zero = self.prox_unchecked(side * middle.view(dtype), step) == 0
-                low, high = np.where(is_zero, middle, low), np.where(is_zero, high, middle - 1)
-            end = side * np.where(low == largest, np.inf, low.view(dtype))
-            ends.append(np.broadcast_to(end, n_components).astype(dtype))
-        return ends[0], ends[1]
+        side = np.array([-1.0, 1.0], dtype)[:, None, None]
+        nth = np.arange(1, fan + 1, dtype=integer)[:, None]
+        # Positive floats are ordered as the integers of the same bits.
+        low, high = np.zeros((2, width), integer), np.full((2, width), largest)
+        while (low < high).any():
+            gap = (high - low)[:, None, :]
+            points = low[:, None, :] + gap // fan * nth + np.minimum(nth, gap % fan)  # the last one is high
+            n_zero = (self.prox_unchecked(side * points.view(dtype), step) == 0).sum(1, keepdims=True)
+            last_zero = np.take_along_axis(points, np.maximum(n_zero - 1, 0), 1)
+            first_other = np.take_along_axis(points, np.minimum(n_zero, fan - 1), 1)
+            low = np.where(n_zero > 0, last_zero, low[:, None, :])[:, 0]
+            high = np.where(n_zero < fan, first_other - 1, high[:, None, :])[:, 0]
+        ends = side[:, 0] * np.where(low == largest, np.inf, low.view(dtype))
+        below, above = np.broadcast_to(ends, (2, n_components)).astype(dtype)
+        return below, above
 
     def penalties(self, Z: Array) -> Array:
         """Return w_i r(z_i) of every entry, an array like Z, unchecked."""
