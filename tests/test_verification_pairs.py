@@ -158,16 +158,37 @@ RIGHT = {
     "mean square difference": (
         lambda z: 0.5 * (z[0] - z[1]) ** 2,
         lambda u, t: np.array([u[0] + t * (u[0] + u[1]), u[1] + t * (u[0] + u[1])]) / (1 + 2 * t),
-        2,
     ),
 }
 
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_published_formula_passes(name):
-    value, prox, *n = RIGHT[name]
-    report = verify(value=value, prox=prox, n=n[0] if n else None)
-    assert report.passed, report
+    value, prox = RIGHT[name]
+    report = verify(value=value, prox=prox)
+    assert report.passed, str(report)
+
+
+def test_formula_for_small_steps_only():
+    textbook = lambda u, t: np.where(np.abs(u) <= 1.5, soft(u, 0.6 * t) / (1 - t / 2.5), u)  # noqa: E731
+    assert verify(value=mcp, prox=textbook, steps=(0.1, 1.0, 2.4)).passed
+    assert not verify(value=mcp, prox=textbook, steps=(0.1, 1.0, 2.6)).passed
+    with pytest.raises(ValueError, match=r"steps must be positive and finite, got \(0.0,\)"):
+        verify(value=mcp, prox=textbook, steps=(0.0,))
+
+
+@pytest.mark.parametrize("n", [None, 1, 5, 9])
+def test_length_of_the_code_may_be_given(n):
+    assert verify(value=np.linalg.norm, prox=group_soft, n=n).passed
+
+
+def test_prox_of_single_numbers():
+    def prox(u, t):
+        return math.copysign(max(abs(u) - t, 0.0), u)
+
+    assert verify(value=np.abs, prox=prox).passed
+    assert verify(value=lambda z: abs(float(z)), prox=prox).passed
+    assert not verify(value=np.abs, prox=lambda u, t: max(abs(u) - t, 0.0)).passed
 
 
 def bend(u):

@@ -33,15 +33,16 @@ def search_codes(pair: Pair) -> Check:
     """
     method = "brute force over codes"
     n_points = 12 if pair.is_slow else 24
-    questions = {t: _points(pair.n, n_points, i) for i, t in enumerate(STEPS)}
-    covers = f"{n_points * len(STEPS)} pairs (u, t) of length {pair.n}, t from {min(STEPS)} to {max(STEPS)}"
+    steps = pair.steps or STEPS
+    questions = {t: _points(pair.n, n_points, i) for i, t in enumerate(steps)}
+    covers = f"{n_points * len(steps)} pairs (u, t) of length {pair.n}, t from {min(steps)} to {max(steps)}"
     answers = {t: pair.prox(U, t) for t, U in questions.items()}
     pool = _pool(pair, answers)
     heights = pair.value(pool)
     pool, heights = pool[np.isfinite(heights)], heights[np.isfinite(heights)]
     if not len(pool):
         return Check(
-            method, covers, "failed", {"z": answers[1.0][0]}, "the value is finite nowhere, the claimed z included"
+            method, covers, "failed", {"z": answers[steps[0]][0]}, "the value is finite nowhere, the claimed z included"
         )
     for t, U in questions.items():
         found = _refute(pair, pool, heights, U, t, answers[t])
@@ -60,7 +61,7 @@ def _refute(
     starts = np.stack([_starts(pair, pool, heights, u, t) for u in U])
     mine, inside = _into_the_domain(pair, claimed, starts[:, 0], U, t)
     starts = np.concatenate([starts, np.where(np.isfinite(mine)[:, None], inside, starts[:, 0])[:, None]], axis=1)
-    found, best = _pattern_search(pair, starts, U, t, pool[:: max(1, len(pool) // 8)][:8])
+    found, best = _pattern_search(pair, starts, U, t, pool[:: max(1, len(pool) // 4)][:4])
     scale = 0.5 * (U**2).sum(-1) + 0.5 * (claimed**2).sum(-1) + np.abs(best)
     distance, size = np.linalg.norm(claimed - found, axis=1), 1.0 + np.linalg.norm(found, axis=1)
     forgiven = is_slack(pair.value, claimed, found) | (distance <= pair.tolerance * size)
@@ -121,6 +122,8 @@ def _pattern_search(pair: Pair, starts: Array, U: Array, t: float, targets: Arra
         z = np.where(better[:, None], tried[rows, i], z)
         F = np.where(better, levels[rows, i], F)
         step = np.where(better, step * 1.3, step * 0.5)
+        if step.max() < 1e-9:
+            break
     z, F = z.reshape(starts.shape), F.reshape(starts.shape[:2])
     best = np.argmin(F, axis=1)
     each = np.arange(len(U))
@@ -132,7 +135,7 @@ def _directions(n: int) -> Array:
     axes = np.eye(n)
     pairs = list(combinations(range(n), 2))[:20]
     diagonals = [(axes[i] + s * axes[j]) / np.sqrt(2) for i, j in pairs for s in (1, -1)]
-    random = np.random.default_rng(n).normal(size=(4, n))
+    random = np.random.default_rng(n).normal(size=(2, n))
     forward = np.concatenate(
         [axes, np.array(diagonals).reshape(-1, n), random / np.linalg.norm(random, axis=1)[:, None]]
     )

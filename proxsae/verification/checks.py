@@ -38,6 +38,7 @@ def verify(
     value: Callable[..., Any] | None = None,
     prox: Callable[..., Any] | None = None,
     n: int | None = None,
+    steps: tuple[float, ...] | None = None,
     proof_timeout: float = 20.0,
 ) -> Report:
     r"""Check whether a prox is right: :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12\|z - u\|^2 + t R(z)`.
@@ -56,6 +57,9 @@ def verify(
         With value: ``prox(u, t)``, which returns an array of the shape of u (or a number for a number).
     n : int, optional
         With value: the length of a code, for functions that fit one length only. Found by trial if not given.
+    steps : tuple of float, optional
+        With value: the steps t for which the prox is claimed, as some published formulas are for small t only. By
+        default from 1e-6 to 1e6.
     proof_timeout : float, default 20
         Seconds for the proof; 0 leaves it out.
 
@@ -83,7 +87,7 @@ def verify(
         R = parse(R)
     if R is None and value is not None and prox is not None:
         name = f"value={_name(value)}, prox={_name(prox)}"
-        return _run(name, _checks_of_pair(pair_of_callables(value, prox, n)))
+        return _run(name, _checks_of_pair(pair_of_callables(value, prox, n, steps)))
     if not isinstance(R, Regularizer) or value is not None or prox is not None:
         raise TypeError("verify takes a regularizer or its text, or both value= and prox=")
     return _run(repr(R), _checks_of_regularizer(R, proof_timeout))
@@ -128,9 +132,9 @@ def _checks_of_regularizer(R: Regularizer, proof_timeout: float) -> Iterator[par
 
 def _line_searches(pair: Pair) -> Iterator[partial[Check]]:
     if pair.scalar is not None:
-        yield partial(search_line, *pair.scalar, tolerance=pair.tolerance)
+        yield partial(search_line, *pair.scalar, steps=pair.steps or STEPS, tolerance=pair.tolerance)
         return
-    steps = STEPS[1::2] if pair.is_slow else STEPS
+    steps = pair.steps or (STEPS[1::2] if pair.is_slow else STEPS)
     for j in range(pair.n) if pair.n <= MAX_COORDINATES else range(0, pair.n, pair.n // MAX_COORDINATES):
         yield partial(search_line, *pair.coordinate(j), f", coordinate {j}", steps, pair.tolerance)
 

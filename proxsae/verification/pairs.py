@@ -37,6 +37,8 @@ class Pair:
         The functions are called code by code.
     tolerance : float
         Error in z, relative to 1 + abs(z), to forgive a prox that is computed numerically and states one.
+    steps : tuple of float or None
+        The steps t for which the prox is claimed, if not all.
     """
 
     value: Callable[[Array], Array]
@@ -46,6 +48,7 @@ class Pair:
     scalar: Scalar | None = None
     is_slow: bool = False
     tolerance: float = 0.0
+    steps: tuple[float, ...] | None = None
 
     def objective(self, U: Array, t: float, Z: Array) -> Array:
         """Return 1/2 ||z - u||^2 + t R(z) of each row."""
@@ -101,7 +104,12 @@ def _fits(R: Regularizer, n: int) -> bool:
     return True
 
 
-def pair_of_callables(value: Callable[..., Any], prox: Callable[..., Any], n: int | None = None) -> Pair:
+def pair_of_callables(
+    value: Callable[..., Any],
+    prox: Callable[..., Any],
+    n: int | None = None,
+    steps: tuple[float, ...] | None = None,
+) -> Pair:
     """Return a user's functions as a pair.
 
     Parameters
@@ -113,38 +121,42 @@ def pair_of_callables(value: Callable[..., Any], prox: Callable[..., Any], n: in
         ``prox(u, t)``: the minimiser of 1/2 ||z - u||^2 + t value(z), of the shape of u.
     n : int, optional
         Length of a code, for functions that fit one length only. Found by trial if not given.
+    steps : tuple of float, optional
+        The steps t for which the prox is claimed; all of them if not given.
 
     Raises
     ------
     TypeError
         If one of the two cannot be called.
     ValueError
-        If the value fits no length of a code.
+        If the value fits no length of a code, or a step is not positive and finite.
     """
     for name, function in (("value", value), ("prox", prox)):
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {type(function).__name__}")
-    length, kind = _kind_of(value, n)
+    if steps is not None and not (steps and all(0 < t < np.inf for t in steps)):
+        raise ValueError(f"steps must be positive and finite, got {steps}")
+    length, kind = _kind_of(value, prox, n)
     if kind == "number":
         entries, single = np.vectorize(value, otypes=[float]), np.vectorize(prox, otypes=[float])
         scalar = (_quiet(entries), _quiet(lambda u, t: single(u, float(t))))
-        return Pair(lambda Z: scalar[0](Z).sum(-1), scalar[1], length, is_separable=True, scalar=scalar)
+        return Pair(lambda Z: scalar[0](Z).sum(-1), scalar[1], length, True, scalar, steps=steps)
     rows = _rows_of(value, length)
-    claimed = _quiet(lambda U, t: np.array([_as_code(prox(u.copy(), float(t)), u) for u in U]).reshape(U.shape))
-    if kind == "code":
-        return Pair(rows, claimed, length, is_separable=False, is_slow=True)
-    if _shape_of(value, np.linspace(0.1, 0.4, 50)) != (50,):
-        return Pair(rows, claimed, length, is_separable=True, is_slow=True)
-    scalar = (
-        _quiet(lambda z: np.asarray(value(z.copy()), float)),
-        _entry_by_entry(prox),
-    )
-    return Pair(rows, claimed, length, is_separable=True, scalar=scalar, is_slow=True)
+    one = _entry_by_entry(prox, length) if kind == "entry" else lambda u, t: _as_code(prox(u.copy(), float(t)), u)
+    claimed = _quiet(lambda U, t: np.array([one(u, t) for u in U]).reshape(U.shape))
+    is_separable = kind == "entry"
+    if not is_separable or _shape_of(value, np.linspace(0.1, 0.4, 50)) != (50,):
+        return Pair(rows, claimed, length, is_separable, is_slow=True, steps=steps)
+    scalar = (_quiet(lambda z: np.asarray(value(z.copy()), float)), _entry_by_entry(prox, 50))
+    return Pair(rows, claimed, length, is_separable, scalar, is_slow=True, steps=steps)
 
 
-def _kind_of(value: Callable[..., Any], n: int | None) -> tuple[int, str]:
+def _kind_of(value: Callable[..., Any], prox: Callable[..., Any], n: int | None) -> tuple[int, str]:
     """Return the length of a code, and whether the value is that of each "entry", of a "code", or of a "number"."""
-    for length in (n,) if n else PROBED_LENGTHS:
+    # A value may take longer codes than its prox; where the prox takes none, the checks will say so.
+    lengths = (n,) if n else PROBED_LENGTHS
+    fitting = [m for m in lengths if _shape_of(lambda u: prox(u, 1.0), np.linspace(0.1, 0.4, m)) == (m,)]
+    for length in (*fitting, *lengths):
         shape = _shape_of(value, np.linspace(0.1, 0.4, length))
         if shape == (length,):
             return length, "entry"
@@ -189,9 +201,9 @@ def _as_code(z: Any, u: Array) -> Array:
     return z
 
 
-def _entry_by_entry(prox: Callable[..., Any]) -> Callable[[Array, float], Array]:
-    """Return the prox of a scalar penalty over an array, called number by number if it takes no arrays."""
-    if _shape_of(lambda u: prox(u, 1.0), np.array([-1.0, 0.1, 1.0])) == (3,):
+def _entry_by_entry(prox: Callable[..., Any], n: int) -> Callable[[Array, float], Array]:
+    """Return the prox of a scalar penalty, called number by number if it takes no array of n."""
+    if _shape_of(lambda u: prox(u, 1.0), np.linspace(-1.0, 1.0, n)) is not None:
         return _quiet(lambda u, t: _as_code(prox(u.copy(), float(t)), u))
     single = np.vectorize(prox, otypes=[float])
     return _quiet(lambda u, t: single(u, float(t)))

@@ -19,8 +19,8 @@ ROUNDING = 1e-9  # or the error that a prox computed numerically states of itsel
 def check_monotone(pair: Pair) -> Check:
     """Check <p - q, u - v> >= 0, and that no answer is a better one to another's question: both hold for every prox."""
     rounding = max(ROUNDING, pair.tolerance)
-    covers = f"{len(STEPS)} x 60 x 60 pairs of points of length {pair.n}"
-    for t in STEPS:
+    covers = f"{len(pair.steps or STEPS)} x 60 x 60 pairs of points of length {pair.n}"
+    for t in pair.steps or STEPS:
         U = _points(pair.n, 60)
         P = pair.prox(U, t)
         levels = 0.5 * ((P[None] - U[:, None]) ** 2).sum(-1) + t * pair.value(P)[None]  # of answer j to question i
@@ -42,9 +42,9 @@ def check_monotone(pair: Pair) -> Check:
 def check_coordinates_apart(pair: Pair) -> Check:
     """Check that the prox of a sum over coordinates takes them one at a time, each with its own parameters."""
     rounding = max(ROUNDING, pair.tolerance)
-    covers = f"points of length {pair.n}, t from {min(STEPS)} to {max(STEPS)}"
+    covers = f"points of length {pair.n}, t from {min(pair.steps or STEPS)} to {max(pair.steps or STEPS)}"
     method = "one coordinate does not influence another"
-    for t in STEPS:
+    for t in pair.steps or STEPS:
         U = _points(pair.n, 40)
         P = pair.prox(U, t)
         for j in range(min(pair.n, 16)):
@@ -66,9 +66,9 @@ def check_firm(R: Regularizer, pair: Pair) -> Check:
     The inequality: 1/2||z - u||^2 + t R(z) >= 1/2||p - u||^2 + t R(p) + 1/2||z - p||^2 for every z.
     """
     rounding = max(ROUNDING, pair.tolerance)
-    covers = f"{len(STEPS)} x 60 x 60 pairs of points of length {pair.n}"
+    covers = f"{len(pair.steps or STEPS)} x 60 x 60 pairs of points of length {pair.n}"
     method = "firm non-expansiveness and three-point inequality"
-    for t in STEPS:
+    for t in pair.steps or STEPS:
         U = _points(pair.n, 60)
         P = pair.prox(U, t)
         size = 1.0 + (U**2).sum(-1)[:, None] + (U**2).sum(-1)[None]
@@ -92,11 +92,11 @@ def check_firm(R: Regularizer, pair: Pair) -> Check:
 def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
     """Check R(p) + R*(v) = <p, v> at v = (u - p) / t, with the conjugate R* that is written apart from the prox."""
     rounding = max(ROUNDING, pair.tolerance)
-    covers = f"60 points of length {pair.n}, t from {min(STEPS)} to {max(STEPS)}"
+    covers = f"60 points of length {pair.n}, t from {min(pair.steps or STEPS)} to {max(pair.steps or STEPS)}"
     method = "Fenchel-Young equality with the conjugate"
     if not has_conjugate(R):
         return Check(method, covers, "skipped", reason="no conjugate is written for this R")
-    for t in STEPS:
+    for t in pair.steps or STEPS:
         U = _points(pair.n, 60)
         P = R.prox(U, t)
         V = (U - P) / t
@@ -157,7 +157,7 @@ def check_limits(pair: Pair) -> Check:
     rounding = max(ROUNDING, pair.tolerance)
     method = "limits in t"
     U = _points(pair.n, 40)
-    steps = np.logspace(-6, 6, 25)
+    steps = np.sort(pair.steps) if pair.steps else np.logspace(-6, 6, 25)
     covers = f"R(prox) falls and ||prox - u|| grows as t goes from {steps[0]:g} to {steps[-1]:g}"
     answers = [pair.prox(U, float(t)) for t in steps]
     for s, t, Q, P in zip(steps[:-1], steps[1:], answers[:-1], answers[1:], strict=True):
