@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from proxsae.regularizers.scalar import L0, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable, with_prefix
 from proxsae.regularizers.translation import TranslatedSeparable
+
+T = TypeVar("T", bound=Regularizer)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -207,13 +209,13 @@ def combine(terms: Sequence[Regularizer]) -> Regularizer:
 
 def combine_separable(terms: Sequence[Separable]) -> Separable:
     """Return the sum of separable terms."""
-    merged = _merge_equal_kinds(terms)
-    ridges = [term for term in merged if isinstance(term, SquaredL2)]
-    boxes = [term for term in merged if isinstance(term, Box | NonNegative)]
-    counts = [term for term in merged if isinstance(term, L0)]
-    tilts = [term for term in merged if isinstance(term, Tilt)]
+    kinds = merged(terms, _merge)
+    ridges = [term for term in kinds if isinstance(term, SquaredL2)]
+    boxes = [term for term in kinds if isinstance(term, Box | NonNegative)]
+    counts = [term for term in kinds if isinstance(term, L0)]
+    tilts = [term for term in kinds if isinstance(term, Tilt)]
     cores: list[Separable] = [
-        term for term in merged if not isinstance(term, SquaredL2 | Box | NonNegative | L0 | Tilt | Zero)
+        term for term in kinds if not isinstance(term, SquaredL2 | Box | NonNegative | L0 | Tilt | Zero)
     ]
     if len(cores) > 1:
         raise ValueError(no_rule(cores[0], cores[1]))
@@ -235,18 +237,18 @@ def combine_separable(terms: Sequence[Separable]) -> Separable:
     return total
 
 
-def _merge_equal_kinds(terms: Sequence[Separable]) -> list[Separable]:
-    """Add the weights of terms that differ in nothing else; intersect boxes."""
-    merged: list[Separable] = []
+def merged(terms: Sequence[T], merge: Callable[[T, T], T | None]) -> list[T]:
+    """Return the terms with every pair that `merge` puts together put together."""
+    result: list[T] = []
     for term in terms:
-        for i, other in enumerate(merged):
-            together = _merge(other, term)
+        for i, other in enumerate(result):
+            together = merge(other, term)
             if together is not None:
-                merged[i] = together
+                result[i] = together
                 break
         else:
-            merged.append(term)
-    return merged
+            result.append(term)
+    return result
 
 
 def _merge(a: Separable, b: Separable) -> Separable | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.base import Regularizer, Scope
-from proxsae.regularizers.calculus import combine_separable, is_zero_at_zero, no_rule
+from proxsae.regularizers.calculus import combine_separable, is_zero_at_zero, merged, no_rule
 from proxsae.regularizers.group_selection import GroupCardinality, GroupL0, group_values, has_groups
 from proxsae.regularizers.joint import Joint, check_step
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
@@ -110,7 +110,7 @@ def combine_joint(terms: Sequence[Regularizer]) -> Regularizer:
         Naming the two terms that have no rule together.
     """
     separable = [term for term in terms if isinstance(term, Separable)]
-    joint = _merged([term for term in terms if isinstance(term, Joint)])
+    joint = merged([term for term in terms if isinstance(term, Joint)], _merge)
     inner = [r for r in joint if not isinstance(r, GroupL0 | GroupCardinality)]
     counts = [r for r in joint if isinstance(r, GroupL0)]
     selections = [r for r in joint if isinstance(r, GroupCardinality)]
@@ -143,20 +143,6 @@ def _with_separable(core: Joint, terms: Sequence[Separable]) -> Regularizer:
     ridge = ridges[0] if ridges else SquaredL2(weight=0.0)
     slope = tilts[0].weight * tilts[0].slope if tilts else 0.0
     return JointSum(core, base, ridge, Tilt(slope))
-
-
-def _merged(terms: Sequence[Joint]) -> list[Joint]:
-    """Add the weights of terms that differ in nothing else."""
-    merged: list[Joint] = []
-    for term in terms:
-        for i, other in enumerate(merged):
-            together = _merge(other, term)
-            if together is not None:
-                merged[i] = together
-                break
-        else:
-            merged.append(term)
-    return merged
 
 
 def _merge(a: Joint, b: Joint) -> Joint | None:
