@@ -188,7 +188,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         from proxsae.training.sparsity import check_steerable
 
         n_features = X.shape[1]
-        n_components = 8 * n_features if self.n_components is None else self.n_components
+        n_components = self._n_atoms()
         self._check_parameters(n_components)
         self._given = self._checked_regularizer(n_components)
         if self.target_l0 is not None:
@@ -212,10 +212,14 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         from proxsae.training.autoencoder import initial_autoencoder
 
-        n_components = 8 * self.n_features_in_ if self.n_components is None else self.n_components
         generator = torch.Generator().manual_seed(self._seed)
         learn_thresholds = self.target_l0 is not None
-        return initial_autoencoder(regularizer, n_components, self.n_features_in_, generator, dtype, learn_thresholds)
+        return initial_autoencoder(
+            regularizer, self._n_atoms(), self.n_features_in_, generator, dtype, learn_thresholds
+        )
+
+    def _n_atoms(self) -> int:
+        return 8 * self.n_features_in_ if self.n_components is None else self.n_components
 
     def _new_trainer(self, model: SparseAutoencoder, n_steps: int | None) -> Trainer:
         from proxsae.training import Trainer

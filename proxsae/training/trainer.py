@@ -73,7 +73,7 @@ class Trainer:
         -------
         dict
             ``loss``, ``fvu`` (residual over centred sum of squares of the batch), ``l0``, ``dead`` (fraction of atoms),
-            ``learning_rate`` and, where the weight is steered, ``weight`` (its factor since the start).
+            ``learning_rate``.
 
         Raises
         ------
