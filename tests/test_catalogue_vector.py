@@ -13,7 +13,9 @@ from proxsae.regularizers import (
     L1,
     Cardinality,
     Entmax,
+    GroupL2,
     KSupport,
+    KSupportNorm,
     L1Ball,
     L1MinusL2,
     L2Ball,
@@ -45,7 +47,7 @@ def by_permutations(weights):
     return lambda z: cp.maximum(*(np.array(w) @ cp.abs(z) for w in set(itertools.permutations(weights))))
 
 
-def k_support(k):
+def k_support_norm(k):
     """The gauge of the hull of k-sparse unit vectors: z as a sum of parts on k coordinates each."""
 
     def value(z):
@@ -53,15 +55,23 @@ def k_support(k):
         parts = [cp.Variable(k) for _ in sets]
         rows = [np.eye(P)[:, list(s)] for s in sets]
         norm = sum(cp.norm2(part) for part in parts)
-        return 0.5 * cp.square(norm), [z == sum(row @ part for row, part in zip(rows, parts, strict=True))]
+        return norm, [z == sum(row @ part for row, part in zip(rows, parts, strict=True))]
 
     return value
 
 
-def scaled_nonnegative(weight, definition):
+def k_support(k):
+    def value(z):
+        norm, constraints = k_support_norm(k)(z)
+        return 0.5 * cp.square(norm), constraints
+
+    return value
+
+
+def scaled(weight, definition, nonnegative=False):
     def value(z):
         expression, constraints = definition(z)
-        return weight * expression, [*constraints, z >= 0]
+        return weight * expression, [*constraints, z >= 0] if nonnegative else constraints
 
     return value
 
@@ -88,8 +98,12 @@ CASES = [  # (R, its value and constraints in cvxpy, written from the definition
     (0.4 * SumOfKLargest(9) + Tilt(0.2), lambda z: (0.4 * cp.norm1(z) + 0.2 * cp.sum(z), [])),
     (KSupport(1), lambda z: (0.5 * cp.square(cp.norm1(z)), [])),
     (KSupport(2), k_support(2)),
-    (0.3 * KSupport(3) + NonNegative(), scaled_nonnegative(0.3, k_support(3))),
+    (0.3 * KSupport(3) + NonNegative(), scaled(0.3, k_support(3), nonnegative=True)),
     (KSupport(7), lambda z: (0.5 * cp.sum_squares(z), [])),
+    (KSupportNorm(1), lambda z: (cp.norm1(z), [])),
+    (0.8 * KSupportNorm(2), scaled(0.8, k_support_norm(2))),
+    (0.3 * KSupportNorm(3) + NonNegative(), scaled(0.3, k_support_norm(3), nonnegative=True)),
+    (KSupportNorm(9), lambda z: (cp.norm2(z), [])),
 ]
 BALLS = (Simplex, L1Ball, L2Ball, LInfBall)
 
@@ -259,6 +273,38 @@ def test_extremes_of_the_sorted_norms():
     np.testing.assert_allclose(SortedL1(np.ones(P)).prox(U, 0.7), L1().prox(U, 0.7), atol=1e-12)
 
 
+def test_extremes_of_the_k_support_norm():
+    U = np.concatenate([points(30), np.random.default_rng(3).integers(-2, 3, size=(40, P)).astype(float)])
+    for t in (1e-6, 0.3, 1.0, 2.5):
+        np.testing.assert_allclose(KSupportNorm(1).prox(U, t), L1().prox(U, t), atol=1e-14)
+        for k in (P, P + 3):
+            np.testing.assert_allclose(KSupportNorm(k).prox(U, t), GroupL2(P, [1.0]).prox(U, t), atol=1e-14)
+    assert np.array_equal((0.0 * KSupportNorm(2)).prox(U), U)
+    assert not KSupportNorm(2).prox(np.array([0.6, -0.8, 0.1]), 1.0).any()  # the dual norm of u is t
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 17, 40])
+def test_the_prox_of_the_k_support_norm_is_right_to_the_last_digits(k):
+    """Optimality has two halves: the residual over t is in the dual ball, and pairs with p to the norm of p."""
+    U = np.random.default_rng(k).normal(size=(60, 40)) * np.resize([0.1, 1.0, 30.0], 60)[:, None]
+    U[:20] = np.round(U[:20])
+    for t in (1e-6, 0.1, 1.0, 8.0):
+        Z = KSupportNorm(k).prox(U, t)
+        V = (U - Z) / t
+        scale = 1e-13 * (1 + np.abs(U).sum(1))
+        assert ((np.sqrt((np.sort(np.abs(V))[:, -k:] ** 2).sum(1)) - 1) * t <= scale).all()
+        assert (np.abs((Z * V).sum(1) - KSupportNorm(k).value(Z)) * t <= scale * (1 + t)).all()
+
+
+def test_the_k_support_norm_and_half_its_square_agree():
+    U = points(20)
+    norm, square = KSupportNorm(2), KSupport(2)
+    np.testing.assert_allclose(0.5 * norm.value(U) ** 2, square.value(U), rtol=1e-14)
+    for row, z in zip(U, norm.prox(U, 0.7), strict=True):
+        if z.any():  # t = s ||z||
+            np.testing.assert_allclose(square.prox(row, 0.7 / norm.value(z)), z, atol=1e-13)
+
+
 def test_the_fit_is_isotonic_regression():
     V = np.random.default_rng(2).normal(size=(20, 30)) - np.linspace(0, 2, 30)
     V[0] = 1.0
@@ -278,6 +324,7 @@ def test_the_fit_is_isotonic_regression():
         (lambda: SortedL1([2.0, 1.0]).prox(np.zeros(3)), "2 weights and codes of 3"),
         (lambda: SumOfKLargest(0), "k must be an integer >= 1"),
         (lambda: KSupport(1.5), "k must be an integer >= 1"),
+        (lambda: KSupportNorm(0), "k must be an integer >= 1"),
         (lambda: Entmax(1.0), "exceed 1"),
         (lambda: Entmax(2.5), "at most 2"),
         (lambda: 0.0 * Entmax(1.5), "weight must be positive"),

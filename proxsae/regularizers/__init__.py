@@ -15,7 +15,7 @@ from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.huber import Huber
 from proxsae.regularizers.inverse import regularizer_of
 from proxsae.regularizers.inverse_map import check_map
-from proxsae.regularizers.k_support import KSupport, L1MinusL2
+from proxsae.regularizers.k_support import KSupport, KSupportNorm, L1MinusL2
 from proxsae.regularizers.numeric import Numeric
 from proxsae.regularizers.saturating import LogSum, Tanh
 from proxsae.regularizers.scalar import L0, L1, Box, NonNegative, SquaredL2, Zero
@@ -44,6 +44,7 @@ __all__ = [
     "GroupL2",
     "Huber",
     "KSupport",
+    "KSupportNorm",
     "L1Ball",
     "L1MinusL2",
     "L2Ball",

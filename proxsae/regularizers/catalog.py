@@ -18,7 +18,7 @@ from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
 from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.huber import Huber
-from proxsae.regularizers.k_support import KSupport, L1MinusL2
+from proxsae.regularizers.k_support import KSupport, KSupportNorm, L1MinusL2
 from proxsae.regularizers.numeric import Numeric
 from proxsae.regularizers.saturating import LogSum, Tanh
 from proxsae.regularizers.scalar import L0, L1, Box, NonNegative, SquaredL2, Zero
@@ -34,7 +34,8 @@ CLASSES: dict[str, type[Regularizer]] = {
         *(Zero, L1, L0, SquaredL2, NonNegative, Box, Cardinality),
         *(MCP, SCAD, CappedL1, CEL0, Lq, LogSum, Tanh, Huber, Tilt, AsymmetricL0),
         *(GroupL2, GroupL0, GroupCardinality, TreeGroups),
-        *(Simplex, L1Ball, L2Ball, LInfBall, LInf, SortedL1, SumOfKLargest, KSupport, L1MinusL2, Entmax, Blocks),
+        *(Simplex, L1Ball, L2Ball, LInfBall, LInf, SortedL1, SumOfKLargest, KSupport, KSupportNorm, L1MinusL2),
+        *(Entmax, Blocks),
     )
 }
 
