@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from proxsae.regularizers.joint import Joint, as_positive
+from proxsae.regularizers.joint import Joint, as_positive, feasible, slack
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
 from proxsae.regularizers.separable import Separable
-from proxsae.regularizers.simplex import feasible, slack
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -45,6 +44,16 @@ class L2Ball(Joint):
         squares = (U * U).sum(-1)[..., None]
         outside = squares > self.radius * self.radius
         return xp.where(outside, U * (self.radius / xp.sqrt(xp.where(outside, squares, 1.0))), U)
+
+    def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:
+        """Return rho times the Euclidean norm."""
+        return self.radius * xp.sqrt((V * V).sum(-1))
+
+    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
+        r"""Return the largest :math:`\|v\|_2 s - \frac a2 s^2` of :math:`0 \le s \le \rho`."""
+        norm = xp.sqrt((V * V).sum(-1))
+        s = xp.minimum(norm / a, xp.asarray(self.radius))
+        return s * (norm - 0.5 * a * s)
 
     def rescaled(self, scale: float) -> L2Ball:
         """Return the ball in the new units."""

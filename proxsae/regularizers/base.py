@@ -63,6 +63,11 @@ class Regularizer(ABC):
         """How much of a code matrix one decision of the prox looks at."""
 
     @property
+    def has_conjugate(self) -> bool:
+        """Whether the convex conjugate of R is written down, see :func:`proxsae.regularizers.conjugate.conjugate`."""
+        return False
+
+    @property
     @abstractmethod
     def terms(self) -> tuple[Regularizer, ...]:
         """The summands, as typed."""
@@ -86,6 +91,10 @@ class Regularizer(ABC):
     @abstractmethod
     def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         """Return the prox of finite floating input."""
+
+    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
+        """Return R* of each row of a matrix, shape (n,), where ``has_conjugate``."""
+        raise NotImplementedError
 
     @abstractmethod
     def _check_width(self, n_components: int) -> None:

@@ -11,6 +11,7 @@ import array_api_compat
 from proxsae.regularizers.base import Regularizer, Scope
 from proxsae.regularizers.joint import Joint
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.regularizers.scalar import SquaredL2
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -81,6 +82,26 @@ class Blocks(Joint):
         """Return the proxes of the blocks side by side."""
         parts = [R._prox(xp, U[..., part], t) for R, part in self._slices()]
         return array_api_compat.array_namespace(U).concat(parts, axis=-1)
+
+    @property
+    def has_conjugate(self) -> bool:
+        """Whether every block has one."""
+        return all(R.has_conjugate for R, _ in self.blocks)
+
+    @property
+    def has_conjugate_with_ridge(self) -> bool:
+        """Whether every block has one with a ridge."""
+        return self._with_ridge(1.0).has_conjugate
+
+    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
+        return sum(R._conjugate(xp, V[..., part]) for R, part in self._slices())
+
+    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
+        """Return the sum of the conjugates of the blocks with their ridges."""
+        return self._with_ridge(a)._conjugate(xp, V)
+
+    def _with_ridge(self, a: Any) -> Blocks:
+        return Blocks([(R + SquaredL2(weight=a), width) for R, width in self.blocks])
 
     def scaled(self, weight: Any) -> Blocks:
         """Scale every block."""

@@ -7,9 +7,8 @@ from typing import Any
 
 import array_api_compat
 
-from proxsae.regularizers.joint import Joint, as_positive
+from proxsae.regularizers.joint import Joint, as_positive, feasible, slack
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
-from proxsae.regularizers.simplex import feasible, slack
 
 LEVEL_STEPS = 40  # Newton's steps for the level; the sum is convex in it, and exponential at worst
 ENTRY_STEPS = 12  # and for an entry at a step other than 1

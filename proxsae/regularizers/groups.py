@@ -11,6 +11,7 @@ from proxsae.regularizers.base import Scope
 from proxsae.regularizers.joint import Joint
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
 from proxsae.regularizers.partition import Partition, as_groups, check_groups, partition, spelled_groups
+from proxsae.regularizers.simplex import largest_modulus
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -68,6 +69,19 @@ class GroupL2(Joint):
         alive = norms > threshold
         shrink = xp.where(alive, 1.0 - threshold / xp.where(alive, norms, 1.0), 0.0)
         return U * parts.spread(shrink)
+
+    def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
+        r"""Return :math:`\max_g \|v_g\|_2 / c_g`."""
+        parts = partition(self.groups, V.shape[-1])
+        norms, costs = euclidean_norms(xp, V, parts), group_costs(self, xp, parts)
+        ratios = xp.where(costs > 0, norms / xp.where(costs > 0, costs, 1.0), xp.where(norms > 0, xp.inf, 0.0))
+        return largest_modulus(xp, ratios)
+
+    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
+        r"""Return :math:`\sum_g (\|v_g\|_2 - w c_g)_+^2 / 2a`."""
+        parts = partition(self.groups, V.shape[-1])
+        excess = xp.maximum(euclidean_norms(xp, V, parts) - xp.asarray(self.weight) * group_costs(self, xp, parts), 0.0)
+        return (excess * excess).sum(-1) / (2.0 * a)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:  # noqa: ARG002
         """Return the value of each group."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from proxsae.regularizers.base import Regularizer, Scope, as_parameter, spelled_number
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.regularizers.namespaces import Array, ArrayNamespace, dtype_name
 from proxsae.regularizers.scalar import NonNegative, Zero
 from proxsae.regularizers.separable import Separable
 
@@ -18,7 +18,8 @@ from proxsae.regularizers.separable import Separable
 class Joint(Regularizer):
     r"""w r(z), with r a function of the whole code.
 
-    A subclass writes, at weight one and over arrays whose last axis is the code, :meth:`value_of` and :meth:`prox_of`.
+    A subclass writes, at weight one and over arrays whose last axis is the code, :meth:`value_of` and :meth:`prox_of`;
+    and, where r is convex and they have closed forms, :meth:`dual_norm_of` if r is a norm, else :meth:`conjugate_of`.
 
     Parameters
     ----------
@@ -73,6 +74,43 @@ class Joint(Regularizer):
     @abstractmethod
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the prox of t r at weight one; t is a number or has shape (..., 1)."""
+
+    def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
+        r"""Return :math:`\sup_{r(z) \le 1} \langle v, z\rangle` of a norm r: r* is the indicator of its unit ball."""
+        raise NotImplementedError
+
+    def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:
+        r"""Return :math:`r^*(v) = \sup_z \langle v, z\rangle - r(z)` at weight one, never by way of the prox."""
+        raise NotImplementedError
+
+    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
+        r"""Return the conjugate of :math:`w r + \frac a2 \|z\|^2`, a > 0."""
+        raise NotImplementedError
+
+    def writes(self, method: str) -> bool:
+        """Whether the class that writes the value writes this too: a subclass may be another function."""
+        writer = next(cls for cls in type(self).__mro__ if "value_of" in vars(cls))
+        return method in vars(writer)
+
+    @property
+    def has_conjugate(self) -> bool:
+        """Whether the class of r writes its conjugate."""
+        return self.writes("dual_norm_of") or self.writes("conjugate_of")
+
+    @property
+    def has_conjugate_with_ridge(self) -> bool:
+        """Whether the class of r writes its conjugate with a ridge added."""
+        return self.writes("conjugate_with_ridge")
+
+    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
+        if self.writes("dual_norm_of"):
+            return feasible(xp, self.dual_norm_of(xp, V) <= xp.asarray(self.weight * (1.0 + slack(V))), V)
+        if self.is_indicator:
+            return self.conjugate_of(xp, V)
+        if not self.weight:
+            return feasible(xp, (V == 0).all(-1), V)
+        weight = xp.asarray(self.weight)
+        return weight * self.conjugate_of(xp, V / weight)
 
     def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
         value = self.value_of(xp, xp.asarray(Z))
@@ -147,6 +185,16 @@ def check_step(R: Regularizer, U: Array, step: Array) -> None:
         raise ValueError(f"{R} looks at a whole code, got a single number")
     if step.ndim and step.shape[-1] != 1:
         raise ValueError(f"{R} takes one step for each code, got step of shape {tuple(step.shape)}")
+
+
+def slack(Z: Array) -> float:
+    """Return the relative excess that counts as rounding in the indicator of a ball: 1e-6 in float32, else 1e-9."""
+    return 1e-6 if dtype_name(Z) == "float32" else 1e-9
+
+
+def feasible(xp: ArrayNamespace, holds: Array, Z: Array) -> Array:
+    """Return 0 where a condition holds and infinity elsewhere, in the dtype of Z."""
+    return xp.where(holds, 0.0 * Z[..., 0], xp.inf) if Z.shape[-1] else xp.where(holds, 0.0, xp.inf)
 
 
 def as_positive(value: Any, name: str, owner: str) -> float:

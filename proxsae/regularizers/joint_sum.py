@@ -11,6 +11,7 @@ import numpy as np
 from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.base import Regularizer, Scope
 from proxsae.regularizers.calculus import combine_separable, is_zero_at_zero, merged, no_rule
+from proxsae.regularizers.conjugate import beyond_slopes_at_zero
 from proxsae.regularizers.group_selection import GroupCardinality, GroupL0, group_values, has_groups
 from proxsae.regularizers.joint import Joint, check_step
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
@@ -82,6 +83,21 @@ class JointSum(Regularizer):
         check_step(self, U, step)
         shrink = 1.0 + step * xp.asarray(self.ridge.weight)
         return self.core.prox_with(xp, self.tilt._prox(xp, U, step) / shrink, step / shrink, self.base)
+
+    @property
+    def has_conjugate(self) -> bool:
+        """Whether R has one, with the ridge if there is one."""
+        core = self.core.has_conjugate_with_ridge if self.ridge.weight else self.core.has_conjugate
+        return core and self.base.has_conjugate
+
+    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
+        V = V - self.tilt.on(xp).slope
+        # R grows with every abs(z_i), so where v_i is not beyond the slopes that f takes at 0, z_i = 0 is best.
+        if not isinstance(self.base, Zero):
+            V = beyond_slopes_at_zero(self.base, V)
+        if self.ridge.weight:
+            return self.core.conjugate_with_ridge(xp, V, xp.asarray(self.ridge.weight))
+        return self.core._conjugate(xp, V)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
         """Return the value of each group."""

@@ -220,6 +220,18 @@ class Separable(Regularizer):
     def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
         return row_sums(self.on(xp).weighted_value(xp, xp.asarray(Z)))
 
+    @property
+    def has_conjugate(self) -> bool:
+        """Whether R is a sum of terms with a closed form, see :mod:`proxsae.regularizers.conjugate`."""
+        from proxsae.regularizers.conjugate import has_normal_form
+
+        return has_normal_form(self)
+
+    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
+        from proxsae.regularizers.conjugate import conjugates
+
+        return row_sums(conjugates(self, V))
+
     def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         return self.on(xp).weighted_prox(xp, U, step)
 

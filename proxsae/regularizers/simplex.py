@@ -7,8 +7,8 @@ from typing import Any
 
 import array_api_compat
 
-from proxsae.regularizers.joint import Joint, as_positive
-from proxsae.regularizers.namespaces import Array, ArrayNamespace, dtype_name
+from proxsae.regularizers.joint import Joint, as_positive, feasible, slack
+from proxsae.regularizers.namespaces import Array, ArrayNamespace
 
 
 def water_level(V: Array, volume: Any) -> Array:
@@ -27,14 +27,9 @@ def water_level(V: Array, volume: Any) -> Array:
     return highest + xp.take_along_axis(sums, above - 1, axis=-1) / xp.astype(above, xp.float64)
 
 
-def slack(Z: Array) -> float:
-    """Return the relative excess that counts as rounding in the indicator of a ball: 1e-6 in float32, else 1e-9."""
-    return 1e-6 if dtype_name(Z) == "float32" else 1e-9
-
-
-def feasible(xp: ArrayNamespace, holds: Array, Z: Array) -> Array:
-    """Return 0 where a condition holds and infinity elsewhere, in the dtype of Z."""
-    return xp.where(holds, 0.0 * Z[..., 0], xp.inf) if Z.shape[-1] else xp.where(holds, 0.0, xp.inf)
+def largest_modulus(xp: ArrayNamespace, Z: Array) -> Array:
+    """Return the largest modulus of each row, 0 for a code without components."""
+    return array_api_compat.array_namespace(Z).max(xp.abs(Z), axis=-1) if Z.shape[-1] else Z.sum(-1)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -74,6 +69,10 @@ class Simplex(Joint):
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:  # noqa: ARG002
         """Return what is above the level."""
         return xp.asarray(xp.maximum(U - water_level(U, self.radius), 0.0))
+
+    def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
+        """Return rho times the largest entry."""
+        return self.radius * array_api_compat.array_namespace(V).max(V, axis=-1)
 
     def rescaled(self, scale: float) -> Simplex:
         """Return the simplex in the new units."""
@@ -126,6 +125,10 @@ class L1Ball(Joint):
         level = water_level(xp.abs(U), self.radius)
         return xp.asarray(xp.sign(U) * xp.maximum(xp.abs(U) - level.clip(0.0), 0.0))
 
+    def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:
+        """Return rho times the largest modulus."""
+        return self.radius * largest_modulus(xp, V)
+
     def rescaled(self, scale: float) -> L1Ball:
         """Return the ball in the new units."""
         return L1Ball(self.radius * scale)
@@ -155,12 +158,16 @@ class LInf(Joint):
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return the largest modulus, 0 for a code without components."""
-        return array_api_compat.array_namespace(Z).max(xp.abs(Z), axis=-1) if Z.shape[-1] else Z.sum(-1)
+        return largest_modulus(xp, Z)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the code cut at the level."""
         level = xp.asarray(water_level(xp.abs(U), t).clip(0.0))
         return xp.minimum(xp.maximum(U, -level), level)
+
+    def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
+        """Return the L1 norm."""
+        return xp.abs(V).sum(-1)
 
     def rescaled(self, scale: float) -> LInf:
         """Return s^2 R(z/s) = s R(z)."""

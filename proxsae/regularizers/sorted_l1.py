@@ -12,6 +12,7 @@ from proxsae.regularizers.base import as_parameter
 from proxsae.regularizers.isotonic import nonincreasing_fit
 from proxsae.regularizers.joint import Joint, as_count
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.regularizers.simplex import largest_modulus
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -55,6 +56,14 @@ class SortedL1(Joint):
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the fit, unsorted."""
         return sorted_prox(xp, U, t * xp.asarray(self.weights))
+
+    def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
+        r"""Return :math:`\max_k \sum_{i \le k} |v|_{(i)} / \sum_{i \le k} w_i`."""
+        space = array_api_compat.array_namespace(V)
+        sums = space.cumulative_sum(falling(xp.abs(V)), axis=-1)
+        bounds = space.cumulative_sum(xp.asarray(self.weights), axis=-1)
+        ratios = xp.where(bounds > 0, sums / xp.where(bounds > 0, bounds, 1.0), xp.where(sums > 0, xp.inf, 0.0))
+        return largest_modulus(xp, ratios)
 
     def rescaled(self, scale: float) -> SortedL1:
         """Return s^2 R(z/s) = s R(z)."""
@@ -107,6 +116,10 @@ class SumOfKLargest(Joint):
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the prox of the sorted norm with k ones."""
         return sorted_prox(xp, U, t * xp.asarray((np.arange(U.shape[-1]) < self.k).astype(np.float64)))
+
+    def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
+        r"""Return :math:`\max(\|v\|_\infty, \|v\|_1 / \min(k, n))`."""
+        return xp.maximum(largest_modulus(xp, V), xp.abs(V).sum(-1) / max(1, min(self.k, V.shape[-1])))
 
     def rescaled(self, scale: float) -> SumOfKLargest:
         """Return s^2 R(z/s) = s R(z)."""

@@ -140,6 +140,25 @@ class TranslatedJoint(Joint):
         center = xp.asarray(self.center)
         return center + self.inner._prox(xp, U - center, t)
 
+    @property
+    def has_conjugate(self) -> bool:
+        """Whether R has."""
+        return self.inner.has_conjugate
+
+    @property
+    def has_conjugate_with_ridge(self) -> bool:
+        """Whether R has."""
+        return self.inner.has_conjugate_with_ridge
+
+    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
+        return self.inner._conjugate(xp, V) + (V * xp.asarray(self.center)).sum(-1)
+
+    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
+        r"""Return :math:`\langle c, v\rangle - \frac a2 \|c\|^2` and that of R at :math:`v - ac`, by the square."""
+        center = xp.asarray(self.center) + 0.0 * V
+        linear = ((V - 0.5 * a * center) * center).sum(-1)
+        return linear + self.inner.conjugate_with_ridge(xp, V - a * center, a)
+
     def scaled(self, weight: Any) -> TranslatedJoint:
         """Scale R."""
         return TranslatedJoint(self.inner.scaled(weight), self.center)

@@ -30,14 +30,16 @@ def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Callable[
 
     The gap needs a dual point in the domain of R*. Where every r_i grows to infinity (L1, ridge, bounded boxes) a
     scaled residual is one. Where some do not (NonNegative alone, zero weights), a direction into the domain is looked
-    for once; if there is none, or R is not convex or has no conjugate here, what remains is the residual.
+    for once; if there is none, or R is unbounded below, not convex or without a conjugate here, what remains is the
+    residual.
     """
-    if not has_conjugate(R):
+    if not isinstance(R, Separable) or not has_conjugate(R):
         return "fixed-point residual", fixed_point_residual
     free = np.broadcast_to(to_numpy(is_free(R, D)), D.shape[:1])
     if not free.any():
         return "duality gap", duality_gap
-    if normal_form(R, D).lower is None:
+    form = normal_form(R, D)
+    if form.lower is None or bool((form.curve.weight + form.slope < 0).any()):
         return "fixed-point residual", fixed_point_residual
     direction = inward_direction(to_numpy(D)[free])
     if direction is None:

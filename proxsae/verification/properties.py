@@ -12,6 +12,7 @@ from proxsae.regularizers.separable import Separable
 from proxsae.verification.pairs import Pair
 from proxsae.verification.report import Check, counterexample
 
+EPS = float(np.finfo(np.float64).eps)
 STEPS = (0.05, 0.5, 1.0, 3.0, 40.0)
 ROUNDING = 1e-9  # or the error that a prox computed numerically states of itself
 
@@ -99,9 +100,9 @@ def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
     for t in pair.steps or STEPS:
         U = _points(pair.n, 60)
         P = R.prox(U, t)
-        V = (U - P) / t
-        # v is on the edge of the domain of R* up to rounding: pull it in by as much.
-        gap = R.value(P) + conjugate(R, V * (1.0 - 1e-12)) - (P * V).sum(-1)
+        # A difference that is all rounding is zero: at a zero weight nothing else is in the domain of R*.
+        V = np.where(np.abs(U - P) > 4.0 * EPS * (1.0 + np.abs(U)), U - P, 0.0) / t
+        gap = R.value(P) + conjugate(R, V) - (P * V).sum(-1)
         scale = 1.0 + (np.abs(P) * np.abs(V)).sum(-1)
         i = int(np.argmax(np.nan_to_num(np.abs(gap) / scale, nan=np.inf)))
         if not abs(gap[i]) <= rounding * scale[i]:
