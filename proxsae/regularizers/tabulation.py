@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 SPACING = 1e-3  # of the nodes of z, relative to 1 + abs(z)
-INPUT_SPACING = 5e-3  # of the first nodes of u, before cells are halved
+INPUT_SPACING = 1e-3  # of the first nodes of u, before cells are halved
 MOST_NODES = 100_000  # of a table
 EPS = float(np.finfo(np.float64).eps)
 GOLDEN = (5**0.5 - 1) / 2
 GOLDEN_STEPS = 36  # narrows a valley to 3e-8 of its width, below what its flat bottom lets one see
-HALVINGS = 40  # narrows a cell that holds a jump to 1e-12 of itself
+JUMP_WIDTH = 1e-11  # relative to 1 + abs(u): narrower cells hold a jump, and rounding decides the search inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class ProxTable:
     u: Any  # the nodes, ascending
     starts: Any  # the prox where each cell begins
     slopes: Any  # and how fast it grows
-    error_bound: float
+    error_bound: float  # of z, relative to 1 + abs(z)
+    objective_bound: float  # of the objective, relative to 1 + u^2
 
 
 def sampled(function: Callable[[Any], Any], z: Any) -> Any:
@@ -103,34 +104,54 @@ def _golden(objective: Callable[[Any], Any], low: Any, high: Any) -> Any:
     return np.where(at_left <= at_right, left, right)
 
 
-def build_table(function: Any, limit: float, tolerance: float, points: tuple[float, ...], step: float) -> ProxTable:
-    """Return the table of the prox over |u| <= limit, its cells halved until interpolation is right in their middle."""
+def build_table(
+    function: Any, limit: float, tolerance: float, points: tuple[float, ...], step: float, is_convex: bool
+) -> ProxTable:
+    r"""Return the table of the prox over |u| <= limit, its cells halved until interpolation is right in their middle.
+
+    Bounds for a cell of width d over which the prox rises by e. The prox is monotone, and for convex r its slope is at
+    most 1: it is off the line by at most e, or :math:`e (1 - e/d)`. With :math:`h(z) = z^2/2 + t r(z)` convex between
+    the two values, and its conjugate :math:`\varphi(u) = \max_z uz - h(z)`, the objective at the point z of the line
+    exceeds the least by :math:`\varphi(u) + h(z) - uz`; the chords of phi and h bound that by
+    :math:`\lambda (1 - \lambda) de \le de/4`. It is at most d times the distance from the line, too: z is the prox of
+    some u in the cell.
+    """
     reach = np.arcsinh(limit)
     u = np.sinh(np.linspace(-1, 1, 2 * int(reach / INPUT_SPACING) + 3) * reach)
     u[[0, -1]] = -limit, limit
     z = exact_prox(function, limit, points, step, u)
     pending = np.arange(len(u) - 1)
-    for _ in range(HALVINGS):
+    accepted: list[tuple[Any, Any]] = []  # the middles of the cells that need no halving
+    while len(pending):
         middle = 0.5 * (u[pending] + u[pending + 1])
         at_middle = exact_prox(function, limit, points, step, middle)
         error = np.abs(at_middle - 0.5 * (z[pending] + z[pending + 1]))
-        # The bottom of a valley is flat: values tell its points apart only to the root of their rounding.
-        visible = 8 * np.sqrt(EPS * (np.abs(at_middle * middle) + step * np.abs(sampled(function, at_middle))))
-        split = error > np.maximum(tolerance * (1 + np.abs(at_middle)), visible)
-        if not split.any():
-            break
+        split = error > np.maximum(tolerance * (1 + np.abs(at_middle)), _visible(function, step, middle, at_middle))
+        split &= u[pending + 1] - u[pending] > JUMP_WIDTH * (1 + np.abs(middle))
+        accepted.append((middle[~split], at_middle[~split]))
         cells = pending[split]
         if len(u) + len(cells) > MOST_NODES:
             raise ValueError(f"Numeric: the table needs over {MOST_NODES} nodes; pass a smaller limit")
         u, z = np.insert(u, cells + 1, middle[split]), np.insert(z, cells + 1, at_middle[split])
         first = cells + np.arange(len(cells))  # each insertion shifts what follows
         pending = np.sort(np.concatenate([first, first + 1]))
-    z = np.maximum.accumulate(z)
+    u, first_of = np.unique(np.concatenate([u, *(middle for middle, _ in accepted)]), return_index=True)
+    z = np.maximum.accumulate(np.concatenate([z, *(at_middle for _, at_middle in accepted)])[first_of])
     widths, rises = np.diff(u), np.diff(z)
-    jump = (widths < 1e-9 * (1 + np.abs(u[1:]))) & (rises > tolerance * (1 + np.abs(z[1:])))
+    jump = (widths < JUMP_WIDTH * (1 + np.abs(u[1:]))) & (rises > tolerance * (1 + np.abs(z[1:])))
     smaller = np.where(np.abs(z[:-1]) <= np.abs(z[1:]), z[:-1], z[1:])
-    bound = float(np.max(np.where(jump, 0.0, rises) / (1 + np.abs(z[1:])), initial=0.0))
-    return ProxTable(u, np.where(jump, smaller, z[:-1]), np.where(jump, 0.0, rises / widths), bound)
+    searched = _visible(function, step, u, z)[1:]
+    off_the_line = rises * np.clip(1 - rises / widths, 0, 1) if is_convex else rises
+    bound = np.max((np.where(jump, 0.0, off_the_line) + searched) / (1 + np.abs(z[1:])), initial=0.0)
+    objective = widths * np.where(jump, rises, np.minimum(0.25 * rises, off_the_line)) + searched**2
+    objective_bound = np.max(objective / (1 + np.minimum(u[:-1] ** 2, u[1:] ** 2)), initial=0.0)
+    starts, slopes = np.where(jump, smaller, z[:-1]), np.where(jump, 0.0, rises / widths)
+    return ProxTable(u, starts, slopes, float(bound), float(objective_bound))
+
+
+def _visible(function: Any, step: float, u: Any, z: Any) -> Any:
+    """Return how far apart points at the bottom of a valley are that values tell apart: the root of their rounding."""
+    return 8 * np.sqrt(EPS * (np.abs(z * u) + step * np.abs(sampled(function, z))))
 
 
 @lru_cache(maxsize=32)
