@@ -24,6 +24,11 @@ from proxsae.regularizers import (
     parse,
 )
 from proxsae.regularizers.compiled import compiled
+from proxsae.regularizers.from_cvxpy import FromCvxpy
+from proxsae.verification import verify
+from proxsae.verification.convex import compare_with_solver
+from proxsae.verification.pairs import pair_of_regularizer
+from proxsae.verification.properties import check_firm, check_traits
 
 
 def modulus(z):
@@ -65,6 +70,10 @@ def away_from_jumps(R, U, t):
     return np.abs(R.prox(U + 1e-5, t) - R.prox(U - 1e-5, t)) < 0.01
 
 
+def objective(R, U, t, Z):
+    return 0.5 * ((Z - U) ** 2).sum(1) + t * R.value(Z)
+
+
 @pytest.mark.parametrize(("function", "R"), PAIRS, ids=repr)
 @pytest.mark.parametrize("t", [0.1, 1.0, 5.0])
 def test_the_value_alone_gives_the_closed_form(function, R, t):
@@ -74,8 +83,31 @@ def test_the_value_alone_gives_the_closed_form(function, R, t):
     assert fine.mean() > 0.99
     np.testing.assert_allclose(found[fine], expected[fine], atol=2e-5)
     assert (abs(found - expected)[fine] <= Numeric(function).error_bound(t) * (1 + abs(expected[fine]))).all()
+    excess = objective(R, U, t, found) - objective(R, U, t, expected)
+    assert (excess <= Numeric(function).objective_bound(t) * (1 + U[:, 0] ** 2)).all()
     np.testing.assert_allclose(Numeric(function).value(U), R.value(U), atol=1e-12)
     np.testing.assert_allclose(Numeric(function).search(U[:20], t)[fine[:20]], expected[:20][fine[:20]], atol=1e-6)
+
+
+@pytest.mark.parametrize("t", [0.1, 1.0, 5.0])
+def test_the_bounds_are_tight_enough_to_mean_something(t):
+    for function in (modulus, np.square, root, count):
+        assert Numeric(function).objective_bound(t) <= 2e-7
+        assert Numeric(function).error_bound(t) <= 1e-3
+    assert Numeric(modulus).error_bound(t) <= 2e-6  # linear on both sides of its kink
+
+
+def test_the_bounds_see_a_coarse_table(monkeypatch):
+    """With few nodes and no halving the error is large, and both bounds are still above it."""
+    monkeypatch.setattr("proxsae.regularizers.tabulation.INPUT_SPACING", 0.3)
+    for function in (modulus, lambda z: np.abs(z) ** 1.5, lambda z: z**4):
+        coarse = Numeric(function, limit=5.0, tolerance=10.0)
+        U = np.linspace(-5, 5, 4001)[:, None]
+        Z, best = coarse.prox(U), coarse.search(U)
+        error = np.abs(Z - best) / (1 + np.abs(best))
+        excess = (objective(coarse, U, 1.0, Z) - objective(coarse, U, 1.0, best)) / (1 + U[:, 0] ** 2)
+        assert 1e-3 < error.max() <= coarse.error_bound()
+        assert 1e-6 < excess.max() <= coarse.objective_bound()
 
 
 @pytest.mark.parametrize("t", [0.2, 1.0, 4.0])
@@ -216,3 +248,51 @@ def test_from_cvxpy_takes_other_variables_and_refuses_what_is_not_convex():
     with pytest.raises(ValueError, match="no calculus rule"):
         from_cvxpy(infimal) + L1()
     assert (MCP() + L0()).is_separable
+
+
+def test_from_cvxpy_is_verified():
+    report = verify(from_cvxpy(cp.norm_inf))
+    assert report.passed, str(report)
+
+
+EXPRESSIONS = {
+    "norm1": lambda z: cp.norm1(z),
+    "total variation": lambda z: cp.tv(z),
+    "huber": lambda z: cp.sum(cp.huber(z, 0.5)),
+    "fused lasso": lambda z: 0.3 * cp.norm1(z) + cp.norm1(cp.diff(z)),
+    "quadratic form": lambda z: cp.quad_form(z, np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 0.5]])),
+    "sum_largest": lambda z: cp.sum_largest(cp.abs(z), (z.size + 1) // 2),
+    "simplex": lambda z: (0.0 * cp.sum(z), [z >= 0, cp.sum(z) == 1]),
+}
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_from_cvxpy_has_the_properties_of_a_prox(name):
+    R = from_cvxpy(EXPRESSIONS[name])
+    pair = pair_of_regularizer(R)
+    checks = [check_firm(R, pair), check_traits(R, pair), compare_with_solver(R)]
+    assert all(check.verdict == "passed" for check in checks), str([check for check in checks if check.reason])
+
+
+def test_what_from_cvxpy_forgives_is_small():
+    class Wrong(FromCvxpy):
+        def prox_of(self, xp, U, t):
+            return super().prox_of(xp, U, 0.99 * t)
+
+    R = Wrong(cp.norm1)
+    pair = pair_of_regularizer(R)
+    assert 0 < pair.tolerance <= 2e-5
+    assert compare_with_solver(R).verdict == "failed"
+    assert check_firm(R, pair).verdict == "failed"
+
+
+def test_from_cvxpy_does_not_depend_on_the_call_before():
+    R, u = from_cvxpy(cp.norm1), np.array([0.3, -0.2, 2.0])
+    alone = from_cvxpy(lambda z: cp.norm1(z)).prox(u)
+    R.prox(1e3 * u, 1e6)
+    assert np.array_equal(R.prox(u), alone)
+
+
+def test_from_cvxpy_names_a_width_that_does_not_fit():
+    with pytest.raises(ValueError, match="no expression for codes of 2 components"):
+        from_cvxpy(EXPRESSIONS["quadratic form"]).prox(np.zeros(2))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.regularizers.namespaces import Array
 
 PROBED_LENGTHS = (3, 2, 4, 5, 6, 8, 10, 7, 9, 12, 16)
@@ -78,10 +79,11 @@ def pair_of_regularizer(R: Regularizer) -> Pair:
     n = width_of(R)
     value = _quiet(lambda Z: np.asarray(R.value(Z), float))
     prox = _quiet(lambda U, t: np.asarray(R.prox(U, t), float))
-    # A table states its error at the middle of its cells: elsewhere it may be somewhat larger.
+    # A table states its error in the middle of its cells, a solver its gap: the error in z may be somewhat larger.
     tolerance = 10.0 * max(getattr(term, "tolerance", 0.0) for term in R.terms)
     if not R.is_separable:
-        return Pair(value, prox, n or 3, is_separable=False, tolerance=tolerance)
+        is_slow = any(isinstance(term, FromCvxpy) for term in R.terms)
+        return Pair(value, prox, n or 3, is_separable=False, is_slow=is_slow, tolerance=tolerance)
     scalar = (lambda z: value(z[:, None]), lambda u, t: prox(u[:, None], t)[:, 0])
     return Pair(value, prox, n or 5, is_separable=True, scalar=None if n else scalar, tolerance=tolerance)
 
