@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import sparse_encode
 
-from proxsae.regularizers import L1, Box, NonNegative, SquaredL2, parse
+from proxsae.regularizers import L1, Box, Huber, LInfBall, NonNegative, SquaredL2, Tilt, Translated, parse
 from proxsae.solvers import solve
 from proxsae.solvers.certificates import certificate_of, duality_gap, fixed_point_residual, inward_direction
 from proxsae.solvers.problem import Problem, lipschitz_constant, problem_of
@@ -28,6 +28,11 @@ CONVEX = {
     "box away from zero": Box(0.1, 0.3),
     "L1 in a box": 0.2 * L1() + Box(-WEIGHTS, 2 * WEIGHTS),
     "elastic net in a box": 0.1 * L1() + 0.1 * SquaredL2() + Box(-0.1, 0.2),
+    "Huber": 0.2 * Huber(0.3),
+    "nonnegative Huber with a tilt": 0.2 * Huber(0.3) + NonNegative() + Tilt(-0.1),
+    "L1 with a tilt": WEIGHTS * L1() + Tilt(WEIGHTS[::-1] * WEIGHTS),
+    "L1 from elsewhere": Translated(0.2 * L1(), WEIGHTS) + NonNegative(),
+    "L-infinity ball": LInfBall(0.2) + Tilt(0.3),
 }
 
 
@@ -50,6 +55,9 @@ def optimum(x, D, R):
             constraints.append(z >= 0)
         elif isinstance(term, Box):
             constraints += [z >= term.lower, z <= term.upper]
+        else:
+            value, more = term.cvxpy_value(z)
+            penalty, constraints = penalty + value, constraints + more
     objective = cp.Minimize(0.5 * cp.sum_squares(x - z @ D) + penalty)
     accuracy = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
     return cp.Problem(objective, constraints).solve(solver=cp.CLARABEL, **accuracy)
@@ -169,6 +177,10 @@ def test_inward_direction_exists_or_zero_is_in_the_hull(seed, p, d):
         ("Zero", "fixed-point residual"),
         ("0.0*L1", "fixed-point residual"),
         ("NonNegative", "fixed-point residual"),
+        ("0.1*L1 + Tilt(0.05)", "duality gap"),
+        ("0.1*L1 + Tilt(-0.2)", "fixed-point residual"),
+        ("0.1*L1 + Tilt(-0.2) + NonNegative", "fixed-point residual"),
+        ("0.1*Huber", "duality gap"),
         ("0.1*L0", "fixed-point residual"),
         ("Cardinality(2)", "fixed-point residual"),
         ("0.1*L1 + Cardinality(2)", "fixed-point residual"),

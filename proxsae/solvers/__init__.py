@@ -103,8 +103,9 @@ def solve(
     -------
     Solution
         For a duality gap the codes are optimal to within ``certificate``. The gap is there for every sum of L1,
-        SquaredL2, NonNegative and Box whose weights keep the codes bounded, and for NonNegative without a penalty where
-        0 is not in the convex hull of the atoms; elsewhere the certificate is the fixed-point residual.
+        Huber, SquaredL2, NonNegative, Box, LInfBall, Tilt and translations of these whose weights keep the codes
+        bounded, and for NonNegative without a penalty where 0 is not in the convex hull of the atoms; elsewhere the
+        certificate is the fixed-point residual.
 
     Raises
     ------
