@@ -8,9 +8,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import sparse_encode
 
-from proxsae.regularizers import L1, Box, Huber, LInfBall, NonNegative, SquaredL2, Tilt, Translated, parse
+from proxsae.regularizers import (
+    L1,
+    Blocks,
+    Box,
+    GroupL2,
+    Huber,
+    KSupport,
+    KSupportNorm,
+    L1Ball,
+    L2Ball,
+    LInf,
+    LInfBall,
+    NonNegative,
+    Simplex,
+    SortedL1,
+    SquaredL2,
+    Tilt,
+    Translated,
+    parse,
+)
 from proxsae.solvers import solve
-from proxsae.solvers.certificates import certificate_of, duality_gap, fixed_point_residual, inward_direction
+from proxsae.solvers.certificates import (
+    certificate_of,
+    duality_gap,
+    fixed_point_residual,
+    inward_direction,
+    joint_duality_gap,
+)
 from proxsae.solvers.problem import Problem, lipschitz_constant, problem_of
 
 WEIGHTS = np.linspace(0.05, 0.6, 12)
@@ -33,6 +58,23 @@ CONVEX = {
     "L1 with a tilt": WEIGHTS * L1() + Tilt(WEIGHTS[::-1] * WEIGHTS),
     "L1 from elsewhere": Translated(0.2 * L1(), WEIGHTS) + NonNegative(),
     "L-infinity ball": LInfBall(0.2) + Tilt(0.3),
+}
+
+
+JOINT = {
+    "group lasso": 0.2 * GroupL2(3),
+    "sparse group lasso": 0.1 * GroupL2(4) + WEIGHTS / 5 * L1(),
+    "nonnegative group lasso with a ridge": 0.1 * GroupL2(3) + NonNegative() + 0.1 * SquaredL2(),
+    "group lasso with a tilt": 0.2 * GroupL2(3) + Tilt(0.1 * WEIGHTS),
+    "simplex": Simplex(),
+    "L1 ball": L1Ball(0.7),
+    "L2 ball": L2Ball(0.3) + 0.02 * L1(),
+    "L-infinity norm": 0.4 * LInf() + NonNegative(),
+    "sorted L1": SortedL1(WEIGHTS[::-1]),
+    "k-support norm": 0.3 * KSupportNorm(3),
+    "half its square": 0.3 * KSupport(3),
+    "elsewhere": Translated(0.3 * KSupportNorm(2), WEIGHTS),
+    "blocks": Blocks([(0.2 * L1() + NonNegative(), 5), (0.3 * LInf(), 4), (Simplex(), 3)]),
 }
 
 
@@ -63,9 +105,9 @@ def optimum(x, D, R):
     return cp.Problem(objective, constraints).solve(solver=cp.CLARABEL, **accuracy)
 
 
-@pytest.mark.parametrize("name", CONVEX)
+@pytest.mark.parametrize("name", [*CONVEX, *JOINT])
 def test_optimal_by_clarabel(name):
-    R = CONVEX[name]
+    R = (CONVEX | JOINT)[name]
     X, D = data(n=3)
     s = solve(X, D, R, tol=1e-10, max_iter=20_000)
     assert s.certificate_kind == "duality gap"
@@ -86,6 +128,18 @@ def test_the_gap_bounds_the_distance_to_the_optimum(name, seed, spread):
     Z = R.prox(best.codes + spread * np.random.default_rng(seed).standard_normal(best.codes.shape))
     report = duality_gap(problem, Z)
     assert np.all(report.certificate >= report.objective - best.objective - 1e-10)
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(st.sampled_from(list(JOINT)), st.integers(0, 10**6), st.floats(0, 3))
+def test_the_gap_of_a_joint_term_bounds_the_distance_to_the_optimum(name, seed, spread):
+    R = JOINT[name]
+    X, D = data(seed=seed % 3)
+    best = solve(X, D, R, tol=1e-11, max_iter=50_000)
+    Z = R.prox(best.codes + spread * np.random.default_rng(seed).standard_normal(best.codes.shape))
+    report = joint_duality_gap(Problem(X, D, R, 0.1), Z)
+    assert np.all(report.certificate >= report.objective - best.objective - 1e-9)
+    assert np.isfinite(report.certificate).all()
 
 
 def test_the_gap_is_primal_minus_dual():
@@ -116,6 +170,14 @@ def test_infeasible_codes_have_an_infinite_gap():
     report = duality_gap(Problem(X, D, L1() + NonNegative(), 0.1), -np.ones((5, 12)))
     assert np.isinf(report.certificate).all()
     assert np.isfinite(report.scale).all()
+
+
+@pytest.mark.parametrize("R", [Simplex(), 0.1 * GroupL2(3) + 0.05 * L1(), L1Ball(0.5)], ids=repr)
+def test_float32_codes_of_a_joint_term_are_certified(R):
+    X, D = (torch.from_numpy(a).float() for a in data())
+    s = solve(X, D, R)
+    assert s.certificate_kind == "duality gap"
+    assert s.converged.all()
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
@@ -181,6 +243,13 @@ def test_inward_direction_exists_or_zero_is_in_the_hull(seed, p, d):
         ("0.1*L1 + Tilt(-0.2)", "fixed-point residual"),
         ("0.1*L1 + Tilt(-0.2) + NonNegative", "fixed-point residual"),
         ("0.1*Huber", "duality gap"),
+        ("0.1*GroupL2(3)", "duality gap"),
+        ("0.1*LInf + Tilt(0.3)", "fixed-point residual"),
+        ("0.0*LInf", "fixed-point residual"),
+        ("GroupL2(3, [0, 1, 1, 1]) + 0.1*L1", "duality gap"),
+        ("GroupL2(3, [0, 1, 1, 1])", "fixed-point residual"),
+        ("Blocks([(Simplex, 6), (Zero, 6)])", "fixed-point residual"),
+        ("TreeGroups([[0, 1], [0, 1, 2]])", "fixed-point residual"),
         ("0.1*L0", "fixed-point residual"),
         ("Cardinality(2)", "fixed-point residual"),
         ("0.1*L1 + Cardinality(2)", "fixed-point residual"),

@@ -96,6 +96,10 @@ class Regularizer(ABC):
         """Return R* of each row of a matrix, shape (n,), where ``has_conjugate``."""
         raise NotImplementedError
 
+    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
+        """Return g(v) of each row, g convex, with R* finite wherever g(v) <= 1."""
+        raise NotImplementedError
+
     @abstractmethod
     def _check_width(self, n_components: int) -> None:
         """Raise ValueError where the parameters do not fit codes of this width."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import array_api_compat
@@ -95,6 +96,9 @@ class Blocks(Joint):
 
     def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
         return sum(R._conjugate(xp, V[..., part]) for R, part in self._slices())
+
+    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
+        return reduce(xp.maximum, [R._gauge(xp, V[..., part]) for R, part in self._slices()])
 
     def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
         """Return the sum of the conjugates of the blocks with their ridges."""

@@ -181,10 +181,31 @@ def dual_scaling(R: Separable, V: Array) -> Array:
     w, a, slope, lower, upper = _domain(R, V)
     bound = xp.where(V > 0, w + slope, w - slope)
     outside = (xp.abs(V) > bound) & ((V > 0) | (lower is None)) & (a <= 0) & (upper is None)
-    # Four roundings of slack, so that s * v lies inside in floating point too.
-    margin = 1.0 - 4.0 * float(np.finfo(str(V.dtype).removeprefix("torch.")).eps)
-    ratios = xp.where(outside, margin * bound / xp.where(outside, xp.abs(V), 1.0), 1.0)
+    ratios = xp.where(outside, _margin(V) * bound / xp.where(outside & (V != 0), xp.abs(V), 1.0), 1.0)
     return array_api_compat.array_namespace(ratios).min(ratios, axis=-1)
+
+
+def joint_dual_scaling(R: Regularizer, V: Array) -> Array:
+    """Return for each row v of V an s in [0, 1] with R*(s v) finite, the largest for a norm; R* is finite around 0.
+
+    On the segment from 0 to v the convex gauge of the domain is at most its chord.
+    """
+    xp = ArrayNamespace(V)
+    here, at_zero = R._gauge(xp, V), R._gauge(xp, 0.0 * V)
+    outside = here > 1
+    return xp.where(outside, _margin(V) * (1.0 - at_zero) / xp.where(outside, here - at_zero, 1.0), 1.0)
+
+
+def is_finite_around_zero(R: Regularizer, like: Array) -> bool:
+    """Whether R* of a joint R is finite around 0, so that R is coercive."""
+    xp = ArrayNamespace(like)
+    tiny = 1e-12 * (0.0 * like[..., 0] + 1.0)[None, :]
+    return all(bool((R._gauge(xp, V) < 1).all()) for V in (tiny, -tiny, 0.0 * tiny))
+
+
+def _margin(V: Array) -> float:
+    """Return one less four roundings, so that s * v lies inside in floating point too."""
+    return 1.0 - 4.0 * float(np.finfo(str(V.dtype).removeprefix("torch.")).eps)
 
 
 def is_free(R: Separable, like: Array) -> Array:

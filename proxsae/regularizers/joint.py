@@ -104,13 +104,19 @@ class Joint(Regularizer):
 
     def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
         if self.writes("dual_norm_of"):
-            return feasible(xp, self.dual_norm_of(xp, V) <= xp.asarray(self.weight * (1.0 + slack(V))), V)
+            return feasible(xp, self._gauge(xp, V) <= 1.0 + slack(V), V)
         if self.is_indicator:
             return self.conjugate_of(xp, V)
         if not self.weight:
             return feasible(xp, (V == 0).all(-1), V)
         weight = xp.asarray(self.weight)
         return weight * self.conjugate_of(xp, V / weight)
+
+    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
+        norm = self.dual_norm_of(xp, V) if self.writes("dual_norm_of") else 0.0 * V.sum(-1)
+        if self.weight:
+            return norm / xp.asarray(self.weight)
+        return xp.where((V == 0).all(-1), 0.0 * norm, xp.inf)
 
     def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
         value = self.value_of(xp, xp.asarray(Z))

@@ -91,13 +91,21 @@ class JointSum(Regularizer):
         return core and self.base.has_conjugate
 
     def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
-        V = V - self.tilt.on(xp).slope
-        # R grows with every abs(z_i), so where v_i is not beyond the slopes that f takes at 0, z_i = 0 is best.
-        if not isinstance(self.base, Zero):
-            V = beyond_slopes_at_zero(self.base, V)
+        V = self._left_to_core(xp, V)
         if self.ridge.weight:
             return self.core.conjugate_with_ridge(xp, V, xp.asarray(self.ridge.weight))
         return self.core._conjugate(xp, V)
+
+    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
+        return 0.0 * V.sum(-1) if self.ridge.weight else self.core._gauge(xp, self._left_to_core(xp, V))
+
+    def _left_to_core(self, xp: ArrayNamespace, V: Array) -> Array:
+        """Return where R* + f* + tilt at v is R* alone: less the tilt, and less what f takes.
+
+        R grows with every abs(z_i), so where v_i is not beyond the slopes of f at 0, z_i = 0 is best.
+        """
+        V = V - self.tilt.on(xp).slope
+        return V if isinstance(self.base, Zero) else beyond_slopes_at_zero(self.base, V)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
         """Return the value of each group."""

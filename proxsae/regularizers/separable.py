@@ -232,6 +232,13 @@ class Separable(Regularizer):
 
         return row_sums(conjugates(self, V))
 
+    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
+        from proxsae.regularizers.conjugate import dual_scaling
+
+        scaling = dual_scaling(self, V)
+        outside = xp.where(scaling > 0, 1.0 / xp.where(scaling > 0, scaling, 1.0), xp.inf)
+        return xp.where(scaling < 1, outside, 0.0)
+
     def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         return self.on(xp).weighted_prox(xp, U, step)
 

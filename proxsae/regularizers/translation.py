@@ -153,6 +153,9 @@ class TranslatedJoint(Joint):
     def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
         return self.inner._conjugate(xp, V) + (V * xp.asarray(self.center)).sum(-1)
 
+    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
+        return self.inner._gauge(xp, V)
+
     def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
         r"""Return :math:`\langle c, v\rangle - \frac a2 \|c\|^2` and that of R at :math:`v - ac`, by the square."""
         center = xp.asarray(self.center) + 0.0 * V

@@ -104,8 +104,8 @@ def solve(
     Solution
         For a duality gap the codes are optimal to within ``certificate``. The gap is there for every sum of L1,
         Huber, SquaredL2, NonNegative, Box, LInfBall, Tilt and translations of these whose weights keep the codes
-        bounded, and for NonNegative without a penalty where 0 is not in the convex hull of the atoms; elsewhere the
-        certificate is the fixed-point residual.
+        bounded, for NonNegative without a penalty where 0 is not in the convex hull of the atoms, and for every R of
+        whole codes that has a conjugate and keeps them bounded; elsewhere the certificate is the fixed-point residual.
 
     Raises
     ------

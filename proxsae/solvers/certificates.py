@@ -10,7 +10,15 @@ import array_api_compat
 import numpy as np
 
 from proxsae.regularizers import Regularizer, Separable
-from proxsae.regularizers.conjugate import conjugates, dual_scaling, has_conjugate, is_free, normal_form
+from proxsae.regularizers.conjugate import (
+    conjugates,
+    dual_scaling,
+    has_conjugate,
+    is_finite_around_zero,
+    is_free,
+    joint_dual_scaling,
+    normal_form,
+)
 from proxsae.regularizers.namespaces import Array, ArrayNamespace, to_numpy
 from proxsae.solvers.problem import Problem
 
@@ -31,9 +39,13 @@ def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Callable[
     The gap needs a dual point in the domain of R*. Where every r_i grows to infinity (L1, ridge, bounded boxes) a
     scaled residual is one. Where some do not (NonNegative alone, zero weights), a direction into the domain is looked
     for once; if there is none, or R is unbounded below, not convex or without a conjugate here, what remains is the
-    residual.
+    residual. For an R of whole codes, R* has to be finite around 0.
     """
-    if not isinstance(R, Separable) or not has_conjugate(R):
+    if not has_conjugate(R):
+        return "fixed-point residual", fixed_point_residual
+    if not isinstance(R, Separable):
+        if is_finite_around_zero(R, D):
+            return "duality gap", joint_duality_gap
         return "fixed-point residual", fixed_point_residual
     free = np.broadcast_to(to_numpy(is_free(R, D)), D.shape[:1])
     if not free.any():
@@ -88,12 +100,33 @@ def duality_gap(problem: Problem, Z: Array, direction: Array | None = None) -> R
         theta, V = _moved_inside(R, theta, V, direction, D @ direction)
     scaling = dual_scaling(R, V)[:, None]
     theta, V = scaling * theta, scaling * V
-    distance = residual - theta
-    gap = 0.5 * (distance * distance).sum(-1) + (penalties + conjugates(R, V) - V * Z).sum(-1)
+    return _gap_report(Y, fit, theta, penalties.sum(-1), (penalties + conjugates(R, V) - V * Z).sum(-1))
 
-    xp = ArrayNamespace(Z)
+
+def joint_duality_gap(problem: Problem, Z: Array) -> Report:
+    """Return F(z) and the duality gap where R looks at a whole code: :func:`duality_gap` with one term for all i.
+
+    R(z) is computed in the dtype of Z: what rounding puts outside a ball in float32 is far outside in float64.
+    """
+    R = problem.regularizer
+    value = _double(R._value(ArrayNamespace(Z), Z))
+    D, Y, Z = _double(problem.dictionary), _double(problem.targets), _double(Z)
+    fit = Z @ D
+    theta = Y - fit
+    V = theta @ D.T
+    scaling = joint_dual_scaling(R, V)[:, None]
+    theta, V = scaling * theta, scaling * V
+    return _gap_report(Y, fit, theta, value, value + R._conjugate(ArrayNamespace(V), V) - (V * Z).sum(-1))
+
+
+def _gap_report(Y: Array, fit: Array, theta: Array, penalty: Array, excess: Array) -> Report:
+    """Return the report of codes at the dual points theta; excess is R(z) + R*(v) - <v, z>."""
+    residual = Y - fit
+    distance = residual - theta
+    gap = 0.5 * (distance * distance).sum(-1) + excess
+    xp = ArrayNamespace(gap)
     energy = 0.5 * xp.maximum((Y * Y).sum(-1), (fit * fit).sum(-1))
-    return Report(0.5 * (residual * residual).sum(-1) + penalties.sum(-1), xp.maximum(gap, 0.0), energy)
+    return Report(0.5 * (residual * residual).sum(-1) + penalty, xp.maximum(gap, 0.0), energy)
 
 
 def fixed_point_residual(problem: Problem, Z: Array) -> Report:
