@@ -296,6 +296,20 @@ def test_the_prox_of_the_k_support_norm_is_right_to_the_last_digits(k):
         assert (np.abs((Z * V).sum(1) - KSupportNorm(k).value(Z)) * t <= scale * (1 + t)).all()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "fraction", [1.0, 1 - 2e-16, 1 - 1e-15, 1 - 4e-15, 1 - 1e-14, 1 - 1e-12, 1 - 1e-6, 1e-12, 1e-60]
+)
+def test_the_k_support_norm_at_the_edge_of_its_dead_zone_and_near_no_penalty(fraction):
+    rng = np.random.default_rng(5)
+    U = np.concatenate([rng.normal(size=(20, P)), rng.integers(-3, 4, size=(30, P)).astype(float), np.ones((1, P))])
+    U = U[U.any(axis=1)]
+    for k in (1, 2, 4, 7):
+        t = fraction * np.sqrt((np.sort(np.abs(U))[:, -k:] ** 2).sum(1))
+        residual = U - KSupportNorm(k).prox(U, t[:, None])
+        np.testing.assert_allclose(np.sqrt((np.sort(np.abs(residual))[:, -k:] ** 2).sum(1)), t, rtol=0, atol=1e-13)
+
+
 def test_the_k_support_norm_and_half_its_square_agree():
     U = points(20)
     norm, square = KSupportNorm(2), KSupport(2)

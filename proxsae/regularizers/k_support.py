@@ -13,7 +13,7 @@ from proxsae.regularizers.namespaces import Array, ArrayNamespace
 from proxsae.regularizers.sorted_l1 import falling
 
 NEWTON_STEPS = 50  # for the shrinkage of the k-support norm; a few do
-ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
+ROUNDING = 16.0 * float(np.finfo(np.float64).eps)  # a prox this small beside u is 0
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -140,7 +140,7 @@ class KSupportNorm(Joint):
         u = wide.asarray(U)
         a, t = space.abs(u), wide.asarray(t) + 0.0 * u[..., :1]
         norm = wide.sqrt(squared_dual_norm(wide, a, self.k)[..., None])
-        alive, free = (norm > t) & (t > 0), t == 0
+        alive, free = (norm > t * (1.0 + ROUNDING)) & (t > 0), t == 0
         x = wide.where(alive, norm / wide.where(alive, t, 1.0), 2.0)  # at most the root: no entry shrinks by more
         a, t = wide.where(alive, a, 2.0), wide.where(alive, t, 1.0)
         x, constant_a, constant_t = (v.detach() for v in (x, a, t)) if wide.is_torch else (x, a, t)
@@ -206,9 +206,9 @@ def _newton_step(xp: ArrayNamespace, a: Array, t: Array, x: Array, k: int) -> Ar
     q, n = k - _sums(space, head, space.ones_like(a)), _sums(space, middle, space.ones_like(a))
     width = q * x + n - q
     m = _sums(space, middle, a) / xp.where(n > 0, width, 1.0)
-    squares = _sums(space, head, a * a)
-    norm = xp.sqrt(squares / (x * x) + q * m * m)
-    falls = squares / x**3 + q * q * m * m / xp.where(n > 0, width, 1.0)
+    squares = _sums(space, head, (a / x) ** 2)
+    norm = xp.sqrt(squares + q * m * m)
+    falls = squares / x + q * q * m * m / xp.where(n > 0, width, 1.0)
     return x + (norm - t) * norm * norm / (t * falls)
 
 
