@@ -32,6 +32,8 @@ class Regularizer(ABC):
         R is the indicator of a cone: neither step nor weight matters.
     scope : {"coordinate", "group", "sample", "batch"}
         How much of a code matrix one decision of the prox looks at.
+    has_conjugate : bool
+        The convex conjugate of R is written down, apart from the prox.
     """
 
     # Let `numpy_array * R` reach R.__rmul__ instead of being broadcast over the entries.
