@@ -23,30 +23,51 @@ never negative, and its derivative is the activation,* :math:`g_i'(u) = \mathrm{
 continuous. So for equal, even* :math:`r_i` *the order of the gains is that of* :math:`|u_i|` *(AbsTopK), and for*
 :math:`r_i` *that require* :math:`z \ge 0` *and are least at 0, that of* :math:`\max(u_i, 0)` *(TopK). Otherwise only
 the gains know.*
+
+**Proof.** :math:`\frac12 u^2 - \frac12 (z - u)^2 - t r(z) = uz - (\frac12 z^2 + t r(z))`: its largest value is the
+conjugate at u, and a maximiser z is a subgradient of it. An even convex function does not fall as :math:`|u|` grows; and
+if :math:`r \ge 0` requires :math:`z \ge 0`, the gain is 0 at every :math:`u \le 0` and, convex, does not fall beyond. ∎
+
+**References.** Beck and Eldar (2013), Sparsity constrained nonlinear optimization, SIAM J. Optim. 23; Lu and Zhang
+(2013), Sparse approximation via penalty decomposition methods, SIAM J. Optim. 23.
 """
 
 from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import z3
 
 from proxsae.regularizers import L0, L1, MCP, Box, Cardinality, Huber, NonNegative, SquaredL2
 from proxsae.verification import prove
-from proxsae.verification.exchange import exchange_lemma
+from proxsae.verification.exchange import (
+    even_ranking_lemma,
+    exchange_lemma,
+    positive_ranking_lemma,
+    settle_lemma,
+    whole_abs_topk,
+)
 
 rng = np.random.default_rng(0)
 
 # %%
-# The exchange lemma, by z3
-# -------------------------
-# Each system states that a swap, or an addition, hurts. None has a solution in the real numbers.
+# The lemmas, by z3
+# -----------------
+# Each lemma is a list of systems that contradict it: a swap, or an addition, that hurts; a larger gain at a smaller
+# abs(u), or max(u, 0); a code with two non-zeros among three that beats AbsTopK. z3 finds that none has a solution in
+# the real numbers.
 
 for refutation in exchange_lemma():
-    solver = z3.Solver()
-    solver.add(refutation)
-    print(refutation, "->", solver.check())
-    assert solver.check() == z3.unsat
+    print("no solution:", refutation)
+lemmas = {
+    "exchange": exchange_lemma(),
+    "order of abs(u)": even_ranking_lemma(),
+    "order of max(u, 0)": positive_ranking_lemma(),
+    "AbsTopK, n = 3, k = 2": whole_abs_topk(3, 2),
+}
+for name, refutations in lemmas.items():
+    verdict = settle_lemma(refutations, deadline=float("inf"))
+    print(f"{name:22s} {verdict}")
+    assert verdict == "proved"
 
 # %%
 # The rule with its partner, by z3
@@ -104,24 +125,23 @@ assert R.prox(u).tolist() == [1.4, 0.0]
 
 u = np.linspace(-3, 3, 1201)
 shown = {
-    "none: AbsTopK": Cardinality(1).separable,
-    "NonNegative: TopK": NonNegative(),
-    "L1: soft TopK": L1(),
-    "L0": L0(),
-    "MCP(2)": MCP(2.0),
-    "Box(-0.5, 1)": Box(-0.5, 1.0),
+    "AbsTopK: no partner": (Cardinality(1).separable, "#999999", 5),
+    "TopK: NonNegative": (NonNegative(), "#0072b2", 2),
+    "soft TopK: L1": (L1(), "#009e73", 2),
+    "L0": (L0(), "#d55e00", 2),
 }
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-for (name, r), colour in zip(shown.items(), plt.get_cmap("tab10").colors, strict=False):
+for name, (r, colour, width) in shown.items():
     gain, activation = r.gains(u), r.prox(u)
     assert (gain >= 0).all()
     slope = (r.gains(u + 1e-6) - r.gains(u - 1e-6)) / 2e-6
     is_smooth = np.abs(r.prox(u + 2e-6) - r.prox(u - 2e-6)) < 1e-3
     assert is_smooth.mean() > 0.99
     np.testing.assert_allclose(slope[is_smooth], activation[is_smooth], atol=1e-5)
-    left.plot(u, gain, color=colour, label=name)
-    right.plot(u, np.where(is_smooth, activation, np.nan), color=colour)
-left.set(xlabel="u", title="the gain g(u) orders the coordinates", ylim=(-0.1, 3))
+    jumps = np.abs(np.diff(activation, append=activation[-1])) > 0.1
+    left.plot(u, gain, color=colour, lw=width, label=name)
+    right.plot(u, np.where(jumps, np.nan, activation), color=colour, lw=width)
+left.set(xlabel="u", title="the gain g(u) orders the coordinates", ylim=(-0.1, 4.6))
 right.set(xlabel="u", title="its derivative is the activation prox(u)")
-left.legend(fontsize=8)
+left.legend(fontsize=8, loc="upper center")
 plt.show()
