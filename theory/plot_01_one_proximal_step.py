@@ -26,15 +26,16 @@ residual correlates with no inactive atom:*
           \quad (\text{without the modulus under } z \ge 0).
 
 **Proof.** (i) The gradient of the smooth part at 0 is :math:`-y D^\top`. (ii) With :math:`G = I`, :math:`F(z) =
-\tfrac12\|z - u\|^2 + R(z) + \text{const}`. (iii) While z moves on S alone and keeps its signs, R has a constant gradient
-:math:`\lambda s_S` (s the signs for L1, 0 for the others). A minimiser of F has :math:`(u - \hat z G)_S = \lambda s_S`,
-and the prox has :math:`(u - \hat z)_S = \lambda s_S`; the difference is (a). On an open set of y with one S and, made
-smaller, one s, the code :math:`\hat z_S = y D_S^\top - \lambda s_S` moves in all directions of the range of
-:math:`G_{SS}`, so (a) gives :math:`G_{SS}(G_{SS} - I) = 0`: a projection. Its rank is its trace, :math:`|S|`, so it is I.
-(iv) F is convex: :math:`\hat z` is a minimiser iff :math:`u - \hat z G \in \partial R(\hat z)`, which is :math:`\lambda
-s_S` on S, that is (a), and (b) elsewhere. ∎
+\tfrac12\|z - u\|^2 + R(z) + \text{const}`. (iii) While z moves on S alone and keeps its signs, R has a constant
+gradient :math:`\lambda s_S` (s the signs for L1, 0 for the others). A minimiser of F has :math:`(u - \hat z G)_S =
+\lambda s_S`, and the prox has :math:`(u - \hat z)_S = \lambda s_S`; the difference is (a). On an open set of y with
+one S and, made smaller, one s, the code :math:`\hat z_S = y D_S^\top - \lambda s_S` moves in all directions of the
+range of :math:`G_{SS}`, so (a) gives :math:`G_{SS}(G_{SS} - I) = 0`: a projection. Its rank is its trace, :math:`|S|`,
+so it is I. (iv) F is convex: :math:`\hat z` is a minimiser iff :math:`u - \hat z G \in \partial R(\hat z)`, which is
+:math:`\lambda s_S` on S, that is (a), and (b) elsewhere. ∎
 
-"Exact if and only if the active atoms are orthonormal" is this theorem in short. The long form has two surprises, below.
+"Exact if and only if the active atoms are orthonormal" is this theorem in short. The long form has two surprises,
+below.
 
 **References.** Gregor and LeCun (2010), Learning fast approximations of sparse coding, ICML; Papyan, Romano and Elad
 (2017), Convolutional neural networks analyzed via convolutional sparse coding, JMLR 18.

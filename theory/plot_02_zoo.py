@@ -27,11 +27,11 @@ r"""
 = \mathrm{prox}_R(u),\ z' = \mathrm{prox}_R(u')`, *whatever R. In particular a scalar activation that decreases
 somewhere, such as GELU, SiLU or Mish, is the prox of no R.*
 
-**Proof.** A separable R is a scalar problem, which `prove` decides below for all u, z, t and parameters. The selections
-are the gain rule of page 3, over coordinates, a batch, the columns of a batch, or groups. Sparsemax is by definition the
-projection onto the simplex. *Lemma:* z is at least as good as z' at u, and z' at least as good as z at u':
-:math:`\frac12\|z-u\|^2 + R(z) \le \frac12\|z'-u\|^2 + R(z')` and the same with primes exchanged. Add them; R and the
-squares cancel, and :math:`-\langle z, u\rangle - \langle z', u'\rangle \le -\langle z', u\rangle - \langle z,
+**Proof.** A separable R is a scalar problem, which `prove` decides below for all u, z, t and parameters. The
+selections are the gain rule of page 3, over coordinates, a batch, the columns of a batch, or groups. Sparsemax is by
+definition the projection onto the simplex. *Lemma:* z is at least as good as z' at u, and z' at least as good as z at
+u': :math:`\frac12\|z-u\|^2 + R(z) \le \frac12\|z'-u\|^2 + R(z')` and the same with primes exchanged. Add them; R and
+the squares cancel, and :math:`-\langle z, u\rangle - \langle z', u'\rangle \le -\langle z', u\rangle - \langle z,
 u'\rangle` is left. ∎
 
 **References.** Gao et al. (2024), Scaling and evaluating sparse autoencoders; Rajamanoharan et al. (2024), Improving
@@ -86,8 +86,8 @@ def group_top(v, s):
 # %%
 # Each R against the published activation
 # ---------------------------------------
-# On the left the library's prox, on the right the activation as its authors write it. The last two are neither separable
-# nor cardinalities: `verify` compares them with a search over codes and, where R is convex, a convex solver.
+# On the left the library's prox, on the right the activation as its authors write it. The last two are neither
+# separable nor cardinalities: `verify` compares them with a search over codes and, where R is convex, a convex solver.
 
 zoo = [
     ("ReLU", get("relu", lam=0.7), functional.relu(U - 0.7)),
@@ -117,9 +117,9 @@ for name, R, published in zoo:
         print(f"{name:15s} {R!s:39s} verified")
 
 # %%
-# The threshold of a JumpReLU is a cost: 1.2 is the weight :math:`1.2^2/2 = 0.72`; page 9 says why. Feature choice selects
-# in each column what TopK selects in each row. And the encoder of SpaDE, sparsemax of the scaled squared distances to
-# prototypes w, is affine before the prox after all: sparsemax does not see what all entries share,
+# The threshold of a JumpReLU is a cost: 1.2 is the weight :math:`1.2^2/2 = 0.72`; page 9 says why. Feature choice
+# selects in each column what TopK selects in each row. And the encoder of SpaDE, sparsemax of the scaled squared
+# distances to prototypes w, is affine before the prox after all: sparsemax does not see what all entries share,
 # :math:`-\lambda\|x\|^2`.
 
 feature_choice = (NonNegative() + Cardinality(5)).prox(U.T).T
@@ -146,8 +146,8 @@ for name, activation in not_proxes.items():
 
 # %%
 # TopK *without* its ReLU, "the k largest entries, whatever their sign", is no prox either: an entry that grows past
-# another negative one is switched on at a negative value. TopK needs z >= 0, or the modulus. (Published TopK layers have
-# the ReLU; where k positive entries are always there, it makes no difference.)
+# another negative one is switched on at a negative value. TopK needs z >= 0, or the modulus. (Published TopK layers
+# have the ReLU; where k positive entries are always there, it makes no difference.)
 
 V = torch.tensor([[-3.0, -2.0], [-1.0, -2.0]])
 Z = top_k(V, 1)

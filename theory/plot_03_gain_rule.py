@@ -25,8 +25,9 @@ continuous. So for equal, even* :math:`r_i` *the order of the gains is that of* 
 the gains know.*
 
 **Proof.** :math:`\frac12 u^2 - \frac12 (z - u)^2 - t r(z) = uz - (\frac12 z^2 + t r(z))`: its largest value is the
-conjugate at u, and a maximiser z is a subgradient of it. An even convex function does not fall as :math:`|u|` grows; and
-if :math:`r \ge 0` requires :math:`z \ge 0`, the gain is 0 at every :math:`u \le 0` and, convex, does not fall beyond. ∎
+conjugate at u, and a maximiser z is a subgradient of it. An even convex function does not fall as :math:`|u|` grows;
+and if :math:`r \ge 0` requires :math:`z \ge 0`, the gain is 0 at every :math:`u \le 0` and, convex, does not fall
+beyond. ∎
 
 **References.** Beck and Eldar (2013), Sparsity constrained nonlinear optimization, SIAM J. Optim. 23; Lu and Zhang
 (2013), Sparse approximation via penalty decomposition methods, SIAM J. Optim. 23.

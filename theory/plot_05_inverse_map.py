@@ -12,8 +12,8 @@ elsewhere: in the gap of a jump it is not determined.*
 
 **(iii)** *This R is convex if and only if f is also non-expansive,* :math:`|f(u) - f(v)| \le |u - v|`.
 
-**(iv)** *A continuously differentiable map of vectors is a prox if and only if its Jacobian is symmetric and positive
-semidefinite everywhere.*
+**(iv)** *A continuously differentiable map of* :math:`\mathbb{R}^p` *to itself is a prox if and only if its Jacobian is
+symmetric and positive semidefinite everywhere.*
 
 **Proof.** (i) Page 2 shows that a prox does not decrease. Conversely :math:`\varphi` is convex and :math:`f(u)` a
 subgradient of it, so :math:`z = f(u)` minimises :math:`\varphi^*(z) - uz = \frac12(z - u)^2 + R(z) - \frac12u^2`; and
@@ -21,10 +21,17 @@ subgradient of it, so :math:`z = f(u)` minimises :math:`\varphi^*(z) - uz = \fra
 \frac12(z-u)^2 + R'(z)`, the function :math:`\frac12u^2 - e(u) = \sup_z [zu - \frac12z^2 - R'(z)]` is convex with
 subgradient f(u), hence :math:`\varphi` up to a constant. So e is known; it gives R' on the range, and :math:`R'(z)
 \ge \sup_u [e(u) - \frac12(z-u)^2] = R(z)` up to the constant. (iii) f is 1-Lipschitz iff :math:`\varphi^* -
-\frac12(\cdot)^2` is convex. (iv) Such maps are the gradients of convex functions, and (i) holds with :math:`\varphi`
-that function. ∎
+\frac12(\cdot)^2` is convex. (iv) By the argument of (ii) a prox is a subgradient of the convex
+:math:`\varphi = \frac12\|\cdot\|^2 - e`, and its gradient if continuous: the Jacobian is the Hessian. Conversely a
+symmetric Jacobian makes the map a gradient (Poincaré), a semidefinite one that of a convex :math:`\varphi`, and the
+argument of (i) applies. ∎
 
-`regularizer_of` decides (i) and (iii) and computes R; `check_map` tests (iv).
+:func:`~proxsae.regularizers.regularizer_of` decides (i) and (iii) and computes R;
+:func:`~proxsae.regularizers.check_map` tests (iv).
+
+**References.** Moreau (1965), Proximité et dualité dans un espace hilbertien, Bull. Soc. Math. France 93; Combettes and
+Pesquet (2020), Deep neural network structures solving variational inequalities, Set-Valued Var. Anal. 28; Gribonval and
+Nikolova (2020), A characterization of proximity operators, J. Math. Imaging Vis. 62.
 """
 
 import matplotlib.pyplot as plt
@@ -102,8 +109,8 @@ assert not np.allclose(CEL0(1.0, 0.5).prox(u, 0.5), (0.5 * L0()).prox(u, 0.5))
 # %%
 # Maps of whole codes
 # -------------------
-# Softmax, sparsemax, AbsTopK and root-mean-square normalisation meet the conditions; TopK without ReLU, a rotation
-# and a gated linear unit do not.
+# Softmax, sparsemax, AbsTopK and normalisation to the sphere meet the conditions (the last three where they are
+# differentiable, and they are monotone throughout); TopK without ReLU, a rotation and a gated linear unit do not.
 
 
 def signed_top_2(u):
@@ -115,30 +122,31 @@ maps = {
     "softmax": (softmax, True),
     "sparsemax": (Simplex().prox, True),
     "AbsTopK": (Cardinality(2).prox, True),
-    "RMS normalisation": (lambda u: u / np.linalg.norm(u), True),
+    "normalisation": (lambda u: u / np.linalg.norm(u), True),
     "TopK without ReLU": (signed_top_2, False),
     "rotation": (lambda u: np.array([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ u, False),
     "gated linear unit": (lambda u: np.concatenate([u[:2] * expit(u[2:]), u[2:]]), False),
 }
 for name, (function, expected) in maps.items():
     result = check_map(function, 4)
-    print(f"{name}: {'no violation found' if result.is_prox else f'not {result.violation}'}")
+    print(f"{name:18s} {'no violation found' if result.is_prox else f'not {result.violation}'}")
     assert result.is_prox == expected
 
 # %%
 # Activations and their R
 # -----------------------
+# The recovered R in orange, its closed form dotted.
 
-figure, axes = plt.subplots(2, 8, figsize=(14, 3.8), sharey="row", layout="constrained")
-for (name, (f, R_of)), (top, bottom) in zip(activations.items(), axes.T, strict=True):
-    u, result = np.linspace(-3, 3, 601), found[name]
-    top.plot(u, f(u), color="#0072b2")
-    top.set_title(name, fontsize=10)
-    bottom.plot(result.z, result.values, color="#d55e00")
+figure, axes = plt.subplots(2, 4, figsize=(10, 5), sharex=True, sharey=True, layout="constrained")
+u = np.linspace(-3, 3, 601)
+for (name, (f, R_of)), axis in zip(activations.items(), axes.flat, strict=True):
+    result = found[name]
+    jumps = np.abs(np.diff(f(u), append=f(u[-1:]))) > 0.5
+    axis.plot(u, np.where(jumps, np.nan, f(u)), color="#0072b2", label="activation: z against u")
+    axis.plot(result.z, result.values, color="#d55e00", lw=2.5, label="R against z")
     if R_of is not None:
         exact = R_of(result.z[1:-1])
-        bottom.plot(result.z[1:-1], exact - exact.min(), ":", color="black", lw=1)
-    bottom.set(xlim=(-2, 2), ylim=(-0.1, 1.5), xlabel="z")
-axes[0, 0].set(ylabel="activation", ylim=(-2, 3))
-axes[1, 0].set_ylabel("R, and closed form")
+        axis.plot(result.z[1:-1], exact - exact.min(), ":", color="black", lw=1, label="closed form")
+    axis.set(title=name, xlim=(-3, 3), ylim=(-1.6, 3))
+figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plt.show()

@@ -21,18 +21,37 @@ z^*\| \le (1 - \mu/L)^n \|z_0 - z^*\|`.
 z^*\|`, *where* :math:`\delta_{s} = \max_{|\Omega| = s} \|G_{\Omega\Omega} - I\|`, *which for unit-norm atoms of
 coherence* :math:`\mu_1 = \max_{i \ne j} |G_{ij}|` *is at most* :math:`(s - 1) \mu_1`.
 
-**Proofs.** The two rates are those of Beck and Teboulle (2009); their telescoping sums use a minimiser only as a
-point to compare with. *Contraction:* :math:`z_n - z^*` is multiplied by :math:`I - tG`, of norm :math:`1 - \mu/L`,
-and the prox of a convex R does not expand. *Descent:* :math:`z_{n+1}` minimises the model :math:`f(z_n) + \langle
-\nabla f(z_n), z - z_n\rangle + \frac{1}{2t}\|z - z_n\|^2 + R(z)`, whose value at :math:`z_n` is :math:`F(z_n)`; F
-lies below it by :math:`\frac12(\frac1t - L)\|z - z_n\|^2` at least. Sum up. *Hard thresholding:* with :math:`w = z_n
-+ (y - z_n D) D^\top` and :math:`\Omega` the union of the supports of :math:`z_{n+1}, z_n, z^*`, :math:`z_{n+1}` is
-the best k-sparse approximation of w, so :math:`\|z_{n+1} - z^*\| \le \|z_{n+1} - w_\Omega\| + \|w_\Omega - z^*\| \le
-2\|w_\Omega - z^*\|`, and :math:`w_\Omega - z^* = (z_n - z^*)_\Omega (I - G_{\Omega\Omega})`. The bound on
-:math:`\delta_s` is Gershgorin's. ∎
+**Proof.** One inequality gives both rates: the step from p to :math:`p^+` has, for every z,
+
+.. math:: (\ast) \quad F(p^+) - F(z) \le \tfrac L2 \left(\|p - z\|^2 - \|p^+ - z\|^2\right) .
+
+For :math:`p^+` minimises :math:`f(p) + \langle \nabla f(p), \cdot - p\rangle + \frac L2\|\cdot - p\|^2 + R`, which is
+L-strongly convex, at least :math:`F(p^+)` at its minimum, and at most :math:`F(z) + \frac L2\|p - z\|^2` at z. *ISTA:*
+put :math:`p = z_m` and add over :math:`m < n`; the right side telescopes, and F falls. *FISTA* steps from :math:`p_n =
+z_n + \frac{\theta_n - 1}{\theta_{n+1}} (z_n - z_{n-1})` with :math:`\theta_1 = 1` and :math:`\theta_{n+1}^2 -
+\theta_{n+1} = \theta_n^2`. Take :math:`(\ast)` at :math:`p_n` with :math:`(1 - \frac1\theta) z_n + \frac1\theta z` in
+place of z, :math:`\theta = \theta_{n+1}`, use that F is convex, and multiply by :math:`\theta^2`: with :math:`v_n =
+F(z_n) - F(z)` and :math:`w_n = \theta_n z_n - (\theta_n - 1) z_{n-1} - z`,
+
+.. math:: \theta_{n+1}^2 v_{n+1} - \theta_n^2 v_n \le \tfrac L2 \left(\|w_n\|^2 - \|w_{n+1}\|^2\right) .
+
+The first step gives :math:`v_1 \le \frac L2 (\|z_0 - z\|^2 - \|w_1\|^2)`; add up, and :math:`\theta_n \ge (n + 1)/2`.
+*Contraction:* :math:`z_n - z^*` is multiplied by :math:`I - tG`, of norm :math:`1 - \mu/L`, and the prox of a convex R
+does not expand. *Descent:* :math:`z_{n+1}` minimises the model :math:`f(z_n) + \langle \nabla f(z_n), z - z_n\rangle +
+\frac{1}{2t}\|z - z_n\|^2 + R(z)`, whose value at :math:`z_n` is :math:`F(z_n)`; F lies below it by
+:math:`\frac12(\frac1t - L)\|z - z_n\|^2` at least. Sum up. *Hard thresholding:* with :math:`w = z_n + (y - z_n D)
+D^\top` and :math:`\Omega` the union of the supports of :math:`z_{n+1}, z_n, z^*`, :math:`z_{n+1}` is the best k-sparse
+approximation of w, so :math:`\|z_{n+1} - z^*\| \le \|z_{n+1} - w_\Omega\| + \|w_\Omega - z^*\| \le 2\|w_\Omega -
+z^*\|`, and :math:`w_\Omega - z^* = (z_n - z^*)_\Omega (I - G_{\Omega\Omega})`. The bound on :math:`\delta_s` is
+Gershgorin's. ∎
 
 The library's FISTA restarts its momentum where it points uphill. Its state after a restart is that of a new run, so
 the bound holds with n counted, and the distance measured, from the last restart.
+
+**References.** Beck and Teboulle (2009), A fast iterative shrinkage-thresholding algorithm, SIAM J. Imaging Sci. 2;
+O'Donoghue and Candès (2015), Adaptive restart for accelerated gradient schemes, Found. Comput. Math. 15; Blumensath and
+Davies (2009), Iterative hard thresholding for compressed sensing, Appl. Comput. Harmon. Anal. 27; Attouch, Bolte and
+Svaiter (2013), Convergence of descent methods for semi-algebraic and tame problems, Math. Program. 137.
 """
 
 from itertools import pairwise
@@ -90,6 +109,8 @@ for R in (0.05 * L1(), 0.05 * L1() + NonNegative()):
         restarts += restarted.sum()
     assert (np.array(fista) <= np.array(fista_bound) + 1e-12).all()
     assert restarts > 20
+    print(f"{R!s:26s} ISTA {ista[-1].max():.1e}, bound {ista_bound[-1].max():.1e};", end=" ")
+    print(f"FISTA after 100 steps {fista[99].max():.1e}, bound {fista_bound[99].max():.1e}, {restarts} restarts")
 
 # %%
 # The linear rate where atoms are independent
@@ -102,6 +123,8 @@ target = states(problem, "ista", 3000)[-1].codes
 distances = np.array([np.linalg.norm(state.codes - target, axis=1) for state in states(problem, "ista", 150)])
 bounds = (1 - mu / L_free) ** np.arange(151)[:, None] * distances[0]
 assert (distances <= bounds + 1e-12).all()
+measured = (distances[150] / distances[100]).max() ** (1 / 50)
+print(f"contraction a step: {measured:.4f} for the slowest of 20 samples, bound {1 - mu / L_free:.4f}")
 
 # %%
 # Every R: descent
@@ -130,22 +153,28 @@ errors = np.array([np.linalg.norm(state.codes - planted, axis=1) for state in st
 rate = 2 * 5 * coherence
 assert (errors[1:] <= rate * errors[:-1] + 1e-14).all()
 assert errors[-1].max() < 1e-7
+is_large = errors[:-1] > 1e-10
+measured = (errors[1:][is_large] / errors[:-1][is_large]).max()
+print(f"contraction a step: {measured:.3f} for the slowest of 200 samples, bound {rate:.3f}")
 
 # %%
 # Measured and bound
 # ------------------
+# Solid what is measured, dotted the bound. Left: one sample, under L1 and z >= 0. Middle and right: the largest error
+# of all samples, relative to the start.
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
 for curve, bound, colour, name in ((ista, ista_bound, "#0072b2", "ISTA"), (fista, fista_bound, "#d55e00", "FISTA")):
     axes[0].plot(n, np.maximum(np.array(curve)[:, 0], 1e-16), color=colour, label=name)
-    axes[0].plot(n, np.array(bound)[:, 0], ":", color=colour, label=f"bound of {name}")
-axes[0].set(xscale="log", yscale="log", xlabel="steps n", title=r"$F(z_n) - F^*$: L1 and $z \geq 0$", ylim=(1e-14, 1e3))
-axes[0].legend(fontsize=8, loc="lower left")
-axes[1].semilogy(distances[:, :5], color="#0072b2", lw=1)
-axes[1].semilogy(bounds[:, 0], ":", color="#0072b2")
-axes[1].set(xlabel="steps n", title=f"ISTA, independent atoms: rate {1 - mu / L_free:.3f}", ylim=(1e-12, 10))
-axes[2].semilogy(np.maximum(errors[:, :60], 1e-16), color="#009e73", lw=0.6)
-axes[2].semilogy(rate ** np.arange(41) * errors[0].max(), ":", color="#009e73", label=f"bound: rate {rate:.3f}")
-axes[2].set(xlabel="steps n", title="hard thresholding: error of the code", ylim=(1e-12, 20))
-axes[2].legend()
+    axes[0].plot(n, np.array(bound)[:, 0], ":", color=colour)
+axes[0].set(xscale="log", yscale="log", title="$F(z_n) - F^*$, convex R", ylim=(1e-12, 1e3))
+axes[0].legend(loc="lower left")
+axes[1].semilogy((distances / distances[0]).max(1), color="#0072b2")
+axes[1].semilogy((1 - mu / L_free) ** np.arange(151), ":", color="#0072b2")
+axes[1].set(title=r"$\|z_n - z^*\|$, ISTA, independent atoms")
+axes[2].semilogy(np.maximum((errors / errors[0]).max(1), 1e-16), color="#009e73")
+axes[2].semilogy(rate ** np.arange(41), ":", color="#009e73")
+axes[2].set(title=r"$\|z_n - z^*\|$, hard thresholding", ylim=(1e-12, 3))
+for axis in axes:
+    axis.set_xlabel("steps n")
 plt.show()

@@ -7,7 +7,8 @@ r"""
 
 **(ii)** *The half. A weight* :math:`\lambda` *beside* :math:`\|y - zD\|^2` *has the minimisers of the weight*
 :math:`\lambda/2` *beside* :math:`\frac12\|y - zD\|^2`; *and* :math:`\lambda` *beside a mean over n features,*
-:math:`\frac{1}{2n}\|y - zD\|^2`, *those of* :math:`n\lambda`.
+:math:`\frac{1}{2n}\|y - zD\|^2`, *those of* :math:`n\lambda`. *Hence the 2 under the root: without the half it is*
+:math:`\sqrt{t\lambda}`.
 
 **(iii)** *Units. With data and codes in other units,* :math:`y \to sy,\ z \to sz`, *and the same atoms, the objective
 is multiplied by* :math:`s^2` *if R becomes* :math:`s^2 R(\cdot/s)`: *the weight of* :math:`L_1` *grows as s, that of*
@@ -26,6 +27,9 @@ bias from its weight. A JumpReLU encoder tells both: it jumps by* :math:`\theta`
 slope :math:`z - u \pm t\lambda`. (ii) Divide by 2, multiply by n. (iii) Substitute. (iv) :math:`\frac12\|z - u\|^2 +
 t\langle c, z\rangle = \frac12\|z - (u - tc)\|^2 + \text{const}`; the JumpReLU encoder is 0 up to its jump and
 :math:`x + b_e` from there on. (v) Substitute. ∎
+
+**References.** Donoho and Johnstone (1994), Ideal spatial adaptation by wavelet shrinkage, Biometrika 81; Rajamanoharan
+et al. (2024), Jumping ahead: improving reconstruction fidelity with JumpReLU sparse autoencoders, arXiv:2407.14435.
 """
 
 import matplotlib.pyplot as plt
@@ -84,7 +88,7 @@ np.testing.assert_allclose(without_half(ours.codes, 2 * 0.3), 2 * ours.objective
 # -----------
 # `rescaled` is this rule. :class:`proxsae.ProxSAE` trains on normalised data with it, and R keeps the units of X.
 
-U, s = rng.normal(size=(50, 6)) * 2, 3.0
+U, s = rng.normal(size=(50, 6)) * 2, 2.0
 for R in (0.3 * L1(), 0.3 * L0(), 0.3 * MCP(2.0), 0.3 * SquaredL2(), Cardinality(2), gated(1.0, 0.4)):
     np.testing.assert_allclose(R.rescaled(s).prox(s * U), s * R.prox(U), atol=1e-12)
     np.testing.assert_allclose(R.rescaled(s).value(s * R.prox(U)), s**2 * R.value(R.prox(U)), atol=1e-12)
@@ -125,14 +129,20 @@ assert (L0().value(Z / small) == L0().value(Z)).all()
 # %%
 # A picture of the three constants
 # --------------------------------
+# Left: measured thresholds (marks) on the formulas (lines). Middle: three ReLU encoders that nothing tells apart.
+# Right: three JumpReLU encoders that jump at the same x.
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
 for lam, colour in ((0.1, "#0072b2"), (1.0, "#d55e00")):
-    axes[0].loglog(steps, [threshold(lam * L0(), t) for t in steps], "o", color=colour, ms=3, label=f"L0, {lam}")
+    axes[0].loglog(
+        steps, [threshold(lam * L0(), t) for t in steps], "o", color=colour, ms=3, label=rf"L0, $\lambda$ = {lam}"
+    )
     axes[0].loglog(steps, np.sqrt(2 * steps * lam), color=colour, lw=1)
-    axes[0].loglog(steps, [threshold(lam * L1(), t) for t in steps], "x", color=colour, ms=4, label=f"L1, {lam}")
+    axes[0].loglog(
+        steps, [threshold(lam * L1(), t) for t in steps], "x", color=colour, ms=4, label=rf"L1, $\lambda$ = {lam}"
+    )
     axes[0].loglog(steps, steps * lam, color=colour, lw=1)
-axes[0].set(xlabel="step t", title=r"thresholds $\sqrt{2t\lambda}$ and $t\lambda$")
+axes[0].set(xlabel="step t", title=r"thresholds $\sqrt{2t\lambda}$, $t\lambda$")
 axes[0].legend(fontsize=8)
 x = np.linspace(-2, 3, 501)
 for bias, style in ((0.25, "-"), (0.75, "--"), (2.25, ":")):
@@ -140,8 +150,8 @@ for bias, style in ((0.25, "-"), (0.75, "--"), (2.25, ":")):
     axes[1].plot(x, R.prox(x + bias), style, lw=2.5, label=f"bias {bias}, weight {bias - 0.25}")
     R = 0.5 * bias**2 * L0() + NonNegative()
     axes[2].plot(x, R.prox(x + bias - 0.25), style, lw=2, label=f"bias {bias - 0.25}, theta {bias}")
-axes[1].set(xlabel="x", title="ReLU: three encoders, one function")
-axes[2].set(xlabel="x", title="JumpReLU: each is another")
+axes[1].set(xlabel="x", title="ReLU: one function")
+axes[2].set(xlabel="x", title="JumpReLU: three functions")
 axes[1].legend(fontsize=8)
 axes[2].legend(fontsize=8)
 plt.show()
