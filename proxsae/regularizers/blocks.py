@@ -17,7 +17,7 @@ from proxsae.regularizers.scalar import SquaredL2
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Blocks(Joint):
-    r"""R(z) = R_1(z_1) + R_2(z_2) + ..., with z_1, z_2, ... consecutive blocks of coordinates.
+    r"""The sum :math:`R_1(z_{(1)}) + R_2(z_{(2)}) + \dots` over consecutive blocks of coordinates.
 
     The prox is taken block by block. ``Blocks([(Simplex(), 4), (0.1 * L1(), 12)])`` is for codes of 16 components.
 

@@ -49,7 +49,10 @@ class Entmax(Joint):
         r"\sum_i \left[\tfrac12 (z_i - z_i^2) - \frac{z_i - z_i^\alpha}{\alpha(\alpha-1)}\right] "
         r"+ \iota_{\{z \ge 0, \sum_i z_i = 1\}}(z)"
     )
-    prox_latex = r"\mathrm{prox}_{tR}(u)_i = \varphi^{-1}(\max(u_i - \tau, 0)), \quad \sum_i z_i = 1"
+    prox_latex = (
+        r"\mathrm{prox}_{tR}(u)_i = z_i, \quad "
+        r"(1 - t) z_i + \frac{t}{\alpha - 1} z_i^{\alpha - 1} = \max(u_i - \tau, 0), \quad \sum_i z_i = 1"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

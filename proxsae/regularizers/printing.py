@@ -14,7 +14,7 @@ from proxsae.regularizers.namespaces import Equation
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 
-LONGEST = 1200  # characters; a longer formula cannot be read, and its definition is printed instead
+LONGEST = 1000  # characters; a longer formula cannot be read, and its definition is printed instead
 
 
 def latex(regularizer: Regularizer, of: str) -> str:
@@ -96,6 +96,15 @@ def _decided(expression: Any, condition: Any, branch: int) -> Any:
     return expression.replace(on_condition, lambda part: part.args[branch].expr)
 
 
+def _exact(expression: Any) -> Any:
+    """Return the expression with fractions for floats, so that equal conditions compare equal."""
+    import sympy
+
+    expression = sympy.sympify(expression)
+    floats = expression.atoms(sympy.Float)
+    return expression.xreplace({number: sympy.nsimplify(number, rational=True) for number in floats})
+
+
 def _symbol(name: str) -> Any:
     import sympy
 
@@ -174,7 +183,8 @@ def _namespace() -> Any:
         @staticmethod
         def where(condition: Any, a: Any, b: Any) -> Any:
             # A guard inside a branch that repeats the condition of the branch is decided there.
-            a, b = (_decided(sympy.sympify(branch), condition, i) for i, branch in enumerate((a, b)))
+            condition = _exact(condition)
+            a, b = (_decided(_exact(branch), condition, i) for i, branch in enumerate((a, b)))
             return sympy.Piecewise((a, condition), (b, True))
 
     return SympyNamespace

@@ -110,7 +110,10 @@ class L1Ball(Joint):
     is_indicator = True
     is_absolute = True
     value_latex = r"\iota_{\{\|z\|_1 \le \rho\}}(z)"
-    prox_latex = r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \max(|u_i| - \max(\tau, 0), 0)"
+    prox_latex = (
+        r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \max(|u_i| - \max(\tau, 0), 0), "
+        r"\quad \sum_i \max(|u_i| - \tau, 0) = \rho"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,7 +157,10 @@ class LInf(Joint):
     is_convex = True
     is_absolute = True
     value_latex = r"\|z\|_\infty"
-    prox_latex = r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \min(|u_i|, \max(\tau, 0))"
+    prox_latex = (
+        r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \min(|u_i|, \max(\tau, 0)), "
+        r"\quad \sum_i \max(|u_i| - \tau, 0) = t w"
+    )
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return the largest modulus, 0 for a code without components."""
