@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import proxsae
-from proxsae.regularizers import parse
+from proxsae.regularizers import catalog, parse
 from proxsae.verification.theorems import CLASSES, SELECTIONS, SUMS
 
 project = "proxsae"
@@ -36,6 +36,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,  # a theorem that does not hold stops the build
     "image_srcset": ["2x"],
+    "thumbnail_size": (600, 240),
     "download_all_examples": False,
     "write_computation_times": False,
     "show_memory": False,
@@ -43,15 +44,68 @@ sphinx_gallery_conf = {
 }
 
 
+# The catalogue page: one admissible choice of parameters each, of every class.
+CATALOGUE = {
+    "Scalar": CLASSES,
+    "Selections": SELECTIONS,
+    "Groups": (
+        "GroupL2(4)",
+        "GroupL0(4)",
+        "GroupCardinality(2, 4)",
+        "TreeGroups([[0, 1], [0, 1, 2, 3]])",
+    ),
+    "Whole codes": (
+        "Simplex(1.0)",
+        "Entmax(1.5)",
+        "L1Ball(1.0)",
+        "L2Ball(1.0)",
+        "LInf",
+        "SortedL1([3.0, 2.0, 1.0])",
+        "SumOfKLargest(2)",
+        "KSupport(2)",
+        "L1MinusL2",
+        "Blocks([[Simplex, 4], [L1, 12]])",
+    ),
+    "Sums": SUMS,
+}
+TRAITS = ("is_convex", "is_separable", "is_nonnegative", "is_scale_free")
+
+
+def table(texts):
+    """Return the traits of regularizers, as they answer."""
+    rows = [".. csv-table::", "   :header-rows: 1", "   :delim: &", ""]
+    rows.append("   regularizer & convex & separable & z >= 0 & scale-free & scope")
+    for text in texts:
+        R = parse(text)
+        traits = ["yes" if getattr(R, trait) else "" for trait in TRAITS]
+        rows.append("   " + " & ".join([f"`{text}`", *traits, R.scope]))
+    return [*rows, ""]
+
+
 def entry(text):
-    """Return the section of the catalogue on one regularizer, from the LaTeX reader of its formulas."""
+    """Return the entry of one regularizer, from the LaTeX reader of its formulas."""
     R = parse(text)
-    lines = [f"`{text}`", "-" * (len(text) + 2), ""]
+    name = type(R).__name__ if len(R.terms) == 1 else None
+    title = f":class:`{text} <proxsae.regularizers.{name}>`" if name in catalog.CLASSES else f"`{text}`"
+    lines = [f".. rubric:: {title}", ""]
     for of in ("value", "prox"):
         lines += [".. math::", "", f"   {R.latex(of)}", ""]
+    return lines
+
+
+def catalogue():
+    """Return the page, or stop where a class of the library is missing from it."""
+    parsed = [parse(text) for texts in CATALOGUE.values() for text in texts]
+    missing = set(catalog.CLASSES) - {type(term).__name__ for R in parsed for term in R.terms}
+    if missing:
+        raise RuntimeError(f"docs/conf.py: CATALOGUE lacks {', '.join(sorted(missing))}")
+    lines = []
+    for heading, texts in CATALOGUE.items():
+        lines += [heading, "-" * len(heading), "", *table(texts)]
+        lines += [line for text in texts for line in entry(text)]
     return "\n".join(lines)
 
 
 generated = Path(__file__).parent / "generated"
 generated.mkdir(exist_ok=True)
-(generated / "catalogue.inc").write_text("\n".join(map(entry, (*CLASSES, *SUMS, *SELECTIONS))), encoding="utf-8")
+(generated / "catalogue.inc").write_text(catalogue(), encoding="utf-8")
