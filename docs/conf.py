@@ -34,6 +34,7 @@ sphinx_gallery_conf = {
     "examples_dirs": ["../theory", "../examples"],
     "gallery_dirs": ["gallery/theory", "gallery/examples"],
     "within_subsection_order": "FileNameSortKey",
+    "reference_url": {"proxsae": None},  # names in the code link to the API pages
     "abort_on_example_error": True,  # a theorem that does not hold stops the build
     "image_srcset": ["2x"],
     "thumbnail_size": (600, 240),

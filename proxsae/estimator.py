@@ -24,7 +24,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Minimises the mean over samples of
 
-    .. math:: \frac12 \|x - b - z D\|^2 + R(z), \qquad z = \mathrm{prox}_R(W x + b_e),
+    .. math:: \frac12 \|x - b - z D\|^2 + R(z), \qquad z = \mathrm{prox}_R(x W + b_e),
 
     over W, b_e, the dictionary D (unit-norm atoms) and b, by mini-batch Adam. The weight of R is in the units of X, as
     in :func:`proxsae.solve`.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_regularizers_zoo import PER_COORDINATE, SEPARABLE, SUMS
 
-from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, Regularizer, SquaredL2, Zero, get, parse
+from proxsae.regularizers import L0, L1, Box, Cardinality, Lq, NonNegative, Regularizer, SquaredL2, Zero, get, parse
 
 SELECTIONS = [
     Cardinality(2),
@@ -272,6 +272,7 @@ def test_latex_shows_the_formula_that_runs():
     assert r"\left|{z_{i}}\right|" in L1().latex()
     assert r"\|z\|_0 \le 7" in (0.1 * L1() + Cardinality(7)).latex()
     assert r"\|Z\|_0 \le 7\,n" in Cardinality(7, "batch").latex()
+    assert Lq(0.5).latex("prox").count(r"\begin{cases}") == 1  # without the guard of the branch not taken
     with pytest.raises(ValueError, match='latex prints "value" or "prox", got \'gradient\''):
         L1().latex("gradient")
 

@@ -14,7 +14,7 @@ from proxsae.regularizers.namespaces import ArrayNamespace
 
 
 class Amortized(nn.Module):
-    r"""z = prox_R(W x + b_e): what the field calls an SAE encoder.
+    r"""z = prox_R(x W^T + b_e): what the field calls an SAE encoder.
 
     With W = t D and b_e = -t D b it is one proximal-gradient step of size t from z = 0 on
     :math:`\frac12 \|x - b - z D\|^2 + R(z)`, up to the step inside R; ReLU, JumpReLU, TopK and AbsTopK are its
@@ -58,7 +58,7 @@ class Amortized(nn.Module):
         return with_thresholds(self.regularizer, self.threshold.detach())
 
     def pre_activation(self, x: Tensor) -> Tensor:
-        """Return u = W x + b_e, (n_samples, n_components)."""
+        """Return u = x W^T + b_e, (n_samples, n_components)."""
         return torch.nn.functional.linear(x, self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:

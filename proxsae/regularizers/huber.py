@@ -10,7 +10,7 @@ from proxsae.regularizers.separable import Separable
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Huber(Separable):
-    r"""r(z) = z^2 / (2 alpha) for abs(z) <= alpha, abs(z) - alpha/2 beyond: the Moreau envelope of abs(z).
+    r""":math:`r(z) = z^2 / (2\alpha)` for :math:`|z| \le \alpha`, :math:`|z| - \alpha/2` beyond: an envelope of abs(z).
 
     The prox is :math:`\frac{\alpha}{\alpha + t} u` for :math:`|u| \le \alpha + t` and :math:`u - t\,\mathrm{sign}(u)`
     beyond; the branch is on :math:`\alpha + t`, not on alpha.

@@ -11,6 +11,7 @@ from proxsae.regularizers.calculus import WithCount, WithTilt
 from proxsae.regularizers.joint import Joint
 from proxsae.regularizers.joint_sum import JointSum
 from proxsae.regularizers.namespaces import Equation
+from proxsae.regularizers.scalar import Zero
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 
@@ -40,7 +41,8 @@ def latex(regularizer: Regularizer, of: str) -> str:
 def _latex_of_cardinality(regularizer: Cardinality, of: str) -> str:
     bound = {"sample": r"\|z\|_0 \le %d", "batch": r"\|Z\|_0 \le %d\,n"}[regularizer.scope] % regularizer.k
     if of == "value":
-        return rf"R(z) = \iota_{{\{{{bound}\}}}}(z) + \sum_i {_value(regularizer.separable)}"
+        partner = "" if isinstance(regularizer.separable, Zero) else rf" + \sum_i {_value(regularizer.separable)}"
+        return rf"R(z) = \iota_{{\{{{bound}\}}}}(z){partner}"
     partner = _prox(regularizer.separable, _symbol("u"))
     where = rf"i \text{{ among the {regularizer.k} largest gains of the {regularizer.scope}}}"
     return rf"\mathrm{{prox}}_{{tR}}(u)_i = \begin{{cases}} {partner} & {where} \\ 0 & \text{{otherwise}} \end{{cases}}"
