@@ -66,9 +66,8 @@ class Entmax(Joint):
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return the sum on the simplex and infinity elsewhere."""
         z = xp.maximum(Z, 0.0) / self.radius
-        terms = 0.5 * (z - z * z) - (z - xp.power(z, self.alpha)) / (self.alpha * (self.alpha - 1.0))
         inside = (abs(Z.sum(-1) - self.radius) <= slack(Z) * self.radius) & (Z >= 0).all(-1)
-        return self.radius**2 * terms.sum(-1) + feasible(xp, inside, Z)
+        return self.radius**2 * penalty(xp, z, self.alpha).sum(-1) + feasible(xp, inside, Z)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the entries at the level."""
@@ -104,12 +103,24 @@ def _level(xp: ArrayNamespace, v: Array, t: Array, alpha: float) -> Array:
     return level
 
 
+def penalty(xp: Any, z: Any, alpha: float) -> Any:
+    """Return what one entry adds to R, for z in [0, 1]."""
+    return 0.5 * (z - z * z) - (z - xp.power(z, alpha)) / (alpha * (alpha - 1.0))
+
+
 def _entries(xp: ArrayNamespace, v: Array, t: Array, alpha: float) -> Array:
-    """Return z with (1 - t) z + t/(alpha - 1) z^(alpha - 1) = max(v, 0), at most 1, by way of z^(alpha - 1)."""
+    return entries(xp, v, t, alpha, at_one=bool((t == 1).all()))
+
+
+def entries(xp: Any, v: Any, t: Any, alpha: float, *, at_one: bool) -> Any:
+    """Return z with (1 - t) z + t/(alpha - 1) z^(alpha - 1) = max(v, 0), at most 1, by way of z^(alpha - 1).
+
+    At step 1, where `at_one` says so, it is a power.
+    """
     power = 1.0 / (alpha - 1.0)
     v = xp.maximum(v, 0.0)
     start = xp.minimum(v * (alpha - 1.0) / t, 1.0)
-    if bool((t == 1).all()):
+    if at_one:
         return xp.power(start, power)
 
     def equation(y: Any) -> tuple[Any, Any]:

@@ -54,8 +54,7 @@ class LogSum(Separable):
         gap = xp.abs(a - self.delta)
         larger = xp.where(a > self.delta, 0.5 * (gap + root), 2.0 * (a * self.delta - t) / (gap + root))
         z = xp.where(discriminant > 0, xp.maximum(larger, 0.0), 0.0)
-        gain = z * (a - 0.5 * z) - t * xp.log1p(z / self.delta)
-        return xp.where(gain > 0, xp.sign(u) * z, 0.0)
+        return self.best_of(xp, u, t, [xp.sign(u) * z])
 
     def rescaled(self, scale: float) -> LogSum:
         """Return s^2 r(z/s), which has the bend at s delta."""
@@ -104,13 +103,10 @@ class Tanh(Separable):
             slope = 1.0 - 2.0 * tau * height * fall
             return y + tau * fall - v, xp.where(slope > 0, slope, 1.0)
 
-        def gain(y: Any) -> Any:
-            return y * (v - 0.5 * y) - tau * xp.tanh(y)
-
         near = xp.root(stationarity, start=0.0 * v, low=0.0, high=xp.minimum(v, TANH_BEND), steps=NEWTON_STEPS)
         far = xp.root(stationarity, start=v, low=TANH_BEND, high=v, steps=NEWTON_STEPS)
-        best = xp.where(gain(far) > gain(near), far, near)
-        return xp.where(gain(best) > 0, xp.sign(u) * best * self.width, 0.0)
+        scale = xp.sign(u) * self.width
+        return self.best_of(xp, u, t, [scale * near, scale * far])
 
     def rescaled(self, scale: float) -> Tanh:
         """Return s^2 r(z/s), which has width s c."""

@@ -102,6 +102,15 @@ class Separable(Regularizer):
         """Return what z gains over zero; at the prox this is :meth:`gain_of`."""
         return z * (u - 0.5 * z) - t * self.weighted_value(xp, z)
 
+    def best_of(self, xp: Any, u: Any, t: Any, candidates: list[Any]) -> Any:
+        """Return the candidate that gains most over zero at weight one, and zero where none gains."""
+        best: Any = 0.0
+        most: Any = 0.0
+        for z in candidates:
+            gain = z * (u - 0.5 * z) - t * self.value_of(xp, z)
+            best, most = xp.where(gain > most, z, best), xp.maximum(gain, most)
+        return best
+
     def conditions(self) -> list[tuple[Any, str]]:
         """Return the admissible parameters: (expression, the same in words). The prover assumes what this states."""
         return [] if self.is_indicator else [(self.weight >= 0, "the weight must not be negative")]

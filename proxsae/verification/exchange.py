@@ -18,6 +18,8 @@ import z3
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.cases import decide
+from proxsae.verification.interval_proofs import bound_selection
+from proxsae.verification.paths import UnreadableError
 from proxsae.verification.proof import Objective, Proof, Verdict, obligations, read, settle
 from proxsae.verification.symbolic import NotAlgebraicError, Reader, both, either
 
@@ -40,6 +42,10 @@ def prove_selection(R: Cardinality, timeout: float = 60.0) -> Proof:
         objective = read(partner, reader)
         claims = {**obligations(objective), **_claims_of_the_gain(R, objective)}
     except NotAlgebraicError as reason:
+        try:
+            return bound_selection(R, timeout)
+        except UnreadableError:
+            pass
         return Proof(repr(R), f"{theorem} ({reason} is not algebraic)", "not algebraic", time.monotonic() - start)
     objective.assumptions.extend(_zero_is_free(objective))
     verdict, counterexample = settle(objective, claims, reader, start + timeout)

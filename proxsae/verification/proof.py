@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.calculus import WithCount
+from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.translation import TranslatedSeparable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 OPTIMAL = "F(prox(u)) <= F(z)"
 TIES = "the smaller support wins ties"
-Verdict = Literal["proved", "counterexample", "unknown", "not algebraic"]
+Verdict = Literal["proved", "bounded", "counterexample", "unknown", "not algebraic"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,17 @@ class Proof:
         The regularizer as typed; its parameters are replaced by variables in the theorem.
     theorem : str
         The statement.
-    verdict : {"proved", "counterexample", "unknown", "not algebraic"}
-        "unknown": the prover ran out of time. "not algebraic": the formula calls a function that polynomial arithmetic
-        does not have.
+    verdict : {"proved", "bounded", "counterexample", "unknown", "not algebraic"}
+        "bounded": proved up to an error of epsilon on a box, by intervals, where the formula is transcendental.
+        "unknown": the prover ran out of time. "not algebraic": the formula calls a function that neither polynomial
+        arithmetic nor the interval bound reads.
     seconds : float
         Time taken.
     counterexample : dict or None
         u, t, the parameters, the claimed z, a better z and both objectives, as floats, and under "fails" the part of
         the theorem that does not hold.
+    epsilon : float or None
+        The error allowed, where the theorem is an interval bound.
     """
 
     regularizer: str
@@ -47,6 +51,7 @@ class Proof:
     verdict: Verdict
     seconds: float
     counterexample: dict[str, Any] | None = None
+    epsilon: float | None = None
 
     def __str__(self) -> str:
         text = f"{self.regularizer}: {self.verdict} in {self.seconds:.2f} s: {self.theorem}"
@@ -81,7 +86,9 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     3. F(p) < F(0) unless p = 0: at a threshold the smaller support wins.
 
     As every parameter is a variable, weights of one value a coordinate are covered too. For :class:`Cardinality` with a
-    partner, the partner is proved, then the gain rule: see :func:`proxsae.verification.exchange.prove_selection`.
+    partner, the partner is proved, then the gain rule: see :func:`proxsae.verification.exchange.prove_selection`. Where
+    a formula is transcendental, point 2 is bounded instead, on a box and with the parameters given: see
+    :func:`proxsae.verification.interval_proofs.bound_separable`.
 
     Parameters
     ----------
@@ -113,6 +120,10 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
         return prove_selection(R, timeout)
     if isinstance(R, Separable):
         return _prove_separable(R, timeout)
+    if isinstance(R, Entmax):
+        from proxsae.verification.interval_proofs import bound_entmax
+
+        return bound_entmax(R, timeout)
     return Proof(repr(R), "no proof is known for regularizers of this kind", "unknown", 0.0)
 
 
@@ -125,9 +136,23 @@ def _prove_separable(R: Separable, timeout: float) -> Proof:
         reader = Reader()
         objective = read(R, reader)
     except NotAlgebraicError as reason:
-        return Proof(repr(R), f"{theorem} ({reason} is not algebraic)", "not algebraic", time.monotonic() - start)
+        return _bounded(R, timeout) or Proof(
+            repr(R), f"{theorem} ({reason} is not algebraic)", "not algebraic", time.monotonic() - start
+        )
     verdict, counterexample = settle(objective, obligations(objective), reader, start + timeout)
+    if verdict == "unknown" and not R.is_algebraic:  # powers, which may be too high for the prover
+        return _bounded(R, timeout) or Proof(repr(R), theorem, verdict, time.monotonic() - start)
     return Proof(repr(R), theorem, verdict, time.monotonic() - start, counterexample)
+
+
+def _bounded(R: Separable, timeout: float) -> Proof | None:
+    from proxsae.verification.interval_proofs import bound_separable
+    from proxsae.verification.paths import UnreadableError
+
+    try:
+        return bound_separable(R, timeout)
+    except UnreadableError:
+        return None
 
 
 def _statement(R: Separable) -> str:
