@@ -71,8 +71,8 @@ def test_every_scalar_class_has_a_theorem():
 
 
 def test_prove_prints_a_line_a_theorem(capsys, monkeypatch):
-    monkeypatch.setattr("proxsae.verification.theorems.CLASSES", ("L1", "L0", "Tanh(1.0)"))
+    monkeypatch.setattr("proxsae.verification.theorems.CLASSES", ("L1", "L0", "Lq(0.3)"))
     monkeypatch.setattr("proxsae.verification.theorems.SUMS", ("L0 + NonNegative",))
     assert main(["prove"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ["proved", "proved", "not", "proved"]
+    assert [line.split()[0] for line in lines[:4]] == ["proved", "proved", "bounded", "proved"]

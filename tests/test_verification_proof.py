@@ -177,10 +177,9 @@ class Exponential(L1):
     ("R", "function"),
     [
         (Exponential(), "exp"),
-        (LogSum(), "log1p"),
-        (Tanh(), "root"),
-        (Lq(0.3), "power"),
-        (LogSum() + Cardinality(2), "log1p"),
+        (np.array([0.1, 0.2]) * LogSum(), "log1p"),
+        (np.array([0.1, 0.2]) * Tanh(), "root"),
+        (np.array([0.1, 0.2]) * LogSum() + Cardinality(2), "log1p"),
     ],
     ids=repr,
 )

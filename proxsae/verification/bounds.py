@@ -139,24 +139,24 @@ def bound(question: Question, u: tuple[float, float], t: tuple[float, float], ep
             return Bound(False, None)
         keys: dict[tuple[Any, ...], int] = {}
         boxes = _boxes(tiles)
+        refutation = _refuted(question, boxes, phi, epsilon)
         # On one side of 0 the sign of u is no question, and what is the same is seen to be the same.
         waiting = [boxes.take(boxes.u < 0), boxes.take(boxes.u > 0)]
-        while waiting:
+        while waiting and refutation is None:
             boxes = waiting.pop()
             if len(boxes) > BATCH:
                 waiting += [boxes.take(slice(None, len(boxes) // 2)), boxes.take(slice(len(boxes) // 2, None))]
                 continue
-            refutation = _refuted(question, boxes, phi, epsilon)
-            if refutation is not None:
-                return Bound(False, refutation)
             gap, along_u = _gaps(question, boxes, phi, keys, epsilon)
             open_ = ~(gap <= epsilon)
             left = boxes.take(open_)
             if (left.u_radius + left.t_radius < SMALLEST).any() or time.monotonic() > deadline:
                 return Bound(False, None)
             if len(left):
-                waiting.append(left.halved(along_u[open_]))
-    return Bound(True, None)
+                halves = left.halved(along_u[open_])
+                refutation = _refuted(question, halves, phi, epsilon)
+                waiting.append(halves)
+    return Bound(refutation is None, refutation)
 
 
 def _tiles(u: tuple[float, float], t: tuple[float, float]) -> Tiles:

@@ -9,6 +9,7 @@ from typing import Any
 
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.catalog import parse
+from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.backends import check_backends
@@ -126,7 +127,7 @@ def _checks_of_regularizer(R: Regularizer, proof_timeout: float) -> Iterator[par
         yield partial(check_fenchel_young, R, pair)
     yield partial(check_traits, R, pair)
     yield partial(check_backends, R, pair)
-    if proof_timeout > 0 and isinstance(R, Separable | Cardinality):
+    if proof_timeout > 0 and isinstance(R, Separable | Cardinality | Entmax):
         yield partial(_with_package, "z3", partial(_check_proof, R, proof_timeout), "proof (z3)")
 
 
@@ -147,6 +148,7 @@ def _with_package(package: str, check: partial[Check], method: str) -> Check:
 
 def _check_proof(R: Regularizer, timeout: float) -> Check:
     proof = prove(R, timeout=timeout)
-    verdict = {"proved": "passed", "counterexample": "failed"}.get(proof.verdict, "undecided")
-    reason = "" if proof.verdict == "proved" else proof.verdict
-    return Check("proof (z3)", proof.theorem, verdict, proof.counterexample, reason)  # type: ignore[arg-type]
+    verdict = {"proved": "passed", "bounded": "passed", "counterexample": "failed"}.get(proof.verdict, "undecided")
+    reason = "" if verdict == "passed" else proof.verdict
+    method = "proof (z3)" if proof.epsilon is None else "interval bound"
+    return Check(method, proof.theorem, verdict, proof.counterexample, reason)  # type: ignore[arg-type]

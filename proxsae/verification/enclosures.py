@@ -73,11 +73,10 @@ class Enclosure:
         return self.reader.number(other)
 
     def __neg__(self) -> Enclosure:
-        key = self.reader.key("negative", self.key)
         low, high = intervals.negative(self.range)
-        return Enclosure(
-            self.reader, key, low, high, -self.center, tuple(_times(-1.0, s) for s in self.slopes), self.rest
-        )
+        slopes = tuple(_times(-1.0, s) for s in self.slopes)
+        key = self.reader.key("negative", self.key)
+        return replace(self, key=key, low=low, high=high, center=-self.center, slopes=slopes)
 
     def __add__(self, other: Any) -> Enclosure:
         other, zero = self._number(other), self.reader.key("number", 0.0)

@@ -13,7 +13,7 @@ from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.bounds import REACH, STEPS, Bound, Question, bound
 from proxsae.verification.enclosures import Enclosure
-from proxsae.verification.intervals import LARGEST, TINY
+from proxsae.verification.intervals import ENORMOUS, TINY
 from proxsae.verification.paths import PathReader, UnreadableError
 from proxsae.verification.proof import OPTIMAL, Proof
 
@@ -80,7 +80,7 @@ def _is_ranked_by_gain(R: Cardinality) -> bool:
         values = [reader.number(R.separable.weighted_value(reader, number)) for number in (z, -z)]
     low = np.broadcast_to(values[0].low, (2,))
     if mirror == 1.0:
-        return bool(low[0] >= LARGEST and low[1] >= 0)
+        return bool(low[0] >= ENORMOUS and low[1] >= 0)
     return bool((low >= 0).all() and values[0].key == values[1].key)
 
 
@@ -93,9 +93,10 @@ def bound_entmax(R: Entmax, timeout: float = 60.0, epsilon: float = EPSILON) -> 
     """
     start = time.monotonic()
     alpha = R.alpha
+    linear = 0.5 - 1.0 / (alpha * (alpha - 1.0))  # any linear term is constant on the simplex: the level takes this one
 
     def value(xp: Any, z: Any) -> Any:
-        return xp.where(z < 0, xp.inf, xp.where(z > 1, xp.inf, penalty(xp, z, alpha)))
+        return xp.where(z < 0, xp.inf, xp.where(z > 1, xp.inf, penalty(xp, z, alpha) - linear * z))
 
     theorem = f"{OPTIMAL} + {epsilon:g} n for {BOX} (u less the level, t times the weight), all z on the simplex"
     for t, at_one in (((1.0, 1.0), True), (STEPS, False)):

@@ -17,6 +17,7 @@ Interval = tuple[Array, Array]
 ULP = 2.0**-52
 TINY = 5e-324
 LARGEST = float(np.finfo(np.float64).max)
+ENORMOUS = 1e300  # what is at least this is taken for infinite
 # Assumed of the C library and of NumPy's vector code: log1p, tanh, pow, cbrt, cos and acos err by at most 4 units in
 # the last place. +, -, *, / and sqrt are correctly rounded by IEEE 754, which is all that the rest relies on.
 LIBRARY_ULPS = 4
@@ -52,7 +53,7 @@ def multiply(a: Interval, b: Interval) -> Interval:
         low, high = _hull([np.where(np.isnan(end), 0.0, end) for end in ends])
         undefined = np.isnan(a[0]) | np.isnan(b[0])
         for one, two in ((a, b), (b, a)):
-            undefined = undefined | ((one[0] <= 0) & (one[1] >= 0) & ((two[0] >= LARGEST) | (two[1] <= -LARGEST)))
+            undefined = undefined | ((one[0] <= 0) & (one[1] >= 0) & ((two[0] >= ENORMOUS) | (two[1] <= -ENORMOUS)))
         low, high = _only_where(~undefined, low, high)
     return _signed(a, b, *outward(low, high))
 
@@ -64,7 +65,7 @@ def _hull(ends: list[Array]) -> Interval:
 
 def divide(a: Interval, b: Interval, apart: Array) -> Interval:
     """Return a / b, undefined unless b is `apart` from 0; unbounded where b is, though its interval touches 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         low, high = _hull([a[0] / b[0], a[0] / b[1], a[1] / b[0], a[1] / b[1]])
     low, high = _signed(a, b, *outward(low, high))
     touching = (b[0] <= 0) & (b[1] >= 0)
@@ -104,7 +105,7 @@ def cbrt(a: Interval) -> Interval:
 
 def power(a: Interval, exponent: float) -> Interval:
     """Return a to the power of a number, undefined where a may be negative, infinite at 0 for a negative power."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(all="ignore"):
         ends = np.power(np.maximum(a[0], 0.0), exponent), np.power(np.maximum(a[1], 0.0), exponent)
     low, high = outward(*(ends if exponent >= 0 else ends[::-1]), LIBRARY_ULPS)
     low, high = np.maximum(low, 0.0), np.where((a[1] <= 0) & (exponent > 0), 0.0, high)

@@ -304,7 +304,7 @@ class PathReader:
             return one[0] & two[0], one[1] | two[1], one[2] | two[2]
         assert isinstance(condition, Comparison)
         excess = condition.excess
-        holds, fails = excess.low > 0, excess.high <= 0
+        holds, fails = (excess.low > 0) | ((excess.low >= 0) & excess.is_apart), excess.high <= 0
         undefined = np.isnan(excess.low) | np.isnan(excess.high)
         key = self._key_of(condition)
         open_ = ~(holds | fails | undefined)

@@ -9,14 +9,14 @@ it, and refines these.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array
 from proxsae.verification.enclosures import Enclosure
-from proxsae.verification.intervals import LARGEST
+from proxsae.verification.intervals import ENORMOUS
 from proxsae.verification.paths import PathReader
 
 Value = Callable[[Any, Any], Any]  # r of a namespace and z
@@ -73,7 +73,12 @@ def read_cells(value: Value, tile: Array, low: Array, high: Array) -> Cells:
     """Read the value on cells."""
     middle = 0.5 * (low + high)
     radius = np.maximum(high - middle, middle - low)
-    line = _read(value, lambda reader: reader.variable(0, middle, radius, "z"), len(low))
+
+    def cell(reader: PathReader) -> Enclosure:
+        # Zero belongs to the cell on its right: what is left of it is infinite for many r, or undefined.
+        return replace(reader.variable(0, middle, radius, "z"), low=low, high=high, apart=high == 0)
+
+    line = _read(value, cell, len(low))
     point = _read(value, lambda reader: reader.variable(0, middle, 0.0 * radius, "z"), len(low))
     steep = np.broadcast_to(line.slopes[0] if line.slopes else 0.0, low.shape)
     affine = np.isfinite(line.rest) & (radius > 0)
@@ -184,7 +189,7 @@ def _half_lines(reader: PathReader, low: Array, high: Array) -> Enclosure:
 
 def _largest(cells: Cells) -> float:
     sizes = np.abs(cells.level) + np.abs(cells.slope) * (np.abs(cells.low) + np.abs(cells.high))
-    return float(np.max(sizes[sizes < LARGEST], initial=1.0))
+    return float(np.max(sizes[sizes < ENORMOUS], initial=1.0))
 
 
 def _refined(value: Value, tiles: Tiles, reach: float, tolerance: float) -> Cells:
@@ -217,7 +222,7 @@ def _not_beaten(cells: Cells, tiles: Tiles) -> Array:
     gains, point_gains = cells.gains(u, t), cells.point_gains(u, t)
     starts = np.flatnonzero(np.diff(cells.tile, prepend=-1))
     order = np.cumsum(np.diff(cells.tile, prepend=cells.tile[0]) > 0)  # of the tile among those present
-    beaten = cells.level >= LARGEST  # outside of the domain
+    beaten = cells.level >= ENORMOUS  # outside of the domain
     for corner in [*point_gains, point_gains.sum(0)]:  # the best z of each corner and of the middle
         best = np.maximum.reduceat(corner, starts)[order]
         first = np.minimum.reduceat(np.where(corner >= best, np.arange(len(order)), len(order)), starts)[order]
@@ -232,5 +237,5 @@ def _is_coarse(cells: Cells, tiles: Tiles, tolerance: float) -> Array:
     # What the cell may gain above its middle is also bounded by its width, which settles the cells next to a jump.
     by_width = (np.abs(pull) + np.maximum(np.abs(cells.low), np.abs(cells.high))).max(0) * (cells.high - cells.low)
     by_doubt = t.max(0) * cells.doubt
-    doubt = np.where(cells.level < LARGEST, np.minimum(by_doubt, by_width), 0.0)
+    doubt = np.where(cells.level < ENORMOUS, np.minimum(by_doubt, by_width), 0.0)
     return doubt > tolerance

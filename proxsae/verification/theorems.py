@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from proxsae.regularizers.catalog import parse
 from proxsae.verification.proof import Proof, prove
 
-# The parameters are one admissible choice: each theorem is about all of them.
+# The parameters are one admissible choice: each theorem is about all of them, except where it is an interval bound.
 CLASSES = (
     "Zero",
     "L1",
@@ -40,6 +40,7 @@ SUMS = (
     "L1 + Box(-1.0, 2.0)",
     "L0 + Box(-1.0, 2.0)",
     "MCP(3.0) + NonNegative",
+    "LogSum(0.5) + NonNegative",
 )
 SELECTIONS = (
     "Cardinality(2)",
@@ -47,10 +48,12 @@ SELECTIONS = (
     "L1 + Cardinality(2)",
     "SquaredL2 + Cardinality(2)",
     'Cardinality(2, "batch")',
+    "LogSum(0.5) + Cardinality(2)",
 )
+JOINT = ("Entmax(1.5)", "Entmax(1.2)")
 
 
 def prove_all(timeout: float = 60.0) -> Iterator[Proof]:
     """Yield the proof of every theorem, each within `timeout` seconds."""
-    for text in (*CLASSES, *SUMS, *SELECTIONS):
+    for text in (*CLASSES, *SUMS, *SELECTIONS, *JOINT):
         yield prove(parse(text), timeout=timeout)
