@@ -3,8 +3,8 @@ r"""How far from optimal can the shipped formula be? A rigorous bound over a box
 With :math:`F(v) = \frac12 (v-u)^2 + t\,r(v)` and p the formula that runs,
 :math:`F(p) - \inf F = \varphi(u,t) - [u p - p^2/2 - t\,r(p)]`. The supremum :math:`\varphi` is convex in (u, t)
 together; the formula is enclosed near an affine function; so their difference is largest at a corner of the region
-(what a path of the formula keeps of a rectangle), up to a rest that shrinks with the square of the rectangle. Rectangles
-are halved until each is settled.
+(what a path of the formula keeps of a rectangle), up to a rest that shrinks with the square of the rectangle.
+Rectangles are halved until each is settled.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.verification.conditions import Choice, Comparison
 from proxsae.verification.enclosures import NONE, Enclosure
 from proxsae.verification.jets import JetReader
-from proxsae.verification.paths import Choice, Comparison, PathReader
+from proxsae.verification.paths import PathReader
 from proxsae.verification.polygons import clipped, square
-from proxsae.verification.suprema import Supremum, Tiles, Value
+from proxsae.verification.rectangles import Boxes, boxes_of, tiles_of
+from proxsae.verification.suprema import Supremum, Value
 
 REACH = 8.0  # of u
 STEPS = (0.05, 8.0)  # of t
-TILES = 96, 20
-EPSILON = 1e-4
 RADII = (1.0, 0.25, 0.0625, 0.015625)  # of the neighbourhoods tried
-MOST_PATHS = 64
+MOST_PATHS = 256
 SLIMMEST = 32.0  # sides of a rectangle that is halved along the shorter one
 BATCH = 8192
 SMALLEST = 1e-7  # a rectangle that is not settled at this size will not be
@@ -79,44 +79,6 @@ class Bound:
     refutation: tuple[float, float, float, float] | None
 
 
-@dataclass(frozen=True)
-class Boxes:
-    """Rectangles, by middle and half width, and the tile that each lies in."""
-
-    u: Array
-    u_radius: Array
-    t: Array
-    t_radius: Array
-    tile: Array
-
-    def take(self, chosen: Array) -> Boxes:
-        """Return some of them."""
-        return Boxes(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
-
-    def halved(self, along_u: Array) -> Boxes:
-        """Return both halves of each."""
-        u_radius = np.where(along_u, 0.5 * self.u_radius, self.u_radius)
-        t_radius = np.where(along_u, self.t_radius, 0.5 * self.t_radius)
-        halves = [
-            Boxes(
-                self.u + side * np.where(along_u, u_radius, 0.0),
-                u_radius,
-                self.t + side * np.where(along_u, 0.0, t_radius),
-                t_radius,
-                self.tile,
-            )
-            for side in (-1.0, 1.0)
-        ]
-        return _joined(halves)
-
-    def __len__(self) -> int:
-        return len(self.u)
-
-
-def _joined(parts: list[Boxes]) -> Boxes:
-    return Boxes(*(np.concatenate([getattr(part, name) for part in parts]) for name in Boxes.__dataclass_fields__))
-
-
 def bound(question: Question, u: tuple[float, float], t: tuple[float, float], epsilon: float, deadline: float) -> Bound:
     """Bound F(p) - inf F by epsilon over a box of u and t, or refute it.
 
@@ -131,14 +93,14 @@ def bound(question: Question, u: tuple[float, float], t: tuple[float, float], ep
     deadline : float
         The ``time.monotonic()`` after which nothing more is tried.
     """
-    tiles = _tiles(u, t)
+    tiles = tiles_of(u, t)
     # Infinity and NaN are part of the arithmetic; what overflows is widened to infinity.
     with np.errstate(all="ignore"):
         phi = Supremum(question.value, tiles, epsilon / 4.0)
         if not phi.is_bounded:
             return Bound(False, None)
         keys: dict[tuple[Any, ...], int] = {}
-        boxes = _boxes(tiles)
+        boxes = boxes_of(tiles)
         refutation = _refuted(question, boxes, phi, epsilon)
         # On one side of 0 the sign of u is no question, and what is the same is seen to be the same.
         waiting = [boxes.take(boxes.u < 0), boxes.take(boxes.u > 0)]
@@ -159,30 +121,16 @@ def bound(question: Question, u: tuple[float, float], t: tuple[float, float], ep
     return Bound(refutation is None, refutation)
 
 
-def _tiles(u: tuple[float, float], t: tuple[float, float]) -> Tiles:
-    us = np.linspace(*u, TILES[0] + 1)
-    ts = np.geomspace(*t, TILES[1] + 1) if t[1] > t[0] else np.array(t)
-    ts[0], ts[-1] = t
-    u_low, t_low = np.meshgrid(us[:-1], ts[:-1])
-    u_high, t_high = np.meshgrid(us[1:], ts[1:])
-    return Tiles(*(edge.ravel() for edge in (u_low, u_high, t_low, t_high)))
-
-
-def _boxes(tiles: Tiles) -> Boxes:
-    u, t = 0.5 * (tiles.u_low + tiles.u_high), 0.5 * (tiles.t_low + tiles.t_high)
-    u_radius = np.maximum(tiles.u_high - u, u - tiles.u_low)
-    t_radius = np.maximum(tiles.t_high - t, t - tiles.t_low)
-    return Boxes(u, u_radius, t, t_radius, np.arange(len(u)))
-
-
 def _gaps(
     question: Question, boxes: Boxes, phi: Supremum, keys: dict[tuple[Any, ...], int], epsilon: float
 ) -> tuple[Array, Array]:
     """Return the bound of each box, and whether u matters more to it than t."""
     gap = np.full(len(boxes), -np.inf)
     weights = np.zeros((2, len(boxes)))
-    paths = np.zeros(len(boxes), int)
-    for chosen, path in _paths(question, boxes, keys):
+    for count, (chosen, path) in enumerate(_paths(question, boxes, keys)):
+        if count == MOST_PATHS:  # smaller rectangles decide more
+            gap[:] = np.inf
+            break
         part = boxes.take(chosen)
         x, y = square(len(part))
         for sign, excess in path.reader.facts.values():
@@ -198,12 +146,10 @@ def _gaps(
         found[hard] = np.fmin(found[hard], whole)
         empty = path.reader.impossible | np.isnan(x).all(0)  # NaN where the path keeps nothing
         found = np.where(empty, -np.inf, np.where(np.isnan(found), np.inf, found))
-        paths[chosen] += 1
         worse = found > gap[chosen]
         gap[chosen] = np.where(worse, found, gap[chosen])
         shares = _shares(part, path)
         weights[:, chosen] = np.where(worse, shares, weights[:, chosen])
-    gap[paths > MOST_PATHS] = np.inf
     longer = boxes.u_radius >= boxes.t_radius
     slim = np.maximum(boxes.u_radius, boxes.t_radius) > SLIMMEST * np.minimum(boxes.u_radius, boxes.t_radius)
     # A box of no width in t is not slim.
@@ -326,8 +272,9 @@ def _rivals(question: Question, reader: PathReader, u: Enclosure, t: Enclosure, 
         for choice in reversed(choices):
             z, condition = choice.first, choice.condition
             gain = _gain(question, u, t, z)
-            made_by_gain = isinstance(condition, Comparison) and condition.left.key == gain.key
-            if not made_by_gain or condition.right.key != most.key:
+            if not isinstance(condition, Comparison):
+                return []
+            if (condition.left.key, condition.right.key) != (gain.key, most.key):
                 return []
             rivals.insert(0, z)
             most = reader.maximum(gain, most)
@@ -337,7 +284,7 @@ def _rivals(question: Question, reader: PathReader, u: Enclosure, t: Enclosure, 
 def _refuted(
     question: Question, boxes: Boxes, phi: Supremum, epsilon: float
 ) -> tuple[float, float, float, float] | None:
-    """Return (u, t, claimed z, better z) where the formula in float64 is worse than the bound at the middle of a box."""
+    """Return (u, t, claimed z, better z) where the formula in float64 breaks the bound at the middle of a box."""
     xp = ArrayNamespace(boxes.u)
     claimed = np.broadcast_to(np.asarray(question.prox(xp, boxes.u, boxes.t)) + 0.0, boxes.u.shape)
     wrong = ~np.isfinite(claimed)
@@ -362,4 +309,5 @@ def _gain_at(question: Question, u: Array, t: Array, z: Array) -> Enclosure:
 
 def _gain(question: Question, u: Enclosure, t: Enclosure, z: Enclosure) -> Enclosure:
     """Return u z - z^2/2 - t r(z)."""
-    return z * (u - 0.5 * z) - t * question.value(z.reader, z)
+    gain: Enclosure = z * (u - 0.5 * z) - t * question.value(z.reader, z)
+    return gain

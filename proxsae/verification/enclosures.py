@@ -19,7 +19,8 @@ from proxsae.verification import intervals
 from proxsae.verification.intervals import ULP, Interval
 
 if TYPE_CHECKING:
-    from proxsae.verification.paths import Comparison, PathReader
+    from proxsae.verification.conditions import Comparison, Condition
+    from proxsae.verification.paths import PathReader
 
 NONE = np.zeros(())  # this very object is a slope of 0 that costs nothing
 UP = 1.0 + 64 * ULP  # covers the roundings of a sum of a few dozen non-negative terms
@@ -111,7 +112,7 @@ class Enclosure:
 
     def __truediv__(self, other: Any) -> Enclosure:
         other = self._number(other)
-        quotient = self * other.reciprocal()
+        quotient: Enclosure = self * other.reciprocal()
         low, high = intervals.divide(self.range, other.range, other.is_apart)
         # Where the divisor touches 0, the product with its unbounded reciprocal says nothing.
         known = ~np.isnan(quotient.low)
@@ -125,16 +126,18 @@ class Enclosure:
         return power
 
     def __radd__(self, other: Any) -> Enclosure:
-        return self + other
+        return self.__add__(other)
 
     def __rsub__(self, other: Any) -> Enclosure:
-        return self._number(other) - self
+        difference: Enclosure = self._number(other) - self
+        return difference
 
     def __rmul__(self, other: Any) -> Enclosure:
-        return self * other
+        return self.__mul__(other)
 
     def __rtruediv__(self, other: Any) -> Enclosure:
-        return self._number(other) / self
+        quotient: Enclosure = self._number(other) / self
+        return quotient
 
     def __gt__(self, other: Any) -> Comparison:
         return self.reader.compare(self, self._number(other))
@@ -142,11 +145,11 @@ class Enclosure:
     def __lt__(self, other: Any) -> Comparison:
         return self.reader.compare(self._number(other), self)
 
-    def __ge__(self, other: Any) -> Comparison:
-        return ~(self < other)
+    def __ge__(self, other: Any) -> Condition:
+        return ~self.__lt__(other)
 
-    def __le__(self, other: Any) -> Comparison:
-        return ~(self > other)
+    def __le__(self, other: Any) -> Condition:
+        return ~self.__gt__(other)
 
     def __bool__(self) -> bool:
         raise TypeError("a formula must not branch in Python on its arguments; use xp.where")
@@ -225,8 +228,8 @@ def enclosed(
     reach = (_size(slopes) + rest) * UP
     known = np.isfinite(reach) & np.isfinite(center)
     by_slopes = intervals.outward(center - reach, center + reach)
-    low = np.where(known, np.maximum(ends[0], by_slopes[0]), ends[0])
-    high = np.where(known, np.minimum(ends[1], by_slopes[1]), ends[1])
+    low: Array = np.where(known, np.maximum(ends[0], by_slopes[0]), ends[0])
+    high: Array = np.where(known, np.minimum(ends[1], by_slopes[1]), ends[1])
     flat = ~(known & (rest <= 0.5 * (high - low)))
     if flat.any():  # the middle of the range is as near as the affine function
         middle = 0.5 * (low + high)
@@ -244,13 +247,14 @@ def chosen(key: int, first: Array, a: Enclosure, b: Enclosure) -> Enclosure:
         return replace(a, key=key)
     if not first.any():
         return replace(b, key=key)
-    size = max(len(a.slopes), len(b.slopes))
-    slopes = [(*n.slopes, *(NONE for _ in range(size - len(n.slopes)))) for n in (a, b)]
+    pairs = zip_longest(a.slopes, b.slopes, fillvalue=NONE)
     return Enclosure(
         a.reader,
         key,
-        *(np.where(first, x, y) for x, y in ((a.low, b.low), (a.high, b.high), (a.center, b.center))),
-        tuple(NONE if x is y is NONE else np.where(first, x, y) for x, y in zip(*slopes, strict=True)),
+        np.where(first, a.low, b.low),
+        np.where(first, a.high, b.high),
+        np.where(first, a.center, b.center),
+        tuple(NONE if x is NONE and y is NONE else np.where(first, x, y) for x, y in pairs),
         np.where(first, a.rest, b.rest),
         False if a.apart is False and b.apart is False else np.where(first, a.is_apart, b.is_apart),
     )

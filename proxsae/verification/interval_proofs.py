@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,9 @@ def bound_separable(R: Separable, timeout: float = 60.0, epsilon: float = EPSILO
 def bound_selection(R: Cardinality, timeout: float = 60.0, epsilon: float = EPSILON) -> Proof:
     """Bound the partner; the k largest gains, each known to epsilon, then cost at most k epsilon.
 
-    With g the exact gains and h the shipped ones, g - epsilon <= h <= g: for the k largest of either, the sum of h is at
-    least the sum of the k largest g less k epsilon (:func:`proxsae.verification.exchange.exchange_lemma`). Ranking by
-    abs(u) or max(u, 0) instead is in the order of g by the lemmas there, whose conditions are read off the formula.
+    With g the exact gains and h the shipped ones, g - epsilon <= h <= g: for the k largest of either, the sum of h is
+    at least the sum of the k largest g less k epsilon (:func:`proxsae.verification.exchange.exchange_lemma`). Ranking
+    by abs(u) or max(u, 0) instead is in the order of g by the lemmas there, whose conditions are read off the formula.
     """
     if not _is_ranked_by_gain(R):
         raise UnreadableError("a ranking that is not seen to be that of the gains")
@@ -99,9 +100,10 @@ def bound_entmax(R: Entmax, timeout: float = 60.0, epsilon: float = EPSILON) -> 
         return xp.where(z < 0, xp.inf, xp.where(z > 1, xp.inf, penalty(xp, z, alpha) - linear * z))
 
     theorem = f"{OPTIMAL} + {epsilon:g} n for {BOX} (u less the level, t times the weight), all z on the simplex"
-    for t, at_one in (((1.0, 1.0), True), (STEPS, False)):
-        question = Question(value, lambda xp, v, t, at_one=at_one: entries(xp, v, t, alpha, at_one=at_one))
-        found = bound(question, (-REACH, REACH), t, epsilon, start + timeout)
+    for steps in ((1.0, 1.0), STEPS):
+        at_one = steps[0] == steps[1]
+        question = Question(value, partial(_entries, alpha, at_one))
+        found = bound(question, (-REACH, REACH), steps, epsilon, start + timeout)
         if not found.is_settled:
             return _proof(repr(R), theorem, found, question, {"alpha": alpha}, start, epsilon)
     U = np.random.default_rng(0).normal(size=(500, 6)) * np.logspace(-1, 1, 5).repeat(100)[:, None]
@@ -112,6 +114,10 @@ def bound_entmax(R: Entmax, timeout: float = 60.0, epsilon: float = EPSILON) -> 
             numbers = {"fails": "the entries sum to the radius", "u": U[worst], "t": t, "sum": float(sums[worst])}
             return Proof(repr(R), theorem, "counterexample", time.monotonic() - start, numbers, epsilon)
     return _proof(repr(R), theorem, Bound(True, None), question, {}, start, epsilon)
+
+
+def _entries(alpha: float, at_one: bool, xp: Any, v: Any, t: Any) -> Any:
+    return entries(xp, v, t, alpha, at_one=at_one)
 
 
 def _proof(

@@ -18,7 +18,7 @@ ULP = 2.0**-52
 TINY = 5e-324
 LARGEST = float(np.finfo(np.float64).max)
 ENORMOUS = 1e300  # what is at least this is taken for infinite
-# Assumed of the C library and of NumPy's vector code: log1p, tanh, pow, cbrt, cos and acos err by at most 4 units in
+# Assumed of the C library and of NumPy's vector code: log1p, tanh, pow and cbrt err by at most 4 units in
 # the last place. +, -, *, / and sqrt are correctly rounded by IEEE 754, which is all that the rest relies on.
 LIBRARY_ULPS = 4
 
@@ -127,11 +127,3 @@ def tanh(a: Interval) -> Interval:
     """Return the hyperbolic tangent."""
     low, high = outward(np.tanh(a[0]), np.tanh(a[1]), LIBRARY_ULPS)
     return _odd(a, low, high)
-
-
-def cos_third(a: Interval) -> Interval:
-    """Return cos(arccos(a) / 3), rising in a; undefined where a may leave [-1, 1]."""
-    # Near a = -1 an error of arccos is doubled at most; elsewhere it shrinks. Three functions: three times the units.
-    low, high = (np.cos(np.arccos(np.clip(end, -1.0, 1.0)) / 3.0) for end in a)
-    low, high = outward(low, high, 4 * LIBRARY_ULPS)
-    return _only_where((a[0] >= -1) & (a[1] <= 1), np.maximum(low, 0.5), np.minimum(high, 1.0))

@@ -40,16 +40,18 @@ class Jet:
         return self._jet(quotient, (self.slope - quotient * other.slope) / other.value)
 
     def __radd__(self, other: Any) -> Jet:
-        return self + other
+        return self.__add__(other)
 
     def __rsub__(self, other: Any) -> Jet:
-        return self.reader.number(other) - self
+        difference: Jet = self.reader.number(other) - self
+        return difference
 
     def __rmul__(self, other: Any) -> Jet:
-        return self * other
+        return self.__mul__(other)
 
     def __rtruediv__(self, other: Any) -> Jet:
-        return self.reader.number(other) / self
+        quotient: Jet = self.reader.number(other) / self
+        return quotient
 
     def __gt__(self, other: Any) -> Any:
         return self.value > self.reader.number(other).value

@@ -17,62 +17,13 @@ import numpy as np
 
 from proxsae.regularizers.namespaces import Array, Equation
 from proxsae.verification import intervals
+from proxsae.verification.conditions import Both, Choice, Comparison, Condition, Negation
 from proxsae.verification.enclosures import NONE, Enclosure, chosen, enclosed
 from proxsae.verification.zeros import zero_from
 
 
 class UnreadableError(Exception):
     """A formula calls a function that has no enclosure."""
-
-
-class Condition:
-    """A truth value of a formula, one a box."""
-
-    def __and__(self, other: Condition) -> Condition:
-        return Both(self, other)
-
-    def __or__(self, other: Condition) -> Condition:
-        return ~Both(~self, ~other)
-
-    def __invert__(self) -> Condition:
-        return Negation(self)
-
-    def __bool__(self) -> bool:
-        raise TypeError("a formula must not branch in Python on its arguments; use xp.where")
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison(Condition):
-    """left > right."""
-
-    left: Enclosure
-    right: Enclosure
-    excess: Enclosure
-
-
-@dataclass(frozen=True, eq=False)
-class Both(Condition):
-    """The conjunction."""
-
-    one: Condition
-    two: Condition
-
-
-@dataclass(frozen=True, eq=False)
-class Negation(Condition):
-    """The contrary."""
-
-    inner: Condition
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """What `where` returned: `first` where the condition holds, and else `second`, itself the result of `before`."""
-
-    condition: Condition
-    first: Enclosure
-    second: Enclosure
-    before: Choice | None
 
 
 @dataclass
@@ -176,55 +127,47 @@ class PathReader:
 
     def sqrt(self, a: Any) -> Enclosure:
         """Return the square root."""
-        a = self.number(a)
-        root = np.sqrt(0.5 * (a.low + a.high))
-        bends = [-0.25 / (end * np.sqrt(end)) for end in a.range]
-        result = a.smooth(self.key("sqrt", a.key), intervals.sqrt(a.range), root, 0.5 / root, bends)
-        return self._apart(result if a.apart is False else replace(result, apart=a.is_apart))
+        x = self.number(a)
+        root = np.sqrt(0.5 * (x.low + x.high))
+        bends = [-0.25 / (end * np.sqrt(end)) for end in x.range]
+        result = x.smooth(self.key("sqrt", x.key), intervals.sqrt(x.range), root, 0.5 / root, bends)
+        return self._apart(result if x.apart is False else replace(result, apart=x.is_apart))
 
     def cbrt(self, a: Any) -> Enclosure:
         """Return the cube root."""
-        a = self.number(a)
-        root = np.cbrt(0.5 * (a.low + a.high))
-        bends = [-2.0 / 9.0 / np.cbrt(end) ** 5 for end in a.range]
-        return a.smooth(self.key("cbrt", a.key), intervals.cbrt(a.range), root, 1.0 / (3.0 * root * root), bends)
+        x = self.number(a)
+        root = np.cbrt(0.5 * (x.low + x.high))
+        bends = [-2.0 / 9.0 / np.cbrt(end) ** 5 for end in x.range]
+        return x.smooth(self.key("cbrt", x.key), intervals.cbrt(x.range), root, 1.0 / (3.0 * root * root), bends)
 
     def power(self, a: Any, b: float) -> Enclosure:
         """Return a to the power of a number."""
-        a, m = self.number(a), 0.5 * (self.number(a).low + self.number(a).high)
-        # A power of slope 1 or bend 0 by name: 0 to the power 0 is 1 for NumPy, and 0 times infinity is not.
-        bends = [b * (b - 1.0) * np.power(end, b - 2.0) if b != 1.0 else 0.0 * end for end in a.range]
+        x = self.number(a)
+        m = 0.5 * (x.low + x.high)
+        # A power of 1 by name: its bend is 0, and 0 times the infinite power of 0 would not be.
+        bends = [b * (b - 1.0) * np.power(end, b - 2.0) if b != 1.0 else 0.0 * end for end in x.range]
         slope = b * np.power(m, b - 1.0)
-        return a.smooth(self.key("power", a.key, b), intervals.power(a.range, b), np.power(m, b), slope, bends)
+        return x.smooth(self.key("power", x.key, b), intervals.power(x.range, b), np.power(m, b), slope, bends)
 
     def log1p(self, a: Any) -> Enclosure:
         """Return log(1 + a)."""
-        a = self.number(a)
-        m = 0.5 * (a.low + a.high)
-        bends = [-1.0 / (1.0 + end) ** 2 for end in a.range]
-        return a.smooth(self.key("log1p", a.key), intervals.log1p(a.range), np.log1p(m), 1.0 / (1.0 + m), bends)
+        x = self.number(a)
+        m = 0.5 * (x.low + x.high)
+        bends = [-1.0 / (1.0 + end) ** 2 for end in x.range]
+        return x.smooth(self.key("log1p", x.key), intervals.log1p(x.range), np.log1p(m), 1.0 / (1.0 + m), bends)
 
     def tanh(self, a: Any) -> Enclosure:
         """Return the hyperbolic tangent."""
-        a = self.number(a)
-        height = np.tanh(0.5 * (a.low + a.high))
+        x = self.number(a)
+        height = np.tanh(0.5 * (x.low + x.high))
         # f'' = 2 h^3 - 2 h with h = tanh is steepest at h = 1/sqrt(3): least and largest there or at the ends.
-        heights = [np.tanh(a.low), np.tanh(a.high)]
+        heights = [np.tanh(x.low), np.tanh(x.high)]
         heights += [np.clip(turn, *heights) for turn in (-1.0 / math.sqrt(3.0), 1.0 / math.sqrt(3.0))]
         bends = [2.0 * h * (h * h - 1.0) for h in heights]
         spare = 1e-15 * np.ones(())  # near tanh = 1 the bend loses its digits
         bends = [np.minimum.reduce(bends) - spare, np.maximum.reduce(bends) + spare]
         slope = 1.0 - height * height
-        return a.smooth(self.key("tanh", a.key), intervals.tanh(a.range), height, slope, bends)
-
-    def cos_third(self, a: Any) -> Enclosure:
-        """Return cos(arccos(a) / 3)."""
-        a = self.number(a)
-        y = np.cos(np.arccos(0.5 * (a.low + a.high)) / 3.0)
-        ends = [np.cos(np.arccos(end) / 3.0) for end in a.range]
-        bends = [-24.0 * end / (12.0 * end * end - 3.0) ** 3 for end in ends]
-        slope = 1.0 / (12.0 * y * y - 3.0)
-        return a.smooth(self.key("cos_third", a.key), intervals.cos_third(a.range), y, slope, bends)
+        return x.smooth(self.key("tanh", x.key), intervals.tanh(x.range), height, slope, bends)
 
     def root(self, equation: Equation, start: Any, low: Any, high: Any, steps: int) -> Enclosure:  # noqa: ARG002
         """Return the exact zero that Newton's method from `start` goes for, see :func:`zero_from`."""
@@ -269,11 +212,9 @@ class PathReader:
                 self.impossible = self.impossible | (one.low > one.high)
             return one
         low, high = np.minimum(a.low, b.low), np.maximum(a.high, b.high)
-        ends = (
-            np.where(undefined, math.nan, np.where(unknown, end, known))
-            for end, known in ((low, one.low), (high, one.high))
-        )
-        return enclosed(self, key, tuple(ends), one.center, one.slopes, np.where(unknown, math.inf, one.rest))
+        low, high = np.where(unknown, low, one.low), np.where(unknown, high, one.high)
+        ends = np.where(undefined, math.nan, low), np.where(undefined, math.nan, high)
+        return enclosed(self, key, ends, one.center, one.slopes, np.where(unknown, math.inf, one.rest))
 
     def _settled(self, key: int, first: Array, second: Array, a: Enclosure, b: Enclosure) -> Enclosure | None:
         """Return the branch that all boxes take, if they do: then it is that number, with its key.

@@ -18,29 +18,12 @@ from proxsae.regularizers.namespaces import Array
 from proxsae.verification.enclosures import Enclosure
 from proxsae.verification.intervals import ENORMOUS
 from proxsae.verification.paths import PathReader
+from proxsae.verification.rectangles import Tiles
 
 Value = Callable[[Any, Any], Any]  # r of a namespace and z
 FIRST_CELLS = 32
 ROUNDS = 60  # of bisection: more than a float has digits
 ROUNDING = 1e-13  # of the largest numbers that meet: more than a dozen operations lose
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Rectangles of the plane, arrays of one entry a tile."""
-
-    u_low: Array
-    u_high: Array
-    t_low: Array
-    t_high: Array
-
-    @property
-    def corners(self) -> tuple[Array, Array]:
-        """The four corners, arrays (4, n)."""
-        return (
-            np.stack([self.u_low, self.u_low, self.u_high, self.u_high]),
-            np.stack([self.t_low, self.t_high, self.t_low, self.t_high]),
-        )
 
 
 @dataclass(frozen=True)
@@ -93,9 +76,9 @@ def read_cells(value: Value, tile: Array, low: Array, high: Array) -> Cells:
 def _read(value: Value, variable: Callable[[PathReader], Enclosure], n: int) -> Enclosure:
     reader = PathReader({}, forks=False)
     r = reader.number(value(reader, variable(reader)))
-    parts = (np.broadcast_to(part, (n,)) for part in (r.low, r.high, r.center))
+    low, high, center, rest = (np.broadcast_to(part, (n,)) for part in (r.low, r.high, r.center, r.rest))
     slopes = tuple(np.broadcast_to(s, (n,)) for s in r.slopes)
-    return Enclosure(reader, r.key, *parts, slopes, np.broadcast_to(r.rest, (n,)))
+    return Enclosure(reader, r.key, low, high, center, slopes, rest)
 
 
 class Supremum:

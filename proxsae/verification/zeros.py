@@ -26,8 +26,8 @@ def zero_from(reader: PathReader, equation: Equation, start: Enclosure, low: Enc
     The way is that of :math:`\dot z = -f(z)`: down where f is positive and up where it is negative, which is where
     Newton's method ends on an equation that is convex or concave and rising along the way. It is enclosed in [b, a] by
     certain signs: f > 0 at a and from there up to the start, f < 0 at b and from there down to the start. Where that
-    fails, all of [low, high] is returned: what the code computes lies in it in any case. Where f has one sign all the way
-    from the start to `low` or `high`, that end is returned.
+    fails, all of [low, high] is returned: what the code computes lies in it in any case. Where f has one sign all the
+    way from the start to `low` or `high`, that end is returned.
     """
     guess, slope = _guess(reader, equation, start, low, high)
     for _ in range(2):  # the second time around a bracket of the right size
@@ -133,10 +133,10 @@ def _solved(reader: PathReader, equation: Equation, a: Array, b: Array) -> Enclo
     middle = 0.5 * (a + b)
     radius = np.maximum(a - middle, middle - b) * (1.0 + 4 * ULP) + 1e-300
     value = equation(_at(reader, middle, radius))[0]
-    slopes = list(value.slopes) + [NONE] * (AXIS + 1 - len(value.slopes))
-    divisor, slopes[AXIS] = slopes[AXIS], NONE
+    steep = [*value.slopes, *(NONE for _ in range(AXIS + 1 - len(value.slopes)))]
+    divisor, steep[AXIS] = steep[AXIS], NONE
     scale = -radius / divisor
-    center, slopes = middle + scale * value.center, tuple(NONE if s is NONE else scale * s for s in slopes)
+    center, slopes = middle + scale * value.center, tuple(NONE if s is NONE else scale * s for s in steep)
     size = np.abs(middle) + np.abs(scale) * (np.abs(value.center) + value.spread)
     rest = np.abs(scale) * value.rest * (1.0 + 8 * ULP) + 16 * ULP * size
     return enclosed(reader, reader.key("zero", value.key), (b, a), center, slopes, rest)
