@@ -274,3 +274,12 @@ def test_prove_says_bounded():
     proof = prove(Lq(0.3))
     assert proof.verdict == "bounded"
     assert proof.epsilon is not None
+
+
+class UndefinedRival(Tanh):
+    def best_of(self, xp, u, t, candidates):
+        return super().best_of(xp, u, t, [xp.sqrt(1.0 - xp.abs(u)) * 0.0, *candidates])
+
+
+def test_an_undefined_candidate_is_not_passed_over():
+    assert bound_separable(UndefinedRival(), 10.0, 0.1).verdict in ("counterexample", "unknown")

@@ -125,36 +125,43 @@ def _gaps(
     question: Question, boxes: Boxes, phi: Supremum, keys: dict[tuple[Any, ...], int], epsilon: float
 ) -> tuple[Array, Array]:
     """Return the bound of each box, and whether u matters more to it than t."""
-    gap = np.full(len(boxes), -np.inf)
-    weights = np.zeros((2, len(boxes)))
-    for count, (chosen, path) in enumerate(_paths(question, boxes, keys)):
+    path = _read(question, boxes, PathReader(keys, forks=False))  # all paths at once, for most boxes have only one
+    gap, weights = _bounded(question, boxes, phi, path, epsilon), np.array(_shares(boxes, path))
+    hard = np.flatnonzero(~(gap <= epsilon))
+    gap[hard] = -np.inf
+    for count, (some, path) in enumerate(_paths(question, boxes.take(hard), keys)):
+        chosen = hard[some]
         if count == MOST_PATHS:  # smaller rectangles decide more
-            gap[:] = np.inf
+            gap[hard] = np.inf
             break
-        part = boxes.take(chosen)
-        x, y = square(len(part))
-        for sign, excess in path.reader.facts.values():
-            x, y = clipped(x, y, sign, excess)
-        u, t = part.u + part.u_radius * x, part.t + part.t_radius * y
-        floors = [_floor(gain, x, y) for gain in path.gains]
-        found = np.full(len(part), np.inf)
-        for z in path.numbers[1:-1] or path.numbers[:1]:
-            found = np.fmin(found, _near_and_far(question, part, phi, path, z, (u, t), floors))
-        hard = np.flatnonzero(found > epsilon)
-        heights = phi(part.tile[hard], u[:, hard], t[:, hard])[0]
-        whole = np.fmin.reduce([(heights - floor[:, hard]).max(0) for floor in floors])
-        found[hard] = np.fmin(found[hard], whole)
-        empty = path.reader.impossible | np.isnan(x).all(0)  # NaN where the path keeps nothing
-        found = np.where(empty, -np.inf, np.where(np.isnan(found), np.inf, found))
+        found = _bounded(question, boxes.take(chosen), phi, path, epsilon)
         worse = found > gap[chosen]
         gap[chosen] = np.where(worse, found, gap[chosen])
-        shares = _shares(part, path)
-        weights[:, chosen] = np.where(worse, shares, weights[:, chosen])
+        weights[:, chosen] = np.where(worse, _shares(boxes.take(chosen), path), weights[:, chosen])
     longer = boxes.u_radius >= boxes.t_radius
     slim = np.maximum(boxes.u_radius, boxes.t_radius) > SLIMMEST * np.minimum(boxes.u_radius, boxes.t_radius)
     # A box of no width in t is not slim.
     slim &= boxes.t_radius > 0
     return gap, np.where(slim | (weights[0] == weights[1]), longer, weights[0] > weights[1])
+
+
+def _bounded(question: Question, boxes: Boxes, phi: Supremum, path: Path, epsilon: float) -> Array:
+    """Return the bound of each box on a path; no more than needed to see that it is at most epsilon."""
+    x, y = square(len(boxes))
+    for sign, excess in path.reader.facts.values():
+        x, y = clipped(x, y, sign, excess)
+    u, t = boxes.u + boxes.u_radius * x, boxes.t + boxes.t_radius * y
+    floors = [_floor(gain, x, y) for gain in path.gains]
+    found = np.full(len(boxes), np.inf)
+    for z in path.numbers[1:-1] or path.numbers[:1]:
+        found = np.fmin(found, _near_and_far(question, boxes, phi, path, z, (u, t), floors))
+    hard = np.flatnonzero(found > epsilon)
+    heights = phi(boxes.tile[hard], u[:, hard], t[:, hard])[0]
+    whole = np.fmin.reduce([(heights - floor[:, hard]).max(0) for floor in floors])
+    found[hard] = np.fmin(found[hard], whole)
+    undefined = np.isnan(found) | np.isnan(path.numbers[0].low)
+    empty = path.reader.impossible | np.isnan(x).all(0)  # NaN where the path keeps nothing
+    return np.where(empty, -np.inf, np.where(undefined, np.inf, found))
 
 
 def _floor(gain: Enclosure, x: Array, y: Array) -> Array:
@@ -236,14 +243,7 @@ def _paths(question: Question, boxes: Boxes, keys: dict[tuple[Any, ...], int]) -
         chosen, forced, settled = waiting.pop()
         part = boxes.take(chosen)
         reader = PathReader(keys, forced, settled=dict(settled))
-        u = reader.variable(0, part.u, part.u_radius, "u")
-        t = reader.variable(1, part.t, part.t_radius, "t")
-        p = reader.number(question.prox(reader, u, t))
-        gains = [_gain(question, u, t, p.as_variable(reader.axes + 1))]
-        rivals = _rivals(question, reader, u, t, p)
-        with reader.without_forks():
-            gains += [_gain(question, u, t, z.as_variable(reader.axes + 1)) for z in rivals]
-        yield chosen, Path(reader, u, t, [p, *rivals], gains)
+        yield chosen, _read(question, part, reader)
         before = dict(forced)
         for key, open_ in reader.noted.items():
             open_ = np.broadcast_to(open_, len(chosen))
@@ -251,6 +251,17 @@ def _paths(question: Question, boxes: Boxes, keys: dict[tuple[Any, ...], int]) -
                 others = {k: np.broadcast_to(sign, len(chosen))[open_] for k, sign in before.items()}
                 waiting.append((chosen[open_], {**others, key: np.full(open_.sum(), -1, np.int8)}, reader.settled))
             before[key] = np.where(open_, 1, before.get(key, 0)).astype(np.int8)
+
+
+def _read(question: Question, boxes: Boxes, reader: PathReader) -> Path:
+    u = reader.variable(0, boxes.u, boxes.u_radius, "u")
+    t = reader.variable(1, boxes.t, boxes.t_radius, "t")
+    p = reader.number(question.prox(reader, u, t))
+    gains = [_gain(question, u, t, p.as_variable(reader.axes + 1))]
+    rivals = _rivals(question, reader, u, t, p)
+    with reader.without_forks():
+        gains += [_gain(question, u, t, z.as_variable(reader.axes + 1)) for z in rivals]
+    return Path(reader, u, t, [p, *rivals], gains)
 
 
 def _rivals(question: Question, reader: PathReader, u: Enclosure, t: Enclosure, p: Enclosure) -> list[Enclosure]:
