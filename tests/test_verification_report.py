@@ -11,10 +11,11 @@ from test_regularizers_zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 from proxsae.regularizers import L0, L1, SCAD, Box, Cardinality, NonNegative, SquaredL2
 from proxsae.verification import Check, Report, verify
 from proxsae.verification.brute_force import search_codes
+from proxsae.verification.callables import pair_of_callables
 from proxsae.verification.convex import compare_with_solver
 from proxsae.verification.enumeration import enumerate_supports
 from proxsae.verification.mixed_integer import compare_with_mixed_integer
-from proxsae.verification.pairs import Pair, pair_of_callables, pair_of_regularizer, width_of
+from proxsae.verification.pairs import Pair, pair_of_regularizer, width_of
 from proxsae.verification.properties import check_fenchel_young, check_firm, check_limits, check_monotone, check_traits
 from proxsae.verification.search import search_line
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from proxsae.regularizers.numeric import Numeric
-from proxsae.regularizers.tabulation import sampled
+from proxsae.regularizers.tensors import on_arrays
 
 NODES = 20001
 ROUNDING = 1e-9  # a fall, or an expansion, smaller than this relative to the values is rounding
@@ -47,7 +47,8 @@ class ScalarInverse:
         if self.witness is None:
             return f"the prox of a convex R on z in [{self.z[0]:.6g}, {self.z[-1]:.6g}]"
         (u, f_u), (v, f_v) = self.witness
-        points = f"f({u:.6g}) = {f_u:.6g}, f({v:.6g}) = {f_v:.6g}"
+        digits = ".6g" if f"{u:.6g}" != f"{v:.6g}" else ".17g"  # on both sides of a jump
+        points = f"f({u:{digits}}) = {f_u:.6g}, f({v:{digits}}) = {f_v:.6g}"
         if not self.is_prox:
             return f"not a prox of any R: it falls, {points}"
         return f"the prox of a non-convex R on z in [{self.z[0]:.6g}, {self.z[-1]:.6g}]: it expands, {points}"
@@ -83,15 +84,18 @@ def regularizer_of(activation: Any, low: float = -10.0, high: float = 10.0) -> S
     Parameters
     ----------
     activation : callable or sympy expression
-        f, of a NumPy array or of a float. Of a sympy expression in one symbol the closed form is sought too.
+        f, of a NumPy array, of a Torch tensor (``torch.nn.ReLU()``) or of a float. Of a sympy expression in one symbol
+        the closed form is sought too.
     low, high : float
         The range of u that is looked at, on 20,001 nodes and at every jump between them; a fall between two nodes that
         is made up before the next is not seen.
 
     Raises
     ------
+    TypeError
+        If the activation is neither a function nor an expression.
     ValueError
-        If the range is empty, or f is NaN or infinite in it.
+        If the range is empty, or f is NaN or infinite in it, or does not return a number for each.
 
     References
     ----------
@@ -101,8 +105,9 @@ def regularizer_of(activation: Any, low: float = -10.0, high: float = 10.0) -> S
     if not low < high:
         raise ValueError(f"the range must have low < high, got [{low}, {high}]")
     formula = activation if hasattr(activation, "free_symbols") else None
-    function = _numeric(formula) if formula is not None else activation
-    u, f = _nodes(function, low, high)
+    if formula is None and not callable(activation):
+        raise TypeError(f"the activation must be a function or a sympy expression, got {activation!r}")
+    u, f = _nodes(_numeric(formula) if formula is not None else activation, low, high)
     fall = _largest_fall(u, f)
     if fall is not None:
         return ScalarInverse(is_prox=False, is_convex=None, witness=fall)
@@ -112,29 +117,45 @@ def regularizer_of(activation: Any, low: float = -10.0, high: float = 10.0) -> S
     values = curve.psi - 0.5 * curve.z**2
     largest = float(max(abs(low), abs(high), np.abs(f).max()))
     regularizer = Numeric(curve, limit=largest, points=(float(curve.z[0]), float(curve.z[-1])))
-    expression = _closed_form(formula, low, high) if formula is not None else None
+    expression = _closed_form(formula, curve.z, values) if formula is not None else None
     return ScalarInverse(True, expansion is None, expansion, curve.z, values, regularizer, expression)
 
 
 def _nodes(function: Callable[[Any], Any], low: float, high: float) -> tuple[Any, Any]:
     """Return nodes and values, with two more nodes close to each other around each jump."""
     u = np.linspace(low, high, NODES)
-    f = sampled(function, u)
-    if not np.isfinite(f).all():
-        raise ValueError(f"the activation is infinite at u = {u[~np.isfinite(f)][0]}")
+    function = on_arrays(function, u)
+    f = _finite(function, u)
     for _ in range(2):  # the second pass finds the jump that a cell with two of them still hides
         steep = np.flatnonzero(np.abs(np.diff(f)) > 20 * np.diff(u) + 1e-6)
         left, right = u[steep], u[steep + 1]
         f_left, f_right = f[steep], f[steep + 1]
         for _ in range(50):
             middle = 0.5 * (left + right)
-            f_middle = sampled(function, middle)
+            f_middle = _finite(function, middle)
             goes_left = np.abs(f_middle - f_left) >= np.abs(f_right - f_middle)
             left, right = np.where(goes_left, left, middle), np.where(goes_left, middle, right)
             f_left, f_right = np.where(goes_left, f_left, f_middle), np.where(goes_left, f_middle, f_right)
         u = np.union1d(u, np.concatenate([left, right]))
-        f = sampled(function, u)
+        f = _finite(function, u)
     return u, f
+
+
+def _finite(function: Callable[[Any], Any], u: Any) -> Any:
+    """Return f at each entry of u, calling it entry by entry where it does not take arrays, or raise ValueError."""
+    with np.errstate(all="ignore"):
+        try:
+            f = np.asarray(function(u.copy()))
+        except (TypeError, ValueError):
+            f = np.asarray([function(entry) for entry in u.tolist()])
+        except ArithmeticError as error:
+            raise ValueError(f"the activation raises {error!r}") from error
+    if f.dtype == object or np.iscomplexobj(f) or f.shape not in ((), u.shape):
+        raise ValueError(f"the activation must return a real number for each input, got {f.dtype} of shape {f.shape}")
+    f = np.broadcast_to(f, u.shape).astype(np.float64)
+    if not np.isfinite(f).all():
+        raise ValueError(f"the activation is NaN or infinite at u = {u[~np.isfinite(f)][0]:.6g}")
+    return f
 
 
 def _largest_fall(u: Any, f: Any) -> tuple[tuple[float, float], tuple[float, float]] | None:
@@ -200,25 +221,43 @@ def _numeric(formula: Any) -> Callable[[Any], Any]:
     return sympy.lambdify(list(formula.free_symbols), formula, "numpy")  # type: ignore[no-any-return]
 
 
-def _closed_form(formula: Any, low: float, high: float) -> Any:
-    """Return R(z) = integral of f^{-1}(z) - z where sympy inverts and integrates f, else None."""
+def _closed_form(formula: Any, z_nodes: Any, values: Any) -> Any:
+    """Return R(z) = integral of f^{-1}(z) - z where sympy inverts and integrates f and the numbers agree, else None."""
     import sympy
 
-    z = sympy.Symbol("z", real=True)
+    z, u = sympy.Symbol("z", real=True), sympy.Symbol("u", real=True)
     (symbol,) = formula.free_symbols
-    u = sympy.Symbol("u", real=True)
     formula = formula.subs(symbol, u)
     if formula.has(sympy.Piecewise, sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.Heaviside):
         return None
     try:
         elementary = formula.args == (u,) and hasattr(formula, "inverse")
         inverses = [formula.inverse()(z)] if elementary else sympy.solve(sympy.Eq(formula, z), u)
-        middle = 0.5 * (low + high)
         for inverse in inverses:
-            back = inverse.subs(z, formula).subs(u, middle)
-            if abs(float(back) - middle) < 1e-9 * (1 + abs(middle)):
-                value = sympy.integrate(inverse - z, z)
-                return None if value.has(sympy.Integral) else sympy.simplify(value)
+            value = sympy.integrate(inverse - z, z)
+            if value.has(sympy.Integral):
+                continue
+            # A primitive log(z - 1) of 1 / (z - 1) is real on the other side only, and z^(4/3) for z > 0 only.
+            mirrored = value.replace(
+                sympy.log, lambda a: sympy.log(-a) if a.subs(z, _middle(z_nodes)) < 0 else sympy.log(a)
+            )
+            for candidate in (value, mirrored, value.subs(z, sympy.Abs(z))):
+                if _agrees(candidate, z, z_nodes, values):
+                    return sympy.simplify(candidate)
     except (NotImplementedError, TypeError, ValueError):
         pass  # sympy can neither invert nor integrate every function; the numbers stand without the formula
     return None
+
+
+def _middle(z_nodes: Any) -> float:
+    return float(z_nodes[0] + 0.4321 * (z_nodes[-1] - z_nodes[0]))
+
+
+def _agrees(expression: Any, symbol: Any, z_nodes: Any, values: Any) -> bool:
+    """Whether an expression is real on the range, and the numbers up to a constant."""
+    some = np.linspace(0.03, 0.97, 11) * (len(z_nodes) - 1)
+    at = some.astype(int)
+    numbers = [complex(expression.subs(symbol, float(z)).evalf()) for z in z_nodes[at]]
+    difference = np.array(numbers) - values[at]
+    scale = 1e-4 * (1 + np.ptp(values[at]))
+    return bool(np.abs(difference.imag).max() <= scale and np.ptp(difference.real) <= scale)

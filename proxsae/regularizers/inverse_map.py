@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from proxsae.regularizers.tensors import on_arrays
+
 ACCURACY = 1e-5  # of a Jacobian by central differences
 
 
@@ -48,7 +50,7 @@ def check_map(
     Parameters
     ----------
     function : callable
-        F, of a float64 vector of shape (n_components,).
+        F, of a float64 vector of shape (n_components,), NumPy or Torch.
     n_components : int
         p.
     radius : float, default 3
@@ -58,12 +60,20 @@ def check_map(
     random_state : int, default 0
         Seed of the points.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the map is no function, or does not return `n_components` finite numbers.
+
     References
     ----------
     Gribonval and Nikolova (2020), A characterization of proximity operators, J. Math. Imaging Vis. 62.
     """
+    if not callable(function):
+        raise TypeError(f"the map must be a function, got {function!r}")
     rng = np.random.default_rng(random_state)
     points = rng.normal(size=(samples, n_components)) * radius
+    function = on_arrays(function, points[0])
 
     def image_of(u: Any) -> Any:
         image = np.asarray(function(u.copy()), dtype=np.float64)

@@ -14,10 +14,11 @@ from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.backends import check_backends
 from proxsae.verification.brute_force import search_codes
+from proxsae.verification.callables import pairs_of_callables
 from proxsae.verification.convex import compare_with_solver
 from proxsae.verification.enumeration import enumerate_supports
 from proxsae.verification.mixed_integer import compare_with_mixed_integer, is_mixed_integer
-from proxsae.verification.pairs import Pair, pair_of_callables, pair_of_regularizer
+from proxsae.verification.pairs import Pair, pair_of_regularizer
 from proxsae.verification.proof import prove
 from proxsae.verification.properties import (
     check_coordinates_apart,
@@ -25,10 +26,11 @@ from proxsae.verification.properties import (
     check_firm,
     check_limits,
     check_monotone,
+    check_repeatable,
     check_traits,
 )
 from proxsae.verification.report import Check, Report, run
-from proxsae.verification.search import STEPS, search_line
+from proxsae.verification.search import search_line
 
 MAX_COORDINATES = 8  # searched one by one where each has parameters of its own
 
@@ -60,7 +62,7 @@ def verify(
         With value: the length of a code, for functions that fit one length only. Found by trial if not given.
     steps : tuple of float, optional
         With value: the steps t for which the prox is claimed, as some published formulas are for small t only. By
-        default from 1e-6 to 1e6.
+        default from 1e-4 to 1e4.
     proof_timeout : float, default 20
         Seconds for the proof; 0 leaves it out.
 
@@ -88,7 +90,7 @@ def verify(
         R = parse(R)
     if R is None and value is not None and prox is not None:
         name = f"value={_name(value)}, prox={_name(prox)}"
-        return _run(name, _checks_of_pair(pair_of_callables(value, prox, n, steps)))
+        return _run(name, _checks_of_callables(pairs_of_callables(value, prox, n, steps)))
     if not isinstance(R, Regularizer) or value is not None or prox is not None:
         raise TypeError("verify takes a regularizer or its text, or both value= and prox=")
     return _run(repr(R), _checks_of_regularizer(R, proof_timeout))
@@ -100,6 +102,19 @@ def _run(subject: str, checks: Iterator[partial[Check]]) -> Report:
 
 def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", repr(function))
+
+
+def _checks_of_callables(pairs: list[Pair]) -> Iterator[partial[Check]]:
+    first, *longer = pairs
+    yield partial(check_repeatable, first)
+    yield from _checks_of_pair(first)
+    if first.is_separable and first.scalar is None:
+        yield partial(search_codes, first)
+    for pair in longer:
+        if pair.is_separable:
+            yield partial(check_coordinates_apart, pair)
+        if pair.scalar is None:
+            yield partial(search_codes, pair)
 
 
 def _checks_of_pair(pair: Pair) -> Iterator[partial[Check]]:
@@ -132,12 +147,14 @@ def _checks_of_regularizer(R: Regularizer, proof_timeout: float) -> Iterator[par
 
 
 def _line_searches(pair: Pair) -> Iterator[partial[Check]]:
+    seconds = pair.value_seconds + pair.prox_seconds
+    search = partial(search_line, steps=pair.steps, tolerance=pair.tolerance, reach=pair.reach)
     if pair.scalar is not None:
-        yield partial(search_line, *pair.scalar, steps=pair.steps or STEPS, tolerance=pair.tolerance)
+        yield partial(search, *pair.scalar, seconds=seconds)
         return
-    steps = pair.steps or (STEPS[1::2] if pair.is_slow else STEPS)
-    for j in range(pair.n) if pair.n <= MAX_COORDINATES else range(0, pair.n, pair.n // MAX_COORDINATES):
-        yield partial(search_line, *pair.coordinate(j), f", coordinate {j}", steps, pair.tolerance)
+    chosen = range(pair.n) if pair.n <= MAX_COORDINATES else range(0, pair.n, pair.n // MAX_COORDINATES)
+    for j in chosen:  # which share the time
+        yield partial(search, *pair.coordinate(j), f", coordinate {j}", seconds=seconds * len(chosen))
 
 
 def _with_package(package: str, check: partial[Check], method: str) -> Check:

@@ -100,15 +100,26 @@ def counterexample(u: Any, t: float, claimed: Any, better: Any, objectives: tupl
     }
 
 
+class RefutedError(Exception):
+    """A function under test did not give what it must: the numbers that show it, and the reason in words."""
+
+    def __init__(self, numbers: dict[str, Any], reason: str) -> None:
+        super().__init__(reason)
+        self.numbers = numbers
+        self.reason = reason
+
+
 def run(check: partial[Check]) -> Check:
     """Run a check and write down how long it took; an exception from the functions under test is a failure."""
     start = time.perf_counter()
+    name, covers = check.func.__name__.replace("_", " "), "calls of the two functions"
     try:
         with np.errstate(all="ignore"):  # infinity and NaN are findings here, not accidents
             result = check()
+    except RefutedError as refuted:
+        result = Check(name, covers, "failed", refuted.numbers, refuted.reason)
     except Exception as error:  # a user's function may raise anything
-        name = check.func.__name__.replace("_", " ")
-        result = Check(name, "", "failed", {"raised": repr(error)}, "the value or the prox raised an exception")
+        result = Check(name, covers, "failed", {"raised": repr(error)}, "the value or the prox raised an exception")
     return replace(result, seconds=time.perf_counter() - start)
 
 
