@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +23,8 @@ def on_arrays(function: Callable[..., Any], *probe: Any) -> Callable[..., Any]:
     """
     for called in _readings(function):
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy's functions do not like tensors
                 result = called(np.copy(probe[0]), *probe[1:])
         except Exception:  # noqa: S112 - a user's function may raise anything at what it was not written for
             continue

@@ -66,7 +66,8 @@ def search_codes(pair: Pair) -> Check:
 
 def _affordable(pair: Pair, seconds: float, evaluations: int) -> int:
     """Return how many questions can be looked at in that time, where each takes so many evaluations of the value."""
-    return int(np.clip(seconds / (evaluations * max(pair.value_seconds, 3e-7)), 2, 60))
+    least = 2 if pair.value_seconds < SLOW else 1 if evaluations < 2000 else 0
+    return int(np.clip(seconds / (evaluations * max(pair.value_seconds, 3e-7)), least, 60))
 
 
 def _spread(size: int, count: int) -> Array:
@@ -90,7 +91,8 @@ def _refute(
     found, best = (_pattern_search if is_far else _around)(pair, starts, U, t, targets)
     allowed = max(TOLERANCE, pair.tolerance)
     scale = 0.5 * (U**2).sum(-1) + 0.5 * (claimed**2).sum(-1) + np.abs(best) + 1e-5 * t
-    distance, size = np.linalg.norm(claimed - found, axis=1), 1.0 + np.linalg.norm(found, axis=1)
+    distance = np.linalg.norm(claimed - found, axis=1)
+    size = 1.0 + np.linalg.norm(found, axis=1) + np.linalg.norm(U, axis=1)
     forgiven = is_slack(pair.value, claimed, found) | (distance <= pair.tolerance * size)
     nearest = pool[np.argmin(((found[:, None] - pool) ** 2).sum(-1), axis=1)]
     forgiven |= is_slack(pair.value, nearest, found) & ((mine - pair.objective(U, t, nearest)) / scale <= allowed)

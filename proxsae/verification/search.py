@@ -20,7 +20,7 @@ from proxsae.verification.report import Check, counterexample
 STEPS = (1e-4, 0.01, 0.1, 0.37, 0.5, 1.0, 2.0, 3.7, 11.0, 100.0, 1e4)
 MORE_STEPS = tuple(float(t) for t in np.logspace(-3, 3, 37))
 GOING_ON = (2.0, 8.0, 64.0, 512.0)  # times the step from a claimed z to a better one: does it leave the domain?
-SLOW = 2e-4  # seconds for one number: then only the first steps are looked at
+SLOW = 2e-4  # seconds for one number: then only the first steps are looked at, and only the scans
 TOLERANCE = 1e-12  # of the sizes of the terms: an error e in z shows from about e = 1e-6 of its size on
 
 _FINE = np.arange(-1000, 1001) / 100.0
@@ -65,8 +65,9 @@ def search_line(
     more = () if steps or seconds > SLOW else MORE_STEPS
     scans = {t: _judged(prox, _scan(t, t in more, seconds), t, reach) for t in (*(steps or STEPS), *more)}
     questions = {
-        t: _judged(prox, _thin(_adversarial_points(prox, t, *scans[t]), seconds, 0.1 / 820), t, reach)
+        t: _judged(prox, _thin(_adversarial_points(prox, t, *scans[t]), seconds, 0.1 / 820, 3), t, reach)
         for t in steps or STEPS
+        if seconds <= SLOW
     }
     claimed = np.concatenate([z for part in (scans, questions) for _, z in part.values()])
     known = np.unique(claimed[np.isfinite(claimed)])
@@ -80,7 +81,7 @@ def search_line(
             return Check(method, covers, "failed", {"z": float(candidates[bad][0])}, f"the value is {name} there")
     for t, (u, z) in scans.items():
         budget = (0.02 if t in more else 0.05) / 33
-        u, z = _thin(u, seconds, budget), _thin(z, seconds, budget)
+        u, z = _thin(u, seconds, budget, 3), _thin(z, seconds, budget, 3)
         found = _refute(value, *_near_and_far(value, candidates, heights, u, t, z), u, t, z, known, tolerance)
         if found is not None:
             return Check(method, covers, "failed", *found)
@@ -99,9 +100,9 @@ def _judged(prox: ScalarProx, u: Array, t: float, reach: float) -> tuple[Array, 
     return u[judged], z[judged]
 
 
-def _thin(points: Array, seconds: float, budget: float) -> Array:
+def _thin(points: Array, seconds: float, budget: float, least: int = 9) -> Array:
     """Return evenly chosen points, as many as the budget in seconds allows; a few in any case."""
-    count = max(9, int(budget / max(seconds, 1e-12)))
+    count = max(least, int(budget / max(seconds, 1e-12)))
     return points if count >= len(points) else points[np.linspace(0, len(points) - 1, count).astype(int)]
 
 
@@ -257,8 +258,9 @@ def _into_the_domain(value: Scalar, claimed: Array, best: Array) -> tuple[Array,
 def _candidates(value: Scalar, claimed: Array, known: Array, seconds: float) -> Array:
     """Return the common candidates, ascending: the grid, claimed answers, and both sides of each jump of the value."""
     own = (known[:: len(known) // 400 + 1], claimed[:: len(claimed) // 400 + 1])
-    points = _thin(np.unique(np.concatenate([GRID, *own])), seconds, 0.3)
-    return np.unique(np.concatenate([points, _thin(jumps(value, points, value(points)), seconds, 0.1), [0.0]]))
+    points = _thin(np.unique(np.concatenate([GRID, *own])), seconds, 0.3, 200)
+    sudden = jumps(value, points, value(points)) if seconds <= SLOW else np.zeros(1)
+    return np.unique(np.concatenate([points, sudden, [0.0]]))
 
 
 def jumps(function: Scalar, points: Array, heights: Array, limit: int = 40) -> Array:
