@@ -279,5 +279,5 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_value_that_fits_no_code():
-    with pytest.raises(ValueError, match="value fits no code of length up to 16: it must return one number"):
+    with pytest.raises(ValueError, match="value fits no code of length up to 64: it must return one real number"):
         verify(value=lambda z: np.ones((2, 2)), prox=soft)

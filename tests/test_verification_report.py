@@ -11,7 +11,7 @@ from test_regularizers_zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 from proxsae.regularizers import L0, L1, SCAD, Box, Cardinality, NonNegative, SquaredL2
 from proxsae.verification import Check, Report, verify
 from proxsae.verification.brute_force import search_codes
-from proxsae.verification.callables import pair_of_callables
+from proxsae.verification.callables import pair_of_callables, pairs_of_callables
 from proxsae.verification.convex import compare_with_solver
 from proxsae.verification.enumeration import enumerate_supports
 from proxsae.verification.mixed_integer import compare_with_mixed_integer
@@ -174,5 +174,20 @@ def test_width(R, width):
 
 def test_pair_counts_what_interacts():
     assert pair_of_callables(np.abs, wrong_soft).is_separable
-    assert not pair(wrong_soft).is_separable
+    assert pair(wrong_soft).is_separable  # a sum, though it is given as one number
     assert isinstance(pair(wrong_soft), Pair)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.linalg.norm,
+        lambda z: float(z.any()),
+        lambda z: np.abs(z).max(),
+        lambda z: 0.0 if np.count_nonzero(z) <= 2 else np.inf,
+        lambda z: 0.0 if z @ z <= 1 else np.inf,
+        lambda z: np.sort(np.abs(z))[::-1] * np.arange(len(z)),
+    ],
+)
+def test_what_interacts_is_no_sum(value):
+    assert not any(pair.is_separable for pair in pairs_of_callables(value, lambda u, t: u))

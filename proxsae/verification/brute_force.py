@@ -83,7 +83,7 @@ def _refute(
     if not finite.all():
         i = int(np.argmin(finite))
         better = _starts(pair, pool, heights, U[i], t)[0]
-        objectives = (np.nan, float(pair.objective(U[[i]], t, better[None])[0]))
+        objectives = (np.inf, float(pair.objective(U[[i]], t, better[None])[0]))
         return counterexample(U[i], t, claimed[i], better, objectives), "the prox is not finite"
     starts = np.stack([_starts(pair, pool, heights, u, t) for u in U])
     mine, inside = _into_the_domain(pair, claimed, starts[:, 0], U, t)

@@ -55,9 +55,11 @@ def verify(
         A regularizer, or the text of one: ``verify("0.1*L1 + NonNegative")``.
     value : callable
         In place of R: ``value(z)`` of an array z of shape (n,), which returns n numbers (a penalty applied entry by
-        entry) or one (a penalty of the whole code); or of single numbers. ``inf`` outside the domain.
+        entry) or one (a penalty of the whole code); or of single numbers, of Torch tensors, or of matrices of codes
+        alone. ``inf`` outside the domain, or NaN, or an arithmetic error.
     prox : callable
-        With value: ``prox(u, t)``, which returns an array of the shape of u (or a number for a number).
+        With value: ``prox(u, t)``, which returns an array of the shape of u (or a number for a number). Where it, or
+        the value, overflows, it is not judged.
     n : int, optional
         With value: the length of a code, for functions that fit one length only. Found by trial if not given.
     steps : tuple of float, optional

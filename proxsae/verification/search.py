@@ -151,7 +151,7 @@ def _refute(
     """Return the clearest example of a claimed answer that is worse than the best found, and why; or None."""
     if np.isnan(claimed).any():
         i = int(np.argmax(np.isnan(claimed)))
-        objectives = (np.nan, 0.5 * (best[i] - u[i]) ** 2 + t * height[i])
+        objectives = (np.inf, 0.5 * (best[i] - u[i]) ** 2 + t * height[i])
         return counterexample(float(u[i]), t, float(claimed[i]), float(best[i]), objectives), "the prox is not a number"
     claimed, mine = _into_the_domain(value, claimed, best)
 
