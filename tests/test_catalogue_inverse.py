@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import sympy
+import torch
 from scipy.special import erf
 
 from proxsae.regularizers import (
@@ -104,6 +105,63 @@ def test_closed_forms():
     inner = abs(tanh.z) < 0.99
     np.testing.assert_allclose(numeric(tanh.z[inner]) - numeric(0.0), tanh.values[inner], atol=1e-5)
     assert regularizer_of(sympy.Max(u, 0)).expression is None
+
+
+def test_closed_forms_are_real_on_the_range():
+    u, z = sympy.symbols("u z", real=True)
+    logistic = regularizer_of(1 / (1 + sympy.exp(-u)))
+    expected = z * sympy.log(z) + (1 - z) * sympy.log(1 - z) - z**2 / 2
+    for point in (0.1, 0.5, 0.8):
+        assert float((logistic.expression - expected).subs(z, point)) == pytest.approx(0.0, abs=1e-12)
+    cubic = regularizer_of(u**3)
+    assert float(cubic.expression.subs(z, -8.0)) == pytest.approx(0.75 * 16 - 32)
+
+
+MODULES = {
+    torch.nn.ReLU(): True,
+    torch.nn.ELU(): True,
+    torch.nn.Hardtanh(): True,
+    torch.nn.PReLU(): True,
+    torch.nn.Tanhshrink(): True,
+    torch.nn.functional.softsign: True,
+    torch.nn.SELU(): True,
+    torch.nn.GELU(): False,
+    torch.nn.Mish(): False,
+    torch.nn.functional.silu: False,
+}
+
+
+@pytest.mark.parametrize(("module", "is_prox"), MODULES.items(), ids=repr)
+def test_torch_modules_are_activations(module, is_prox):
+    inverse = regularizer_of(module)
+    assert inverse.is_prox == is_prox
+    assert check_map(module, 3).is_prox == is_prox
+    if is_prox:
+        expected = module(torch.from_numpy(U).to(torch.float32)).detach().numpy()
+        np.testing.assert_allclose(inverse.regularizer.prox(U), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        ("relu", "must be a function or a sympy expression, got 'relu'"),
+        (np.log, "NaN or infinite at u = -10"),
+        (lambda u: u[:-1], "must return a real number for each input"),
+        (lambda u: None, "must return a real number for each input"),
+        (lambda u: 1 / 0, "the activation raises ZeroDivisionError"),
+    ],
+)
+def test_what_is_no_activation_is_named(activation, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        regularizer_of(activation)
+
+
+def test_weights_of_a_module_are_not_changed():
+    module = torch.nn.LayerNorm(4)
+    assert check_map(module, 4).is_prox
+    assert module.weight.dtype == torch.float32
+    with pytest.raises(TypeError, match="the map must be a function, got 'softmax'"):
+        check_map("softmax", 4)
 
 
 def test_the_picture_and_bad_input():

@@ -183,7 +183,7 @@ def _pair(value: Function, prox: Function, form: str, n: int) -> Pair:
         uniform = form == "entry" and _shape_of(value, _code(50)) == (50,)
         several = _claimed_entries(prox) if takes_arrays else claimed
         one = (_undefined_outside(lambda z: np.asarray(value(z.copy()), float)), several) if uniform else None
-        count = int(np.clip(0.05 / max(_seconds(lambda: rows(probe), len(probe)), 1e-9), 24, 200))
+        count = int(np.clip(0.05 / max(_seconds(lambda: rows(probe), len(probe)), 1e-9), 24, 100))
         pair = Pair(rows, claimed, n, form == "entry" or _is_additive(rows, n, count), one, tolerance)
     reach = _reach(value, np.array([1.0]) if form == "number" else np.ones(n), form)
     times = _seconds(lambda: pair.value(probe), len(probe)), _seconds(lambda: pair.prox(probe[:3], 1.0), 3)
@@ -228,10 +228,25 @@ def _is_additive(rows: Function, n: int, count: int) -> bool:
     x, y = np.where(rng.random((2, count, n)) < rng.random((count, 1)), 0.0, (x, y))
     x[::2], y[::2] = np.abs(x[::2]), np.abs(y[::2])
     mask = rng.random((count, n)) < 0.5
-    split = rows(np.where(mask, x, y)) + rows(np.where(mask, y, x))
-    joint = rows(x) + rows(y)
-    is_known = np.isfinite(joint).sum() > count // 8
-    return bool(n > 1 and is_known and np.allclose(split, joint, rtol=1e-9, atol=1e-9))  # infinities too
+
+    def is_exchangeable(x: Array, y: Array) -> bool:
+        split, joint = rows(np.where(mask, x, y)) + rows(np.where(mask, y, x)), rows(x) + rows(y)
+        return bool(np.allclose(split, joint, rtol=1e-9, atol=1e-9))  # infinities too
+
+    if n == 1 or np.isfinite(rows(x) + rows(y)).sum() <= count // 8 or not is_exchangeable(x, y):
+        return False
+    # Of two codes at the edge of a domain that couples coordinates, such as a ball, the halves do not fit.
+    return is_exchangeable(_at_the_edge(rows, x), _at_the_edge(rows, y))
+
+
+def _at_the_edge(rows: Function, x: Array) -> Array:
+    """Return multiples of codes just inside the domain."""
+    low, high = np.full(len(x), 1e-3), np.full(len(x), 1e3)
+    for _ in range(24):
+        middle = np.sqrt(low * high)
+        is_inside = np.isfinite(rows(middle[:, None] * x))
+        low, high = np.where(is_inside, middle, low), np.where(is_inside, high, middle)
+    return low[:, None] * x
 
 
 def _reach(value: Function, ones: Array, form: str) -> float:

@@ -30,7 +30,7 @@ from proxsae.verification.properties import (
     check_traits,
 )
 from proxsae.verification.report import Check, Report, run
-from proxsae.verification.search import search_line
+from proxsae.verification.search import STEPS, search_line
 
 MAX_COORDINATES = 8  # searched one by one where each has parameters of its own
 
@@ -150,7 +150,8 @@ def _checks_of_regularizer(R: Regularizer, proof_timeout: float) -> Iterator[par
 
 def _line_searches(pair: Pair) -> Iterator[partial[Check]]:
     seconds = pair.value_seconds + pair.prox_seconds
-    search = partial(search_line, steps=pair.steps, tolerance=pair.tolerance, reach=pair.reach)
+    steps = pair.steps or (STEPS if pair.tolerance > 0 else None)  # a numerical prox has a table to make for each
+    search = partial(search_line, steps=steps, tolerance=pair.tolerance, reach=pair.reach)
     if pair.scalar is not None:
         yield partial(search, *pair.scalar, seconds=seconds)
         return
