@@ -186,6 +186,7 @@ def test_pair_counts_what_interacts():
         lambda z: np.abs(z).max(),
         lambda z: 0.0 if np.count_nonzero(z) <= 2 else np.inf,
         lambda z: 0.0 if z @ z <= 1 else np.inf,
+        lambda z: 0.0 if abs(z.mean()) < 1e-9 else np.inf,
         lambda z: np.sort(np.abs(z))[::-1] * np.arange(len(z)),
     ],
 )

@@ -233,7 +233,8 @@ def _is_additive(rows: Function, n: int, count: int) -> bool:
         split, joint = rows(np.where(mask, x, y)) + rows(np.where(mask, y, x)), rows(x) + rows(y)
         return bool(np.allclose(split, joint, rtol=1e-9, atol=1e-9))  # infinities too
 
-    if n == 1 or np.isfinite(rows(x) + rows(y)).sum() <= count // 8 or not is_exchangeable(x, y):
+    known = np.isfinite(rows(x) + rows(y)) & x.any(axis=1) & y.any(axis=1)
+    if n == 1 or known.sum() <= count // 8 or not is_exchangeable(x, y):
         return False
     # Of two codes at the edge of a domain that couples coordinates, such as a ball, the halves do not fit.
     return is_exchangeable(_at_the_edge(rows, x), _at_the_edge(rows, y))
