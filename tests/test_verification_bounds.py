@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from proxsae.regularizers import L0, Cardinality, Entmax, LogSum, Lq, NonNegative, Tanh
 from proxsae.regularizers.entmax import entries, penalty
-from proxsae.verification import intervals, prove
-from proxsae.verification.bounds import Question, bound
-from proxsae.verification.interval_proofs import bound_entmax, bound_selection, bound_separable
-from proxsae.verification.paths import PathReader
+from proxsae.verification import prove
+from proxsae.verification.boxes import intervals
+from proxsae.verification.boxes.bounds import Question, bound
+from proxsae.verification.boxes.paths import PathReader
+from proxsae.verification.boxes.theorems import bound_entmax, bound_selection, bound_separable
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # infinity and NaN belong to the arithmetic
 

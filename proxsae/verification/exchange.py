@@ -17,9 +17,9 @@ import z3
 
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
+from proxsae.verification.boxes.paths import UnreadableError
+from proxsae.verification.boxes.theorems import bound_in_time, bound_selection
 from proxsae.verification.cases import decide
-from proxsae.verification.interval_proofs import bound_selection
-from proxsae.verification.paths import UnreadableError
 from proxsae.verification.proof import Objective, Proof, Verdict, obligations, read, settle
 from proxsae.verification.symbolic import NotAlgebraicError, Reader, both, either
 
@@ -43,7 +43,7 @@ def prove_selection(R: Cardinality, timeout: float = 60.0) -> Proof:
         claims = {**obligations(objective), **_claims_of_the_gain(R, objective)}
     except NotAlgebraicError as reason:
         try:
-            return bound_selection(R, timeout)
+            return bound_in_time(bound_selection, R, timeout)
         except UnreadableError:
             pass
         return Proof(repr(R), f"{theorem} ({reason} is not algebraic)", "not algebraic", time.monotonic() - start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array
-from proxsae.verification.enclosures import Enclosure
+from proxsae.verification.boxes.enclosures import Enclosure
 
 
 def square(n: int) -> tuple[Array, Array]:

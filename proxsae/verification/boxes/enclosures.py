@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array
-from proxsae.verification import intervals
-from proxsae.verification.intervals import ULP, Interval
+from proxsae.verification.boxes import intervals
+from proxsae.verification.boxes.intervals import ULP, Interval
 
 if TYPE_CHECKING:
-    from proxsae.verification.conditions import Comparison, Condition
-    from proxsae.verification.paths import PathReader
+    from proxsae.verification.boxes.conditions import Comparison, Condition
+    from proxsae.verification.boxes.paths import PathReader
 
 NONE = np.zeros(())  # this very object is a slope of 0 that costs nothing
 UP = 1.0 + 64 * ULP  # covers the roundings of a sum of a few dozen non-negative terms

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proxsae.verification.enclosures import Enclosure
+    from proxsae.verification.boxes.enclosures import Enclosure
 
 
 class Condition:

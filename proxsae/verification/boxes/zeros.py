@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array, Equation
-from proxsae.verification.enclosures import NONE, Enclosure, chosen, enclosed
-from proxsae.verification.intervals import ULP
+from proxsae.verification.boxes.enclosures import NONE, Enclosure, chosen, enclosed
+from proxsae.verification.boxes.intervals import ULP
 
 if TYPE_CHECKING:
-    from proxsae.verification.paths import PathReader
+    from proxsae.verification.boxes.paths import PathReader
 
 GUESSES = 12  # Newton steps at the middle of the box: only where to look, not what is claimed
 NEARER = 4  # tries for a closer bracket

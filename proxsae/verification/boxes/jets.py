@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxsae.regularizers.namespaces import Array
-from proxsae.verification.paths import UnreadableError
+from proxsae.verification.boxes.paths import UnreadableError
 
 
 @dataclass(frozen=True, eq=False)

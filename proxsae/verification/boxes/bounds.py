@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array, ArrayNamespace
-from proxsae.verification.conditions import Choice, Comparison
-from proxsae.verification.enclosures import NONE, Enclosure
-from proxsae.verification.jets import JetReader
-from proxsae.verification.paths import PathReader
-from proxsae.verification.polygons import clipped, square
-from proxsae.verification.rectangles import Boxes, boxes_of, tiles_of
-from proxsae.verification.suprema import Supremum, Value
+from proxsae.verification.boxes.conditions import Choice, Comparison
+from proxsae.verification.boxes.enclosures import NONE, Enclosure
+from proxsae.verification.boxes.jets import JetReader
+from proxsae.verification.boxes.paths import PathReader
+from proxsae.verification.boxes.polygons import clipped, square
+from proxsae.verification.boxes.rectangles import Boxes, boxes_of, tiles_of
+from proxsae.verification.boxes.suprema import Supremum, Value
 
 REACH = 8.0  # of u
 STEPS = (0.05, 8.0)  # of t

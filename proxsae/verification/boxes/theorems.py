@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,14 +14,25 @@ from proxsae.regularizers.entmax import Entmax, entries, penalty
 from proxsae.regularizers.namespaces import ArrayNamespace
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
-from proxsae.verification.bounds import REACH, STEPS, Bound, Question, bound
-from proxsae.verification.enclosures import Enclosure
-from proxsae.verification.intervals import ENORMOUS, TINY
-from proxsae.verification.paths import PathReader, UnreadableError
+from proxsae.verification.boxes.bounds import REACH, STEPS, Bound, Question, bound
+from proxsae.verification.boxes.enclosures import Enclosure
+from proxsae.verification.boxes.intervals import ENORMOUS, TINY
+from proxsae.verification.boxes.paths import PathReader, UnreadableError
 from proxsae.verification.proof import OPTIMAL, Proof
 
 EPSILON = 1e-3
+FIRST_EPSILON = 1e-2  # less, but in half the time
 BOX = f"-{REACH:g} <= u <= {REACH:g}, {STEPS[0]:g} <= t <= {STEPS[1]:g}"
+
+
+def bound_in_time(bound_of: Callable[[Any, float, float], Proof], R: Any, timeout: float) -> Proof:
+    """Return the finest bound that is reached in the time: first a coarse one, then one of EPSILON."""
+    start = time.monotonic()
+    coarse = bound_of(R, timeout, FIRST_EPSILON)
+    if coarse.verdict != "bounded":
+        return coarse
+    fine = bound_of(R, timeout - (time.monotonic() - start), EPSILON)
+    return replace(fine if fine.verdict != "unknown" else coarse, seconds=time.monotonic() - start)
 
 
 def bound_separable(R: Separable, timeout: float = 60.0, epsilon: float = EPSILON) -> Proof:

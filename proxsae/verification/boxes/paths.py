@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array, Equation
-from proxsae.verification import intervals
-from proxsae.verification.conditions import Both, Choice, Comparison, Condition, Negation
-from proxsae.verification.enclosures import NONE, Enclosure, chosen, enclosed
-from proxsae.verification.zeros import zero_from
+from proxsae.regularizers.namespaces import Array, ArrayNamespace, Equation
+from proxsae.verification.boxes import intervals
+from proxsae.verification.boxes.conditions import Both, Choice, Comparison, Condition, Negation
+from proxsae.verification.boxes.enclosures import NONE, Enclosure, chosen, enclosed
+from proxsae.verification.boxes.zeros import zero_from
 
 
 class UnreadableError(Exception):
@@ -57,6 +57,7 @@ class PathReader:
     factors: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     inf = math.inf
+    lemma = staticmethod(ArrayNamespace.lemma)
 
     def key(self, *expression: Any) -> int:
         """Return the number of an expression."""

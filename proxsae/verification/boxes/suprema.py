@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array
-from proxsae.verification.enclosures import Enclosure
-from proxsae.verification.intervals import ENORMOUS
-from proxsae.verification.paths import PathReader
-from proxsae.verification.rectangles import Tiles
+from proxsae.verification.boxes.enclosures import Enclosure
+from proxsae.verification.boxes.intervals import ENORMOUS
+from proxsae.verification.boxes.paths import PathReader
+from proxsae.verification.boxes.rectangles import Tiles
 
 Value = Callable[[Any, Any], Any]  # r of a namespace and z
 FIRST_CELLS = 32
