@@ -121,6 +121,41 @@ def test_jumps_and_wells_are_searched_whole(t):
         assert R.prox(np.array([u]), t)[0] == pytest.approx(claimed, abs=1e-4)
 
 
+def shifted_box(z):
+    return np.where(np.abs(z - 0.5) <= 1, 0.0, np.inf)
+
+
+def barrier(z):
+    return np.where(z > 0, -np.log(np.where(z > 0, z, 1.0)), np.inf)
+
+
+def stairs(z):
+    return np.ceil(np.abs(z))
+
+
+@pytest.mark.parametrize("t", [1e-4, 0.3, 7.0])
+def test_jumps_and_ends_of_the_domain_are_found_off_the_grid(t):
+    u = np.linspace(-9.0, 9.0, 301)
+    np.testing.assert_allclose(Numeric(shifted_box, limit=10.0).prox(u, t), np.clip(u, -0.5, 1.5), atol=5e-6)
+    root = 0.5 * (u + np.sqrt(u * u + 4.0 * t))
+    np.testing.assert_allclose(Numeric(barrier, limit=10.0).prox(u, t), root, atol=2e-5)
+    steps = np.arange(10.0)[:, None]  # the best z of each stair
+    z = np.sign(u) * np.minimum(np.abs(u), steps)
+    F = 0.5 * (z - u) ** 2 + t * stairs(z)
+    found = Numeric(stairs, limit=10.0).prox(u, t)
+    np.testing.assert_allclose(0.5 * (found - u) ** 2 + t * stairs(found), F.min(axis=0), atol=1e-7)
+
+
+def test_an_isolated_point_has_to_be_named():
+    def integers(z):
+        return np.where(z == np.round(z), 0.0, np.inf)
+
+    with pytest.raises(ValueError, match="alone; name such points"):
+        Numeric(integers, limit=5.0).prox(np.array([1.2]))
+    named = Numeric(integers, limit=5.0, points=tuple(range(-10, 11)))
+    np.testing.assert_array_equal(named.prox(np.array([1.2, -2.7, 0.4])), [1.0, -3.0, 0.0])
+
+
 def test_domain_and_traits_are_seen():
     R = Numeric(capped_below)
     U = np.linspace(-3, 3, 61)[:, None]

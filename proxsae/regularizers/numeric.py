@@ -47,8 +47,8 @@ class Numeric(Separable):
     ------
     ValueError
         If r is NaN somewhere, or infinite everywhere; by the prox, if an input exceeds `limit`, if a minimum lies
-        beyond twice the limit, if a table needs over 100,000 nodes (r jumps very often), or if more than 64 different
-        steps come in one call.
+        beyond twice the limit, if r jumps in over 5,000 places or is finite at a single point that `points` does not
+        name, if a table needs over 100,000 nodes, or if more than 64 different steps come in one call.
 
     References
     ----------

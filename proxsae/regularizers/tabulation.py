@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 SPACING = 1e-3  # of the nodes of z, relative to 1 + abs(z)
 INPUT_SPACING = 1e-3  # of the first nodes of u, before cells are halved
 MOST_NODES = 100_000  # of a table
+MOST_JUMPS = 5_000  # of r, that are looked for
 EPS = float(np.finfo(np.float64).eps)
 GOLDEN = (5**0.5 - 1) / 2
 GOLDEN_STEPS = 36  # narrows a valley to 3e-8 of its width, below what its flat bottom lets one see
@@ -39,12 +40,13 @@ def sampled(function: Callable[[Any], Any], z: Any) -> Any:
     """
     try:
         values = np.asarray(function(z), dtype=np.float64)
-    except (TypeError, ValueError):
+    except (ArithmeticError, TypeError, ValueError):
         values = np.array([float(function(float(entry))) for entry in np.ravel(z)]).reshape(np.shape(z))
     if values.shape != np.shape(z):
         values = np.broadcast_to(values, np.shape(z)).copy()
     if np.isnan(values).any():
-        raise ValueError(f"the function is NaN at z = {np.ravel(z)[np.isnan(values).ravel()][0]}")
+        where = np.ravel(z)[np.isnan(values).ravel()][0]
+        raise ValueError(f"the function is NaN at z = {where}; outside of its domain it must be inf")
     return values
 
 
@@ -67,7 +69,9 @@ def exact_prox(function: Any, limit: float, points: tuple[float, ...], step: flo
         better = _is_better(value, z, least[apart], best[apart], u[apart])
         best[apart], least[apart] = np.where(better, z, best[apart]), np.where(better, value, least[apart])
     if len(u) and np.abs(best).max() >= 2 * limit * (1 - 1e-9):
-        raise ValueError(f"Numeric: a minimum lies beyond {2 * limit:g}, twice the limit; pass a larger limit")
+        raise ValueError(
+            f"Numeric: a minimum lies beyond {2 * limit:g}, twice the limit: pass a larger one, if there is a minimum"
+        )
     return best
 
 
@@ -154,12 +158,46 @@ def _visible(function: Any, step: float, u: Any, z: Any) -> Any:
     return 8 * np.sqrt(EPS * (np.abs(z * u) + step * np.abs(sampled(function, z))))
 
 
+def jumps(function: Callable[[Any], Any], points: Any, heights: Any, limit: int = 40) -> Any:
+    """Return both sides of the points where a function jumps, bisected to the last digit."""
+    with np.errstate(all="ignore"):
+        change = np.abs(np.diff(heights))
+    change[np.isnan(change)] = 0.0  # inf - inf: nothing happens between two points outside of the domain
+    around = np.maximum(np.roll(change, 1), np.roll(change, -1))
+    around = np.where(np.isfinite(around), around, 0.0)
+    suspect = np.flatnonzero((change > 3.0 * around) & (change > 1e-9))
+    suspect = suspect[np.argsort(-change[suspect])][:limit]
+    if not len(suspect):
+        return np.empty(0)
+    low, high = points[suspect], points[suspect + 1]
+    at_low, at_high = heights[suspect], heights[suspect + 1]
+    for _ in range(70):
+        middle = 0.5 * (low + high)
+        at_middle = function(middle)
+        with np.errstate(all="ignore"):
+            left, right = np.abs(at_middle - at_low), np.abs(at_high - at_middle)
+        left, right = np.where(np.isnan(left), 0.0, left), np.where(np.isnan(right), 0.0, right)
+        go_left = left > right
+        high, at_high = np.where(go_left, middle, high), np.where(go_left, at_middle, at_high)
+        low, at_low = np.where(go_left, low, middle), np.where(go_left, at_low, at_middle)
+    return np.concatenate([low, high])
+
+
 @lru_cache(maxsize=32)
 def _grid(function: Any, limit: float, points: tuple[float, ...]) -> tuple[Any, Any]:
-    """Return the nodes of z where r is finite, and r there."""
+    """Return the nodes of z where r is finite, with both sides of its jumps and the ends of its domain, and r there."""
     reach = np.arcsinh(2 * limit)
     half = np.sinh(np.linspace(0, reach, int(reach / SPACING) + 2))
     nodes = np.unique(np.concatenate([-half, half, np.asarray(points, dtype=np.float64)]))
+    values = sampled(function, nodes)
+    sudden = jumps(partial(sampled, function), nodes, values, limit=MOST_JUMPS + 1)
+    if len(sudden) > 2 * MOST_JUMPS:
+        raise ValueError(f"Numeric: the function jumps in over {MOST_JUMPS} places; pass a smaller limit")
+    outside = np.isinf(np.concatenate([[np.inf], values, [np.inf]]))
+    isolated = np.setdiff1d(nodes[outside[:-2] & ~outside[1:-1] & outside[2:]], points)
+    if len(isolated):
+        raise ValueError(f"Numeric: the function is finite at z = {isolated[0]:g} alone; name such points in `points`")
+    nodes = np.unique(np.concatenate([nodes, sudden]))
     values = sampled(function, nodes)
     return nodes[np.isfinite(values)], values[np.isfinite(values)]
 

@@ -15,9 +15,10 @@ from itertools import combinations, product
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array
+from proxsae.regularizers.tabulation import jumps
 from proxsae.verification.pairs import Pair
 from proxsae.verification.report import Check, counterexample
-from proxsae.verification.search import GOING_ON, jumps
+from proxsae.verification.search import GOING_ON
 
 STEPS = (0.1, 0.5, 1.0, 3.0, 30.0)
 MORE_STEPS = tuple(float(t) for t in np.logspace(-2, 2, 13))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from proxsae.regularizers.namespaces import Array
+from proxsae.regularizers.tabulation import jumps
 from proxsae.verification.report import Check, counterexample
 
 STEPS = (1e-4, 0.01, 0.1, 0.37, 0.5, 1.0, 2.0, 3.7, 11.0, 100.0, 1e4)
@@ -261,31 +262,6 @@ def _candidates(value: Scalar, claimed: Array, known: Array, seconds: float) -> 
     points = _thin(np.unique(np.concatenate([GRID, *own])), seconds, 0.3, 200)
     sudden = jumps(value, points, value(points)) if seconds <= SLOW else np.zeros(1)
     return np.unique(np.concatenate([points, sudden, [0.0]]))
-
-
-def jumps(function: Scalar, points: Array, heights: Array, limit: int = 40) -> Array:
-    """Return both sides of the points where a function jumps, bisected to the last digit."""
-    with np.errstate(all="ignore"):
-        change = np.abs(np.diff(heights))
-    change[np.isnan(change)] = 0.0  # inf - inf: nothing happens between two points outside of the domain
-    around = np.maximum(np.roll(change, 1), np.roll(change, -1))
-    around = np.where(np.isfinite(around), around, 0.0)
-    suspect = np.flatnonzero((change > 3.0 * around) & (change > 1e-9))
-    suspect = suspect[np.argsort(-change[suspect])][:limit]
-    if not len(suspect):
-        return np.empty(0)
-    low, high = points[suspect], points[suspect + 1]
-    at_low, at_high = heights[suspect], heights[suspect + 1]
-    for _ in range(70):
-        middle = 0.5 * (low + high)
-        at_middle = function(middle)
-        with np.errstate(all="ignore"):
-            left, right = np.abs(at_middle - at_low), np.abs(at_high - at_middle)
-        left, right = np.where(np.isnan(left), 0.0, left), np.where(np.isnan(right), 0.0, right)
-        go_left = left > right
-        high, at_high = np.where(go_left, middle, high), np.where(go_left, at_middle, at_high)
-        low, at_low = np.where(go_left, low, middle), np.where(go_left, at_low, at_middle)
-    return np.concatenate([low, high])
 
 
 def _adversarial_points(prox: ScalarProx, t: float, scan: Array, answers: Array) -> Array:
