@@ -70,6 +70,7 @@ PROVED = [
     Huber(),
     Huber() + L0(),
     Lq(0.5),
+    Lq(2 / 3),
     Tilt(-0.3) + L1(),
     AsymmetricL0(0.2, 0.4),
     LInfBall(2.0),
@@ -137,9 +138,30 @@ class WeightOfZeroTimesInfinity(Separable):
         return self
 
 
+class FalseStep(L1):
+    def prox_of(self, xp, u, t):
+        return super().prox_of(xp, xp.lemma(u, lambda v: v > u), t)
+
+
+class WeakStep(L1):
+    """Right, but all the prover is told of u is that it is not above itself."""
+
+    def prox_of(self, xp, u, t):
+        return super().prox_of(xp, xp.lemma(u, lambda v: v <= u), t)
+
+
+class WrongCubic(Lq):
+    """The two-thirds threshold one per cent too high."""
+
+    def prox_of(self, xp, u, t):
+        return super().prox_of(xp, u, 1.01 * t)
+
+
 @pytest.mark.parametrize(
     ("R", "fails"),
     [
+        (FalseStep(), "step 1 of the formula"),
+        (WrongCubic(2 / 3), "F(prox(u)) <= F(z) + 0.001"),  # by the interval bound
         (HardAtTheWeight(), "F(prox(u)) <= F(z)"),
         (HardAtTheWeight() + NonNegative(), "F(prox(u)) <= F(z)"),
         (LargerSupportAtTies(), "the smaller support wins ties"),
@@ -204,6 +226,10 @@ class Impossible(L1):
 
 def test_contradictory_conditions_prove_nothing():
     assert prove(Impossible()).verdict == "unknown"
+
+
+def test_steps_that_say_too_little_are_no_counterexample():
+    assert prove(WeakStep()).verdict == "unknown"
 
 
 def test_timeout_is_unknown():

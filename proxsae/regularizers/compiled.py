@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from proxsae.regularizers.namespaces import Equation, newton
+from proxsae.regularizers.namespaces import ArrayNamespace, Equation, newton
 from proxsae.regularizers.separable import Separable
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
@@ -99,6 +99,8 @@ class SymbolNamespace:
     def tanh(a: Symbol) -> Symbol:
         """Return the hyperbolic tangent."""
         return a.assign(f"number(math.tanh({a.name}))")
+
+    lemma = ArrayNamespace.lemma
 
     @classmethod
     def root(cls, equation: Equation, start: Symbol, low: Any, high: Any, steps: int) -> Symbol:

@@ -63,9 +63,11 @@ class Lq(Separable):
         """Return the largest stationary point where it beats zero."""
         a = xp.abs(u)
         largest_root, threshold = _FORMULAS.get(self.q, (self._by_newton, self._threshold))
-        alive = a > threshold(xp, t)
+        jump = threshold(xp, t)
+        alive = a > jump
         # Below the threshold there may be no root: solve for a harmless one there.
-        root = largest_root(xp, xp.where(alive, a, 1.0 + threshold(xp, t)), t)
+        solvable = xp.lemma(xp.where(alive, a, 1.0 + jump), lambda v: (v > jump) & (~alive | (v == a)))
+        root = largest_root(xp, solvable, t)
         return xp.where(alive, xp.sign(u) * root, 0.0)
 
     def rescaled(self, scale: float) -> Lq:
@@ -97,8 +99,9 @@ def _half_root(xp: Any, u: Any, t: Any) -> Any:
 
 
 def _two_thirds_threshold(xp: Any, t: Any) -> Any:
-    root = xp.sqrt(2.0 / 3.0 * t)
-    return 2.0 * root * xp.sqrt(root)
+    third = 2.0 / 3.0 * t
+    root = xp.sqrt(third)
+    return xp.lemma(2.0 * root * xp.sqrt(root), lambda a: (a >= 0) & (a * a * a * a == 16.0 * third * third * third))
 
 
 def _two_thirds_root(xp: Any, u: Any, t: Any) -> Any:
@@ -107,7 +110,9 @@ def _two_thirds_root(xp: Any, u: Any, t: Any) -> Any:
     ratio = 8.0 / 9.0 * t / (root * root * root * root)
     w = root * root * xp.cbrt(0.5 + xp.sqrt(0.25 - ratio * ratio * ratio))
     m = w + 8.0 / 9.0 * t / w
+    m = xp.lemma(m, lambda m: (m > 0) & (m * m * m - 8.0 / 3.0 * t * m == u * u))
     s = 0.5 * (xp.sqrt(m) + xp.sqrt(2.0 * u / xp.sqrt(m) - m))
+    s = xp.lemma(s, lambda s: (s > 0) & (4.0 * s * s * s >= u) & (s * s * s * s - u * s + 2.0 / 3.0 * t == 0))
     return s * s * s
 
 

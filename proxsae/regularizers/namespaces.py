@@ -81,6 +81,11 @@ class ArrayNamespace:
         """Return the hyperbolic tangent."""
         return self._xp.tanh(a)
 
+    @staticmethod
+    def lemma(a: Array, holds: Callable[[Any], Any]) -> Array:  # noqa: ARG004
+        """Return `a`, of which the formula says that a property holds: a stepping stone for the prover."""
+        return a
+
     def root(self, equation: Equation, start: Array, low: Array, high: Array, steps: int) -> Array:
         """Return the root of an equation by :func:`newton`."""
         return newton(self, equation, start, low, high, steps)

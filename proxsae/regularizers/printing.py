@@ -10,7 +10,7 @@ from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.calculus import WithCount, WithTilt
 from proxsae.regularizers.joint import Joint
 from proxsae.regularizers.joint_sum import JointSum
-from proxsae.regularizers.namespaces import Equation
+from proxsae.regularizers.namespaces import ArrayNamespace, Equation
 from proxsae.regularizers.scalar import Zero
 from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
@@ -149,6 +149,7 @@ def _namespace() -> Any:
 
         inf = sympy.oo
         abs, sign, maximum, minimum, tanh = sympy.Abs, sympy.sign, sympy.Max, sympy.Min, sympy.tanh
+        lemma = ArrayNamespace.lemma
 
         @staticmethod
         def sqrt(a: Any) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.calculus import WithCount
 from proxsae.regularizers.entmax import Entmax
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from proxsae.verification.symbolic import Number, Reader
 
 OPTIMAL = "F(prox(u)) <= F(z)"
+STEP = "step"
 TIES = "the smaller support wins ties"
 Verdict = Literal["proved", "bounded", "counterexample", "unknown", "not algebraic"]
 
@@ -86,14 +89,16 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     3. F(p) < F(0) unless p = 0: at a threshold the smaller support wins.
 
     As every parameter is a variable, weights of one value a coordinate are covered too. For :class:`Cardinality` with a
-    partner, the partner is proved, then the gain rule: see :func:`proxsae.verification.exchange.prove_selection`. Where
-    a formula is transcendental, point 2 is bounded instead, on a box and with the parameters given: see
-    :func:`proxsae.verification.interval_proofs.bound_separable`.
+    partner, the partner is proved, then the gain rule: see :func:`proxsae.verification.exchange.prove_selection`. Of
+    regularizers of groups and whole codes the array code is read, for groups of every size where only their norms
+    count and for short codes elsewhere, as the theorem says: see :func:`proxsae.verification.joint_proofs.prove_joint`.
+    Where a formula is transcendental, point 2 is bounded instead, on a box and with the parameters given: see
+    :func:`proxsae.verification.boxes.theorems.bound_separable`.
 
     Parameters
     ----------
     R : Regularizer
-        Separable, or a Cardinality with a partner. Only its form matters, not the values of its parameters.
+        Only its form matters, not the values of its parameters.
     timeout : float, default 60
         Seconds after which the verdict is "unknown".
 
@@ -121,10 +126,12 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     if isinstance(R, Separable):
         return _prove_separable(R, timeout)
     if isinstance(R, Entmax):
-        from proxsae.verification.interval_proofs import bound_entmax
+        from proxsae.verification.boxes.theorems import bound_entmax, bound_in_time
 
-        return bound_entmax(R, timeout)
-    return Proof(repr(R), "no proof is known for regularizers of this kind", "unknown", 0.0)
+        return bound_in_time(bound_entmax, R, timeout)
+    from proxsae.verification.joint_proofs import prove_joint
+
+    return prove_joint(R, timeout)
 
 
 def _prove_separable(R: Separable, timeout: float) -> Proof:
@@ -146,11 +153,11 @@ def _prove_separable(R: Separable, timeout: float) -> Proof:
 
 
 def _bounded(R: Separable, timeout: float) -> Proof | None:
-    from proxsae.verification.interval_proofs import bound_separable
-    from proxsae.verification.paths import UnreadableError
+    from proxsae.verification.boxes.paths import UnreadableError
+    from proxsae.verification.boxes.theorems import bound_in_time, bound_separable
 
     try:
-        return bound_separable(R, timeout)
+        return bound_in_time(bound_separable, R, timeout)
     except UnreadableError:
         return None
 
@@ -203,6 +210,7 @@ def obligations(objective: Objective) -> dict[str, Any]:
     best = objective.at(p, objective.value_of_claimed).term
     better_than_zero = either(value_at_zero.infinite, best < objective.at(zero, value_at_zero).term)
     claims = {
+        **{f"{STEP} {i} of the formula": lemma for i, lemma in enumerate(t.reader.lemmas, start=1)},
         "the prox is a real number": p.is_finite,
         "the value is defined everywhere": objective.value.defined,
         "the prox is in the domain": objective.value_of_claimed.is_finite,
@@ -219,32 +227,46 @@ def settle(
     """Prove the claims one after another."""
     import z3
 
-    from proxsae.verification.cases import decide
-    from proxsae.verification.symbolic import negation
+    from proxsae.verification.cases import conjuncts, decide
 
-    given = objective.assumptions
+    given = [*objective.assumptions]
     # Assumptions that contradict each other would prove anything.
     possible, _ = decide([*given, objective.value.is_finite], reader.definitions, deadline)
     if possible != z3.sat:
         return "unknown", None
     for words, claim in claims.items():
-        result, model = decide([*given, negation(claim)], reader.definitions, deadline)
-        if result == z3.sat:
-            return "counterexample", {"fails": words, **_numbers(objective, words, model)}
-        if result == z3.unknown:
-            return "unknown", None
+        for part in conjuncts(claim):
+            result, model = decide([z3.Not(part), *given], reader.definitions, deadline)
+            if result == z3.sat:
+                numbers = _numbers(objective, words, model)
+                if reader.lemmas and not words.startswith(STEP) and not _is_what_runs(objective.r, numbers):
+                    return "unknown", None  # the steps say too little
+                return "counterexample", {"fails": words, **numbers}
+            if result == z3.unknown:
+                return "unknown", None
+            if words.startswith(STEP):
+                given.append(part)
     return "proved", None
 
 
-def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
+def _is_what_runs(r: Separable, numbers: dict[str, Any]) -> bool:
+    """Whether the claimed z of a model is what the formula gives."""
+    shipped = r.map_parameters(lambda name, _: numbers[name]).prox_unchecked(np.array([numbers["u"]]), numbers["t"])
+    return bool(np.isclose(shipped[0], numbers["claimed z"], rtol=1e-6, atol=1e-9))
+
+
+def as_float(model: Any, number: Number) -> float:
+    """Return the number of a model as a float."""
     import z3
 
-    def as_float(number: Number) -> float:
-        if number.infinite is not False and z3.is_true(model.eval(number.infinite, model_completion=True)):
-            return math.inf
-        value = model.eval(number.term, model_completion=True)
-        return float((value.approx(20) if z3.is_algebraic_value(value) else value).as_fraction())
+    infinite = number.infinite
+    if infinite is True or (infinite is not False and z3.is_true(model.eval(infinite, model_completion=True))):
+        return math.inf
+    value = model.eval(number.term, model_completion=True)
+    return float((value.approx(20) if z3.is_algebraic_value(value) else value).as_fraction())
 
+
+def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
     o = objective
     better = o.t.reader.number(0) if fails == TIES else o.z
     numbers = {
@@ -256,4 +278,4 @@ def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
         "claimed objective": o.at(o.claimed, o.value_of_claimed),
         "better objective": o.at(better, o.r.weighted_value(o.t.reader, better)),
     }
-    return {name: as_float(number) for name, number in numbers.items()}
+    return {name: as_float(model, number) for name, number in numbers.items()}

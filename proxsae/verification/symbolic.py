@@ -96,12 +96,12 @@ class Number:
     def __lt__(self, other: Any) -> Condition:
         other = self.reader.number(other)
         below = both(negation(self.infinite), either(other.infinite, self.term < other.term))
-        return Condition(below, both(self.defined, other.defined))
+        return Condition(self.reader, below, both(self.defined, other.defined))
 
     def __le__(self, other: Any) -> Condition:
         other = self.reader.number(other)
         below = either(other.infinite, both(negation(self.infinite), self.term <= other.term))
-        return Condition(below, both(self.defined, other.defined))
+        return Condition(self.reader, below, both(self.defined, other.defined))
 
     def __gt__(self, other: Any) -> Condition:
         return self.reader.number(other) < self
@@ -112,14 +112,17 @@ class Number:
     def __eq__(self, other: Any) -> Condition:  # type: ignore[override]
         other = self.reader.number(other)
         finite = both(self.is_finite, other.is_finite)
-        return Condition(self.term == other.term, finite)
+        return Condition(self.reader, self.term == other.term, finite)
 
     def __ne__(self, other: Any) -> Condition:  # type: ignore[override]
         other = self.reader.number(other)
-        return Condition(self.term != other.term, both(self.is_finite, other.is_finite))
+        return Condition(self.reader, self.term != other.term, both(self.is_finite, other.is_finite))
+
+    def __abs__(self) -> Number:
+        return self.reader.abs(self)
 
     def __bool__(self) -> bool:
-        raise TypeError("a formula must not branch in Python on its arguments; use xp.where")
+        return bool(self != 0)
 
     def _with(self, other: Number, term: Term, infinite: Term, fine: Term = True) -> Number:
         return Number(self.reader, term, infinite, both(both(self.defined, other.defined), fine))
@@ -128,32 +131,39 @@ class Number:
 class Condition:
     """A truth value of a formula, and where it is defined."""
 
-    __slots__ = ("defined", "holds")
+    __slots__ = ("defined", "holds", "reader")
 
-    def __init__(self, holds: Term, defined: Term) -> None:
+    def __init__(self, reader: Reader, holds: Term, defined: Term) -> None:
+        self.reader = reader
         self.holds = holds
         self.defined = defined
 
     def __and__(self, other: Condition) -> Condition:
-        return Condition(both(self.holds, other.holds), both(self.defined, other.defined))
+        return Condition(self.reader, both(self.holds, other.holds), both(self.defined, other.defined))
 
     def __or__(self, other: Condition) -> Condition:
-        return Condition(either(self.holds, other.holds), both(self.defined, other.defined))
+        return Condition(self.reader, either(self.holds, other.holds), both(self.defined, other.defined))
 
     def __invert__(self) -> Condition:
-        return Condition(negation(self.holds), self.defined)
+        return Condition(self.reader, negation(self.holds), self.defined)
 
     def __bool__(self) -> bool:
-        raise TypeError("a formula must not branch in Python on its arguments; use xp.where")
+        return self.reader.decide(self)
 
 
 class Reader:
     """The namespace `xp` of a proof; it collects the definitions of its fresh symbols."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: str = "#") -> None:
         self.definitions: list[Definition] = []
+        self.lemmas: list[Term] = []  # what a formula says of its own steps, to be proved
+        self._mark = mark  # what the names of fresh symbols begin with
         self._fresh: dict[str, Term] = {}
         self.inf = Number(self, z3.RealVal(0), infinite=True)
+
+    def decide(self, condition: Condition) -> bool:  # noqa: ARG002
+        """Refuse to say whether a condition holds: it may for some numbers."""
+        raise TypeError("a formula must not branch in Python on its arguments; use xp.where")
 
     def real(self, name: str) -> Number:
         """Return a free real variable."""
@@ -224,15 +234,25 @@ class Reader:
 
         return Number(self, self.fresh("cos_third", a.term, defining), False, both(a.is_finite, inside))
 
+    def lemma(self, a: Number, holds: Callable[[Number], Condition]) -> Number:
+        """Return a number of which only the property is known; that `a` has it is recorded in `lemmas`."""
+
+        def defining(s: Term) -> Definition:
+            claim = holds(a)
+            self.lemmas.append(both(a.is_finite, both(claim.defined, claim.holds)))
+            return Definition(s, [holds(Number(self, s)).holds], z3.BoolVal(True), z3.BoolVal(True))
+
+        return Number(self, self.fresh("lemma", a.term, defining))
+
     def power(self, a: Number, b: Any) -> Number:
         """Return a to the power b, for a >= 0, where b is a literal with a small denominator."""
         if isinstance(b, Number):
             raise NotAlgebraicError("a power with a variable exponent")
         exponent = Fraction(b).limit_denominator(100)
-        roots = {1: a, 2: self.sqrt(a), 3: self.cbrt(a)}
+        roots: dict[int, Callable[[Number], Number]] = {1: lambda a: a, 2: self.sqrt, 3: self.cbrt}
         if float(exponent) != float(b) or exponent.denominator not in roots or exponent <= 0:
             raise NotAlgebraicError(f"the power {b}")
-        return roots[exponent.denominator] ** exponent.numerator
+        return roots[exponent.denominator](a) ** exponent.numerator
 
     def quotient(self, a: Term, b: Term) -> Term:
         """Return q with q b = a wherever b is not zero."""
@@ -244,8 +264,9 @@ class Reader:
         """Return the symbol so defined; the same function of the same argument is the same symbol."""
         key = f"{function} {argument.sexpr()}"
         if key not in self._fresh:
-            self._fresh[key] = z3.Real(f"#{len(self._fresh)}")
-            self.definitions.append(defining(self._fresh[key]))
+            self._fresh[key] = z3.Real(f"{self._mark}{len(self._fresh)}")
+            definition = defining(self._fresh[key])  # this may make symbols of its own, which come first
+            self.definitions.append(definition)
         return self._fresh[key]
 
 
