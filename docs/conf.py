@@ -64,6 +64,7 @@ CATALOGUE = {
         "SortedL1([3.0, 2.0, 1.0])",
         "SumOfKLargest(2)",
         "KSupport(2)",
+        "KSupportNorm(2)",
         "L1MinusL2",
         "Blocks([[Simplex, 4], [L1, 12]])",
     ),

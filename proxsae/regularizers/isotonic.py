@@ -21,8 +21,10 @@ def nonincreasing_fit(V: Array) -> Array:
     Best and Chakravarti (1990), Active set algorithms for isotonic regression, Math. Program. 47.
     """
     if not array_api_compat.is_torch_array(V):
-        rows = np.ascontiguousarray(V, dtype=np.float64).reshape(-1, V.shape[-1])
-        return _pooled_means(rows, _pool_ends(rows)).reshape(V.shape)
+        exact = V.dtype == object  # symbols, of a proof
+        rows = (V if exact else np.ascontiguousarray(V, dtype=np.float64)).reshape(-1, V.shape[-1])
+        fit = pooled_means(rows, pool_ends(rows)) if exact else _pooled_means(rows, _pool_ends(rows))
+        return fit.reshape(V.shape)
     return _torch_fit().apply(V.double())
 
 
@@ -66,7 +68,7 @@ def pool_ends(rows: Any) -> Any:
     n, p = rows.shape
     ends = np.empty((n, p), np.int64)
     starts = np.empty(p, np.int64)
-    sums = np.empty(p)
+    sums = np.empty(p, rows.dtype)
     for i in range(n):
         pools = 0
         for j in range(p):
@@ -89,7 +91,7 @@ def pool_ends(rows: Any) -> Any:
 def pooled_means(rows: Any, ends: Any) -> Any:
     """Return the mean of its pool at each position; plain code, compiled on first use."""
     n, p = rows.shape
-    means = np.empty((n, p))
+    means = np.empty((n, p), rows.dtype)
     for i in range(n):
         start = 0
         while start < p:

@@ -150,8 +150,7 @@ class KSupportNorm(Joint):
                 break
         # One more step that autograd sees: its derivative is the implicit one.
         x = _newton_step(wide, a, t, x, self.k)
-        shares = _shares(space, a, space.ones_like(x), x - 1.0, self.k)
-        return xp.asarray(wide.where(alive, u * (shares / (1.0 + shares)), wide.where(free, u, 0.0)))
+        return xp.asarray(wide.where(alive, shrunk(space, u, a, x, self.k), wide.where(free, u, 0.0)))
 
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
         """Return the Euclidean norm of the k largest moduli."""
@@ -193,6 +192,12 @@ def squared_norm(xp: ArrayNamespace, Z: Array, k: int) -> Array:
 def squared_dual_norm(xp: ArrayNamespace, V: Array, k: int) -> Array:
     """Return the sum of the k largest squares."""
     return (falling(xp.abs(V))[..., :k] ** 2).sum(-1)
+
+
+def shrunk(space: Any, u: Array, a: Array, x: Array, k: int) -> Array:
+    """Return the prox of half the squared norm at the step 1 / (x - 1) > 0, with a = abs(u)."""
+    shares = _shares(space, a, space.ones_like(x), x - 1.0, k)
+    return u * (shares / (1.0 + shares))
 
 
 def _newton_step(xp: ArrayNamespace, a: Array, t: Array, x: Array, k: int) -> Array:
@@ -260,7 +265,10 @@ class L1MinusL2(Joint):
     is_convex = False
     is_absolute = True
     value_latex = r"\left(\|z\|_1 - \|z\|_2\right)"
-    prox_latex = r"\mathrm{prox}_{tR}(u) = v \left(1 + \frac{t w}{\|v\|_2}\right), \quad v = \mathrm{soft}_{t w}(u)"
+    prox_latex = (
+        r"\mathrm{prox}_{tR}(u) = \begin{cases} \left(1 + \frac{t w}{\|v\|_2}\right) v & v \ne 0 \\ "
+        r"u_j e_j, \; |u_j| = \max_i |u_i| & v = 0 \end{cases}, \quad v = \mathrm{sign}(u) \max(|u| - t w , 0)"
+    )
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return the difference of the norms."""

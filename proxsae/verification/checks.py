@@ -9,9 +9,7 @@ from typing import Any
 
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.catalog import parse
-from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.selection import Cardinality
-from proxsae.regularizers.separable import Separable
 from proxsae.verification.backends import check_backends
 from proxsae.verification.brute_force import search_codes
 from proxsae.verification.callables import pairs_of_callables
@@ -144,7 +142,7 @@ def _checks_of_regularizer(R: Regularizer, proof_timeout: float) -> Iterator[par
         yield partial(check_fenchel_young, R, pair)
     yield partial(check_traits, R, pair)
     yield partial(check_backends, R, pair)
-    if proof_timeout > 0 and isinstance(R, Separable | Cardinality | Entmax):
+    if proof_timeout > 0:
         yield partial(_with_package, "z3", partial(_check_proof, R, proof_timeout), "proof (z3)")
 
 

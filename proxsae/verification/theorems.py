@@ -1,4 +1,4 @@
-"""Every theorem that `proxsae prove` proves: one for each class of the catalogue, the sums, and the selections."""
+"""Every theorem that `proxsae prove` proves: one for each class of the catalogue, and the sums."""
 
 from __future__ import annotations
 
@@ -50,10 +50,39 @@ SELECTIONS = (
     'Cardinality(2, "batch")',
     "LogSum(0.5) + Cardinality(2)",
 )
-JOINT = ("Entmax(1.5)", "Entmax(1.2)")
+GROUPS = (
+    "GroupL2(2)",
+    "GroupL0(2)",
+    "GroupCardinality(1, 2)",
+    "L1 + GroupL2(2)",
+    "L1 + NonNegative + GroupL2(2)",
+    "GroupL2(2) + GroupL0(2)",
+    "GroupL2(2) + GroupCardinality(1, 2)",
+    "L1 + NonNegative + GroupCardinality(1, 2)",
+    "TreeGroups([[0], [0, 1], [2]])",
+    "L1 + TreeGroups([[0], [0, 1], [2]])",
+)
+WHOLE_CODES = (
+    "Simplex",
+    "L1Ball",
+    "L1Ball + NonNegative",
+    "L2Ball",
+    "L1 + L2Ball",
+    "LInf",
+    "SortedL1([1.0, 0.5])",
+    "SumOfKLargest(1)",
+    "KSupport(1)",
+    "KSupportNorm(1)",
+    "L1MinusL2",
+    "Entmax(1.5)",
+    "Entmax(1.2)",
+    "Simplex + SquaredL2",
+    "Translated(L1Ball, 0.5)",
+    "Blocks([(Simplex, 2), (L1, 3)])",
+)
 
 
 def prove_all(timeout: float = 60.0) -> Iterator[Proof]:
     """Yield the proof of every theorem, each within `timeout` seconds."""
-    for text in (*CLASSES, *SUMS, *SELECTIONS, *JOINT):
+    for text in (*CLASSES, *SUMS, *SELECTIONS, *GROUPS, *WHOLE_CODES):
         yield prove(parse(text), timeout=timeout)
