@@ -77,7 +77,10 @@ def test_convex_group_penalties_solve_their_problem(R, value, nonnegative):
             assert R.value(claimed) == pytest.approx(value(z).value, abs=1e-9)
 
 
-@pytest.mark.parametrize(("R", "value", "nonnegative"), CONVEX[:2] + CONVEX[6:7], ids=repr)
+WITH_EXPRESSION = CONVEX[:2] + CONVEX[6:7]
+
+
+@pytest.mark.parametrize(("R", "value", "nonnegative"), WITH_EXPRESSION, ids=[repr(R) for R, _, _ in WITH_EXPRESSION])
 def test_the_expression_for_cvxpy_has_the_value(R, value, nonnegative):
     z = cp.Variable(7)
     expression, constraints = R.cvxpy_value(z)

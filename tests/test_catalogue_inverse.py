@@ -131,7 +131,7 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize(("module", "is_prox"), MODULES.items(), ids=repr)
+@pytest.mark.parametrize(("module", "is_prox"), MODULES.items(), ids=[str(m).split(" at ")[0] for m in MODULES])
 def test_torch_modules_are_activations(module, is_prox):
     inverse = regularizer_of(module)
     assert inverse.is_prox == is_prox

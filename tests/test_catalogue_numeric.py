@@ -74,7 +74,7 @@ def objective(R, U, t, Z):
     return 0.5 * ((Z - U) ** 2).sum(1) + t * R.value(Z)
 
 
-@pytest.mark.parametrize(("function", "R"), PAIRS, ids=repr)
+@pytest.mark.parametrize(("function", "R"), PAIRS, ids=[str(R) for _, R in PAIRS])
 @pytest.mark.parametrize("t", [0.1, 1.0, 5.0])
 def test_the_value_alone_gives_the_closed_form(function, R, t):
     U = np.random.default_rng(0).normal(size=(400, 1)) * 4
