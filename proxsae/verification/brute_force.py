@@ -87,7 +87,7 @@ def _refute(
         objectives = (np.inf, float(pair.objective(U[[i]], t, better[None])[0]))
         return counterexample(U[i], t, claimed[i], better, objectives), "the prox is not finite"
     starts = np.stack([_starts(pair, pool, heights, u, t) for u in U])
-    mine, inside = _into_the_domain(pair, claimed, starts[:, 0], U, t)
+    mine, inside = _into_the_domain(pair, claimed, (starts[:, 0], pool.mean(axis=0)), U, t)
     starts = np.concatenate([starts, np.where(np.isfinite(mine)[:, None], inside, starts[:, 0])[:, None]], axis=1)
     found, best = (_pattern_search if is_far else _around)(pair, starts, U, t, targets)
     allowed = max(TOLERANCE, pair.tolerance)
@@ -126,10 +126,15 @@ def _starts(pair: Pair, pool: Array, heights: Array, u: Array, t: float) -> Arra
     return points[first[np.argsort(F[first], kind="stable")]]
 
 
-def _into_the_domain(pair: Pair, claimed: Array, feasible: Array, U: Array, t: float) -> tuple[Array, Array]:
-    """Forgive rounding: a claimed z that is infeasible by 1e-9 of its size is moved in."""
+def _into_the_domain(
+    pair: Pair, claimed: Array, targets: tuple[Array, Array], U: Array, t: float
+) -> tuple[Array, Array]:
+    """Forgive rounding: a claimed z that is infeasible by 1e-9 of its size is moved in.
+
+    Towards a feasible point, or towards the mean of many, which is inside where the domain is convex.
+    """
     z, F = claimed, pair.objective(U, t, claimed)
-    for shrink, pull in product((0.0, -1e-10, 1e-10), (0.0, 1e-9)):
+    for feasible, shrink, pull in product(targets, (0.0, -1e-10, 1e-10), (0.0, 1e-9)):
         moved = claimed * (1.0 + shrink) + pull * (feasible - claimed)
         level = pair.objective(U, t, moved)
         rescued = ~np.isfinite(F) & np.isfinite(level)
