@@ -41,7 +41,6 @@ class Answer:
     """A path of the prox: p = prox_{tR}(u) and R(p), with the facts about u."""
 
     reader: PathReader
-    R: Regularizer
     u: Array
     t: Number
     p: Array
@@ -115,7 +114,7 @@ def _answers(R: Regularizer, deadline: float) -> Iterator[Answer]:
         reader.assume(t > 0)
         u = _code(R, reader, "u")
         p = symbolic._prox(reader, u, reader.asarray([[t]]))  # type: ignore[arg-type]
-        return Answer(reader, symbolic, u[0], t, p[0], _value(symbolic, reader, p))
+        return Answer(reader, u[0], t, p[0], _value(symbolic, reader, p))
 
     yield from in_time(paths(run), deadline)
 
