@@ -235,7 +235,7 @@ def run_verify(options: argparse.Namespace) -> int:
 
 def run_prove(options: argparse.Namespace) -> int:
     """Print a line a theorem; the exit status is 1 if one was refuted."""
-    from proxsae.verification.theorems import prove_all
+    from proxsae.verification.proofs.catalogue import prove_all
 
     refuted = 0
     for proof in prove_all(options.timeout):

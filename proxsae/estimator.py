@@ -166,7 +166,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
             4096 evenly spaced rows are used.
         """
-        from proxsae.training.data import evenly_spaced, read_rows
+        from proxsae.data.rows import evenly_spaced, read_rows
         from proxsae.training.sparsity import WeightControl
 
         check_is_fitted(self)
@@ -183,8 +183,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Create the autoencoder in normalised units, or take the fitted one there, and its trainer."""
         import torch
 
+        from proxsae.data.rows import code_dtype, moments, torch_device
         from proxsae.training.autoencoder import in_normalised_units
-        from proxsae.training.data import code_dtype, moments, torch_device
         from proxsae.training.sparsity import check_steerable
 
         n_features = X.shape[1]
@@ -222,8 +222,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return 8 * self.n_features_in_ if self.n_components is None else self.n_components
 
     def _new_trainer(self, model: SparseAutoencoder, n_steps: int | None) -> Trainer:
+        from proxsae.data.rows import torch_device
         from proxsae.training import Trainer
-        from proxsae.training.data import torch_device
 
         return Trainer(
             model.to(torch_device(self.device)),
@@ -236,7 +236,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _train(self, X: Any, n_steps: int) -> None:
         from tqdm import tqdm
 
-        from proxsae.training.data import BatchOrder, evenly_spaced, read_rows
+        from proxsae.data.rows import BatchOrder, evenly_spaced, read_rows
 
         trainer = self._trainer
         device, dtype = trainer.model.atoms.device, trainer.model.atoms.dtype
@@ -300,7 +300,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002
         r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`."""
-        from proxsae.dictionary.metrics import reconstruction_metrics
+        from proxsae.metrics import reconstruction_metrics
 
         check_is_fitted(self)
         X = self._checked_rows(X, reset=False)
@@ -326,7 +326,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Yield CSR codes batch by batch."""
         import torch
 
-        from proxsae.training.data import code_dtype, read_rows
+        from proxsae.data.rows import code_dtype, read_rows
 
         weight = self.encoder_.weight
         for start in range(0, X.shape[0], self.batch_size):
@@ -346,7 +346,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         training_state : bool, default False
             Write what :meth:`partial_fit` needs to go on as if never stopped: about four times the size.
         """
-        from proxsae.training.sae_file import SavedSAE, write_sae
+        from proxsae.formats.native import SavedSAE, write_sae
 
         check_is_fitted(self)
         parameters = self.get_params(deep=False)
@@ -366,8 +366,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         FileNotFoundError, ValueError
             If the file is missing, foreign or damaged; the sentence names the file and the field.
         """
-        from proxsae.training.data import torch_device
-        from proxsae.training.sae_file import read_sae
+        from proxsae.data.rows import torch_device
+        from proxsae.formats.native import read_sae
 
         saved = read_sae(path)
         sae = cls(saved.regularizer, **saved.parameters)
@@ -390,7 +390,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _resume(self, state: dict[str, Any], regularizer: Regularizer | None) -> None:
         """Rebuild the trainer from its state."""
-        from proxsae.training.data import torch_device
+        from proxsae.data.rows import torch_device
 
         self._given = self._checked_regularizer(len(self.components_))
         self._scale, seed = state["scale_and_seed"].tolist()
@@ -407,7 +407,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _checked_rows(self, X: Any, *, reset: bool) -> Any:
         """Return X as something to read rows from; what is in memory is validated whole, the rest batch by batch."""
-        from proxsae.training.data import is_row_source
+        from proxsae.data.rows import is_row_source
 
         if not is_row_source(X):
             return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
@@ -433,7 +433,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise TypeError(f"regularizer must be a Regularizer or its text, got {type(R).__name__}")
         if isinstance(R, Cardinality) and R.k > n_components:
             raise ValueError(f"k must not exceed n_components: {R} with {n_components} components")
-        R._check_width(n_components)
+        R.check_width(n_components)
         return R
 
     def _check_parameters(self, n_components: int) -> None:

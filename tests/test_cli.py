@@ -61,10 +61,10 @@ def test_verify_prints_its_checks(capsys):
 
 
 def test_prove_prints_a_line_a_theorem(capsys, monkeypatch):
-    monkeypatch.setattr("proxsae.verification.theorems.CLASSES", ("L1", "L0", "Lq(0.3)"))
-    monkeypatch.setattr("proxsae.verification.theorems.SUMS", ("L0 + NonNegative",))
+    monkeypatch.setattr("proxsae.verification.proofs.catalogue.CLASSES", ("L1", "L0", "Lq(0.3)"))
+    monkeypatch.setattr("proxsae.verification.proofs.catalogue.SUMS", ("L0 + NonNegative",))
     for name in ("SELECTIONS", "GROUPS", "WHOLE_CODES"):
-        monkeypatch.setattr(f"proxsae.verification.theorems.{name}", ())
+        monkeypatch.setattr(f"proxsae.verification.proofs.catalogue.{name}", ())
     assert main(["prove"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:4]] == ["proved", "proved", "bounded", "proved"]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import proxsae
-from proxsae.regularizers import L0, Cardinality, catalog, inverse, parse
+from proxsae.regularizers import L0, Cardinality, naming, parse
 from proxsae.solvers import Problem, certificates
+from proxsae.verification import from_activation
 
 ROOT = Path(__file__).parent.parent
 THEORY = sorted(ROOT.glob("theory/*.py"))
@@ -57,7 +58,7 @@ MISTAKES = {
     2: (L0, "prox_of", cut_at_t),
     3: (Cardinality, "mirror", lambda self, step: -1.0),
     4: (Cardinality, "mirror", lambda self, step: 1.0),
-    5: (inverse, "_largest_expansion", lambda u, f: None),
+    5: (from_activation, "_largest_expansion", lambda u, f: None),
     6: (Problem, "proximal_step", half_a_step),
     7: (proxsae.ProxSAE, "amortization_gap", lambda self, X: np.zeros(len(X))),
     8: (certificates, "duality_gap", a_hundredth_of_the_gap),
@@ -94,4 +95,4 @@ def test_the_decision_tables_say_what_holds_of_every_class():
         R = parse(row["regularizer"].strip("`"))
         assert ("yes" if R.is_convex else "no", R.scope) == (row["convex"], row["one decision looks at a"]), R
         covered |= {type(term).__name__ for term in R.terms}
-    assert set(catalog.CLASSES) <= covered
+    assert set(naming.CLASSES) <= covered

@@ -48,7 +48,8 @@ from scipy.optimize import brentq
 from torch.nn import functional
 
 from proxsae import prove, verify
-from proxsae.regularizers import Cardinality, Lq, NonNegative, check_map, get
+from proxsae.regularizers import Cardinality, Lq, NonNegative, get
+from proxsae.verification import check_map
 
 torch.manual_seed(0)
 U = torch.randn(64, 12, dtype=torch.float64) * 2

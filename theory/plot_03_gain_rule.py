@@ -40,7 +40,7 @@ import numpy as np
 
 from proxsae.regularizers import L0, L1, MCP, Box, Cardinality, Huber, NonNegative, SquaredL2
 from proxsae.verification import prove
-from proxsae.verification.exchange import (
+from proxsae.verification.proofs.gain_rule import (
     even_ranking_lemma,
     exchange_lemma,
     positive_ranking_lemma,

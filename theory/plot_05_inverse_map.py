@@ -26,8 +26,8 @@ subgradient f(u), hence :math:`\varphi` up to a constant. So e is known; it give
 symmetric Jacobian makes the map a gradient (Poincaré), a semidefinite one that of a convex :math:`\varphi`, and the
 argument of (i) applies. ∎
 
-:func:`~proxsae.regularizers.regularizer_of` decides (i) and (iii) and computes R;
-:func:`~proxsae.regularizers.check_map` tests (iv).
+:func:`~proxsae.verification.regularizer_of` decides (i) and (iii) and computes R;
+:func:`~proxsae.verification.check_map` tests (iv).
 
 **References.** Moreau (1965), Proximité et dualité dans un espace hilbertien, Bull. Soc. Math. France 93; Combettes and
 Pesquet (2020), Deep neural network structures solving variational inequalities, Set-Valued Var. Anal. 28; Gribonval and
@@ -39,7 +39,8 @@ import numpy as np
 import sympy
 from scipy.special import expit, log1p, ndtr, softmax, xlogy
 
-from proxsae.regularizers import CEL0, L0, Cardinality, Simplex, check_map, regularizer_of
+from proxsae.regularizers import CEL0, L0, Cardinality, Simplex
+from proxsae.verification import check_map, regularizer_of
 
 # %%
 # From the activation to R, and back

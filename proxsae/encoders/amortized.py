@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.thresholds import Count, Jump, with_thresholds
-from proxsae.kernels.selection import pattern_of
+from proxsae.formulas.arrays import ArrayNamespace
 from proxsae.kernels.sparse import LinearAt, Pattern
+from proxsae.kernels.top_k import pattern_of
 from proxsae.regularizers import Cardinality, Regularizer, Separable
-from proxsae.regularizers.namespaces import ArrayNamespace
 
 
 class Amortized(nn.Module):
@@ -89,7 +89,7 @@ class Amortized(nn.Module):
         part = separable_part(self.regularizer)
         if part is None:
             Z = self(x)
-            return _from_dense(Z), self.regularizer._value(ArrayNamespace(Z), Z).mean()
+            return _from_dense(Z), self.regularizer.value_on(ArrayNamespace(Z), Z).mean()
         pattern, at_support = self._at_support(x, u)
         values = self._values(pattern, at_support)
         if self.threshold is not None:

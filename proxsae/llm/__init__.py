@@ -4,13 +4,13 @@
 1 <= L <= n_blocks - 1.
 """
 
+from proxsae.data.shard import StoreError
+from proxsae.data.store import ActivationStore
+from proxsae.data.writer import StoreWriter
 from proxsae.llm.evaluate import evaluate
 from proxsae.llm.harvest import describe, harvest
 from proxsae.llm.model import LanguageModel, load_model
-from proxsae.llm.shard import StoreError
-from proxsae.llm.store import ActivationStore
 from proxsae.llm.text import documents
-from proxsae.llm.writer import StoreWriter
 
 __all__ = [
     "ActivationStore",

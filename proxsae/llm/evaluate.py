@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from proxsae.dictionary.metrics import ReconstructionSums, SparseAutoencoder, check_features, reconstruct
 from proxsae.llm.contexts import batches, check_contexts, pack
 from proxsae.llm.hooks import check_block
 from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
@@ -20,6 +19,7 @@ from proxsae.llm.metrics import cross_entropy_sum, kl_sum, loss_metrics
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.residuals import kept_rows, measure, residuals
 from proxsae.llm.text import TextSource, documents, source_name
+from proxsae.metrics import ReconstructionSums, SparseAutoencoder, check_features, reconstruct
 
 
 def evaluate(
@@ -76,7 +76,7 @@ def evaluate(
     dict
         ``mse``, ``fvu``, ``explained_variance``, ``l0``, ``dead_fraction``, ``cross_entropy_clean``,
         ``cross_entropy_spliced``, ``cross_entropy_zero`` (nats per token), ``loss_recovered``, ``kl`` (nats per token),
-        defined in :mod:`proxsae.dictionary.metrics` and :mod:`proxsae.llm.metrics`; ``n_tokens`` (rows replaced) and
+        defined in :mod:`proxsae.metrics` and :mod:`proxsae.llm.metrics`; ``n_tokens`` (rows replaced) and
         ``n_predictions``. Of several autoencoders, a dict from name to such a dict.
 
     Raises

@@ -12,15 +12,15 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
+from proxsae.data.shard import StoreError
+from proxsae.data.store import ActivationStore
+from proxsae.data.writer import StoreWriter
 from proxsae.llm.contexts import batches, check_contexts, pack
 from proxsae.llm.hooks import check_block
 from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.residuals import Residuals, kept_rows, measure, residuals
-from proxsae.llm.shard import StoreError
-from proxsae.llm.store import ActivationStore
 from proxsae.llm.text import TextSource, documents, source_name
-from proxsae.llm.writer import StoreWriter
 
 
 def harvest(

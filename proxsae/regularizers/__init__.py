@@ -3,27 +3,25 @@
 from proxsae.regularizers.asymmetric import AsymmetricL0, Tilt, gated
 from proxsae.regularizers.balls import L2Ball, LInfBall
 from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.basic import L0, L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.blocks import Blocks
-from proxsae.regularizers.catalog import get, parse
+from proxsae.regularizers.cardinality import Cardinality
+from proxsae.regularizers.concave import CEL0, MCP, SCAD, CappedL1
 from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.envelope import conjugate_prox, moreau_envelope
-from proxsae.regularizers.folded_concave import CEL0, MCP, SCAD, CappedL1
-from proxsae.regularizers.fractional import Lq
 from proxsae.regularizers.from_cvxpy import FromCvxpy, from_cvxpy
 from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
 from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.huber import Huber
-from proxsae.regularizers.inverse import regularizer_of
-from proxsae.regularizers.inverse_map import check_map
 from proxsae.regularizers.k_support import KSupport, KSupportNorm, L1MinusL2
+from proxsae.regularizers.log_tanh import LogSum, Tanh
+from proxsae.regularizers.naming import get, parse
 from proxsae.regularizers.numeric import Numeric
-from proxsae.regularizers.saturating import LogSum, Tanh
-from proxsae.regularizers.scalar import L0, L1, Box, NonNegative, SquaredL2, Zero
-from proxsae.regularizers.selection import Cardinality
+from proxsae.regularizers.powers import Lq
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.simplex import L1Ball, LInf, Simplex
 from proxsae.regularizers.sorted_l1 import SortedL1, SumOfKLargest
-from proxsae.regularizers.translation import Translated
+from proxsae.regularizers.translated import Translated
 from proxsae.regularizers.tree import TreeGroups
 
 __all__ = [
@@ -65,12 +63,10 @@ __all__ = [
     "Translated",
     "TreeGroups",
     "Zero",
-    "check_map",
     "conjugate_prox",
     "from_cvxpy",
     "gated",
     "get",
     "moreau_envelope",
     "parse",
-    "regularizer_of",
 ]

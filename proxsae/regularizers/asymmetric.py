@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.scalar import L0, NonNegative
+from proxsae.regularizers.basic import L0, NonNegative
 from proxsae.regularizers.separable import Separable
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from proxsae.regularizers.joint import Joint, as_positive, feasible, slack
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.regularizers.nonseparable import Joint, as_positive, feasible, slack
 from proxsae.regularizers.separable import Separable
 
 

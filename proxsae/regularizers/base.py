@@ -8,8 +8,8 @@ from typing import Any, Literal
 import array_api_compat
 import numpy as np
 
-from proxsae.kernels.selection import pattern_of
-from proxsae.regularizers.namespaces import Array, ArrayNamespace, as_float_array, to_numpy
+from proxsae.formulas.arrays import Array, ArrayNamespace, as_float_array, to_numpy
+from proxsae.kernels.top_k import pattern_of
 
 Scope = Literal["coordinate", "group", "sample", "batch"]
 
@@ -87,23 +87,23 @@ class Regularizer(ABC):
         """
 
     @abstractmethod
-    def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
+    def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return R of each row of a matrix, shape (n,)."""
 
     @abstractmethod
-    def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
+    def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         """Return the prox of finite floating input."""
 
-    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
+    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
         """Return R* of each row of a matrix, shape (n,), where ``has_conjugate``."""
         raise NotImplementedError
 
-    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
+    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         """Return g(v) of each row, g convex, with R* finite wherever g(v) <= 1."""
         raise NotImplementedError
 
     @abstractmethod
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         """Raise ValueError where the parameters do not fit codes of this width."""
 
     def value(self, Z: Any) -> Any:
@@ -127,8 +127,8 @@ class Regularizer(ABC):
         Z = as_float_array(Z, "Z")
         if Z.ndim not in (1, 2):
             raise ValueError(f"Z must be (n_samples, n_components) or (n_components,), got shape {tuple(Z.shape)}")
-        self._check_width(Z.shape[-1])
-        values = self._value(ArrayNamespace(Z), Z if Z.ndim == 2 else Z[None, :])
+        self.check_width(Z.shape[-1])
+        values = self.value_on(ArrayNamespace(Z), Z if Z.ndim == 2 else Z[None, :])
         return values if Z.ndim == 2 else float(values[0])
 
     def prox(self, U: Any, step: Any = 1.0) -> Any:
@@ -156,13 +156,13 @@ class Regularizer(ABC):
         if bool((step <= 0).any()):
             raise ValueError(f"step must be positive, got {step}")
         if U.ndim:
-            self._check_width(U.shape[-1])
+            self.check_width(U.shape[-1])
         return self.prox_unchecked(U, step)
 
     def prox_unchecked(self, U: Array, step: Any = 1.0) -> Array:
         """Return :meth:`prox` of input known to be right: the inner loops of solvers and training call this."""
         xp = ArrayNamespace(U)
-        Z = self._prox(xp, xp.asarray(U), xp.asarray(step)) + 0.0
+        Z = self.prox_on(xp, xp.asarray(U), xp.asarray(step)) + 0.0
         return Z if Z.dtype == U.dtype else array_api_compat.array_namespace(U).astype(Z, U.dtype)
 
     def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
@@ -178,14 +178,14 @@ class Regularizer(ABC):
 
     def latex(self, of: Literal["value", "prox"] = "value") -> str:
         """Return R, or its prox, as LaTeX mathematics; the prox is printed from the formula that runs."""
-        from proxsae.regularizers.printing import latex
+        from proxsae.formulas.latex import latex
 
         return latex(self, of)
 
     def __add__(self, other: Any) -> Regularizer:
         if not isinstance(other, Regularizer):
             return NotImplemented
-        from proxsae.regularizers.calculus import combine
+        from proxsae.regularizers.sums import combine
 
         return combine(self.terms + other.terms)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import array_api_compat
 
+from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.base import Regularizer, Scope
-from proxsae.regularizers.joint import Joint
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
-from proxsae.regularizers.scalar import SquaredL2
+from proxsae.regularizers.basic import SquaredL2
+from proxsae.regularizers.nonseparable import Joint
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -35,7 +35,7 @@ class Blocks(Joint):
         for R, width in blocks:
             if not isinstance(R, Regularizer) or R.scope == "batch" or isinstance(width, bool) or width < 1:
                 raise ValueError(f"Blocks takes a regularizer (not at batch scope) and a width, got {(R, width)}")
-            R._check_width(width)
+            R.check_width(width)
         object.__setattr__(self, "blocks", blocks)
 
     @property
@@ -77,11 +77,11 @@ class Blocks(Joint):
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return the sum of the values of the blocks."""
-        return sum(R._value(xp, Z[..., part]) for R, part in self._slices())
+        return sum(R.value_on(xp, Z[..., part]) for R, part in self._slices())
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the proxes of the blocks side by side."""
-        parts = [R._prox(xp, U[..., part], t) for R, part in self._slices()]
+        parts = [R.prox_on(xp, U[..., part], t) for R, part in self._slices()]
         return array_api_compat.array_namespace(U).concat(parts, axis=-1)
 
     @property
@@ -94,15 +94,15 @@ class Blocks(Joint):
         """Whether every block has one with a ridge."""
         return self._with_ridge(1.0).has_conjugate
 
-    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:
-        return sum(R._conjugate(xp, V[..., part]) for R, part in self._slices())
+    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
+        return sum(R.conjugate_on(xp, V[..., part]) for R, part in self._slices())
 
-    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
-        return reduce(xp.maximum, [R._gauge(xp, V[..., part]) for R, part in self._slices()])
+    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
+        return reduce(xp.maximum, [R.gauge_on(xp, V[..., part]) for R, part in self._slices()])
 
     def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
         """Return the sum of the conjugates of the blocks with their ridges."""
-        return self._with_ridge(a)._conjugate(xp, V)
+        return self._with_ridge(a).conjugate_on(xp, V)
 
     def _with_ridge(self, a: Any) -> Blocks:
         return Blocks([(R + SquaredL2(weight=a), width) for R, width in self.blocks])
@@ -115,7 +115,7 @@ class Blocks(Joint):
         """Rescale every block."""
         return Blocks([(R.rescaled(scale), width) for R, width in self.blocks])
 
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         total = sum(width for _, width in self.blocks)
         if total != n_components:
             raise ValueError(f"Blocks: the widths add up to {total} and the codes have {n_components} components")

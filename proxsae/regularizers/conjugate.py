@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
+from proxsae.formulas.arrays import Array, ArrayNamespace, as_float_array
 from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.balls import LInfBall
 from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.basic import L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.huber import Huber
-from proxsae.regularizers.joint import slack
-from proxsae.regularizers.namespaces import Array, ArrayNamespace, as_float_array
-from proxsae.regularizers.scalar import L1, Box, NonNegative, SquaredL2, Zero
+from proxsae.regularizers.nonseparable import slack
 from proxsae.regularizers.separable import Separable
-from proxsae.regularizers.translation import TranslatedSeparable
+from proxsae.regularizers.translated import TranslatedSeparable
 
 Leaf = tuple[Separable, Array]  # a term r and a shift d: r(z - d)
 
@@ -167,8 +167,8 @@ def conjugate(R: Regularizer, V: Any) -> Any:
         raise ValueError(f"V must be (n_samples, n_components) or (n_components,), got shape {tuple(V.shape)}")
     if not R.has_conjugate:
         raise ValueError(f"{R} has no closed conjugate here")
-    R._check_width(V.shape[-1])
-    values = R._conjugate(ArrayNamespace(V), V if V.ndim == 2 else V[None, :])
+    R.check_width(V.shape[-1])
+    values = R.conjugate_on(ArrayNamespace(V), V if V.ndim == 2 else V[None, :])
     return values if V.ndim == 2 else float(values[0])
 
 
@@ -191,7 +191,7 @@ def joint_dual_scaling(R: Regularizer, V: Array) -> Array:
     On the segment from 0 to v the convex gauge of the domain is at most its chord.
     """
     xp = ArrayNamespace(V)
-    here, at_zero = R._gauge(xp, V), R._gauge(xp, 0.0 * V)
+    here, at_zero = R.gauge_on(xp, V), R.gauge_on(xp, 0.0 * V)
     outside = here > 1
     return xp.where(outside, _margin(V) * (1.0 - at_zero) / xp.where(outside, here - at_zero, 1.0), 1.0)
 
@@ -200,7 +200,7 @@ def is_finite_around_zero(R: Regularizer, like: Array) -> bool:
     """Whether R* of a joint R is finite around 0, so that R is coercive."""
     xp = ArrayNamespace(like)
     tiny = 1e-12 * (0.0 * like[..., 0] + 1.0)[None, :]
-    return all(bool((R._gauge(xp, V) < 1).all()) for V in (tiny, -tiny, 0.0 * tiny))
+    return all(bool((R.gauge_on(xp, V) < 1).all()) for V in (tiny, -tiny, 0.0 * tiny))
 
 
 def _margin(V: Array) -> float:

@@ -7,8 +7,8 @@ from typing import Any
 
 import array_api_compat
 
-from proxsae.regularizers.joint import Joint, as_positive, feasible, slack
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.regularizers.nonseparable import Joint, as_positive, feasible, slack
 
 LEVEL_STEPS = 40  # Newton's steps for the level; the sum is convex in it, and exponential at worst
 ENTRY_STEPS = 12  # and for an entry at a step other than 1
@@ -85,7 +85,7 @@ class Entmax(Joint):
         """Return s^2 R(z/s): the radius is multiplied by s."""
         return self.replace(radius=self.radius * scale)
 
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         if n_components == 0:
             raise ValueError("Entmax: a code without components is not on a simplex")
 

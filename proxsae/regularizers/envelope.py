@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from proxsae.formulas.arrays import Array, as_float_array
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.namespaces import Array, as_float_array
 
 
 class Envelope(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from proxsae.regularizers.joint import Joint
-from proxsae.regularizers.namespaces import Array, ArrayNamespace, to_numpy
+from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
+from proxsae.regularizers.nonseparable import Joint
 
 GAP = 1e-12  # of the solver: 1/2 ||z - prox||^2 is at most F(z) - min F, by strong convexity
 FEASIBLE = 1e-6  # how far a point may be from a constraint, relative to 1 + its largest modulus

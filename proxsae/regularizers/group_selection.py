@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.kernels.selection import top_k_mask
+from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.kernels.top_k import top_k_mask
 from proxsae.regularizers.base import Regularizer, Scope
+from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.groups import group_arguments, group_costs, set_groups
-from proxsae.regularizers.joint import Joint, check_step
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.regularizers.nonseparable import Joint, check_step
 from proxsae.regularizers.partition import Partition, as_groups, check_groups, partition, spelled_groups
-from proxsae.regularizers.scalar import Zero
 from proxsae.regularizers.separable import Separable
 
 
@@ -73,13 +73,13 @@ class GroupL0(Joint):
     def _counts(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
         return xp.where(parts.sums(xp.abs(xp.sign(Z))) > 0, group_costs(self, xp, parts), 0.0)
 
-    def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
-        return super()._value(xp, Z) + self.partner._value(xp, Z)
+    def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
+        return super().value_on(xp, Z) + self.partner.value_on(xp, Z)
 
-    def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
+    def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         check_step(self, U, step)
         parts = partition(self.groups, U.shape[-1])
-        Z = self.partner._prox(xp, U, step)
+        Z = self.partner.prox_on(xp, U, step)
         worth = gains(self.partner, xp, U, step, Z, parts) > step * xp.asarray(self.weight) * group_costs(
             self, xp, parts
         )
@@ -87,7 +87,7 @@ class GroupL0(Joint):
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the prox without weight and partner."""
-        return self.replace(weight=1.0, partner=Zero())._prox(xp, U, t)
+        return self.replace(weight=1.0, partner=Zero()).prox_on(xp, U, t)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
         """Return the value of each group."""
@@ -101,9 +101,9 @@ class GroupL0(Joint):
         """Return s^2 R(z/s): the count is multiplied by s^2."""
         return self.replace(weight=self.weight * scale * scale, partner=self.partner.rescaled(scale))
 
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         check_groups(self.groups, n_components, type(self).__name__)
-        self.partner._check_width(n_components)
+        self.partner.check_width(n_components)
 
     def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:
         return group_arguments(self, arrays)
@@ -179,19 +179,19 @@ class GroupCardinality(Joint):
         counts = (partition(self.groups, Z.shape[-1]).sums(xp.abs(xp.sign(Z))) > 0).sum(-1)
         return xp.where(counts <= self.s, 0.0 * Z.sum(-1), xp.inf)
 
-    def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
-        return super()._value(xp, Z) + self.partner._value(xp, Z)
+    def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
+        return super().value_on(xp, Z) + self.partner.value_on(xp, Z)
 
-    def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
+    def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         check_step(self, U, step)
         parts = partition(self.groups, U.shape[-1])
-        Z = self.partner._prox(xp, U, step)
+        Z = self.partner.prox_on(xp, U, step)
         keep = top_k_mask(gains(self.partner, xp, U, step, Z, parts), self.s)
         return xp.where(parts.spread(keep), Z, 0.0)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the prox without partner."""
-        return self.replace(partner=Zero())._prox(xp, U, t)
+        return self.replace(partner=Zero()).prox_on(xp, U, t)
 
     def scaled(self, weight: Any) -> GroupCardinality:
         """Scale the partner; the constraint has no weight."""
@@ -201,9 +201,9 @@ class GroupCardinality(Joint):
         """Rescale the partner; the constraint has no units."""
         return self.replace(partner=self.partner.rescaled(scale))
 
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         check_groups(self.groups, n_components, type(self).__name__)
-        self.partner._check_width(n_components)
+        self.partner.check_width(n_components)
 
     def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:
         return [str(self.s), spelled_groups(self.groups, arrays)]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.base import Scope
-from proxsae.regularizers.joint import Joint
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.regularizers.nonseparable import Joint
 from proxsae.regularizers.partition import Partition, as_groups, check_groups, partition, spelled_groups
 from proxsae.regularizers.simplex import largest_modulus
 
@@ -91,7 +91,7 @@ class GroupL2(Joint):
         """Return s^2 R(z/s) = s R(z)."""
         return self.replace(weight=self.weight * scale)
 
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         check_groups(self.groups, n_components, type(self).__name__)
 
     def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:

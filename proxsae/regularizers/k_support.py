@@ -8,8 +8,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from proxsae.regularizers.joint import Joint, as_count
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.regularizers.nonseparable import Joint, as_count
 from proxsae.regularizers.sorted_l1 import falling
 
 NEWTON_STEPS = 50  # for the shrinkage of the k-support norm; a few do

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.joint import as_positive
+from proxsae.regularizers.nonseparable import as_positive
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tabulation import ProxTable, build_table, exact_prox, sampled
 
@@ -75,7 +75,7 @@ class Numeric(Separable):
         _traits(self.function, self.limit, self.points)
 
     # What decides the form of the prox is no number that a reader replaces.
-    def _parameters(self) -> list[tuple[str, Any]]:
+    def parameters(self) -> list[tuple[str, Any]]:
         return [("weight", self.weight)]
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array, to_numpy
+from proxsae.formulas.arrays import Array, to_numpy
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from proxsae.kernels.selection import outside_support
+from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
+from proxsae.kernels.top_k import outside_support
 from proxsae.regularizers.base import Regularizer, Scope, as_parameter, row_sums, spelled_number
-from proxsae.regularizers.namespaces import Array, ArrayNamespace, dtype_name
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -63,7 +63,7 @@ class Separable(Regularizer):
         return "coordinate"
 
     def __post_init__(self) -> None:
-        for name, value in self._parameters():
+        for name, value in self.parameters():
             object.__setattr__(self, name, as_parameter(value, name))
         for holds, sentence in self.conditions():
             if not bool(np.all(np.asarray(holds))):
@@ -142,19 +142,19 @@ class Separable(Regularizer):
 
     # --- parameters: the readers put their own kind of number in place of each -------------------------------------
 
-    def _parameters(self) -> list[tuple[str, Any]]:
+    def parameters(self) -> list[tuple[str, Any]]:
         names = [f.name for f in fields(self) if not (f.name == "weight" and self.is_indicator)]
         return [(name, getattr(self, name)) for name in names]
 
     def _arguments(self) -> list[tuple[str, Any]]:
-        return [(name, value) for name, value in self._parameters() if name != "weight"]
+        return [(name, value) for name, value in self.parameters() if name != "weight"]
 
     def map_parameters(self, function: Callable[[str, Any], Any]) -> Self:
         """Return a copy with ``function(name, value)`` in place of each parameter, unvalidated."""
         copy = object.__new__(type(self))
         for f in fields(self):
             object.__setattr__(copy, f.name, getattr(self, f.name))
-        for name, value in self._parameters():
+        for name, value in self.parameters():
             object.__setattr__(copy, name, function(name, value))
         return copy
 
@@ -165,10 +165,10 @@ class Separable(Regularizer):
     @property
     def is_uniform(self) -> bool:
         """Whether all coordinates share one scalar r."""
-        return all(np.ndim(value) == 0 for _, value in self._parameters())
+        return all(np.ndim(value) == 0 for _, value in self.parameters())
 
-    def _check_width(self, n_components: int) -> None:
-        for name, value in self._parameters():
+    def check_width(self, n_components: int) -> None:
+        for name, value in self.parameters():
             if np.ndim(value) and value.shape[0] != n_components:
                 raise ValueError(
                     f"{type(self).__name__}: {name} has {value.shape[0]} entries and the codes have {n_components}"
@@ -226,7 +226,7 @@ class Separable(Regularizer):
         xp = ArrayNamespace(Z)
         return self.on(xp).weighted_value(xp, Z)
 
-    def _value(self, xp: ArrayNamespace, Z: Array) -> Array:
+    def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
         return row_sums(self.on(xp).weighted_value(xp, xp.asarray(Z)))
 
     @property
@@ -236,19 +236,19 @@ class Separable(Regularizer):
 
         return has_normal_form(self)
 
-    def _conjugate(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
+    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
         from proxsae.regularizers.conjugate import conjugates
 
         return row_sums(conjugates(self, V))
 
-    def _gauge(self, xp: ArrayNamespace, V: Array) -> Array:
+    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         from proxsae.regularizers.conjugate import dual_scaling
 
         scaling = dual_scaling(self, V)
         outside = xp.where(scaling > 0, 1.0 / xp.where(scaling > 0, scaling, 1.0), xp.inf)
         return xp.where(scaling < 1, outside, 0.0)
 
-    def _prox(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
+    def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         return self.on(xp).weighted_prox(xp, U, step)
 
     def gains(self, U: Array, step: Any = 1.0) -> Array:

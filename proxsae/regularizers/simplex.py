@@ -7,8 +7,8 @@ from typing import Any
 
 import array_api_compat
 
-from proxsae.regularizers.joint import Joint, as_positive, feasible, slack
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.regularizers.nonseparable import Joint, as_positive, feasible, slack
 
 
 def water_level(V: Array, volume: Any) -> Array:
@@ -78,7 +78,7 @@ class Simplex(Joint):
         """Return the simplex in the new units."""
         return Simplex(self.radius * scale)
 
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         if n_components == 0:
             raise ValueError("Simplex: a code without components is not on a simplex")
 

@@ -8,10 +8,10 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.kernels.isotonic import nonincreasing_fit
 from proxsae.regularizers.base import as_parameter
-from proxsae.regularizers.isotonic import nonincreasing_fit
-from proxsae.regularizers.joint import Joint, as_count
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.regularizers.nonseparable import Joint, as_count
 from proxsae.regularizers.simplex import largest_modulus
 
 
@@ -69,7 +69,7 @@ class SortedL1(Joint):
         """Return s^2 R(z/s) = s R(z)."""
         return self.replace(weight=self.weight * scale)
 
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         if len(self.weights) != n_components:
             raise ValueError(f"SortedL1: {len(self.weights)} weights and codes of {n_components} components")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.groups import GroupL2
-from proxsae.regularizers.joint import Joint
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.regularizers.nonseparable import Joint
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -75,7 +75,7 @@ class TreeGroups(Joint):
         """Return s^2 R(z/s) = s R(z)."""
         return self.replace(weight=self.weight * scale)
 
-    def _check_width(self, n_components: int) -> None:
+    def check_width(self, n_components: int) -> None:
         largest = max((group[-1] for group in self.groups), default=-1)
         if largest >= n_components:
             raise ValueError(

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import array_api_compat
 
+from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
-from proxsae.regularizers.namespaces import Array
 from proxsae.solvers.certificates import CertificateKind, certificate_of
 from proxsae.solvers.driver import Outcome, joined, run
 from proxsae.solvers.inputs import check_limits, checked_arrays, checked_method, checked_regularizer, checked_step

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import array_api_compat
 import numpy as np
 
+from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.regularizers.conjugate import (
     conjugates,
@@ -19,7 +20,6 @@ from proxsae.regularizers.conjugate import (
     joint_dual_scaling,
     normal_form,
 )
-from proxsae.regularizers.namespaces import Array, ArrayNamespace, to_numpy
 from proxsae.solvers.problem import Problem
 
 CertificateKind = Literal["duality gap", "fixed-point residual"]
@@ -109,14 +109,14 @@ def joint_duality_gap(problem: Problem, Z: Array) -> Report:
     R(z) is computed in the dtype of Z: what rounding puts outside a ball in float32 is far outside in float64.
     """
     R = problem.regularizer
-    value = _double(R._value(ArrayNamespace(Z), Z))
+    value = _double(R.value_on(ArrayNamespace(Z), Z))
     D, Y, Z = _double(problem.dictionary), _double(problem.targets), _double(Z)
     fit = Z @ D
     theta = Y - fit
     V = theta @ D.T
     scaling = joint_dual_scaling(R, V)[:, None]
     theta, V = scaling * theta, scaling * V
-    return _gap_report(Y, fit, theta, value, value + R._conjugate(ArrayNamespace(V), V) - (V * Z).sum(-1))
+    return _gap_report(Y, fit, theta, value, value + R.conjugate_on(ArrayNamespace(V), V) - (V * Z).sum(-1))
 
 
 def _gap_report(Y: Array, fit: Array, theta: Array, penalty: Array, excess: Array) -> Report:
@@ -138,7 +138,7 @@ def fixed_point_residual(problem: Problem, Z: Array) -> Report:
     R = problem.regularizer
     move = _double(Z - problem.proximal_step(Z))
     residual = _double(problem.targets) - _double(Z) @ _double(problem.dictionary)
-    objective = 0.5 * (residual * residual).sum(-1) + _double(R._value(ArrayNamespace(Z), Z))
+    objective = 0.5 * (residual * residual).sum(-1) + _double(R.value_on(ArrayNamespace(Z), Z))
     xp = ArrayNamespace(objective)
     certificate = _norms(xp, move) / xp.maximum(_norms(xp, _double(Z)), 1.0)
     return Report(objective, certificate, 0.0 * certificate + 1.0)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import array_api_compat
 
-from proxsae.regularizers.namespaces import Array
+from proxsae.formulas.arrays import Array
 from proxsae.solvers.certificates import Report
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.proximal_gradient import Algorithm

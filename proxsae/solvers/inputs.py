@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
+from proxsae.formulas.arrays import Array, as_float_array, dtype_name
 from proxsae.regularizers import Regularizer, parse
-from proxsae.regularizers.namespaces import Array, as_float_array, dtype_name
 from proxsae.solvers.problem import default_step, lipschitz_constant
 from proxsae.solvers.proximal_gradient import ALGORITHMS
 
@@ -57,7 +57,7 @@ def checked_regularizer(R: Any, n_components: int) -> Regularizer:
         R = parse(R)
     if not isinstance(R, Regularizer):
         raise TypeError(f'R must be a regularizer or text such as "0.1*L1 + NonNegative", got {type(R).__name__}')
-    R._check_width(n_components)
+    R.check_width(n_components)
     return R
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import array_api_compat
 import numpy as np
 
+from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers import Regularizer
-from proxsae.regularizers.namespaces import Array, to_numpy
 
 EXACT_SIZE = 2048  # up to this order the largest eigenvalue comes from a full symmetric eigensolver
 NOMINAL_ITERATIONS = 50  # what the one-off cost of a Gram matrix is weighed against

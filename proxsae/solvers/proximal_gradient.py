@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-from proxsae.regularizers.namespaces import Array
+from proxsae.formulas.arrays import Array
 from proxsae.solvers.problem import Problem
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from proxsae.encoders import Codes
 from proxsae.encoders.amortized import separable_part
-from proxsae.kernels.selection import row_support
 from proxsae.kernels.sparse import LinearAt, Pattern, Product
+from proxsae.kernels.top_k import row_support
 from proxsae.training.autoencoder import SparseAutoencoder
 from proxsae.training.sparsity import WeightControl
 

@@ -1,7 +1,9 @@
 """Is this prox right? Search, enumeration, convex and mixed-integer solvers, properties and proofs; one report."""
 
-from proxsae.verification.checks import verify
-from proxsae.verification.proof import Proof, prove
+from proxsae.verification.from_activation import regularizer_of
+from proxsae.verification.map_check import check_map
+from proxsae.verification.proofs.prove import Proof, prove
 from proxsae.verification.report import Check, Report
+from proxsae.verification.verify import verify
 
-__all__ = ["Check", "Proof", "Report", "prove", "verify"]
+__all__ = ["Check", "Proof", "Report", "check_map", "prove", "regularizer_of", "verify"]

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array
-from proxsae.regularizers.tensors import on_arrays
+from proxsae.formulas.arrays import Array
 from proxsae.verification.pairs import Pair, quiet
 from proxsae.verification.report import RefutedError
+from proxsae.verification.tensors import on_arrays
 
 LENGTHS = (3, 2, 4, 5, 6, 8, 10, 7, 9, *range(11, 65), 1)
 LONGER = ((8, 6, 5, 7, 9, 10, 12), (40, 36, 32, 48, 24, 20, 16))  # one of each too, where the functions fit it

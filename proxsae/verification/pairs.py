@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.from_cvxpy import FromCvxpy
-from proxsae.regularizers.namespaces import Array
 
 SOLVER_SECONDS = 5e-3  # what a code takes where a solver is called
 Scalar = tuple[Callable[[Array], Array], Callable[[Array, float], Array]]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array, ArrayNamespace
+from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.verification.boxes.conditions import Choice, Comparison
 from proxsae.verification.boxes.enclosures import NONE, Enclosure
 from proxsae.verification.boxes.jets import JetReader

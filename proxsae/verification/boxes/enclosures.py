@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array
+from proxsae.formulas.arrays import Array
 from proxsae.verification.boxes import intervals
 from proxsae.verification.boxes.intervals import ULP, Interval
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array
+from proxsae.formulas.arrays import Array
 
 Interval = tuple[Array, Array]
 

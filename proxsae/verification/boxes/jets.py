@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from proxsae.regularizers.namespaces import Array
+from proxsae.formulas.arrays import Array
 from proxsae.verification.boxes.paths import UnreadableError
 
 

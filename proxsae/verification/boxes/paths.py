@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array, ArrayNamespace, Equation
+from proxsae.formulas.arrays import Array, ArrayNamespace, Equation
 from proxsae.verification.boxes import intervals
 from proxsae.verification.boxes.conditions import Both, Choice, Comparison, Condition, Negation
 from proxsae.verification.boxes.enclosures import NONE, Enclosure, chosen, enclosed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array
+from proxsae.formulas.arrays import Array
 from proxsae.verification.boxes.enclosures import Enclosure
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array
+from proxsae.formulas.arrays import Array
 
 TILES = 96, 20
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array
+from proxsae.formulas.arrays import Array
 from proxsae.verification.boxes.enclosures import Enclosure
 from proxsae.verification.boxes.intervals import ENORMOUS
 from proxsae.verification.boxes.paths import PathReader

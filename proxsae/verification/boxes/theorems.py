@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from proxsae.formulas.arrays import ArrayNamespace
+from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.entmax import Entmax, entries, penalty
-from proxsae.regularizers.namespaces import ArrayNamespace
-from proxsae.regularizers.selection import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.boxes.bounds import REACH, STEPS, Bound, Question, bound
 from proxsae.verification.boxes.enclosures import Enclosure
 from proxsae.verification.boxes.intervals import ENORMOUS, TINY
 from proxsae.verification.boxes.paths import PathReader, UnreadableError
-from proxsae.verification.proof import OPTIMAL, Proof
+from proxsae.verification.proofs.prove import OPTIMAL, Proof
 
 EPSILON = 1e-3
 FIRST_EPSILON = 1e-2  # less, but in half the time
@@ -64,7 +64,7 @@ def bound_separable(R: Separable, timeout: float = 60.0, epsilon: float = EPSILO
     question = Question(r.weighted_value, r.weighted_prox)
     theorem = f"{OPTIMAL} + {epsilon:g} for {BOX}, all z and these parameters"
     found = bound(question, (-REACH, REACH), STEPS, epsilon, start + timeout)
-    parameters = {name: float(value) for name, value in r._parameters()}
+    parameters = {name: float(value) for name, value in r.parameters()}
     return _proof(repr(R), theorem, found, question, parameters, start, epsilon)
 
 
@@ -72,8 +72,9 @@ def bound_selection(R: Cardinality, timeout: float = 60.0, epsilon: float = EPSI
     """Bound the partner; the k largest gains, each known to epsilon, then cost at most k epsilon.
 
     With g the exact gains and h the shipped ones, g - epsilon <= h <= g: for the k largest of either, the sum of h is
-    at least the sum of the k largest g less k epsilon (:func:`proxsae.verification.exchange.exchange_lemma`). Ranking
-    by abs(u) or max(u, 0) instead is in the order of g by the lemmas there, whose conditions are read off the formula.
+    at least the sum of the k largest g less k epsilon
+    (:func:`proxsae.verification.proofs.gain_rule.exchange_lemma`). Ranking by abs(u) or max(u, 0) instead is in the
+    order of g by the lemmas there, whose conditions are read off the formula.
     """
     if not _is_ranked_by_gain(R):
         raise UnreadableError("a ranking that is not seen to be that of the gains")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proxsae.regularizers.namespaces import Array, Equation
+from proxsae.formulas.arrays import Array, Equation
 from proxsae.verification.boxes.enclosures import NONE, Enclosure, chosen, enclosed
 from proxsae.verification.boxes.intervals import ULP
 

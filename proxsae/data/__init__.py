@@ -1,0 +1,1 @@
+"""Rows from anything: reading, order, device, and the activation store."""

@@ -1,0 +1,150 @@
+"""Write an activation store, shard by shard, so that an interruption loses at most the shard being filled."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from proxsae.data.shard import DTYPES, FORMAT, INDEX, VERSION, StoreError, read_index, write_file, write_index
+from proxsae.data.store import ActivationStore
+
+_SHARD_BYTES = 32_000_000
+_COUNTS = ("dropped_by_position", "dropped_special", "dropped_massive", "large_kept")
+
+
+class StoreWriter:
+    """Collects batches of rows and writes a shard whenever 32 MB are full.
+
+    A shard always ends with a batch, so that a resumed run meets the same batches, and hence gives the same bytes, as
+    one that was never interrupted. A shard and the index are each written to a temporary name and renamed; the index
+    names only shards that are whole.
+
+    Parameters
+    ----------
+    path : str or path
+        The store's folder; made if it is missing.
+    header : dict
+        The fields of the index that identify the harvest; see :mod:`proxsae.data.shard`.
+    resume : bool, default=True
+        Continue a store with the same header that is there already; otherwise, or if its header differs, refuse.
+    shard_bytes : int, default=32_000_000
+        Size of the activations from which a shard is full.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        header: dict[str, Any],
+        *,
+        resume: bool = True,
+        shard_bytes: int = _SHARD_BYTES,
+    ) -> None:
+        self.path = Path(path)
+        if header["dtype"] not in DTYPES:
+            raise ValueError(f"dtype={header['dtype']!r} was given; allowed are {', '.join(DTYPES)}.")
+        self.index: dict[str, Any] = {"format": FORMAT, "version": VERSION, **header, "shards": []}
+        self._row_bytes = header["n_features"] * np.dtype(header["dtype"]).itemsize
+        self._shard_bytes = shard_bytes
+        self._held: list[dict[str, NDArray[Any]]] = []
+        self._counts = dict.fromkeys(_COUNTS, 0)
+        if (self.path / INDEX).exists():
+            self._continue(header, resume)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
+            raise StoreError(f"'{self.path}' exists and is no activation store; give a new or empty folder.")
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_index(self.path, self.index)
+
+    @property
+    def rows(self) -> int:
+        """Rows on disk and held."""
+        return int(
+            sum(shard["rows"] for shard in self.index["shards"]) + sum(len(part["position"]) for part in self._held)
+        )
+
+    @property
+    def contexts(self) -> int:
+        """Contexts on disk and held."""
+        return int(
+            sum(shard["contexts"] for shard in self.index["shards"]) + sum(len(part["tokens"]) for part in self._held)
+        )
+
+    def add(
+        self,
+        activations: NDArray[np.floating],
+        context: NDArray[np.integer],
+        position: NDArray[np.integer],
+        tokens: NDArray[np.integer],
+        counts: dict[str, int],
+    ) -> None:
+        """Add the rows of a batch: `context` counts within the batch, whose token ids are `tokens`."""
+        with np.errstate(over="ignore"):
+            stored = activations.astype(self.index["dtype"], copy=False)
+        if not np.isfinite(stored).all():
+            raise ValueError(
+                f"Activations are not finite as {self.index['dtype']} (the largest is "
+                f"{np.abs(activations).max():.3g}): give "
+                "dtype='float32', or load the model with dtype=torch.float32."
+            )
+        part = {
+            "activations": stored,
+            "context": context.astype(np.int64) + self.contexts,
+            "position": position.astype(np.int32),
+            "tokens": tokens.astype(np.int32),
+        }
+        self._held.append(part)
+        for name in _COUNTS:
+            self._counts[name] += counts[name]
+        if sum(len(part["position"]) for part in self._held) * self._row_bytes >= self._shard_bytes:
+            self._flush()
+
+    def close(self) -> ActivationStore:
+        """Write what is held, mark the store complete and open it."""
+        if self._held:
+            self._flush()
+        self.index["complete"] = True
+        write_index(self.path, self.index)
+        return ActivationStore(self.path)
+
+    def _flush(self) -> None:
+        names = ("activations", "context", "position", "tokens")
+        tensors = {name: np.concatenate([part[name] for part in self._held]) for name in names}
+        data = save(tensors)
+        shard: dict[str, Any] = {
+            "file": f"shard-{len(self.index['shards']):05d}.safetensors",
+            "rows": len(tensors["position"]),
+            "contexts": len(tensors["tokens"]),
+            "bytes": len(data),
+            "crc32": zlib.crc32(data),
+            **self._counts,
+        }
+        write_file(self.path / shard["file"], data)
+        self.index["shards"].append(shard)
+        write_index(self.path, self.index)
+        self._held = []
+        self._counts = dict.fromkeys(_COUNTS, 0)
+
+    def _continue(self, header: dict[str, Any], resume: bool) -> None:
+        there = read_index(self.path)
+        if not there["shards"]:
+            write_index(self.path, self.index)
+            return
+        if not resume:
+            raise StoreError(f"'{self.path}' holds a store already; give a new folder, or resume=True.")
+        # what the first run measured, and how far it was to go, is not what identifies it
+        measured = {"complete", "dropped_positions", "median_norm", "n_tokens"}
+        for field, value in header.items():
+            if field not in measured and there[field] != value:
+                raise StoreError(
+                    f"'{self.path}' holds a harvest with {field}={there[field]!r}, so one with {field}={value!r} "
+                    "cannot be "
+                    "added; give another folder."
+                )
+        ActivationStore(self.path)
+        self.index = there

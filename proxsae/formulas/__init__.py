@@ -1,0 +1,1 @@
+"""What a formula may call, and who reads it: arrays, Numba, LaTeX."""

@@ -1,0 +1,182 @@
+"""The Numba reader of a formula: what it does to symbols is written down as scalar code and compiled."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+from proxsae.formulas.arrays import ArrayNamespace, Equation, newton
+from proxsae.regularizers.separable import Separable
+
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
+
+
+class Symbol:
+    """A number that is a name in a program being written; an operation appends a line and names its result."""
+
+    __slots__ = ("name", "program")
+
+    def __init__(self, name: str, program: list[str]) -> None:
+        self.name = name
+        self.program = program
+
+    def assign(self, expression: str) -> Symbol:
+        """Append a line and return its result."""
+        name = f"v{len(self.program)}"
+        self.program.append(f"{name} = {expression}")
+        return Symbol(name, self.program)
+
+    def __neg__(self) -> Symbol:
+        return self.assign(f"-{self.name}")
+
+    def __bool__(self) -> bool:
+        raise TypeError("a formula must not branch in Python on its arguments; use xp.where")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _text(operand: Any) -> str:
+    return operand.name if isinstance(operand, Symbol) else f"number({float(operand)!r})"
+
+
+def _infix(sign: str, *, reflected: bool) -> Callable[[Symbol, Any], Symbol]:
+    def operate(self: Symbol, other: Any) -> Symbol:
+        left, right = (_text(other), self.name) if reflected else (self.name, _text(other))
+        return self.assign(f"{left} {sign} {right}")
+
+    return operate
+
+
+for _name, _sign in _INFIX.items():
+    setattr(Symbol, f"__{_name}__", _infix(_sign, reflected=False))
+    if _name in ("add", "sub", "mul", "truediv"):
+        setattr(Symbol, f"__r{_name}__", _infix(_sign, reflected=True))
+
+
+class SymbolNamespace:
+    """The functions a formula may call, as lines of scalar code."""
+
+    inf = math.inf
+
+    @staticmethod
+    def abs(a: Symbol) -> Symbol:
+        """Return the modulus."""
+        return a.assign(f"abs({a.name})")
+
+    @staticmethod
+    def sign(a: Symbol) -> Symbol:
+        """Return -1, 0 or 1."""
+        return a.assign(f"number(({a.name} > 0) - ({a.name} < 0))")
+
+    @staticmethod
+    def sqrt(a: Symbol) -> Symbol:
+        """Return the square root."""
+        return a.assign(f"math.sqrt({a.name})")
+
+    @staticmethod
+    def power(a: Symbol, b: Any) -> Symbol:
+        """Return a to the power b, for a >= 0."""
+        return a.assign(f"number(math.pow({a.name}, {_text(b)}))")
+
+    @staticmethod
+    def cbrt(a: Symbol) -> Symbol:
+        """Return the cube root, for a >= 0."""
+        return a.assign(f"number(math.pow({a.name}, {_text(1.0 / 3.0)}))")
+
+    @staticmethod
+    def cos_third(a: Symbol) -> Symbol:
+        """Return cos(arccos(a) / 3)."""
+        return a.assign(f"number(math.cos(math.acos({a.name}) / {_text(3.0)}))")
+
+    @staticmethod
+    def log1p(a: Symbol) -> Symbol:
+        """Return log(1 + a)."""
+        return a.assign(f"number(math.log1p({a.name}))")
+
+    @staticmethod
+    def tanh(a: Symbol) -> Symbol:
+        """Return the hyperbolic tangent."""
+        return a.assign(f"number(math.tanh({a.name}))")
+
+    lemma = ArrayNamespace.lemma
+
+    @classmethod
+    def root(cls, equation: Equation, start: Symbol, low: Any, high: Any, steps: int) -> Symbol:
+        """Return the root of an equation by the steps of :func:`newton`, written as a loop."""
+        program = start.program
+        z = start.assign(f"number({start.name})")
+        program.append(f"for _ in range({steps}):")
+        first = len(program)
+        program.append(f"{z.name} = {newton(cls, equation, z, low, high, steps=1).name}")
+        program[first:] = [f"    {line}" for line in program[first:]]
+        return z
+
+    @staticmethod
+    def called(*_: Any) -> Symbol:
+        """Refuse: a function of NumPy arrays is no formula."""
+        raise TypeError("Numeric has no formula to compile; a solver that calls R.prox takes it, as fista does")
+
+    tabulated = called
+
+    @staticmethod
+    def maximum(a: Symbol, b: Any) -> Symbol:
+        """Return the larger of the two."""
+        return a.assign(f"{_text(a)} if {_text(a)} >= {_text(b)} else {_text(b)}")
+
+    @staticmethod
+    def minimum(a: Symbol, b: Any) -> Symbol:
+        """Return the smaller of the two."""
+        return a.assign(f"{_text(a)} if {_text(a)} <= {_text(b)} else {_text(b)}")
+
+    @staticmethod
+    def where(condition: Symbol, a: Any, b: Any) -> Symbol:
+        """Return `a` where the condition holds and `b` elsewhere."""
+        return condition.assign(f"{_text(a)} if {condition.name} else {_text(b)}")
+
+
+def compiled(r: Separable, formula: Literal["prox", "value"] = "prox", dtype: str = "float64") -> Any:
+    """Return the scalar formula of `r` as a Numba function, for loops that cannot call arrays.
+
+    Parameters
+    ----------
+    r : Separable
+        Its scalar parameters are constants of the caller, not of the code: two regularizers of the same form share one
+        compiled function. Per-coordinate parameters are passed coordinate by coordinate.
+    formula : {"prox", "value"}
+        ``prox(u, t, parameters)`` or ``value(z, parameters)``, with `parameters` a tuple in the order of
+        ``parameter_values(r)``.
+    dtype : {"float32", "float64"}
+        The dtype of every operation; it rounds as the array formula does.
+    """
+    return _compile(*_written(r, formula), dtype)
+
+
+def parameter_values(r: Separable) -> list[Any]:
+    """Return the parameters of `r` in the order in which the compiled formula takes them."""
+    return [value for _, value in r.parameters()]
+
+
+def _written(r: Separable, formula: str) -> tuple[tuple[str, ...], str]:
+    """Run the formula on symbols and return the arguments and the body of the scalar function."""
+    program: list[str] = []
+    names = [name for name, _ in r.parameters()]
+    symbolic = r.map_parameters(lambda name, _: Symbol(f"p[{names.index(name)}]", program))
+    first = Symbol("u" if formula == "prox" else "z", program)
+    if formula == "prox":
+        result = symbolic.weighted_prox(SymbolNamespace, first, Symbol("t", program))
+    else:
+        result = symbolic.weighted_value(SymbolNamespace, first)
+    arguments = ("u", "t", "p") if formula == "prox" else ("z", "p")
+    return arguments, "\n    ".join([*program, f"return {_text(result)} + number(0.0)"])
+
+
+@functools.cache
+def _compile(arguments: tuple[str, ...], body: str, dtype: str) -> Any:
+    import numba
+
+    scope: dict[str, Any] = {"math": math, "inf": math.inf, "number": getattr(numba, dtype)}
+    # The text is what our own formulas wrote down: operators and numbers, no name from outside.
+    exec(f"def scalar({', '.join(arguments)}):\n    {body}\n", scope)  # noqa: S102
+    return numba.njit(scope["scalar"], error_model="numpy")

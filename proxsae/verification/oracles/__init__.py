@@ -1,0 +1,1 @@
+"""Oracles: each answers from its own evidence whether a prox is right."""

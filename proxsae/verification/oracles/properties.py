@@ -1,0 +1,200 @@
+"""What every prox has to satisfy, and what follows from the traits of R: checks that need no minimiser."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.cardinality import Cardinality
+from proxsae.regularizers.conjugate import conjugate, has_conjugate
+from proxsae.regularizers.separable import Separable
+from proxsae.verification.pairs import Pair
+from proxsae.verification.report import Check, counterexample
+
+EPS = float(np.finfo(np.float64).eps)
+STEPS = (0.05, 0.5, 1.0, 3.0, 40.0)
+ROUNDING = 1e-9  # or the error that a prox computed numerically states of itself
+
+
+def check_monotone(pair: Pair) -> Check:
+    """Check <p - q, u - v> >= 0, and that no answer is a better one to another's question: both hold for every prox."""
+    rounding = max(ROUNDING, pair.tolerance)
+    count = pair.affordable(60, 0.2)
+    covers = f"{len(pair.steps or STEPS)} x {count} x {count} pairs of points of length {pair.n}"
+    for t in pair.steps or STEPS:
+        U, P = pair.answers(_points(pair.n, count), t)
+        if not len(U):
+            continue
+        levels = 0.5 * ((P[None] - U[:, None]) ** 2).sum(-1) + t * pair.value(P)[None]  # of answer j to question i
+        levels[~np.isfinite(levels)] = np.nan  # whether an answer is in the domain is for the searches to say
+        own = np.diag(levels)
+        loss = (own[:, None] - levels) / (1.0 + (U**2).sum(-1)[:, None] + np.abs(own)[:, None])
+        i, j = np.unravel_index(int(np.argmax(np.nan_to_num(loss, nan=0.0))), loss.shape)
+        if loss[i, j] > rounding:
+            numbers = counterexample(U[i], t, P[i], P[j], (levels[i, i], levels[i, j]))
+            return Check("monotonicity", covers, "failed", numbers, "the answer claimed for another u is better")
+        inner = ((P[:, None] - P[None]) * (U[:, None] - U[None])).sum(-1)
+        i, j = np.unravel_index(int(np.argmin(inner)), inner.shape)
+        if inner[i, j] < -rounding * (1.0 + np.abs(U[[i, j]]).max() ** 2):
+            numbers = {"t": t, "u": U[i], "prox(u)": P[i], "v": U[j], "prox(v)": P[j]}
+            return Check("monotonicity", covers, "failed", numbers, "<prox(u) - prox(v), u - v> < 0")
+    return Check("monotonicity", covers, "passed")
+
+
+def check_coordinates_apart(pair: Pair) -> Check:
+    """Check that the prox of a sum over coordinates takes them one at a time, each with its own parameters."""
+    rounding = max(ROUNDING, pair.tolerance)
+    covers = f"points of length {pair.n}, t from {min(pair.steps or STEPS)} to {max(pair.steps or STEPS)}"
+    method = "one coordinate does not influence another"
+    for t in pair.steps or STEPS:
+        U, P = pair.answers(_points(pair.n, pair.affordable(40, 0.1)), t)
+        for j in range(min(pair.n, 16)):
+            alone = pair.coordinate(j)[1](U[:, j], t)
+            wrong = ~(np.abs(alone - P[:, j]) <= rounding * (1.0 + np.abs(U[:, j]))) & ~np.isinf(alone)
+            others = np.where(np.arange(pair.n) == j, alone[:, None], P)
+            mine, theirs = pair.objective(U, t, P), pair.objective(U, t, others)
+            wrong &= ~(
+                mine <= theirs + 1e-12 * (1.0 + np.abs(theirs))
+            )  # where the claimed one is as good, the search of the line will have spoken
+            if wrong.any():
+                i = int(np.argmax(wrong))
+                numbers = counterexample(U[i], t, P[i], others[i], (mine[i], theirs[i]))
+                return Check(method, covers, "failed", numbers, f"coordinate {j} alone gives a better answer")
+    return Check(method, covers, "passed")
+
+
+def check_repeatable(pair: Pair) -> Check:
+    """Check that the prox gives the same answer to the same question twice."""
+    U, P = pair.answers(_points(pair.n, pair.affordable(20, 0.1)), (pair.steps or (1.0,))[0])
+    again = pair.prox(U, (pair.steps or (1.0,))[0])
+    covers = f"{len(U)} points of length {pair.n}, each asked twice"
+    differs = (np.abs(P - again) > ROUNDING * (1.0 + np.abs(U))).any(axis=-1)
+    if differs.any():
+        i = int(np.argmax(differs))
+        numbers = {"u": U[i], "t": (pair.steps or (1.0,))[0], "claimed z": P[i], "claimed z again": again[i]}
+        return Check("the same answer twice", covers, "failed", numbers, "the prox is random, or remembers")
+    return Check("the same answer twice", covers, "passed")
+
+
+def check_firm(R: Regularizer, pair: Pair) -> Check:
+    """Check, for convex R, ||p - q||^2 <= <p - q, u - v> and the three-point inequality.
+
+    The inequality: 1/2||z - u||^2 + t R(z) >= 1/2||p - u||^2 + t R(p) + 1/2||z - p||^2 for every z.
+    """
+    rounding = max(ROUNDING, pair.tolerance)
+    covers = f"{len(pair.steps or STEPS)} x 60 x 60 pairs of points of length {pair.n}"
+    method = "firm non-expansiveness and three-point inequality"
+    for t in pair.steps or STEPS:
+        U = _points(pair.n, 60)
+        P = pair.prox(U, t)
+        size = 1.0 + (U**2).sum(-1)[:, None] + (U**2).sum(-1)[None]
+        between = P[:, None] - P[None]
+        slack = ((between * (U[:, None] - U[None])).sum(-1) - (between**2).sum(-1)) / size
+        i, j = np.unravel_index(int(np.argmin(slack)), slack.shape)
+        if not slack[i, j] >= -rounding:
+            numbers = {"t": t, "u": U[i], "prox(u)": P[i], "v": U[j], "prox(v)": P[j]}
+            return Check(method, covers, "failed", numbers, "||p - q||^2 > <p - q, u - v>")
+        values = t * R.value(P)
+        own = 0.5 * ((P - U) ** 2).sum(-1) + values
+        other = 0.5 * ((P[None] - U[:, None]) ** 2).sum(-1) + values[None]
+        slack = (other - own[:, None] - 0.5 * (between**2).sum(-1)) / (size + np.abs(own)[:, None])
+        i, j = np.unravel_index(int(np.argmin(slack)), slack.shape)
+        if not slack[i, j] >= -rounding:
+            numbers = counterexample(U[i], t, P[i], P[j], (own[i], other[i, j]))
+            return Check(method, covers, "failed", numbers, "the three-point inequality fails")
+    return Check(method, covers, "passed")
+
+
+def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
+    """Check R(p) + R*(v) = <p, v> at v = (u - p) / t, with the conjugate R* that is written apart from the prox."""
+    rounding = max(ROUNDING, pair.tolerance)
+    covers = f"60 points of length {pair.n}, t from {min(pair.steps or STEPS)} to {max(pair.steps or STEPS)}"
+    method = "Fenchel-Young equality with the conjugate"
+    if not has_conjugate(R):
+        return Check(method, covers, "skipped", reason="no conjugate is written for this R")
+    for t in pair.steps or STEPS:
+        U = _points(pair.n, 60)
+        P = R.prox(U, t)
+        # A difference that is all rounding is zero: at a zero weight nothing else is in the domain of R*.
+        V = np.where(np.abs(U - P) > 4.0 * EPS * (1.0 + np.abs(U)), U - P, 0.0) / t
+        gap = R.value(P) + conjugate(R, V) - (P * V).sum(-1)
+        scale = 1.0 + (np.abs(P) * np.abs(V)).sum(-1)
+        i = int(np.argmax(np.nan_to_num(np.abs(gap) / scale, nan=np.inf)))
+        if not abs(gap[i]) <= rounding * scale[i]:
+            numbers = {"u": U[i], "t": t, "prox(u)": P[i], "v": V[i], "R(p) + R*(v) - <p, v>": float(gap[i])}
+            return Check(method, covers, "failed", numbers, "p is not optimal, or R* is not the conjugate of R")
+    return Check(method, covers, "passed")
+
+
+def check_traits(R: Regularizer, pair: Pair) -> Check:
+    """Check what the traits of R promise of its prox."""
+    rounding = max(ROUNDING, pair.tolerance)
+    claims = _claims(R, pair)
+    covers = ", ".join(claims) or "no trait with a consequence"
+    for words, (expected, got, U) in claims.items():
+        wrong = ~(np.abs(expected - got) <= rounding * (1.0 + np.abs(U)))
+        if wrong.any():
+            i = int(np.argmax(wrong.any(axis=-1)))
+            numbers = {"u": U[i], "expected": expected[i], "got": got[i]}
+            return Check("traits", covers, "failed", numbers, f"not true: {words}")
+    return Check("traits", covers, "passed")
+
+
+def _claims(R: Regularizer, pair: Pair) -> dict[str, tuple[Array, Array, Array]]:
+    U = _points(pair.n, 40)
+    P = R.prox(U)
+    claims: dict[str, tuple[Array, Array, Array]] = {}
+    if R.is_nonnegative:
+        claims["codes are non-negative"] = (np.maximum(P, 0.0), P, U)
+    if R.is_scale_free:
+        claims["the step does not matter"] = (P, R.prox(U, 23.0), U)
+        claims["prox(3 u) = 3 prox(u)"] = (3.0 * P, R.prox(3.0 * U), U)
+    if not np.any(R.value(P)) and R.is_convex:
+        claims["a projection is idempotent"] = (P, R.prox(P), U)
+    if isinstance(R, Separable) and R.is_symmetric:
+        claims["prox(-u) = -prox(u)"] = (-P, R.prox(-U), U)
+    if isinstance(R, Separable) and R.is_uniform:
+        order = np.random.default_rng(1).permutation(pair.n)
+        claims["a permutation of u permutes the code"] = (P[:, order], R.prox(U[:, order]), U)
+    if isinstance(R, Cardinality) and R.separable.is_uniform and R.scope == "sample":
+        tied = np.resize([1.5, -1.5 if R.separable.is_symmetric else 1.5], (1, pair.n))
+        partner = R.separable.prox(tied)
+        claims["among equal gains the lowest index is kept"] = (partner * (np.arange(pair.n) < R.k), R.prox(tied), tied)
+    halved = np.stack([R.prox(u, 0.5) for u in U])
+    if R.scope != "batch":
+        claims["rows are independent"] = (halved, R.prox(U, 0.5), U)
+    scaled = R.rescaled(4.0).prox(4.0 * U) if R.scope != "batch" else 4.0 * P
+    claims["codes in other units: prox of R.rescaled(s) at s u is s prox(u)"] = (4.0 * P, scaled, U)
+    return claims
+
+
+def check_limits(pair: Pair) -> Check:
+    """Check that R(prox(u)) falls and ||prox(u) - u|| grows with t: both follow from optimality at two steps."""
+    method = "limits in t"
+    steps = np.sort(pair.steps) if pair.steps else np.logspace(-4, 4, 25)
+    U = _points(pair.n, pair.affordable(40, 0.5 / len(steps)))
+    U = U[(np.abs(U) <= pair.reach).all(axis=-1)]
+    covers = f"R(prox) falls and ||prox - u|| grows as t goes from {steps[0]:g} to {steps[-1]:g}"
+    answers = [pair.prox(U, float(t)) for t in steps]
+    for s, t, Q, P in zip(steps[:-1], steps[1:], answers[:-1], answers[1:], strict=True):
+        rise = pair.value(P) - pair.value(Q)
+        approach = ((Q - U) ** 2).sum(-1) - ((P - U) ** 2).sum(-1)
+        # At extreme steps a formula that is right in the reals may have lost digits.
+        rounding = max(ROUNDING if 0.01 <= s < t <= 100 else 1e-6, pair.tolerance)
+        wrong = (rise > rounding * (1.0 + np.abs(pair.value(Q)))) & np.isfinite(rise)
+        wrong |= ~(approach <= rounding * (1.0 + (U**2).sum(-1)))
+        wrong &= ~np.isinf(P).any(axis=-1) & ~np.isinf(Q).any(axis=-1)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            numbers = {"u": U[i], "t": float(s), "prox": Q[i], "larger t": float(t), "prox there": P[i]}
+            numbers |= {"R rises by": float(rise[i]), "squared distance falls by": float(approach[i])}
+            return Check(method, covers, "failed", numbers, "one of the two is not a minimiser")
+    return Check(method, covers, "passed")
+
+
+def _points(n: int, count: int) -> Array:
+    """Return random points of several scales, with zeros, ties and exact thresholds among them."""
+    rng = np.random.default_rng(n)
+    smooth = rng.normal(size=(count - count // 4, n)) * np.resize([0.1, 1.0, 4.0, 30.0], count - count // 4)[:, None]
+    return np.concatenate([np.zeros((1, n)), rng.integers(-2, 3, size=(count // 4 - 1, n)).astype(float), smooth])

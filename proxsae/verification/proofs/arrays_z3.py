@@ -1,0 +1,250 @@
+"""Shipped array code read as exact mathematics, path by path.
+
+A prox of whole codes sorts, selects and pools: its code branches on the data. Run on arrays of symbols, every
+comparison is put to the reader, which follows one answer that the facts so far allow and comes back for the other. What
+a path computes is a plain term, and the paths together cover all real inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import z3
+
+from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.verification.proofs.decide import is_refuted
+from proxsae.verification.proofs.formulas_z3 import Condition, Number, Reader
+
+T = TypeVar("T")
+
+
+class UnreadableError(Exception):
+    """Array code does something that arrays of symbols cannot."""
+
+
+class PathReader(Reader):
+    """The namespace `xp` of one path: arrays of symbols, with every condition decided.
+
+    Parameters
+    ----------
+    answers : list of bool
+        The answers to the first questions; later ones are answered as the facts require, else with yes.
+    mark : str
+        What the names of fresh symbols begin with.
+
+    Attributes
+    ----------
+    facts : list
+        What the answers say of the symbols.
+    obligations : list
+        What has to hold for the comparisons to be defined.
+    turnings : list of list of bool
+        The answers that lead to the paths which leave this one.
+    """
+
+    def __init__(self, answers: list[bool], mark: str) -> None:
+        super().__init__(mark)
+        self.facts: list[Any] = []
+        self.obligations: list[Any] = []
+        self.turnings: list[list[bool]] = []
+        self._given = answers
+        self._answers: list[bool] = []
+        self._known: dict[str, bool] = {}
+
+    def decide(self, condition: Condition) -> bool:
+        """Return the answer to a condition on this path."""
+        if condition.defined is not True:
+            self.obligations.append(condition.defined)
+        question = condition.holds if isinstance(condition.holds, bool) else z3.simplify(condition.holds)
+        if isinstance(question, bool) or z3.is_true(question) or z3.is_false(question):
+            return bool(question is True or (question is not False and z3.is_true(question)))
+        key = question.sexpr()
+        if key not in self._known:
+            self._known[key] = self._answer(question)
+        return self._known[key]
+
+    def _answer(self, question: Any) -> bool:
+        place = len(self._answers)
+        if place < len(self._given):
+            answer = self._given[place]
+        elif is_refuted([*self.facts, question], self.definitions):
+            answer = False
+        else:
+            answer = True
+            if not is_refuted([*self.facts, z3.Not(question)], self.definitions):
+                self.turnings.append([*self._answers, False])
+        self._answers.append(answer)
+        self.facts.append(question if answer else z3.Not(question))
+        return answer
+
+    def assume(self, condition: Condition) -> None:
+        """Take a condition for granted."""
+        self.facts.append(condition.holds)
+
+    def reals(self, name: str, n: int) -> Array:
+        """Return n free real variables as an array."""
+        return self.asarray([self.real(f"{name}{i}") for i in range(n)])
+
+    # Steps need no help here: a path has no pieces.
+    lemma = staticmethod(ArrayNamespace.lemma)
+
+    def vectors(self, name: str, n: int) -> Array:
+        """Return an array of n entries that are free vectors, each of a space of its own of any dimension."""
+        entries = [Vector(self, {f"{name}{i}": self.number(1)}) for i in range(n)]
+        self.facts += [(entry * entry).term >= 0 for entry in entries]
+        return self.asarray(entries)
+
+    # --- the functions of a formula, on arrays ------------------------------------------------------------------------
+
+    def asarray(self, value: Any) -> Array:
+        """Return an array of exact numbers."""
+        value = np.asarray(value, dtype=object)
+        numbers = np.empty(value.shape, dtype=object)
+        for index in np.ndindex(value.shape):
+            numbers[index] = self.number(value[index])
+        return numbers.view(Symbols)
+
+    def abs(self, a: Any) -> Any:
+        """Return the modulus."""
+        return np.abs(a) if isinstance(a, np.ndarray) else (a if a >= 0 else -a)
+
+    def sign(self, a: Array) -> Array:
+        """Return -1, 0 or 1; of a vector, whether it is not zero."""
+        return self.asarray(np.sign(np.where(_is_vector(a), a * a, a)))
+
+    def sqrt(self, a: Any) -> Any:
+        """Return the square root."""
+        return self._each(super().sqrt, a)
+
+    def cbrt(self, a: Any) -> Any:
+        """Return the cube root, for numbers >= 0."""
+        return self._each(super().cbrt, a)
+
+    def power(self, a: Any, b: Any) -> Any:
+        """Return a to the power b, for numbers >= 0 and a literal b."""
+        return self._each(lambda x: super(PathReader, self).power(x, b), a)
+
+    def _each(self, function: Callable[[Number], Number], a: Any) -> Any:
+        if not isinstance(a, np.ndarray):
+            return function(self.number(a))
+        results = np.empty(a.shape, dtype=object)
+        for index in np.ndindex(a.shape):
+            results[index] = function(self.number(a[index]))
+        return results.view(Symbols)
+
+    def maximum(self, a: Any, b: Any) -> Array:
+        """Return the larger of the two."""
+        return np.maximum(self.asarray(a), self.asarray(b))
+
+    def minimum(self, a: Any, b: Any) -> Array:
+        """Return the smaller of the two."""
+        return np.minimum(self.asarray(a), self.asarray(b))
+
+    def where(self, condition: Any, a: Any, b: Any) -> Array:
+        """Return `a` where the condition holds and `b` elsewhere."""
+        chosen: Any = np.where(np.asarray(condition, dtype=bool), self.asarray(a), self.asarray(b))
+        return chosen.view(Symbols)
+
+
+class Vector(Number):
+    """A linear combination of free vectors of an inner product space; the product of two is their inner product.
+
+    A group of coordinates of which only norms and inner products are taken can be any vector: read so, a theorem holds
+    for groups of every size. (As a subclass it is asked first what a number times a vector is.)
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, reader: Reader, parts: dict[str, Number]) -> None:
+        self.reader = reader
+        self.parts = parts
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether this is written as the zero vector."""
+        return all(_is_zero(part) for part in self.parts.values())
+
+    def __add__(self, other: Any) -> Any:
+        if not isinstance(other, Vector):  # a zero may be written 0 z
+            if self.is_zero:
+                return other
+            if not _is_zero(self.reader.number(other)):
+                raise TypeError("a number was added to a vector")
+            return self
+        zero = self.reader.number(0)
+        names = [*self.parts, *(name for name in other.parts if name not in self.parts)]
+        return Vector(self.reader, {n: self.parts.get(n, zero) + other.parts.get(n, zero) for n in names})
+
+    def __mul__(self, other: Any) -> Any:
+        if not isinstance(other, Vector):
+            return Vector(self.reader, {name: part * other for name, part in self.parts.items()})
+        products = [
+            mine * theirs * self.reader.real(inner_product(one, two))
+            for one, mine in self.parts.items()
+            for two, theirs in other.parts.items()
+        ]
+        return sum(products[1:], products[0])
+
+    def __truediv__(self, other: Any) -> Vector:
+        return Vector(self.reader, {name: part / other for name, part in self.parts.items()})
+
+    def __neg__(self) -> Vector:
+        return Vector(self.reader, {name: -part for name, part in self.parts.items()})
+
+    def __sub__(self, other: Any) -> Any:
+        return self + -other
+
+    def __rsub__(self, other: Any) -> Any:
+        return -self + other
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+def _is_zero(number: Number) -> bool:
+    return bool(z3.is_true(z3.simplify(number.term == 0)))
+
+
+def inner_product(one: str, two: str) -> str:
+    """Return the name of the inner product of two free vectors, the same in both orders."""
+    return f"<{min(one, two)},{max(one, two)}>"
+
+
+@np.vectorize(otypes=[bool])
+def _is_vector(entry: Any) -> bool:
+    return isinstance(entry, Vector)
+
+
+class Symbols(np.ndarray):
+    """An array of exact numbers, which no cast to a floating dtype changes."""
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the array itself where its entries are exact."""
+        return self if self.dtype == object else super().astype(dtype, *args, **kwargs)
+
+    def sum(self, axis: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Return the exact sum."""
+        return super().sum(axis, None if self.dtype == object else dtype, *args, **kwargs)
+
+
+def paths(run: Callable[[PathReader], T], mark: str = "#") -> Iterator[tuple[PathReader, T]]:
+    """Yield every path through a computation: its reader, which knows its facts, and its result.
+
+    Parameters
+    ----------
+    run : callable
+        Is given the reader of the path; it is called anew for each path, and must do the same each time.
+    mark : str
+        What the names of fresh symbols begin with: two computations that are to meet in one formula need two.
+    """
+    pending: list[list[bool]] = [[]]
+    while pending:
+        reader = PathReader(pending.pop(), mark)
+        try:
+            result = run(reader)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UnreadableError(str(error)) from error
+        pending += reader.turnings
+        yield reader, result

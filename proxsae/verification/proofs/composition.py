@@ -1,0 +1,153 @@
+"""A partner that goes first: sparse groups, trees of groups, and what completing the square adds.
+
+Let f be convex and positively homogeneous, v = prox_{tf}(u), and let p = prox_{t psi}(v) be a multiple c v with c >= 0.
+Then <u - v, z> <= t f(z) for all z, with equality on the ray of v, so that p is the prox of f + psi at u (Yu, 2013, On
+decomposing the proximal map). z3 proves each hypothesis from the shipped formulas, and the conclusion from them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import z3
+
+from proxsae.regularizers.groups import GroupL2
+from proxsae.regularizers.nonseparable_sums import JointSum
+from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.tree import TreeGroups
+from proxsae.verification.proofs.decide import decide
+from proxsae.verification.proofs.formulas_z3 import Reader, both, either, negation
+from proxsae.verification.proofs.gain_rule import settle_lemma
+from proxsae.verification.proofs.prove import OPTIMAL, Proof, Verdict, read
+from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial, shipped_prox
+
+
+def prove_sparse_groups(R: JointSum, timeout: float = 60.0) -> Proof:
+    """Prove a core of norms with a separable, convex, positively homogeneous partner, for groups of every size.
+
+    Parameters
+    ----------
+    R : JointSum
+        A radial core or a tree of groups, and a partner of L1, NonNegative and Tilt terms; a ridge and a tilt besides.
+    timeout : float, default 60
+        Seconds after which the verdict is "unknown".
+    """
+    start = time.monotonic()
+    deadline = start + timeout
+    core = R.core
+    if isinstance(core, TreeGroups):
+        verdict, numbers = _prove_tree(core, deadline)
+        core = _chain(core)
+    else:
+        verdict, numbers = prove_radial(core, deadline)
+    if verdict == "proved":
+        verdict, numbers = goes_first(R.base, deadline)
+    if verdict == "proved":
+        verdict, numbers = prove_equal(replace(R, core=core), shipped_prox, _partner_first, deadline)
+    if verdict == "proved":
+        verdict = settle_lemma(composition_lemma() + square_lemma(), deadline)
+    theorem = f"{OPTIMAL} for codes and groups of every size, t > 0 and all admissible weights, the partner going first"
+    return Proof(repr(R), theorem, verdict, time.monotonic() - start, numbers)
+
+
+def _partner_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
+    """The square is completed, then the partner goes first."""  # noqa: D401
+    shrink = 1.0 + t * R.ridge.weight
+    v = R.base.prox_on(xp, (u - t * R.tilt.weight * R.tilt.slope) / shrink, t / shrink)
+    return R.core.prox_on(xp, v, t / shrink)
+
+
+def prove_tree(R: TreeGroups, timeout: float = 60.0) -> Proof:
+    """Prove that the groups of a tree, shrunk one after the other from the leaves on, give the prox: by induction.
+
+    What is inside of a group is convex and positively homogeneous, and goes first. That the code goes from the leaves
+    to the root is read off a chain of two groups.
+    """
+    start = time.monotonic()
+    verdict, numbers = _prove_tree(R, start + timeout)
+    theorem = f"{OPTIMAL} for every tree of groups of every size, t > 0 and all admissible weights, inner groups first"
+    return Proof(repr(R), theorem, verdict, time.monotonic() - start, numbers)
+
+
+def _prove_tree(R: TreeGroups, deadline: float) -> tuple[Verdict, dict[str, Any] | None]:
+    verdict, numbers = prove_radial(GroupL2(1), deadline, is_homogeneous=True)
+    if verdict == "proved":
+        verdict, numbers = prove_equal(_chain(R), shipped_prox, _leaf_first, deadline)
+    if verdict == "proved":
+        verdict = settle_lemma(composition_lemma(), deadline)
+    return verdict, numbers
+
+
+def _chain(R: TreeGroups) -> TreeGroups:
+    """Return two nested groups; the smaller one is given last, and goes first."""
+    return R.replace(groups=((0, 1), (0,)), group_weights=(1.0, 1.0))
+
+
+def _leaf_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
+    """The leaf goes first."""  # noqa: D401
+    leaf, root = GroupL2(np.array([0, 1]), np.array([1.0, 0.0])), GroupL2(2, np.array([1.0]))
+    return root.prox_of(xp, leaf.prox_of(xp, u, t * R.weight), t * R.weight)
+
+
+def goes_first(r: Separable, deadline: float) -> tuple[Verdict, dict[str, Any] | None]:
+    """Prove what a partner needs: the slopes of a convex function, and r(s z) = s r(z)."""
+    reader = Reader()
+    objective = read(r, reader)
+    s = reader.real("s")
+    p, value, own = objective.claimed, objective.value, objective.value_of_claimed
+    slope = (objective.u - p) * (objective.z - p) - objective.t * (value - own)
+    scaled = objective.r.weighted_value(reader, s * objective.z)
+    proportional = either(
+        both(value.is_finite, both(scaled.is_finite, scaled.term == s.term * value.term)),
+        both(value.infinite, scaled.infinite),
+    )
+    at_zero = objective.r.weighted_value(reader, reader.number(0))
+    claims = {
+        "the prox is in the domain": both(p.is_finite, own.is_finite),
+        "f(0) = 0": both(at_zero.is_finite, at_zero.term == 0),
+        "<u - v, z - v> <= t (f(z) - f(v))": either(value.infinite, slope.term <= 0),
+        "f(s z) = s f(z) for s > 0": either(negation(s.term > 0), proportional),
+    }
+    verdict: Verdict = "proved"
+    for words, claim in claims.items():
+        result, model = decide([negation(claim), *objective.assumptions], reader.definitions, deadline)
+        if result == z3.sat:
+            return "counterexample", {"fails": words, **{str(d): str(model[d]) for d in model.decls()}}
+        verdict = "unknown" if result == z3.unknown else verdict
+    return verdict, None
+
+
+def composition_lemma() -> list[list[Any]]:
+    """Refute: the hypotheses hold, and yet some z is better than p = c v.
+
+    Of f only the values at z and v occur, as f(s v) = s f(v), and of the vectors the inner products of u - v with z and
+    v. `rest` is 1/2 ||z||^2 - <v, z> + t psi(z) less the same at p.
+    """
+    t, f_z, f_v, along_z, along_v, c, rest = z3.Reals("t f_z f_v along_z along_v c rest")
+    slopes = [
+        along_z - along_v <= t * (f_z - f_v),  # at z
+        along_v <= t * f_v,  # at 2 v
+        -along_v <= -t * f_v,  # at 0
+    ]
+    gain = rest + (t * f_z - along_z) - (t * c * f_v - c * along_v)
+    return [[t > 0, c >= 0, rest >= 0, *slopes, gain < 0]]
+
+
+def square_lemma() -> list[list[Any]]:
+    """Refute: R + a/2 z^2 + b z at u and t differs from R at (u - t b)/(1 + t a) and t/(1 + t a) by more than a factor.
+
+    One coordinate of z against another value y of it; the differences of the objectives are proportional.
+    """
+    u, t, a, b, z, y, R_z, R_y, v = z3.Reals("u t a b z y R_z R_y v")
+
+    def whole(x: Any, R_x: Any) -> Any:
+        return (x - u) * (x - u) / 2 + t * (R_x + a * x * x / 2 + b * x)
+
+    def shrunk(x: Any, R_x: Any) -> Any:
+        return (1 + t * a) * (x - v) * (x - v) / 2 + t * R_x
+
+    center = v * (1 + t * a) == u - t * b
+    return [[t > 0, a >= 0, center, whole(z, R_z) - whole(y, R_y) != shrunk(z, R_z) - shrunk(y, R_y)]]

@@ -1,0 +1,158 @@
+"""The gain rule, proved: which coordinates a cardinality constraint keeps, for any number of coordinates.
+
+For a support S the best objective is const - sum_{i in S} g_i, where g_i >= 0 is the gain of coordinate i. The proof
+has three parts: the partner's scalar prox is optimal and its gain is what freeing the coordinate saves (z3 reads the
+shipped formulas); exchanging a kept coordinate for one of larger gain never hurts, so that the k largest gains are
+optimal; and where the code ranks by abs(u) or max(u, 0) instead, that is the order of the gains.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import z3
+
+from proxsae.regularizers.cardinality import Cardinality
+from proxsae.regularizers.separable import Separable
+from proxsae.verification.boxes.paths import UnreadableError
+from proxsae.verification.boxes.theorems import bound_in_time, bound_selection
+from proxsae.verification.proofs.decide import decide
+from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError, Reader, both, either
+from proxsae.verification.proofs.prove import Objective, Proof, Verdict, obligations, read, settle
+
+
+def prove_selection(R: Cardinality, timeout: float = 60.0) -> Proof:
+    """Prove that keeping the k largest gains is a prox, for every number of coordinates and every k.
+
+    Parameters
+    ----------
+    R : Cardinality
+        With any separable partner, at either scope: batch scope is sample scope on the whole matrix.
+    timeout : float, default 60
+        Seconds after which the verdict is "unknown".
+    """
+    start = time.monotonic()
+    partner = R.separable
+    theorem = f"{_ranking_in_words(R)} and applying the scalar prox is optimal for all n, k, u and t > 0"
+    reader = Reader()
+    try:
+        objective = read(partner, reader)
+        claims = {**obligations(objective), **_claims_of_the_gain(R, objective)}
+    except NotAlgebraicError as reason:
+        try:
+            return bound_in_time(bound_selection, R, timeout)
+        except UnreadableError:
+            pass
+        return Proof(repr(R), f"{theorem} ({reason} is not algebraic)", "not algebraic", time.monotonic() - start)
+    objective.assumptions.extend(_zero_is_free(objective))
+    verdict, counterexample = settle(objective, claims, reader, start + timeout)
+    lemmas = exchange_lemma() + even_ranking_lemma() + positive_ranking_lemma()
+    if verdict == "proved":
+        verdict = settle_lemma(lemmas, start + timeout)
+    return Proof(repr(R), theorem, verdict, time.monotonic() - start, counterexample)
+
+
+def settle_lemma(refutations: list[list[Any]], deadline: float) -> Verdict:
+    """Prove that none of the conjunctions can be met."""
+    results = [decide(refutation, [], deadline)[0] for refutation in refutations]
+    if z3.sat in results:
+        return "counterexample"
+    return "proved" if all(result == z3.unsat for result in results) else "unknown"
+
+
+def _ranking_in_words(R: Cardinality) -> str:
+    rank = {1.0: "max(u, 0)", -1.0: "abs(u)", None: "gains"}[R.mirror(np.ones(()))]
+    return f"keeping the k largest {rank}"
+
+
+def _zero_is_free(objective: Objective) -> list[Any]:
+    """State the condition of the rule: r(0) = 0."""
+    at_zero = objective.r.weighted_value(objective.t.reader, objective.t.reader.number(0))
+    return [at_zero.is_finite, at_zero.term == 0]
+
+
+def _claims_of_the_gain(R: Cardinality, objective: Objective) -> dict[str, Any]:
+    o, reader = objective, objective.t.reader
+    gain = o.r.gain_of(reader, o.u, o.t)
+    saved = o.u * o.u * 0.5 - o.at(o.claimed, o.value_of_claimed)
+    claims = {"the gain is what a free z saves": both(gain.is_finite, both(gain.term == saved.term, gain.term >= 0))}
+    mirror = R.mirror(np.ones(()))
+    if mirror is None:
+        return claims
+    claims["r is never negative"] = either(o.value.infinite, o.value.term >= 0)
+    if mirror == 1.0:
+        claims["r is infinite below zero"] = either(o.z.term >= 0, o.value.infinite)
+    else:
+        mirrored = o.r.weighted_value(reader, -o.z)
+        even = either(z3.And(o.value.infinite, mirrored.infinite), o.value.term == mirrored.term)
+        same_domain = o.value.infinite == mirrored.infinite
+        given = [symbol.term == reader.number(float(value)).term for symbol, value in _with_values(o.r, R.separable)]
+        # Evenness may be a matter of the numbers, as for the box [-c, c]: it is claimed for those given.
+        claims["r is even for these parameters"] = z3.Implies(z3.And(given), both(even, same_domain))
+    return claims
+
+
+def _with_values(symbolic: Separable, concrete: Separable) -> list[tuple[Any, Any]]:
+    pairs = zip(symbolic.parameters(), concrete.parameters(), strict=True)
+    return [(symbol, value) for (_, symbol), (_, value) in pairs]
+
+
+def exchange_lemma() -> list[list[Any]]:
+    """Refute: swapping a kept coordinate for one of larger gain, or adding one of gain >= 0, raises the objective."""
+    rest, kept, other = z3.Reals("rest kept other")
+    swapped = [kept <= other, rest - other > rest - kept]
+    added = [other >= 0, rest - other > rest]
+    return [swapped, added]
+
+
+def even_ranking_lemma() -> list[list[Any]]:
+    """Refute: abs(u) <= abs(v), and yet the gain at u exceeds the gain at v, for an even r >= 0.
+
+    With p optimal at u and r = r(p): gain(u) = p u - p^2/2 - t r, and the candidates p and -p bound gain(v) below. At
+    u = 0 no gain is positive, so that nothing is lost by never keeping a zero.
+    """
+    u, v, p, cost, gain_of_v = z3.Reals("u v p cost gain_of_v")
+    gain_of_u = p * u - p * p / 2 - cost
+    known = [
+        z3.If(u >= 0, u, -u) <= z3.If(v >= 0, v, -v),
+        cost >= 0,
+        gain_of_v >= p * v - p * p / 2 - cost,
+        gain_of_v >= -p * v - p * p / 2 - cost,
+    ]
+    return [[*known, gain_of_u > gain_of_v], [cost >= 0, u == 0, gain_of_u > 0]]
+
+
+def positive_ranking_lemma() -> list[list[Any]]:
+    """Refute: max(u, 0) <= max(v, 0), and yet the gain at u exceeds the gain at v, for r >= 0 on z >= 0 only."""
+    u, v, p, cost, gain_of_v = z3.Reals("u v p cost gain_of_v")
+    gain_of_u = p * u - p * p / 2 - cost
+    known = [
+        z3.If(u >= 0, u, 0) <= z3.If(v >= 0, v, 0),
+        cost >= 0,
+        p >= 0,
+        gain_of_v >= 0,
+        gain_of_v >= p * v - p * p / 2 - cost,
+    ]
+    return [[*known, gain_of_u > gain_of_v], [cost >= 0, p >= 0, u <= 0, gain_of_u > 0]]
+
+
+def whole_abs_topk(n: int, k: int) -> list[list[Any]]:
+    """Refute without any lemma, for small n: keeping the k largest abs(u_i), lowest index first, is not optimal."""
+    reader = Reader()
+    u = [reader.real(f"u{i}") for i in range(n)]
+    z = [z3.Real(f"z{i}") for i in range(n)]
+    modulus = [reader.abs(x).term for x in u]
+
+    def beats(j: int, i: int) -> Any:
+        return modulus[j] >= modulus[i] if j < i else modulus[j] > modulus[i]
+
+    kept = [z3.Sum([z3.If(beats(j, i), 1, 0) for j in range(n) if j != i]) < k for i in range(n)]
+    ours = z3.Sum([z3.If(kept[i], 0, u[i].term * u[i].term) for i in range(n)])
+    refutations = []
+    for support in combinations(range(n), k):
+        theirs = z3.Sum([(u[i].term - (z[i] if i in support else 0)) ** 2 for i in range(n)])
+        refutations.append([theirs < ours])
+    return refutations

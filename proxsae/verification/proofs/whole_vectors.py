@@ -1,0 +1,385 @@
+"""Proofs for regularizers of whole codes and of groups: the shipped array code, read path by path.
+
+Every path of the prox (facts about u, and p as a term) meets every path of the value (facts about z, and R(z) as a
+term), and z3 refutes that the claim fails there. Where only norms of groups count, a coordinate of the code that is
+read is a vector, so that the theorem is about groups of every size; elsewhere the code is a short one.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+import z3
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers.balls import L2Ball
+from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.basic import SquaredL2
+from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
+from proxsae.regularizers.groups import GroupL2
+from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.translated import TranslatedJoint
+from proxsae.regularizers.tree import TreeGroups
+from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, inner_product, paths
+from proxsae.verification.proofs.decide import decide
+from proxsae.verification.proofs.formulas_z3 import Number, both, negation
+from proxsae.verification.proofs.prove import OPTIMAL, TIES, Proof, Verdict, as_float
+
+RADIAL = (GroupL2, GroupL0, GroupCardinality, L2Ball, SquaredL2)  # of norms and inner products of groups alone
+ABSENT = {"ridge": "weight", "tilt": "slope"}  # a sum holds these at zero where it has none
+VARIATIONAL = "<u - p, z - p> <= t (R(z) - R(p))"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A path of the prox: p = prox_{tR}(u) and R(p), with the facts about u."""
+
+    reader: PathReader
+    u: Array
+    t: Number
+    p: Array
+    value: Number
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A path of the value: any z, and R(z), with the facts about z."""
+
+    reader: PathReader
+    z: Array
+    value: Number
+
+
+def prove_read(R: Regularizer, timeout: float = 60.0) -> Proof:
+    r"""Prove a prox that is read as it runs, with no lemma besides.
+
+    For convex R the claim is :math:`\langle u - p, z - p\rangle \le t(R(z) - R(p))` for all z, from which
+    :math:`F(z) - F(p) \ge \frac12\|z - p\|^2` follows; elsewhere it is F(p) <= F(z) itself.
+
+    Parameters
+    ----------
+    R : Regularizer
+        Its form matters, not the values of its parameters; k and s are part of the form.
+    timeout : float, default 60
+        Seconds after which the verdict is "unknown".
+    """
+    start = time.monotonic()
+    answers, rivals = list(_answers(R, start + timeout)), list(_rivals(R, start + timeout))
+    verdict, numbers = _settle(R, answers, rivals, start + timeout)
+    return Proof(repr(R), _statement(R), verdict, time.monotonic() - start, numbers)
+
+
+def _statement(R: Regularizer) -> str:
+    n = length(R)
+    if not is_radial(R):
+        subject = f"all real u and z of {n} coordinates"
+    elif n == 1:
+        subject = "all u and z" if isinstance(R, L2Ball) else "groups of every size, all real u and z"
+    else:
+        subject = f"{n} groups of every size, all real u and z"
+    ties = f"; {TIES}" if _prefers_zero(R) else ""
+    return f"{OPTIMAL} for {subject}, t > 0 and all admissible weights{ties}"
+
+
+def _prefers_zero(R: Regularizer) -> bool:
+    """Whether zero wins ties: where R is convex there are none, and translated it prefers its centre."""
+    return not R.is_convex and not any(isinstance(term, TranslatedJoint) for term in R.terms)
+
+
+def is_radial(R: Regularizer) -> bool:
+    """Whether only norms and inner products of groups are taken."""
+    return all(isinstance(term, RADIAL) and np.ndim(getattr(term, "weight", 0)) == 0 for term in R.terms)
+
+
+def length(R: Regularizer) -> int:
+    """Return how many coordinates, or groups, are read."""
+    for term in R.terms:
+        if isinstance(term, GroupCardinality):  # one group more than are kept; a pair among them where codes are real
+            return term.s + (1 if is_radial(R) else 2)
+    if is_radial(R):
+        return 1
+    return 1 + max([1, *(getattr(term, "k", 1) for term in R.terms)])
+
+
+def _answers(R: Regularizer, deadline: float) -> Iterator[Answer]:
+    def run(reader: PathReader) -> Answer:
+        symbolic = with_symbols(R, reader, length(R))
+        t = reader.real("t")
+        reader.assume(t > 0)
+        u = _code(R, reader, "u")
+        p = symbolic.prox_on(reader, u, reader.asarray([[t]]))  # type: ignore[arg-type]
+        return Answer(reader, u[0], t, p[0], _value(symbolic, reader, p))
+
+    yield from in_time(paths(run), deadline)
+
+
+def _rivals(R: Regularizer, deadline: float) -> Iterator[Rival]:
+    def run(reader: PathReader) -> Rival:
+        z = _code(R, reader, "z")
+        return Rival(reader, z[0], _value(with_symbols(R, reader, length(R)), reader, z))
+
+    for rival in in_time(paths(run, mark="z#"), deadline):
+        if rival.value.infinite is not True:
+            yield rival
+
+
+def in_time(results: Iterator[tuple[PathReader, Any]], deadline: float) -> Iterator[Any]:
+    """Yield the results of paths; TimeoutError after the deadline."""
+    for _, result in results:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        yield result
+
+
+def _code(R: Regularizer, reader: PathReader, name: str) -> Array:
+    n = length(R)
+    return (reader.vectors(name, n) if is_radial(R) else reader.reals(name, n))[None]
+
+
+def _value(R: Regularizer, reader: PathReader, Z: Array) -> Number:
+    value = R.value_on(reader, Z)[0]  # type: ignore[arg-type]
+    return reader.number(0) if isinstance(value, Vector) else reader.number(value)  # a zero may be written 0 z
+
+
+def with_symbols(R: Regularizer, reader: PathReader, n: int, groups: Any = None, path: str = "") -> Regularizer:
+    """Return R with a symbol in place of each parameter, and assume what is admissible."""
+    groups = _groups(R, n) if groups is None else groups
+    if isinstance(R, Separable):
+        return _with_scalar_symbols(R, reader, n, path)
+    twin = copy.copy(R)
+    for name, parameter in _symbols(R, reader, n, groups, path).items():
+        object.__setattr__(twin, name, parameter)
+    return twin
+
+
+def _with_scalar_symbols(R: Separable, reader: PathReader, n: int, path: str) -> Separable:
+    """Return R with a symbol in place of each number, and n of them in place of an array."""
+
+    def symbol(i: int, name: str, value: Any) -> Number:
+        return reader.real(f"{path}{name}{i if np.ndim(value) else ''}")
+
+    for i in range(n):
+        for condition, _ in R.map_parameters(partial(symbol, i)).conditions():
+            reader.assume(condition)
+    return R.map_parameters(
+        lambda name, value: reader.asarray(
+            [symbol(i, name, value) for i in range(n)] if np.ndim(value) else symbol(0, name, value)
+        )
+    )
+
+
+def _groups(R: Regularizer, n: int) -> Any:
+    """Return the groups read: each vector is one; of a selection the first two real entries are; else there is one."""
+    if is_radial(R):
+        return 1
+    is_selection = any(isinstance(term, GroupCardinality) for term in R.terms)
+    return np.maximum(np.arange(n) - 1, 0) if is_selection else n
+
+
+def _symbols(R: Any, reader: PathReader, n: int, groups: Any, path: str) -> dict[str, Any]:
+    symbols: dict[str, Any] = {}
+    for name in (field.name for field in fields(R)):
+        value = getattr(R, name)
+        if isinstance(value, Regularizer):
+            is_absent = name in ABSENT and not np.any(getattr(value, ABSENT[name]))
+            symbols[name] = value if is_absent else with_symbols(value, reader, n, groups, f"{path}{name}.")
+        elif (name == "weight" and not R.is_indicator) or name == "radius":
+            symbol = reader.real(path + name)
+            reader.assume(symbol >= 0 if name == "weight" else symbol > 0)
+            symbols[name] = reader.asarray(symbol)
+        elif name == "weights":
+            falling = reader.reals(path + name, n)
+            for one, next_one in zip(falling, [*falling[1:], reader.number(0)], strict=True):
+                reader.facts.append(one.term >= next_one.term)
+            symbols[name] = falling
+        elif name == "center":
+            symbols[name] = reader.reals(path + name, n)
+        elif name == "groups" and not isinstance(R, TreeGroups):
+            symbols[name] = groups
+        elif name == "group_weights" and not isinstance(R, TreeGroups):
+            # The weight stands for the cost of a group where there is one.
+            symbols[name] = None if isinstance(groups, int) and groups == n else _costs(reader, path + name, n)
+    return symbols
+
+
+def _costs(reader: PathReader, name: str, n: int) -> Array:
+    costs = reader.reals(name, n)
+    for cost in costs:
+        reader.assume(cost >= 0)
+    return costs
+
+
+def prove_radial(
+    R: Regularizer, deadline: float, *, is_homogeneous: bool = False
+) -> tuple[Verdict, dict[str, Any] | None]:
+    """Prove a regularizer of norms, and that its prox is a non-negative multiple of u; on request R(s z) = s R(z)."""
+    answers, rivals = list(_answers(R, deadline)), list(_rivals(R, deadline))
+    verdict, numbers = _settle(R, answers, rivals, deadline)
+    if verdict != "proved":
+        return verdict, numbers
+    entries = [(answer.reader, entry) for answer in answers for entry in answer.p if isinstance(entry, Vector)]
+    claims = [(reader, factor.term >= 0) for reader, entry in entries for factor in entry.parts.values()]
+    claims += _proportions(R, deadline) if is_homogeneous else []
+    for reader, claim in claims:
+        result, _ = decide([z3.Not(claim), *reader.facts], reader.definitions, deadline)
+        if result != z3.unsat:
+            return "unknown", None
+    return "proved", None
+
+
+def shipped_prox(R: Regularizer, xp: Any, u: Array, t: Array) -> Array:
+    """Return the prox that runs."""
+    return R.prox_on(xp, u, t)
+
+
+def shipped_value(R: Regularizer, xp: Any, z: Array, t: Array) -> Array:  # noqa: ARG001
+    """Return the value that runs, of one code."""
+    return R.value_on(xp, z)[None]
+
+
+def prove_equal(
+    R: Regularizer, shipped: Callable[..., Array], formula: Callable[..., Array], deadline: float
+) -> tuple[Verdict, dict[str, Any] | None]:
+    """Prove that what runs on codes of two coordinates is what a formula says, both of (R, xp, code, t)."""
+
+    def run(reader: PathReader) -> tuple[PathReader, Array, Array]:
+        symbolic, t = with_symbols(R, reader, 2), reader.real("t")
+        reader.assume(t > 0)
+        code, step = reader.reals("u", 2)[None], reader.asarray([[t]])
+        return reader, shipped(symbolic, reader, code, step)[0], formula(symbolic, reader, code, step)[0]
+
+    for reader, ours, theirs in in_time(paths(run), deadline):
+        same = z3.And([(one == other).holds for one, other in zip(ours, theirs, strict=True)])
+        result, model = decide([z3.Not(same), *reader.facts], reader.definitions, deadline)
+        if result == z3.sat:
+            numbers = {"u": floats(model, reader.reals("u", 2)), "t": as_float(model, reader.real("t"))}
+            found = {"claimed": floats(model, ours), "expected": floats(model, theirs)}
+            return "counterexample", {"fails": formula.__doc__, **numbers, **found}
+        if result == z3.unknown:
+            return "unknown", None
+    return "proved", None
+
+
+def _proportions(R: Regularizer, deadline: float) -> list[tuple[PathReader, Any]]:
+    """Return on each path of the value the claim R(s z) = s R(z), for s > 0."""
+
+    def run(reader: PathReader) -> tuple[PathReader, Any]:
+        s = reader.real("s")
+        reader.assume(s > 0)
+        z, symbolic = _code(R, reader, "z"), with_symbols(R, reader, length(R))
+        return reader, (_value(symbolic, reader, z * s) == _value(symbolic, reader, z) * s).holds
+
+    return list(in_time(paths(run), deadline))
+
+
+def _settle(
+    R: Regularizer, answers: list[Answer], rivals: list[Rival], deadline: float
+) -> tuple[Verdict, dict[str, Any] | None]:
+    verdict: Verdict = "proved" if answers and rivals else "unknown"  # of nothing anything could be proved
+    for answer in answers:
+        for words, claim in _claims(R, answer).items():
+            result, model = decide([negation(claim), *answer.reader.facts], answer.reader.definitions, deadline)
+            if result == z3.sat:
+                return "counterexample", {"fails": words, **_numbers(model, answer, None)}
+            verdict = "unknown" if result == z3.unknown else verdict
+        for rival in rivals:
+            result, model = _beats(answer, rival, deadline, by_slope=R.is_convex)
+            if result == z3.sat:
+                return "counterexample", _refutation(answer, rival, model, rivals, deadline)
+            verdict = "unknown" if result == z3.unknown else verdict
+        if time.monotonic() > deadline:
+            return "unknown", None
+    return verdict, None
+
+
+def _claims(R: Regularizer, answer: Answer) -> dict[str, Any]:
+    """Return what has to hold of p alone."""
+    entries = [part for entry in answer.p for part in (entry.parts.values() if isinstance(entry, Vector) else [entry])]
+    claims: dict[str, Any] = {
+        "the comparisons are defined": reduce(both, answer.reader.obligations, True),
+        "the prox is a real number": reduce(both, [entry.is_finite for entry in entries], True),
+        "the prox is in the domain": answer.value.is_finite,
+    }
+    if _prefers_zero(R):  # of these R(0) = 0
+        zero = [answer.reader.number(0)] * len(answer.u)
+        gain = _objective(answer, zero, answer.reader.number(0)) - _objective(answer, answer.p, answer.value)
+        is_zero = z3.And([(entry * entry).term == 0 for entry in answer.p])
+        claims[TIES] = z3.Or(is_zero, gain.term > 0)
+    return claims
+
+
+def _objective(answer: Answer, z: Any, value: Number) -> Number:
+    return inner(z - answer.u, z - answer.u) * 0.5 + answer.t * value
+
+
+def inner(a: Any, b: Any) -> Number:
+    """Return the inner product."""
+    products: list[Number] = [x * y for x, y in zip(a, b, strict=True)]
+    return sum(products[1:], products[0])
+
+
+def _beats(answer: Answer, rival: Rival, deadline: float, *, by_slope: bool) -> tuple[Any, Any]:
+    """Ask for a u and a z on the two paths such that z refutes p."""
+    u, t, p, z = answer.u, answer.t, answer.p, rival.z
+    if by_slope:
+        refuted = inner(u - p, z - p).term > (t * (rival.value - answer.value)).term
+    else:
+        refuted = _objective(answer, p, answer.value).term > _objective(answer, z, rival.value).term
+    facts = [refuted, *_cauchy_schwarz(answer, rival), *answer.reader.facts, *rival.reader.facts]
+    return decide(facts, answer.reader.definitions + rival.reader.definitions, deadline)
+
+
+def _cauchy_schwarz(answer: Answer, rival: Rival) -> list[Any]:
+    """Return all that inner products have to satisfy: then there are vectors that have them."""
+    pairs = [(u, z) for u, z in zip(answer.u, rival.z, strict=True) if isinstance(u, Vector)]
+    return [((u * z) * (u * z)).term <= ((u * u) * (z * z)).term for u, z in pairs]
+
+
+def _refutation(answer: Answer, rival: Rival, model: Any, rivals: list[Rival], deadline: float) -> dict[str, Any]:
+    """Return a z of smaller objective where there is one on some path, else the slope that is too small."""
+    for other in rivals:
+        result, found = _beats(answer, other, min(deadline, time.monotonic() + 2.0), by_slope=False)
+        if result == z3.sat:
+            return {"fails": OPTIMAL, **_numbers(found, answer, other)}
+    return {"fails": VARIATIONAL, **_numbers(model, answer, rival)}
+
+
+def _numbers(model: Any, answer: Answer, rival: Rival | None) -> dict[str, Any]:
+    reader = answer.reader
+    names = sorted({str(d) for d in model.decls() if not str(d).startswith(("#", "z#", "u", "z", "t", "<"))})
+    numbers: dict[str, Any] = {
+        "u": floats(model, answer.u),
+        "t": as_float(model, answer.t),
+        **{name: as_float(model, reader.real(name)) for name in names},
+        "claimed z": floats(model, answer.p),
+        "claimed objective": as_float(model, _objective(answer, answer.p, answer.value)),
+    }
+    if rival is not None:
+        better = as_float(model, _objective(answer, rival.z, rival.value))
+        numbers |= {"better z": floats(model, rival.z), "better objective": better}
+    return numbers
+
+
+def floats(model: Any, entries: Array) -> Array:
+    """Return the entries as numbers; a vector as one of the plane with the same inner products."""
+    return np.array([_in_the_plane(model, e) if isinstance(e, Vector) else as_float(model, e) for e in entries])
+
+
+def _in_the_plane(model: Any, vector: Vector) -> list[float]:
+    """Return the coordinates where u lies on the first axis."""
+    index = next(iter(vector.parts))[1:]
+    reader = vector.reader
+    uu, uz, zz = (
+        as_float(model, reader.real(inner_product(one + index, two + index))) for one, two in ("uu", "uz", "zz")
+    )
+    length = uu**0.5
+    along = uz / length if length else zz**0.5
+    plane = {f"u{index}": (length, 0.0), f"z{index}": (along, max(zz - along**2, 0.0) ** 0.5)}
+    parts = {name: as_float(model, part) for name, part in vector.parts.items()}
+    return [sum(part * plane[name][axis] for name, part in parts.items()) for axis in (0, 1)]

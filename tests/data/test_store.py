@@ -1,0 +1,244 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxsae.llm import ActivationStore, StoreError, StoreWriter
+
+LENGTH, WIDTH = 6, 3
+HEADER = {
+    "model": "none", "block": 1, "tokenizer": "none", "text": "none", "split": "all", "seed": 0, "drop": 0,
+    "dtype": "float32", "n_features": WIDTH, "context_length": LENGTH, "batch_size": 2, "n_tokens": 40,
+    "dropped_positions": [], "median_norm": 1.0, "complete": False,
+}  # fmt: skip
+COUNTS = {"dropped_by_position": 1, "dropped_special": 2, "dropped_massive": 3, "large_kept": 0}
+
+
+def _batches(count):
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        context, position = np.nonzero(random.random((2, LENGTH)) < 0.7)
+        tokens = random.integers(0, 99, (2, LENGTH))
+        yield random.normal(size=(len(context), WIDTH)).astype(np.float32), context, position, tokens
+
+
+def _write(path, count=5, shard_bytes=12 * WIDTH * 4, **header):
+    writer = StoreWriter(path, HEADER | header, shard_bytes=shard_bytes)
+    for batch in _batches(count):
+        writer.add(*batch, COUNTS)
+    return writer.close()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return _write(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return np.concatenate([batch[0] for batch in _batches(5)])
+
+
+def test_it_is_the_array(store, rows):
+    assert (store.shape, len(store), store.dtype) == (rows.shape, len(rows), np.float32)
+    assert len(store.info["drop"] if isinstance(store.info["drop"], list) else [0]) == 1
+    assert len(list(store.path.glob("*.safetensors"))) > 1
+    np.testing.assert_array_equal(store[:], rows)
+    np.testing.assert_array_equal(np.asarray(store), rows)
+    np.testing.assert_array_equal(store[-1], rows[-1])
+    np.testing.assert_array_equal(store[rows[:, 0] > 0], rows[rows[:, 0] > 0])
+    np.testing.assert_array_equal(np.stack(list(store)), rows)
+    assert np.asarray(store, dtype=np.float64).dtype == np.float64
+    copy = store[2:4]
+    copy[:] = 0
+    np.testing.assert_array_equal(store[2:4], rows[2:4])
+    store.verify()
+    assert store.info["rows"] == len(rows)
+    assert store.info["contexts"] == 10
+    assert (store.info["dropped_by_position"], store.info["dropped_massive"]) == (5, 15)
+
+
+_slices = st.slices(41)
+_indices = st.lists(st.integers(-30, 29), max_size=50).map(lambda values: np.array(values, dtype=np.int64))
+
+
+@given(st.one_of(_slices, _indices, _indices.map(lambda values: values.reshape(-1, 1))))
+def test_it_indexes_as_numpy_does(store, rows, key):
+    if not isinstance(key, slice):
+        key %= len(rows)
+    np.testing.assert_array_equal(store[key], rows[key])
+
+
+def test_every_row_is_traced_to_its_token(store):
+    row = 0
+    for number, (_, context, position, tokens) in enumerate(_batches(5)):
+        for local, place in zip(context, position, strict=True):
+            ids, at = store.tokens_of(row)
+            np.testing.assert_array_equal(ids, tokens[local])
+            assert at == place
+            assert [int(value[0]) for value in store.trace([row])] == [2 * number + local, place]
+            window, marked = store.context_of(row, before=2, after=1)
+            assert window[marked] == tokens[local][place]
+            assert window.tolist() == tokens[local][max(place - 2, 0) : place + 2].tolist()
+            row += 1
+    assert row == len(store)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (1000, "Row 1000 was asked of a store of"),
+        (np.array([0, -1000]), "Row -1000 was asked"),
+        (np.array([0.5]), "Rows of type float64"),
+        (np.array([True]), r"A mask of shape \(1,\)"),
+        ("a", "Rows of type"),
+    ],
+)
+def test_wrong_rows(store, key, message):
+    with pytest.raises(IndexError, match=message):
+        store[key]
+
+
+def test_wrong_contexts(store):
+    for context in (-1, 10):
+        with pytest.raises(IndexError, match="store of 10 contexts"):
+            store.tokens(context)
+
+
+def test_float16(tmp_path, rows):
+    store = _write(tmp_path / "half", dtype="float16")
+    assert store.dtype == np.float16
+    np.testing.assert_array_equal(store[:], rows.astype(np.float16))
+    writer = StoreWriter(tmp_path / "large", HEADER | {"dtype": "float16"})
+    with pytest.raises(ValueError, match=r"not finite as float16 .*the largest is 1e\+06"):
+        writer.add(
+            np.full((1, WIDTH), 1e6, np.float32), np.zeros(1, int), np.zeros(1, int), np.zeros((1, LENGTH)), COUNTS
+        )
+    with pytest.raises(ValueError, match="dtype='int8' was given; allowed are float32, float16"):
+        StoreWriter(tmp_path / "int", HEADER | {"dtype": "int8"})
+
+
+@pytest.fixture
+def damaged(store, tmp_path):
+    return shutil.copytree(store.path, tmp_path / "damaged")
+
+
+def _edit(path, change):
+    index = json.loads((path / "index.json").read_text())
+    change(index)
+    (path / "index.json").write_text(json.dumps(index))
+
+
+def test_truncated_shards(damaged):
+    shard = sorted(damaged.glob("*.safetensors"))[1]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    with pytest.raises(StoreError, match=r"shard-00001\.safetensors' has \d+ bytes, but its field 'bytes'"):
+        ActivationStore.open(damaged)
+    shard.unlink()
+    with pytest.raises(StoreError, match=r"shard-00001\.safetensors' that index\.json names is missing"):
+        ActivationStore.open(damaged)
+
+
+def test_a_damaged_shard_is_found_by_verify(damaged):
+    shard = sorted(damaged.glob("*.safetensors"))[1]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    store = ActivationStore.open(damaged)
+    with pytest.raises(StoreError, match=r"shard-00001\.safetensors' is damaged: its field 'crc32'"):
+        store.verify()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda old: b"x" * len(old), "not a safetensors file: its header length"),
+        (lambda old: old[:8] + b"x" * (len(old) - 8), "its header is not JSON"),
+        (lambda old: old.replace(b"position", b"location"), "no tensor 'position' of type I32"),
+        (lambda old: old.replace(b'"F32"', b'"I32"'), "no tensor 'activations' of type F32"),
+        (lambda old: old.replace(b"[0,", b"[1,"), "'data_offsets' of the tensor '.*' do not fit"),
+    ],
+)
+def test_foreign_shards(damaged, content, message):
+    shard = sorted(damaged.glob("*.safetensors"))[0]
+    shard.write_bytes(content(shard.read_bytes()))
+    with pytest.raises(StoreError, match=message):
+        ActivationStore.open(damaged)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: index.update(format="other"), "'format' is not 'proxsae-activations'"),
+        (lambda index: index.update(version=9), "has version 9; this proxsae reads version 1"),
+        (lambda index: index.pop("block"), r"index\.json': the field 'block' is missing"),
+        (lambda index: index.update(n_features="3"), "the field 'n_features' is missing or not of type int"),
+        (lambda index: index.update(n_features=4), "no tensor 'activations' of type F32 and shape"),
+        (lambda index: index.update(n_features=0), "'n_features' is 0; it must be positive"),
+        (lambda index: index.update(dtype="int8"), "'dtype' is 'int8'; allowed are float32, float16"),
+        (lambda index: index["shards"][1].pop("crc32"), r"the field 'shards\[1\]\.crc32' is missing"),
+        (lambda index: index["shards"][0].update(rows=-1), r"'shards\[0\]' names no valid file"),
+        (lambda index: index["shards"][0].update(file="../x"), r"'shards\[0\]' names no valid file"),
+        (lambda index: index["shards"].append(1), r"'shards\[\d\]' is not an object"),
+    ],
+)
+def test_a_wrong_index(damaged, change, message):
+    _edit(damaged, change)
+    with pytest.raises(StoreError, match=message):
+        ActivationStore.open(damaged)
+
+
+def test_no_index_or_half_an_index(damaged, tmp_path):
+    index = damaged / "index.json"
+    index.write_bytes(index.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=r"index\.json' is not JSON"):
+        ActivationStore.open(damaged)
+    for path in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(StoreError, match=r"is not an activation store: it holds no index\.json"):
+            ActivationStore.open(path)
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(StoreError, match="exists and is no activation store"):
+        StoreWriter(tmp_path, HEADER)
+    with pytest.raises(StoreError, match="exists and is no activation store"):
+        StoreWriter(tmp_path / "thesis.tex", HEADER)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_another_harvest_is_not_mixed_in(damaged):
+    with pytest.raises(StoreError, match="holds a harvest with block=1, so one with block=2 cannot be added"):
+        StoreWriter(damaged, HEADER | {"block": 2})
+    with pytest.raises(StoreError, match="holds a store already"):
+        StoreWriter(damaged, HEADER, resume=False)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, rows):
+    writer = StoreWriter(tmp_path, HEADER, shard_bytes=12 * WIDTH * 4)
+    parts = list(_batches(5))
+    for batch in parts[:3]:
+        writer.add(*batch, COUNTS)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(ActivationStore.open(tmp_path)) > 0
+
+    def full(_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("proxsae.data.shard.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        any(writer.add(*batch, COUNTS) for batch in parts[3:])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert not ActivationStore.open(tmp_path).info["complete"]
+
+
+def test_more_shards_than_may_stay_open(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr("proxsae.data.store._OPEN_SHARDS", 1)
+    store = _write(tmp_path)
+    order = np.random.default_rng(0).permutation(len(rows))
+    np.testing.assert_array_equal(store[order], rows[order])
+    assert store._shard.cache_info().currsize == 1

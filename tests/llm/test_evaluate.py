@@ -1,0 +1,221 @@
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from llm_models import one_thread, tiny_model, tiny_texts  # noqa: F401
+
+from proxsae.llm import documents, evaluate, harvest
+from proxsae.llm.contexts import batches, pack
+from proxsae.metrics import reconstruction_metrics
+
+OPTIONS = {"block": 2, "n_tokens": 150, "context_length": 16, "batch_size": 3, "split": "all", "verbose": False}
+
+
+class Linear:
+    """Codes z = (x - b) W, thresholded; reconstruction z D + b."""
+
+    def __init__(self, scale=1.0, sparse=True, n_features=16):
+        random = np.random.default_rng(1)
+        self.W = random.normal(size=(n_features, 24)) * scale
+        self.D = random.normal(size=(24, n_features)) / 24
+        self.W[:, :3] = 0
+        self.sparse = sparse
+
+    def transform(self, X):
+        Z = X @ self.W
+        Z[np.abs(Z) < 1] = 0
+        return scipy.sparse.csr_matrix(Z) if self.sparse else Z
+
+    def inverse_transform(self, Z):
+        return Z @ self.D
+
+
+class Function:
+    def __init__(self, function):
+        self.function = function
+
+    def transform(self, X):
+        return X
+
+    def inverse_transform(self, Z):
+        return self.function(Z)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model("gemma2")
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return tiny_texts()
+
+
+def test_reconstruction_metrics_are_their_formulas():
+    X = np.random.default_rng(0).normal(size=(103, 16)) * 5 + 1000
+    sae = Linear()
+    Z = sae.transform(X).toarray()
+    error = np.square(X - Z @ sae.D).sum()
+    expected = {
+        "mse": error / X.size,
+        "fvu": error / np.square(X - X.mean(axis=0)).sum(),
+        "explained_variance": 1 - error / np.square(X - X.mean(axis=0)).sum(),
+        "l0": (Z != 0).sum(axis=1).mean(),
+        "dead_fraction": (Z == 0).all(axis=0).mean(),
+    }
+    assert expected["dead_fraction"] > 0
+    for batch_size in (10, 103, 4096):
+        for sparse in (True, False):
+            found = reconstruction_metrics(Linear(sparse=sparse), X, batch_size=batch_size)
+            assert found == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_stored_zero_is_a_zero():
+    codes = scipy.sparse.csr_matrix((np.array([1.0, 0.0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 3))
+
+    class Stored:
+        def transform(self, X):
+            return codes
+
+        def inverse_transform(self, Z):
+            return np.zeros((1, 2))
+
+    found = reconstruction_metrics(Stored(), np.ones((1, 2)))
+    assert found["l0"] == 1
+    assert found["dead_fraction"] == pytest.approx(2 / 3)
+    assert np.isnan(found["fvu"])
+
+
+def test_metrics_of_a_store(model, texts, tmp_path):
+    store = harvest(model, texts, block=2, n_tokens=100, out=tmp_path, context_length=16, verbose=False)
+    assert reconstruction_metrics(Linear(), store, batch_size=30) == pytest.approx(
+        reconstruction_metrics(Linear(), store[:])
+    )
+
+
+def test_the_identity_recovers_all_and_zero_nothing(model, texts):
+    saes = {"identity": Function(lambda x: x), "zero": Function(np.zeros_like), "half": Function(lambda x: x / 2)}
+    found = evaluate(model, saes, texts, **OPTIONS)
+    assert found["identity"]["loss_recovered"] == 1
+    assert found["identity"]["kl"] == 0
+    assert found["identity"]["fvu"] == found["identity"]["mse"] == 0
+    assert found["zero"]["loss_recovered"] == 0
+    assert found["zero"]["kl"] > 0
+    assert found["half"] == evaluate(model, saes["half"], texts, **OPTIONS)
+
+
+def test_a_model_in_bfloat16(texts):
+    model = tiny_model()
+    model.model.to(torch.bfloat16)
+    found = evaluate(model, Function(lambda x: x), texts, **OPTIONS)
+    assert (found["loss_recovered"], found["kl"]) == (1, 0)
+
+
+@pytest.mark.parametrize("drop", [0, [0, 3]])
+def test_losses_are_those_of_whole_forward_passes(model, texts, drop):
+    sae = Linear(0.5)
+    found = evaluate(model, sae, texts, drop=drop, **OPTIONS)
+    positions = range(drop) if isinstance(drop, int) else drop
+    sums = {"clean": 0.0, "spliced": 0.0, "zero": 0.0}
+    kl, n_predictions, x = 0.0, 0, []
+    for batch in batches(pack(documents(texts), model.tokenizer, 16), model.tokenizer, 16, 3):
+        if sum(map(len, x)) >= OPTIONS["n_tokens"]:
+            break
+        tokens = torch.from_numpy(batch.tokens.astype(np.int64))
+        kept = tokens > 2
+        kept[:, list(positions)] = False
+
+        def splice(residual, kept=kept):
+            rows = residual[kept].numpy()
+            x.append(rows)
+            out = residual.clone()
+            out[kept] = torch.from_numpy(sae.inverse_transform(sae.transform(rows))).float()
+            return out
+
+        def ablate(residual, kept=kept):
+            return residual.masked_fill(kept[..., None], 0.0)
+
+        log_p = {"clean": model.logits(tokens)}
+        with model.replaced(2, splice):
+            log_p["spliced"] = model.logits(tokens)
+        with model.replaced(2, ablate):
+            log_p["zero"] = model.logits(tokens)
+        log_p = {name: logits[:, :-1].double().log_softmax(-1) for name, logits in log_p.items()}
+        for name, values in log_p.items():
+            sums[name] -= values.gather(-1, tokens[:, 1:, None]).sum().item()
+        kl += (log_p["clean"].exp() * (log_p["clean"] - log_p["spliced"])).sum().item()
+        n_predictions += tokens[:, 1:].numel()
+    assert found["n_predictions"] == n_predictions
+    for name, total in sums.items():
+        assert found[f"cross_entropy_{name}"] == pytest.approx(total / n_predictions, rel=1e-5)
+    assert found["kl"] == pytest.approx(kl / n_predictions, rel=1e-4)
+    recovered = (sums["zero"] - sums["spliced"]) / (sums["zero"] - sums["clean"])
+    assert found["loss_recovered"] == pytest.approx(recovered, rel=1e-3)
+    rows = np.concatenate(x)
+    assert found["n_tokens"] == len(rows)
+    assert {key: found[key] for key in ("mse", "fvu", "l0")} == pytest.approx(
+        {key: value for key, value in reconstruction_metrics(sae, rows).items() if key in ("mse", "fvu", "l0")},
+        rel=1e-5,
+    )
+
+
+def test_padding_is_no_prediction(model):
+    options = OPTIONS | {"n_tokens": 7, "drop": 0}
+    found = evaluate(model, Function(lambda x: x), ["w1 w2 w3 w4 w5 w6 w7"], **options)
+    # seven words and the end of the text are predicted
+    assert (found["n_tokens"], found["n_predictions"]) == (7, 8)
+
+
+def test_massive_rows_stay_clean(model, texts):
+    def grow(_module, _args, output):
+        output = output.clone()
+        output[:, 0] *= 1000
+        output[1, 5] *= 1000
+        return output
+
+    seen = []
+    model = tiny_model()
+    model.blocks[1].register_forward_hook(grow)
+    evaluate(model, Function(lambda x: seen.append(x) or x), texts, **OPTIONS)
+    assert np.linalg.norm(np.concatenate(seen), axis=1).max() < 1000
+    with pytest.warns(UserWarning, match="times as long as the median row"):
+        evaluate(model, Function(lambda x: x), texts, drop=1, **OPTIONS)
+
+
+def test_a_text_that_ends_early(model, texts):
+    with pytest.warns(UserWarning, match="ended after .* of the 150 tokens asked for"):
+        evaluate(model, Function(lambda x: x), texts[:5], **OPTIONS)
+    with pytest.raises(ValueError, match="gave no token to evaluate on"):
+        evaluate(model, Function(lambda x: x), [], **OPTIONS)
+
+
+def _fitted(n_features):
+    sae = Linear()
+    sae.n_features_in_ = n_features
+    return sae
+
+
+@pytest.mark.parametrize(
+    ("sae", "message"),
+    [
+        ({}, "sae is an empty dict"),
+        ({"mine": _fitted(5)}, "mine was fitted on 5 features, but tiny gemma2 has 16"),
+        (Function(lambda z: z[:, :3]), "sae.inverse_transform gave shape"),
+        (Function(lambda z: z * np.nan), "sae reconstructs NaN or infinity"),
+    ],
+)
+def test_wrong_autoencoders(model, texts, sae, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, sae, texts, **OPTIONS)
+
+
+def test_wrong_arguments(model, texts):
+    for wrong in ({"block": 0}, {"n_tokens": 0}, {"batch_size": 0}, {"drop": 99}, {"split": "x"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+            evaluate(model, Linear(), texts, **(OPTIONS | wrong))
+    with pytest.raises(ValueError, match="X has shape"):
+        reconstruction_metrics(Linear(), np.ones(3))
+    with pytest.raises(ValueError, match="asked of no rows"):
+        reconstruction_metrics(Linear(), np.ones((0, 16)))
+    with pytest.raises(ValueError, match="hold NaN or infinity"):
+        reconstruction_metrics(Linear(), np.full((2, 16), np.inf))

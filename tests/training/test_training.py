@@ -1,0 +1,179 @@
+"""The trainer: what it learns, the constraints it keeps, the errors it raises."""
+
+import numpy as np
+import pytest
+import torch
+
+from proxsae import ProxSAE
+from proxsae.data.rows import BatchOrder, moments, read_rows
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
+from proxsae.training import Trainer
+from proxsae.training.autoencoder import in_data_units, in_normalised_units, initial_autoencoder
+from proxsae.training.sparsity import check_steerable
+
+
+def synthetic(n_samples=4000, n_features=24, n_atoms=32, k=3, seed=0):
+    """Return samples that are sparse signed combinations of known unit atoms, and the atoms."""
+    rng = np.random.default_rng(seed)
+    atoms = rng.normal(size=(n_atoms, n_features))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    codes = np.zeros((n_samples, n_atoms))
+    for row in codes:
+        row[rng.choice(n_atoms, k, replace=False)] = rng.choice([-1, 1], k) * rng.uniform(1, 2, k)
+    return (codes @ atoms + 0.5).astype(np.float32), atoms
+
+
+def small_trainer(R=None, dead_after=100_000, **options):
+    model = initial_autoencoder(R or Cardinality(3), 40, 24, torch.Generator().manual_seed(0), torch.float32)
+    return Trainer(model, learning_rate=3e-3, n_steps=None, dead_after=dead_after, **options)
+
+
+def test_recovers_a_known_dictionary():
+    X, atoms = synthetic()
+    sae = ProxSAE(Cardinality(3), 48, n_steps=1200, batch_size=256, learning_rate=5e-3, random_state=0).fit(X)
+    cosines = abs(atoms @ sae.components_.T).max(1)
+    assert (cosines > 0.95).mean() >= 0.8
+    assert sae.score(X) > 0.9
+
+
+@pytest.mark.parametrize("R", [L1() + NonNegative(), L0() + NonNegative(), L1(), L0(), L1() + SquaredL2()])
+def test_target_l0_is_met_within_five_per_cent(R):
+    X, _ = synthetic()
+    sae = ProxSAE(R, 48, target_l0=4, n_steps=400, batch_size=512, learning_rate=3e-3, random_state=0).fit(X)
+    assert sae.transform(X).nnz / len(X) == pytest.approx(4, rel=0.05)
+
+
+def test_target_l0_needs_a_weight_to_steer():
+    for R in (Cardinality(3), 0.1 * L1() + Cardinality(3), NonNegative()):
+        with pytest.raises(ValueError, match="target_l0 steers the weight of R"):
+            check_steerable(R)
+
+
+def test_a_target_that_no_weight_meets_is_refused():
+    X, _ = synthetic(200)
+    with pytest.raises(
+        ValueError, match=r"no weight of .*Huber.* gives a mean L0 of 4: it stays between 48\.0 and 48\.0"
+    ):
+        ProxSAE("Huber(1.0)", 48, target_l0=4, n_steps=2).fit(X)
+
+
+def test_atoms_keep_unit_norm_and_the_loss_falls():
+    X, _ = synthetic()
+    x = torch.from_numpy(X) - torch.from_numpy(X).mean(0)
+    trainer = small_trainer()
+    losses = [trainer.step(x[:1000])["loss"] for _ in range(200)]
+    assert losses[-1] < 0.7 * losses[0]
+    norms = trainer.model.atoms.detach().norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(40), rtol=0, atol=1e-6)
+
+
+def test_the_radial_part_of_the_gradient_is_removed_before_the_step():
+    trainer = small_trainer()
+    seen = {}
+    atoms = trainer.model.atoms
+    trainer.optimizer.register_step_pre_hook(lambda *_: seen.update(radial=(atoms.grad * atoms).sum(1).detach()))
+    trainer.step(torch.randn(64, 24, generator=torch.Generator().manual_seed(0)))
+    assert atoms.grad.abs().max() > 1e-3
+    assert seen["radial"].abs().max() < 1e-6
+
+
+def test_the_loss_is_the_objective():
+    trainer = small_trainer(0.3 * L1() + NonNegative())
+    x = torch.randn(64, 24, generator=torch.Generator().manual_seed(0))
+    model = trainer.model
+    with torch.no_grad():
+        Z = model.encoder(x)
+        objective = 0.5 * (x - Z @ model.atoms - model.bias).square().sum(1) + model.encoder.regularizer.value(Z)
+    assert trainer.step(x)["loss"] == pytest.approx(float(objective.mean()), rel=1e-5)
+
+
+def test_dead_atoms_get_a_gradient_from_the_residual_and_come_back():
+    trainer = small_trainer(dead_after=256)
+    generator = torch.Generator().manual_seed(0)
+    encoder = trainer.model.encoder
+    with torch.no_grad():
+        encoder.weight[:10] *= 1e-3  # never among the largest
+    for _ in range(4):
+        trainer.step(torch.randn(64, 24, generator=generator))
+    assert trainer.dead[:10].all()
+    before = encoder.weight[:10].detach().clone()
+    trainer.step(torch.randn(64, 24, generator=generator))
+    assert encoder.weight.grad[:10].abs().sum(1).min() > 0
+    assert not torch.equal(encoder.weight[:10].detach(), before)
+    for _ in range(400):
+        trainer.step(torch.randn(64, 24, generator=generator))
+    assert trainer.dead[:10].float().mean() < 0.5
+
+    without = small_trainer(dead_after=256, aux_weight=0.0)
+    with torch.no_grad():
+        without.model.encoder.weight[:10] *= 1e-3
+    for _ in range(5):
+        without.step(torch.randn(64, 24, generator=generator))
+    assert without.model.encoder.weight.grad[:10].abs().max() == 0
+
+
+def test_negative_codes_are_activity():
+    trainer = small_trainer()
+    with torch.no_grad():
+        trainer.model.encoder.bias[0] = -100.0  # always chosen, always negative
+    for _ in range(3):
+        trainer.step(torch.randn(64, 24, generator=torch.Generator().manual_seed(0)))
+    assert trainer.unused_for[0] == 0
+
+
+def test_a_loss_that_is_not_finite_names_the_step():
+    trainer = small_trainer()
+    x = torch.randn(64, 24)
+    trainer.step(x)
+    with torch.no_grad():
+        trainer.model.atoms.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="at step 2"):
+        trainer.step(x)
+
+
+@pytest.mark.parametrize("R", [Cardinality(3), 0.2 * L1() + NonNegative(), 0.3 * L0(), 0.1 * L1() + Cardinality(3)])
+def test_units_change_back_and_forth(R):
+    mean, scale = torch.linspace(-2, 5, 24, dtype=torch.float64), 7.0
+    model = initial_autoencoder(R, 40, 24, torch.Generator().manual_seed(0), torch.float64, learn_thresholds=False)
+    with torch.no_grad():
+        model.encoder.bias.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(1))
+        model.bias.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(30, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    raw = in_data_units(model, mean, scale)
+    data = scale * x + mean
+    torch.testing.assert_close(raw(data), scale * model(x) + mean)
+    torch.testing.assert_close(raw.encoder(data), scale * model.encoder(x))
+    objective = [
+        0.5 * (v - m(v)).square().sum(1) + m.encoder.regularizer.value(m.encoder(v))
+        for m, v in ((model, x), (raw, data))
+    ]
+    torch.testing.assert_close(objective[1], scale**2 * objective[0])
+    back = in_normalised_units(raw, mean, scale)
+    torch.testing.assert_close(back(x), model(x))
+
+
+def test_batches_cover_every_epoch_and_depend_on_the_seed_alone():
+    order = BatchOrder(10, 4, seed=1)
+    drawn = np.concatenate([order.next() for _ in range(5)])
+    assert sorted(drawn) == sorted([*range(10), *range(10)])
+    resumed = BatchOrder(10, 4, seed=1, n_drawn=8)
+    again = BatchOrder(10, 4, seed=1)
+    batches = [again.next() for _ in range(3)]
+    np.testing.assert_array_equal(resumed.next(), batches[2])
+    assert BatchOrder(3, 100, seed=0).next().tolist() == [0, 1, 2]
+
+
+def test_reading_rows_names_the_first_bad_one():
+    X = np.zeros((20, 3), np.float32)
+    X[13, 1] = np.nan
+    with pytest.raises(ValueError, match="row 13 of 20"):
+        read_rows(X, np.array([2, 13, 15]), torch.float32, torch.device("cpu"))
+    with pytest.raises(ValueError, match="row 13 of 20"):
+        read_rows(X, slice(10, 20), torch.float32, torch.device("cpu"))
+
+
+def test_moments_are_those_of_the_data():
+    X = np.random.default_rng(0).normal(3, 2, size=(20_000, 6)).astype(np.float32)
+    mean, norm = moments(X, torch.float32, torch.device("cpu"))
+    np.testing.assert_allclose(mean.numpy(), X.mean(0, dtype=np.float64), rtol=1e-5)
+    assert norm == pytest.approx(np.linalg.norm(X - X.mean(0), axis=1).mean(), rel=1e-5)

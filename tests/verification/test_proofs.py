@@ -1,0 +1,286 @@
+"""z3 reads the shipped formulas and proves them; it refutes each formula once a mutation makes it wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from proxsae.regularizers import (
+    CEL0,
+    L0,
+    L1,
+    MCP,
+    SCAD,
+    AsymmetricL0,
+    Box,
+    CappedL1,
+    Cardinality,
+    Huber,
+    LInfBall,
+    LogSum,
+    Lq,
+    NonNegative,
+    SquaredL2,
+    Tanh,
+    Tilt,
+    Translated,
+    Zero,
+    gated,
+)
+from proxsae.regularizers.separable import Separable
+from proxsae.verification import prove
+from proxsae.verification.proofs.gain_rule import (
+    even_ranking_lemma,
+    exchange_lemma,
+    positive_ranking_lemma,
+    settle_lemma,
+    whole_abs_topk,
+)
+
+FAR = float("inf")
+
+PROVED = [
+    Zero(),
+    L1(),
+    L0(),
+    SquaredL2(),
+    NonNegative(),
+    Box(-1.0, 2.0),
+    L1() + NonNegative(),
+    L0() + NonNegative(),
+    SquaredL2() + NonNegative(),
+    L1() + SquaredL2(),
+    L1() + SquaredL2() + NonNegative(),
+    L0() + SquaredL2(),
+    L0() + SquaredL2() + NonNegative(),
+    L1() + L0(),
+    L1() + L0() + NonNegative(),
+    L1() + L0() + SquaredL2(),
+    L1() + Box(-1.0, 2.0),
+    L0() + Box(-1.0, 2.0),
+    SquaredL2() + Box(-1.0, 2.0),
+    L1() + L0() + SquaredL2() + Box(-1.0, 2.0),
+    np.array([0.1, 0.2]) * L1() + NonNegative(),
+    MCP(),
+    MCP() + NonNegative(),
+    MCP() + SquaredL2(),
+    SCAD() + NonNegative(),
+    CappedL1(),
+    CEL0(),
+    Huber(),
+    Huber() + L0(),
+    Lq(0.5),
+    Lq(2 / 3),
+    Tilt(-0.3) + L1(),
+    AsymmetricL0(0.2, 0.4),
+    LInfBall(2.0),
+    Translated(L0() + L1(), 0.3),
+    gated(1.0, -0.3),
+    Cardinality(3) + MCP(),
+    Cardinality(3) + gated(1.0, -0.3),
+    Cardinality(3),
+    Cardinality(3, "batch"),
+    Cardinality(3) + NonNegative(),
+    Cardinality(3) + 0.1 * L1(),
+    Cardinality(3) + 0.1 * L1() + NonNegative(),
+    Cardinality(3) + 0.1 * L0() + SquaredL2(),
+    Cardinality(3) + Box(-1.0, 1.0),
+    Cardinality(3) + Box(-1.0, 2.0),
+    Cardinality(3) + np.array([0.1, 0.2]) * L1(),
+]
+
+
+@pytest.mark.parametrize("R", PROVED, ids=repr)
+def test_shipped_formula_is_proved(R):
+    proof = prove(R)
+    assert (proof.verdict, proof.counterexample) == ("proved", None)
+    assert proof.regularizer == repr(R)
+
+
+class HardAtTheWeight(L0):
+    def prox_of(self, xp, u, t):
+        return xp.where(xp.abs(u) > t, u, 0.0)
+
+
+class LargerSupportAtTies(L0):
+    def prox_of(self, xp, u, t):
+        return xp.where(xp.abs(u) >= xp.sqrt(2.0 * t), u, 0.0)
+
+
+class OutsideOfTheDomain(NonNegative):
+    def prox_of(self, xp, u, t):
+        return u
+
+
+class DividesByZero(SquaredL2):
+    def prox_of(self, xp, u, t):
+        return u * (1.0 - t) / (1.0 - t * t)
+
+
+class RootOfNegative(L0):
+    def prox_of(self, xp, u, t):
+        return xp.where(xp.sqrt(u) * xp.sqrt(u) > xp.sqrt(2.0 * t), u, 0.0)
+
+
+class WeightOfZeroTimesInfinity(Separable):
+    """The indicator of z >= 0 that forgets to say that it is one, so that a weight of zero gives 0 inf."""
+
+    is_convex = True
+    is_symmetric = False
+
+    def value_of(self, xp, z):
+        return xp.where(z < 0, xp.inf, 0.0)
+
+    def prox_of(self, xp, u, t):
+        return xp.maximum(u, 0.0)
+
+    def rescaled(self, scale):
+        return self
+
+
+class FalseStep(L1):
+    def prox_of(self, xp, u, t):
+        return super().prox_of(xp, xp.lemma(u, lambda v: v > u), t)
+
+
+class WeakStep(L1):
+    """Right, but all the prover is told of u is that it is not above itself."""
+
+    def prox_of(self, xp, u, t):
+        return super().prox_of(xp, xp.lemma(u, lambda v: v <= u), t)
+
+
+class WrongCubic(Lq):
+    """The two-thirds threshold one per cent too high."""
+
+    def prox_of(self, xp, u, t):
+        return super().prox_of(xp, u, 1.01 * t)
+
+
+@pytest.mark.parametrize(
+    ("R", "fails"),
+    [
+        (FalseStep(), "step 1 of the formula"),
+        (HardAtTheWeight(), "F(prox(u)) <= F(z)"),
+        (HardAtTheWeight() + NonNegative(), "F(prox(u)) <= F(z)"),
+        (LargerSupportAtTies(), "the smaller support wins ties"),
+        (OutsideOfTheDomain(), "the prox is in the domain"),
+        (DividesByZero(), "the prox is a real number"),
+        (RootOfNegative(), "the prox is a real number"),
+        (WeightOfZeroTimesInfinity(), "the value is defined everywhere"),
+        (Cardinality(2) + HardAtTheWeight(), "F(prox(u)) <= F(z)"),
+    ],
+    ids=repr,
+)
+def test_wrong_formula_is_refuted(R, fails):
+    proof = prove(R)
+    assert proof.verdict == "counterexample"
+    assert proof.counterexample["fails"] == fails
+
+
+def test_counterexample_is_one_in_floating_point_too():
+    numbers = prove(HardAtTheWeight()).counterexample
+    R = HardAtTheWeight(weight=numbers["weight"])
+    u, t, z = numbers["u"], numbers["t"], numbers["better z"]
+    p = R.prox(np.array([u]), t)
+    assert p == numbers["claimed z"]
+    claimed, better = (0.5 * (v - u) ** 2 + t * R.value(np.array([v])) for v in (p.item(), z))
+    assert claimed > better
+    assert (claimed, better) == (numbers["claimed objective"], numbers["better objective"])
+
+
+class Exponential(L1):
+    def value_of(self, xp, z):
+        return xp.exp(z)
+
+
+@pytest.mark.parametrize(
+    ("R", "function"),
+    [
+        (Exponential(), "exp"),
+        (np.array([0.1, 0.2]) * LogSum(), "log1p"),
+        (np.array([0.1, 0.2]) * Tanh(), "root"),
+        (np.array([0.1, 0.2]) * LogSum() + Cardinality(2), "log1p"),
+    ],
+    ids=repr,
+)
+def test_transcendental_formula_says_so(R, function):
+    proof = prove(R)
+    assert proof.verdict == "not algebraic"
+    assert function in proof.theorem
+
+
+class Impossible(L1):
+    """Wrong, under conditions that nothing meets: a vacuous theorem is not a proof."""
+
+    def __post_init__(self):
+        pass
+
+    def conditions(self):
+        return [(self.weight > 0, "positive"), (self.weight < 0, "negative")]
+
+    def prox_of(self, xp, u, t):
+        return u
+
+
+def test_contradictory_conditions_prove_nothing():
+    assert prove(Impossible()).verdict == "unknown"
+
+
+def test_the_interval_bound_refutes_what_the_prover_does_not_in_time():
+    proof = prove(WrongCubic(2 / 3), timeout=3.0)
+    assert proof.verdict == "counterexample"
+    assert proof.counterexample["claimed objective"] > proof.counterexample["better objective"] + proof.epsilon
+
+
+def test_steps_that_say_too_little_are_no_counterexample():
+    assert prove(WeakStep()).verdict == "unknown"
+
+
+def test_timeout_is_unknown():
+    assert prove(L1() + L0() + SquaredL2() + Box(-1.0, 2.0), timeout=0.0).verdict == "unknown"
+
+
+@pytest.mark.parametrize("lemma", [exchange_lemma, even_ranking_lemma, positive_ranking_lemma])
+def test_lemmas_of_the_gain_rule(lemma):
+    assert settle_lemma(lemma(), FAR) == "proved"
+
+
+def test_lemma_without_its_hypothesis_is_refuted():
+    for refutation in even_ranking_lemma() + positive_ranking_lemma() + exchange_lemma():
+        assert settle_lemma([refutation[1:]], FAR) == "counterexample"
+
+
+@pytest.mark.parametrize(("n", "k"), [(2, 1), (3, 1), (3, 2)])
+def test_abs_topk_is_proved_whole_for_small_n(n, k):
+    assert settle_lemma(whole_abs_topk(n, k), FAR) == "proved"
+
+
+class NegativeBelowOne(L1):
+    """A partner that pays for being used: ranking by max(u, 0) then misses gains of negative u."""
+
+    is_convex = True
+    is_nonnegative = True
+    is_symmetric = False
+    is_least_at_zero = True  # it is not: that is what the proof has to find
+
+    def value_of(self, xp, z):
+        return xp.where(z < 0, xp.inf, -z)
+
+    def weighted_value(self, xp, z):
+        return xp.where(z < 0, xp.inf, -self.weight * z)
+
+    def prox_of(self, xp, u, t):
+        return xp.maximum(u + t, 0.0)
+
+
+def test_ranking_by_u_is_refuted_where_the_gain_orders_otherwise():
+    assert prove(NegativeBelowOne()).verdict == "proved"
+    proof = prove(Cardinality(1, separable=NegativeBelowOne()))
+    assert proof.verdict == "counterexample"
+    assert proof.counterexample["fails"] == "r is never negative"
+
+
+def test_only_regularizers_are_proved():
+    with pytest.raises(TypeError, match="prove takes a regularizer, got str"):
+        prove("L1")

@@ -1,0 +1,252 @@
+"""z3 reads the array code of groups and whole codes, path by path, and proves it; each mutation is refuted."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+
+import numpy as np
+import pytest
+import z3
+
+from proxsae.regularizers import (
+    Blocks,
+    GroupCardinality,
+    GroupL0,
+    GroupL2,
+    KSupport,
+    L1Ball,
+    L1MinusL2,
+    L2Ball,
+    LInf,
+    LogSum,
+    Simplex,
+    SortedL1,
+    SumOfKLargest,
+    TreeGroups,
+    from_cvxpy,
+    parse,
+)
+from proxsae.regularizers.naming import CLASSES
+from proxsae.regularizers.nonseparable_sums import JointSum
+from proxsae.regularizers.simplex import water_level
+from proxsae.verification import prove
+from proxsae.verification.proofs.arrays_z3 import paths
+from proxsae.verification.proofs.catalogue import CLASSES as SCALAR
+from proxsae.verification.proofs.catalogue import GROUPS, SELECTIONS, WHOLE_CODES
+from proxsae.verification.proofs.composition import composition_lemma, square_lemma
+from proxsae.verification.proofs.fenchel import fenchel_lemma, gauge_lemma
+from proxsae.verification.proofs.gain_rule import settle_lemma
+from proxsae.verification.proofs.norm_difference import single_lemma, stretch_lemma
+from proxsae.verification.proofs.prove import OPTIMAL
+
+FAR = float("inf")
+ENTMAX = "Entmax(1.5)", "Entmax(1.2)"  # bounded, in the tests of bounds
+SLOW = ("KSupportNorm(1)",)  # `make prove` has it
+
+
+def test_every_class_has_a_theorem():
+    texts = (*SCALAR, *SELECTIONS, *GROUPS, *WHOLE_CODES)
+    proved = {type(term).__name__ for text in texts for term in parse(text).terms}
+    assert proved >= set(CLASSES) - {"Numeric", "FromCvxpy"}
+
+
+@pytest.mark.parametrize("text", [text for text in (*GROUPS, *WHOLE_CODES) if text not in (*ENTMAX, *SLOW)])
+def test_shipped_code_is_proved(text):
+    proof = prove(parse(text))
+    assert (proof.verdict, proof.counterexample) == ("proved", None), str(proof)
+
+
+class HalfTheThreshold(GroupL2):
+    def prox_of(self, xp, U, t):
+        return super().prox_of(xp, U, 0.5 * t)
+
+
+class Grows(GroupL2):
+    def prox_of(self, xp, U, t):
+        return 1.5 * U
+
+
+class NoRoot(GroupL0):
+    def prox_on(self, xp, U, step):
+        return super().prox_on(xp, U, step * step)
+
+
+class KeepsAll(GroupCardinality):
+    def prox_on(self, xp, U, step):
+        return self.partner.prox_on(xp, U, step)
+
+
+class KeepsTheFirst(GroupCardinality):
+    def prox_on(self, xp, U, step):
+        return U * np.array([1.0, 0.0])
+
+
+class HalfTheRadius(L2Ball):
+    def prox_of(self, xp, U, t):
+        return 0.5 * super().prox_of(xp, U, t)
+
+
+class SumOfTwo(Simplex):
+    def prox_of(self, xp, U, t):
+        return xp.asarray(xp.maximum(U - water_level(U, 2.0 * self.radius), 0.0))
+
+
+class InsideMovesToo(L1Ball):
+    def prox_of(self, xp, U, t):
+        level = water_level(xp.abs(U), self.radius)
+        return xp.asarray(xp.sign(U) * xp.maximum(xp.abs(U) - level, 0.0))
+
+
+class StepForgotten(LInf):
+    def prox_of(self, xp, U, t):
+        return super().prox_of(xp, U, t * t)
+
+
+class WeightsReversed(SortedL1):
+    def prox_of(self, xp, U, t):
+        return self.replace_weights(self.weights[::-1])._as_written(xp, U, t)
+
+    def replace_weights(self, weights):
+        twin = object.__new__(WeightsReversed)
+        twin.__dict__.update(self.__dict__, weights=weights)
+        return twin
+
+    def _as_written(self, xp, U, t):
+        return SortedL1.prox_of(self, xp, U, t)
+
+
+class OneTooMany(SumOfKLargest):
+    def prox_of(self, xp, U, t):
+        return SumOfKLargest(self.k + 1).prox_of(xp, U, t)
+
+
+class NotStretched(L1MinusL2):
+    def prox_of(self, xp, U, t):
+        return xp.sign(U) * xp.maximum(xp.abs(U) - t, 0.0)
+
+
+class TwiceTheNorm(L1MinusL2):
+    def value_of(self, xp, Z):
+        return super().value_of(xp, Z) - xp.sqrt((Z * Z).sum(-1))
+
+
+class WithoutTheSquare(KSupport):
+    def prox_of(self, xp, U, t):
+        return super().prox_of(xp, U, 2.0 * t)
+
+
+class CoreFirst(JointSum):
+    def prox_on(self, xp, U, step):
+        return self.base.prox_on(xp, self.core.prox_on(xp, U, step), step)
+
+
+class RootFirst(TreeGroups):
+    def _levels(self, n_components):
+        return super()._levels(n_components)[::-1]
+
+
+SPARSE_GROUPS = parse("L1 + GroupL2(2)")
+
+
+@pytest.mark.parametrize(
+    "R",
+    [
+        HalfTheThreshold(2),
+        Grows(2),
+        NoRoot(2),
+        KeepsAll(1, 2),
+        KeepsTheFirst(1, 2),
+        HalfTheRadius(),
+        SumOfTwo(),
+        InsideMovesToo(),
+        StepForgotten(),
+        WeightsReversed([1.0, 0.5]),
+        OneTooMany(1),
+        NotStretched(),
+        TwiceTheNorm(),
+        WithoutTheSquare(1),
+        CoreFirst(SPARSE_GROUPS.core, SPARSE_GROUPS.base, SPARSE_GROUPS.ridge, SPARSE_GROUPS.tilt),
+        RootFirst([[0], [0, 1]]),
+    ],
+    ids=lambda R: type(R).__name__,
+)
+def test_wrong_code_is_refuted(R):
+    proof = prove(R)
+    assert proof.verdict == "counterexample", str(proof)
+    assert proof.counterexample["fails"]
+
+
+@pytest.mark.parametrize("R", [SumOfTwo(), StepForgotten(), OneTooMany(1)], ids=lambda R: type(R).__name__)
+def test_counterexample_can_be_checked_by_hand(R):
+    numbers = prove(R).counterexample
+    parameters = {name: numbers[name] for name in ("weight", "radius") if name in numbers}
+    R, u, t = R.replace(**parameters), numbers["u"], numbers["t"]
+    claimed = R.prox(u, t)
+    np.testing.assert_allclose(claimed, numbers["claimed z"])
+    if numbers["fails"] == OPTIMAL:
+        worse, better = (0.5 * ((z - u) ** 2).sum() + t * R.value(z) for z in (claimed, numbers["better z"]))
+        assert worse > better
+    else:
+        assert R.value(claimed) == np.inf
+
+
+@pytest.mark.parametrize(
+    "lemma", [composition_lemma, square_lemma, fenchel_lemma, gauge_lemma, stretch_lemma, single_lemma]
+)
+def test_lemmas(lemma):
+    refutations = lemma()
+    assert settle_lemma(refutations, FAR) == "proved"
+    for refutation in refutations:  # their hypotheses do not contradict each other
+        assert settle_lemma([refutation[:-1]], FAR) == "counterexample"
+
+
+def test_each_point_is_on_one_path_and_its_result_is_that_of_numpy():
+    names = [z3.Real(f"x{i}") for i in range(3)]
+    orders = list(paths(lambda reader: np.sort(reader.reals("x", 3))))
+    for point in product((0, 1, 2), repeat=3):
+        numbers = [(name, z3.RealVal(value)) for name, value in zip(names, point, strict=True)]
+        here = [
+            [z3.simplify(z3.substitute(entry.term, *numbers)).as_long() for entry in result]
+            for reader, result in orders
+            if z3.is_true(z3.simplify(z3.substitute(z3.And(reader.facts), *numbers)))
+        ]
+        assert here == [sorted(point)]
+
+
+def test_vectors_are_read_by_their_inner_products():
+    def run(reader):
+        u, z = reader.vectors("u", 1)[0], reader.vectors("z", 1)[0]
+        square = (u - 2.0 * z) * (u - 2.0 * z)
+        return (square == u * u - 4.0 * (u * z) + 4.0 * (z * z)).holds
+
+    ((_, claim),) = paths(run)
+    assert settle_lemma([[z3.Not(claim)]], FAR) == "proved"
+
+
+class Unreadable(L1Ball):
+    def prox_of(self, xp, U, t):
+        return np.asarray(U, dtype=np.float64)
+
+
+def test_a_block_that_is_bounded_makes_the_whole_bounded():
+    proof = prove(Blocks([(Simplex(), 2), (LogSum(0.5), 2)]))
+    assert proof.verdict == "bounded"
+    assert proof.epsilon
+
+
+def test_what_cannot_be_read_says_so():
+    import cvxpy as cp
+
+    proof = prove(from_cvxpy(cp.norm1))
+    assert proof.verdict == "not algebraic"
+    assert "a solver" in proof.theorem
+    proof = prove(Unreadable())
+    assert proof.verdict == "unknown"
+    assert "its code cannot be read" in proof.theorem
+
+
+def test_timeout_is_unknown():
+    start = time.monotonic()
+    assert prove(LInf(), timeout=0.05).verdict == "unknown"
+    assert time.monotonic() - start < 10
