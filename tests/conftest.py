@@ -1,0 +1,12 @@
+"""Hypothesis profiles: short by default and the same at every run, long and new each time under ``make soak``.
+
+A test that feeds damaged or hostile input to a reader carries ``@pytest.mark.fuzz`` and sets no ``max_examples`` of its
+own, so that the profile decides how many inputs it sees.
+"""
+
+from hypothesis import HealthCheck, settings
+
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=100, derandomize=True, **_COMMON)
+settings.register_profile("soak", max_examples=10_000, database=None, **_COMMON)
+settings.load_profile("default")
