@@ -33,6 +33,7 @@ from proxsae.regularizers import (
     from_cvxpy,
 )
 from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling, has_conjugate
+from proxsae.verification.oracles.convex import expression_of
 from proxsae.verification.oracles.properties import check_fenchel_young
 from proxsae.verification.pairs import pair_of_regularizer, width_of
 
@@ -77,7 +78,7 @@ def test_is_the_supremum_that_a_solver_finds(R):
     for scale in (0.05, 0.3, 1.0, 4.0):
         v = scale * rng.normal(size=n)
         z = cp.Variable(n)
-        value, constraints = R.cvxpy_value(z)
+        value, constraints = expression_of(R, z)
         problem = cp.Problem(cp.Maximize(v @ z - value), constraints)
         problem.solve(solver=cp.CLARABEL)
         exact = conjugate(R, v)

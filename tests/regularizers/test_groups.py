@@ -22,6 +22,7 @@ from proxsae.regularizers import (
     TreeGroups,
     parse,
 )
+from proxsae.verification.oracles.convex import expression_of
 
 LABELS = [0, 2, 0, 3, 3, 2, 3]  # out of order, of different sizes, and group 1 is empty
 MEMBERS = [[0, 2], [1, 5], [3, 4, 6]]
@@ -83,7 +84,7 @@ WITH_EXPRESSION = CONVEX[:2] + CONVEX[6:7]
 @pytest.mark.parametrize(("R", "value", "nonnegative"), WITH_EXPRESSION, ids=[repr(R) for R, _, _ in WITH_EXPRESSION])
 def test_the_expression_for_cvxpy_has_the_value(R, value, nonnegative):
     z = cp.Variable(7)
-    expression, constraints = R.cvxpy_value(z)
+    expression, constraints = expression_of(R, z)
     for point in points():
         z.value = point
         assert expression.value == pytest.approx(R.value(point), abs=1e-9)

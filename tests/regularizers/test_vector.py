@@ -31,6 +31,7 @@ from proxsae.regularizers import (
     get,
     parse,
 )
+from proxsae.verification.oracles.convex import expression_of
 
 P = 5
 SLOPE = np.array([2.0, 1.2, 1.2, 0.3, 0.0])
@@ -128,7 +129,7 @@ def test_the_prox_solves_its_problem(R, definition):
 def test_the_expression_for_cvxpy_has_the_value(R):
     for point in R.prox(points())[:4]:
         z = cp.Variable(P)
-        expression, constraints = R.cvxpy_value(z)
+        expression, constraints = expression_of(R, z)
         problem = cp.Problem(cp.Minimize(expression), [*constraints, cp.abs(z - point) <= 1e-9])
         assert problem.solve(solver=cp.CLARABEL) == pytest.approx(R.value(point), abs=1e-6)
 

@@ -37,6 +37,7 @@ from proxsae.solvers.certificates import (
     joint_duality_gap,
 )
 from proxsae.solvers.problem import Problem, lipschitz_constant, problem_of
+from proxsae.verification.oracles.convex import expression_of
 
 WEIGHTS = np.linspace(0.05, 0.6, 12)
 
@@ -98,7 +99,7 @@ def optimum(x, D, R):
         elif isinstance(term, Box):
             constraints += [z >= term.lower, z <= term.upper]
         else:
-            value, more = term.cvxpy_value(z)
+            value, more = expression_of(term, z)
             penalty, constraints = penalty + value, constraints + more
     objective = cp.Minimize(0.5 * cp.sum_squares(x - z @ D) + penalty)
     accuracy = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}
