@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from proxsae.data.files import replacing
+
 FORMAT = "proxsae-sae"
 VERSION = 1
 
@@ -18,7 +20,6 @@ def write_checkpoint(path: str | os.PathLike[str], tensors: dict[str, Any], meta
     """Write arrays and metadata to `path` through a temporary file, so that an interruption leaves the old file."""
     from safetensors.numpy import save_file
 
-    path = Path(path)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     header = {
         "format": FORMAT,
@@ -26,13 +27,8 @@ def write_checkpoint(path: str | os.PathLike[str], tensors: dict[str, Any], meta
         "checksum": _checksum(tensors),
         "metadata": json.dumps(metadata),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=header)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:

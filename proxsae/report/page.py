@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from proxsae.data.files import replacing
 from proxsae.report.features import FeatureCard, Token
 from proxsae.report.figures import NEGATIVE, POSITIVE, activation_histogram, training_curves
 
@@ -51,10 +52,8 @@ def write_report(
         histogram=activation_histogram,
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
     return path
 
 

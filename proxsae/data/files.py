@@ -1,0 +1,73 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path; the file written there takes the place of `path` when the block ends without an error.
+
+    Folders are made as needed. A file that is replaced keeps its permissions, and a link still points where it did.
+    What is no regular file, such as ``/dev/null`` or a pipe, is never replaced: the bytes are copied into it.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, for want of space or permission; the sentence names `path`.
+    """
+    target, folder, is_special = _where(path)
+    temporary = folder / f".{target.name}.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = stat.S_IMODE((target if target.is_file() else temporary).stat().st_mode)
+        yield temporary
+        temporary.chmod(mode)  # some libraries write files that only their owner may read
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+            if is_special:
+                with target.open("wb") as sink:
+                    shutil.copyfileobj(stream, sink)
+        if not is_special:
+            temporary.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"'{path}' cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError unless a file can be written at `path`; for the start of work whose end writes it.
+
+    Folders are made as needed; a file that is there is left as it is.
+    """
+    target, folder, is_special = _where(path)
+    try:
+        if is_special:
+            with target.open("ab"):
+                return
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise OSError(f"'{path}' cannot be written: {error.strerror}.") from error
+
+
+def _where(path: str | os.PathLike[str]) -> tuple[Path, Path, bool]:
+    """Return the file itself behind any links, the folder for the temporary file, and whether it is a device or pipe."""
+    target = Path(path).expanduser().resolve()
+    if target.is_dir():
+        raise IsADirectoryError(f"'{path}' cannot be written: it is a folder, a file name is needed.")
+    is_special = target.exists() and not target.is_file()
+    return target, Path(tempfile.gettempdir()) if is_special else target.parent, is_special
