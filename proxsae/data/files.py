@@ -65,7 +65,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _where(path: str | os.PathLike[str]) -> tuple[Path, Path, bool]:
-    """Return the file itself behind any links, the folder for the temporary file, and whether it is a device or pipe."""
+    """Return the file behind any links, the folder for the temporary file, and whether it is a device or a pipe."""
     target = Path(path).expanduser().resolve()
     if target.is_dir():
         raise IsADirectoryError(f"'{path}' cannot be written: it is a folder, a file name is needed.")

@@ -4,6 +4,8 @@ import errno
 import os
 import stat
 import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -55,11 +57,12 @@ def test_a_link_still_points_where_it_did(tmp_path):
 
 
 def test_a_device_is_not_replaced():
-    before = os.stat("/dev/null")
-    check_writable("/dev/null")
-    _write("/dev/null")
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
-    assert os.stat("/dev/null").st_ino == before.st_ino
+    null = Path(os.devnull)
+    before = null.stat()
+    check_writable(null)
+    _write(null)
+    assert stat.S_ISCHR(null.stat().st_mode)
+    assert null.stat().st_ino == before.st_ino
 
 
 def test_a_pipe_gets_the_bytes(tmp_path):
