@@ -1,7 +1,7 @@
 """Products with sparse codes, of which only the pattern (offsets, indices) and the values are stored. Torch tensors.
 
 Codes Z are (n, p) with the entries of row i at ``offsets[i]:offsets[i+1]``. Each product has a plain version, in torch
-operations for any device, and a compiled one for main memory.
+operations for any device, a compiled one for main memory and one in Triton for CUDA.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from proxsae.kernels.dispatch import on_cuda
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,19 @@ class Pattern:
     def rows(self) -> Tensor:
         """The row of each entry."""
         counts = self.offsets.diff()
-        return torch.repeat_interleave(torch.arange(self.n_rows, device=counts.device), counts)
+        rows = torch.arange(self.n_rows, device=counts.device)
+        return torch.repeat_interleave(rows, counts, output_size=len(self.indices))  # the size known, nothing waits
 
     @cached_property
     def by_column(self) -> tuple[Any, Any, Any]:
-        """Column offsets, entries sorted by column, rows: NumPy arrays, shared by all products with this pattern."""
+        """Column offsets, entries sorted by column, and their rows, shared by all products with this pattern.
+
+        NumPy arrays in main memory, tensors on CUDA.
+        """
+        if on_cuda(self.indices):
+            from proxsae.kernels.triton_sparse import columns_of as columns_on_cuda
+
+            return columns_on_cuda(self.rows, self.indices, self.n_columns)
         from proxsae.kernels.compiled_sparse import columns_of
 
         return columns_of(self.offsets.numpy(), self.indices.numpy(), self.n_columns)  # type: ignore[no-any-return]
@@ -47,6 +57,10 @@ class Pattern:
 
 def product(pattern: Pattern, values: Tensor, D: Tensor) -> Tensor:
     """Return Z D of shape (n, d)."""
+    if on_cuda(D):
+        from proxsae.kernels.triton_sparse import product as on_device
+
+        return on_device(pattern.offsets, pattern.indices, values.detach(), D.detach())
     return torch.nn.functional.embedding_bag(
         pattern.indices, D, pattern.offsets, per_sample_weights=values, mode="sum", include_last_offset=True
     )
@@ -54,6 +68,10 @@ def product(pattern: Pattern, values: Tensor, D: Tensor) -> Tensor:
 
 def row_dots(pattern: Pattern, G: Tensor, D: Tensor) -> Tensor:
     """Return <G_i, D_j> for every entry (i, j) of the pattern: the gradient of the values of Z D."""
+    if on_cuda(G):
+        from proxsae.kernels.triton_sparse import row_dots as on_device
+
+        return on_device(pattern.offsets, pattern.indices, G.contiguous(), D.detach().contiguous())
     if G.device.type != "cpu":
         return row_dots_plain(pattern, G, D)
     from proxsae.kernels.compiled_sparse import row_dots as compiled
@@ -76,6 +94,11 @@ def row_dots_plain(pattern: Pattern, G: Tensor, D: Tensor) -> Tensor:
 
 def transposed_product(pattern: Pattern, values: Tensor, G: Tensor) -> Tensor:
     """Return Z^T G of shape (n_columns, d): the gradient of D in Z D."""
+    if on_cuda(G):
+        from proxsae.kernels.triton_sparse import transposed_product as on_device
+
+        offsets, entries, rows = pattern.by_column
+        return on_device(offsets, rows, entries, values.contiguous(), G.contiguous())
     if G.device.type != "cpu":
         return transposed_product_plain(pattern, values, G)
     from proxsae.kernels.compiled_sparse import transposed_product as compiled

@@ -2,7 +2,7 @@
 
 The rank of an entry u is max(u, mirror u): its modulus for mirror = -1, itself for mirror = 1. Only positive ranks are
 ever selected. `top_k_mask` is the plain version, for every kind of array; `row_support` and `matrix_support` return
-the same selection as the sparse pattern (offsets, indices), by compiled loops where the entries lie in main memory.
+the same selection as the sparse pattern (offsets, indices), by compiled loops in main memory and by Triton on CUDA.
 `outside_support` selects by an interval for each column.
 """
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
+
+from proxsae.kernels.dispatch import on_cuda
 
 
 def top_k_mask(ranks: Any, k: int) -> Any:
@@ -53,6 +55,8 @@ def pattern_of(mask: Any) -> tuple[Any, Any]:
 def row_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
     """Return the pattern (offsets, indices) of the k entries of largest rank of each row of an (n, p) matrix."""
     dense = _in_main_memory(U)
+    if k and 0 not in U.shape and on_cuda(U) and U.dtype.itemsize <= 4:
+        return _row_support_on_cuda(U, min(k, U.shape[1]), mirror)
     if dense is None or k == 0:
         return pattern_of(top_k_mask(_ranks(U, mirror), k))
     from proxsae.kernels.compiled_top_k import select_in_rows
@@ -65,17 +69,32 @@ def row_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
     return _as_kind_of(U, _offsets(np, counts), held)
 
 
+def _row_support_on_cuda(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
+    """Return k entries of every row, some of rank <= 0 where too few are positive, without waiting for the device."""
+    import torch
+
+    from proxsae.kernels.triton_top_k import select_in_rows
+
+    offsets = k * torch.arange(len(U) + 1, device=U.device)
+    return offsets, select_in_rows(U.detach().contiguous(), k, mirror).view(-1)
+
+
 def matrix_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
     """Return the pattern (offsets, indices) of the k entries of largest rank of a whole (n, p) matrix."""
+    if k == 0 or 0 in U.shape:
+        return pattern_of(U != U)  # nothing
     dense = _in_main_memory(U)
-    if dense is None or k == 0 or dense.size == 0:
-        return pattern_of(top_k_mask(_ranks(U, mirror).reshape(1, -1), k).reshape(U.shape))
-    offsets, candidates = _ranked_above(dense, _bound_below_kth(dense, k, mirror), mirror)
+    if dense is not None and dense is not U:
+        return _as_kind_of(U, *matrix_support(dense, k, mirror))
+    offsets, candidates = _ranked_above(U, _bound_below_kth(U, k, mirror), mirror)
     if offsets[-1] < k:  # the sample misled, or there are fewer than k positive ranks
-        offsets, candidates = _ranked_above(dense, 0.0, mirror)
-    rows = np.repeat(np.arange(len(dense)), np.diff(offsets))
-    keep = top_k_mask(_ranks(dense[rows, candidates], mirror), k)
-    return _as_kind_of(U, _offsets(np, np.bincount(rows[keep], minlength=len(dense))), candidates[keep])
+        offsets, candidates = _ranked_above(U, 0.0, mirror)
+    xp = array_api_compat.array_namespace(U)
+    counts = xp.diff(offsets)
+    rows = xp.repeat(xp.arange(len(U), device=array_api_compat.device(U)), counts)
+    keep = top_k_mask(_ranks(U[rows, candidates], mirror)[None, :], k)[0]
+    kept_before = xp.concat([xp.zeros_like(offsets[:1]), xp.cumulative_sum(xp.astype(keep, xp.int64))])
+    return kept_before[offsets], candidates[keep]
 
 
 def outside_support(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
@@ -100,16 +119,16 @@ def _outside(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
 
 
 def _ranked_above(U: Any, threshold: float, mirror: float) -> tuple[Any, Any]:
-    high = np.full(U.shape[1], threshold, U.dtype)
-    return _outside(U, -high if mirror == -1 else np.full_like(high, -np.inf), high)
+    high = np.full(U.shape[1], threshold)
+    return outside_support(U, -high if mirror == -1 else np.full_like(high, -np.inf), high)
 
 
 def _bound_below_kth(U: Any, k: int, mirror: float) -> float:
     """Return a threshold that somewhat more than k ranks exceed, judged from about 32 rows."""
-    sample = _ranks(U[:: max(1, len(U) // 32)], mirror).ravel()
-    position = int(1.5 * k * sample.size / U.size) + 32
-    bound = np.partition(sample, -position)[-position] if position < sample.size else 0
-    return float(max(bound, 0))
+    sample = _ranks(U[:: max(1, len(U) // 32)], mirror).reshape(1, -1)
+    size = sample.shape[1]
+    position = int(1.5 * k * size / (U.shape[0] * U.shape[1])) + 32
+    return max(float(_kth_largest(sample, position)[0, 0]), 0.0) if position < size else 0.0
 
 
 def _ranks(U: Any, mirror: float) -> Any:

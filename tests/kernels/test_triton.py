@@ -1,0 +1,85 @@
+"""The kernels for CUDA against the plain versions: on the device where there is one, else in Triton's interpreter."""
+
+import os
+
+import pytest
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
+triton = pytest.importorskip("triton")
+
+from proxsae.kernels import triton_sparse, triton_top_k  # noqa: E402
+from proxsae.kernels.sparse import Pattern, row_dots_plain, transposed_product_plain  # noqa: E402
+from proxsae.kernels.top_k import pattern_of, top_k_mask  # noqa: E402
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def draw(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def plain_selection(U, k, mirror):
+    """The columns of the k largest ranks of each row, filled up with the lowest columns of rank <= 0."""
+    ranks = (U.abs() if mirror == -1 else U).float().clamp(min=0)
+    order = torch.sort(ranks, dim=1, descending=True, stable=True).indices[:, :k]
+    return order.sort(1).values
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("mirror", [-1.0, 1.0])
+@pytest.mark.parametrize(("n", "p", "k"), [(5, 1000, 7), (3, 64, 64), (2, 37, 5), (4, 1, 1), (3, 2100, 33)])
+def test_the_k_largest_of_each_row(dtype, mirror, n, p, k):
+    U = draw(n, p, dtype=dtype)
+    assert torch.equal(triton_top_k.select_in_rows(U, k, mirror), plain_selection(U, k, mirror))
+
+
+@pytest.mark.parametrize("mirror", [-1.0, 1.0])
+def test_ties_go_to_the_lowest_column(mirror):
+    U = draw(4, 3000).sign()  # more equals than chunks are held
+    U[1] = 0.0
+    U[2, ::7] = 2.0
+    U[3] = -1.0
+    selected = triton_top_k.select_in_rows(U, 20, mirror)
+    assert torch.equal(selected, plain_selection(U, 20, mirror))
+    mask = torch.zeros_like(U, dtype=torch.bool).scatter_(1, selected, True)
+    ranks = U.abs() if mirror == -1 else U
+    assert torch.equal(mask & (ranks > 0), top_k_mask(ranks, 20))
+
+
+def test_extremes_of_the_dtype_are_ordered():
+    U = torch.tensor([[1e-45, 3e38, 0.0, -3e38, 1e-38, 2e-45]], device=DEVICE).repeat(2, 40)
+    for mirror in (-1.0, 1.0):
+        assert torch.equal(triton_top_k.select_in_rows(U, 90, mirror), plain_selection(U, 90, mirror))
+
+
+def codes(n, p, k, dtype):
+    U = draw(n, p)
+    U[1] = 0.0  # a row without entries
+    pattern = Pattern(*pattern_of(top_k_mask(U.abs(), k)), n_columns=p)
+    return pattern, draw(len(pattern.indices), dtype=dtype, seed=1)
+
+
+def close(one, other, dtype):
+    scale = other.abs().max()
+    return (one.double() - other.double()).abs().max() <= 8 * torch.finfo(dtype).eps * scale
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize(("n", "p", "d", "k"), [(6, 50, 17, 4), (40, 3, 600, 2), (3, 9, 1, 9)])
+def test_products_with_sparse_codes(dtype, n, p, d, k):
+    pattern, values = codes(n, p, k, dtype)
+    D, G = draw(p, d, dtype=dtype, seed=2), draw(n, d, dtype=dtype, seed=3)
+    dense = torch.zeros(n, p, dtype=torch.float64, device=DEVICE)
+    dense[pattern.rows, pattern.indices] = values.double()
+    assert close(triton_sparse.product(pattern.offsets, pattern.indices, values, D), dense @ D.double(), dtype)
+
+    dots = triton_sparse.row_dots(pattern.offsets, pattern.indices, G, D)
+    assert close(dots, row_dots_plain(pattern, G.double(), D.double()), dtype)
+
+    offsets, entries, rows = triton_sparse.columns_of(pattern.rows, pattern.indices, p)
+    transposed = triton_sparse.transposed_product(offsets, rows, entries, values, G)
+    assert close(transposed, transposed_product_plain(pattern, values.double(), G.double()), dtype)
+    assert close(transposed, dense.T @ G.double(), dtype)
