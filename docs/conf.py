@@ -47,7 +47,7 @@ sphinx_gallery_conf = {
 
 # The catalogue page: one admissible choice of parameters each, of every class.
 CATALOGUE = {
-    "Scalar": CLASSES,
+    "Scalar": (*CLASSES, "Tanh(1.0)"),
     "Selections": SELECTIONS,
     "Groups": (
         "GroupL2(4)",

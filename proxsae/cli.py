@@ -239,6 +239,6 @@ def run_prove(options: argparse.Namespace) -> int:
 
     refuted = 0
     for proof in prove_all(options.timeout):
-        print(f"{proof.verdict:14s} {proof.seconds:7.2f} s  {proof.regularizer}: {proof.theorem}", flush=True)
+        print(f"{proof.verdict:25s} {proof.seconds:7.2f} s  {proof.regularizer}: {proof.theorem}", flush=True)
         refuted += proof.verdict == "counterexample"
     return 1 if refuted else 0

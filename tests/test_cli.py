@@ -61,10 +61,13 @@ def test_verify_prints_its_checks(capsys):
 
 
 def test_prove_prints_a_line_a_theorem(capsys, monkeypatch):
-    monkeypatch.setattr("proxsae.verification.proofs.catalogue.CLASSES", ("L1", "L0", "Lq(0.3)"))
+    monkeypatch.setattr("proxsae.verification.proofs.catalogue.CLASSES", ("L1", "L0"))
     monkeypatch.setattr("proxsae.verification.proofs.catalogue.SUMS", ("L0 + NonNegative",))
-    for name in ("SELECTIONS", "GROUPS", "WHOLE_CODES"):
+    for name in ("SELECTIONS", "GROUPS", "CERTIFIED"):
         monkeypatch.setattr(f"proxsae.verification.proofs.catalogue.{name}", ())
+    monkeypatch.setattr("proxsae.verification.proofs.catalogue.WHOLE_CODES", ("Simplex",))
+    monkeypatch.setattr("proxsae.verification.proofs.catalogue.SEARCHED", ("L1MinusL2",))
     assert main(["prove"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ["proved", "proved", "bounded", "proved"]
+    verdicts = [line.split(" ", 1)[0] if "n =" not in line else line[:16] for line in lines]
+    assert verdicts == ["proved", "proved", "proved", "proved for n = 2", "searched"]

@@ -37,15 +37,16 @@ from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import z3
 
 from proxsae.regularizers import L0, L1, MCP, Box, Cardinality, Huber, NonNegative, SquaredL2
 from proxsae.verification import prove
+from proxsae.verification.proofs.formulas_z3 import Reader
 from proxsae.verification.proofs.gain_rule import (
     even_ranking_lemma,
     exchange_lemma,
     positive_ranking_lemma,
     settle_lemma,
-    whole_abs_topk,
 )
 
 rng = np.random.default_rng(0)
@@ -56,6 +57,21 @@ rng = np.random.default_rng(0)
 # Each lemma is a list of systems that contradict it: a swap, or an addition, that hurts; a larger gain at a smaller
 # abs(u), or max(u, 0); a code with two non-zeros among three that beats AbsTopK. z3 finds that none has a solution in
 # the real numbers.
+
+
+def whole_abs_topk(n, k):
+    """List codes with k non-zeros that beat the k largest abs(u_i), lowest index first."""
+    reader = Reader()
+    u, z = [reader.real(f"u{i}") for i in range(n)], z3.Reals([f"z{i}" for i in range(n)])
+    modulus = [reader.abs(x).term for x in u]
+    ahead = lambda i, j: modulus[j] >= modulus[i] if j < i else modulus[j] > modulus[i]  # noqa: E731
+    kept = [z3.Sum([z3.If(ahead(i, j), 1, 0) for j in range(n) if j != i]) < k for i in range(n)]
+    ours = z3.Sum([z3.If(kept[i], 0, u[i].term * u[i].term) for i in range(n)])
+    return [
+        [z3.Sum([(u[i].term - (z[i] if i in support else 0)) ** 2 for i in range(n)]) < ours]
+        for support in combinations(range(n), k)
+    ]
+
 
 for refutation in exchange_lemma():
     print("no solution:", refutation)

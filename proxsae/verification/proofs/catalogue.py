@@ -1,13 +1,16 @@
-"""Every theorem that `proxsae prove` proves: one for each class of the catalogue, and the sums."""
+"""Every theorem that `proxsae prove` proves: one for each class, and the sums; and what it can only search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.naming import parse
-from proxsae.verification.proofs.prove import Proof, prove
+from proxsae.verification.proofs.prove import prove
+from proxsae.verification.report import Proof
+from proxsae.verification.verify import verify
 
-# The parameters are one admissible choice: each theorem is about all of them, except where it is an interval bound.
+# The parameters are one admissible choice: each theorem is about all of them, except where it is certified.
 CLASSES = (
     "Zero",
     "L1",
@@ -26,9 +29,7 @@ CLASSES = (
     "Translated(L1, 0.5)",
     "Lq(0.5)",
     "Lq(0.6666666666666666)",
-    "Lq(0.3)",
     "LogSum(0.5)",
-    "Tanh(1.0)",
 )
 SUMS = (
     "L1 + NonNegative",
@@ -71,18 +72,26 @@ WHOLE_CODES = (
     "LInf",
     "SortedL1([1.0, 0.5])",
     "SumOfKLargest(1)",
-    "KSupport(1)",
-    "KSupportNorm(1)",
-    "L1MinusL2",
-    "Entmax(1.5)",
-    "Entmax(1.2)",
     "Simplex + SquaredL2",
     "Translated(L1Ball, 0.5)",
     "Blocks([(Simplex, 2), (L1, 3)])",
 )
 
+CERTIFIED = ("Lq(0.3)", "Tanh(1.0)", "Entmax(1.5)", "Entmax(1.2)")
+SEARCHED = ("KSupport(2)", "KSupportNorm(2)", "L1MinusL2")  # where z3 is not done within seconds
+
 
 def prove_all(timeout: float = 60.0) -> Iterator[Proof]:
-    """Yield the proof of every theorem, each within `timeout` seconds."""
-    for text in (*CLASSES, *SUMS, *SELECTIONS, *GROUPS, *WHOLE_CODES):
+    """Yield the proof of every theorem, each within `timeout` seconds, and then what is only searched."""
+    for text in (*CLASSES, *SUMS, *SELECTIONS, *GROUPS, *WHOLE_CODES, *CERTIFIED):
         yield prove(parse(text), timeout=timeout)
+    for text in SEARCHED:
+        yield _searched(parse(text))
+
+
+def _searched(R: Regularizer) -> Proof:
+    report = verify(R, proof_timeout=0.0)
+    seconds = sum(check.seconds for check in report.checks)
+    if not report.passed:
+        return Proof(repr(R), report.failures[0].covers, "counterexample", seconds, report.counterexample)
+    return Proof(repr(R), f"no theorem; no better z is found among {report.checks[0].covers}", "searched", seconds)

@@ -21,8 +21,9 @@ from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either, negation
 from proxsae.verification.proofs.gain_rule import settle_lemma
-from proxsae.verification.proofs.prove import OPTIMAL, Proof, Verdict, read
+from proxsae.verification.proofs.separable import OPTIMAL, read
 from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial, shipped_prox
+from proxsae.verification.report import Proof
 
 
 def prove_sparse_groups(R: JointSum, timeout: float = 60.0) -> Proof:
@@ -72,7 +73,7 @@ def prove_tree(R: TreeGroups, timeout: float = 60.0) -> Proof:
     return Proof(repr(R), theorem, verdict, time.monotonic() - start, numbers)
 
 
-def _prove_tree(R: TreeGroups, deadline: float) -> tuple[Verdict, dict[str, Any] | None]:
+def _prove_tree(R: TreeGroups, deadline: float) -> tuple[str, dict[str, Any] | None]:
     verdict, numbers = prove_radial(GroupL2(1), deadline, is_homogeneous=True)
     if verdict == "proved":
         verdict, numbers = prove_equal(_chain(R), shipped_prox, _leaf_first, deadline)
@@ -92,7 +93,7 @@ def _leaf_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
     return root.prox_of(xp, leaf.prox_of(xp, u, t * R.weight), t * R.weight)
 
 
-def goes_first(r: Separable, deadline: float) -> tuple[Verdict, dict[str, Any] | None]:
+def goes_first(r: Separable, deadline: float) -> tuple[str, dict[str, Any] | None]:
     """Prove what a partner needs: the slopes of a convex function, and r(s z) = s r(z)."""
     reader = Reader()
     objective = read(r, reader)
@@ -111,7 +112,7 @@ def goes_first(r: Separable, deadline: float) -> tuple[Verdict, dict[str, Any] |
         "<u - v, z - v> <= t (f(z) - f(v))": either(value.infinite, slope.term <= 0),
         "f(s z) = s f(z) for s > 0": either(negation(s.term > 0), proportional),
     }
-    verdict: Verdict = "proved"
+    verdict = "proved"
     for words, claim in claims.items():
         result, model = decide([negation(claim), *objective.assumptions], reader.definitions, deadline)
         if result == z3.sat:

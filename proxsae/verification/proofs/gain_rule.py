@@ -9,7 +9,6 @@ optimal; and where the code ranks by abs(u) or max(u, 0) instead, that is the or
 from __future__ import annotations
 
 import time
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,10 @@ import z3
 
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.separable import Separable
-from proxsae.verification.boxes.paths import UnreadableError
-from proxsae.verification.boxes.theorems import bound_in_time, bound_selection
 from proxsae.verification.proofs.decide import decide
-from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError, Reader, both, either
-from proxsae.verification.proofs.prove import Objective, Proof, Verdict, obligations, read, settle
+from proxsae.verification.proofs.formulas_z3 import Reader, both, either
+from proxsae.verification.proofs.separable import Objective, obligations, read, settle
+from proxsae.verification.report import Proof
 
 
 def prove_selection(R: Cardinality, timeout: float = 60.0) -> Proof:
@@ -38,15 +36,8 @@ def prove_selection(R: Cardinality, timeout: float = 60.0) -> Proof:
     partner = R.separable
     theorem = f"{_ranking_in_words(R)} and applying the scalar prox is optimal for all n, k, u and t > 0"
     reader = Reader()
-    try:
-        objective = read(partner, reader)
-        claims = {**obligations(objective), **_claims_of_the_gain(R, objective)}
-    except NotAlgebraicError as reason:
-        try:
-            return bound_in_time(bound_selection, R, timeout)
-        except UnreadableError:
-            pass
-        return Proof(repr(R), f"{theorem} ({reason} is not algebraic)", "not algebraic", time.monotonic() - start)
+    objective = read(partner, reader)
+    claims = {**obligations(objective), **_claims_of_the_gain(R, objective)}
     objective.assumptions.extend(_zero_is_free(objective))
     verdict, counterexample = settle(objective, claims, reader, start + timeout)
     lemmas = exchange_lemma() + even_ranking_lemma() + positive_ranking_lemma()
@@ -55,7 +46,7 @@ def prove_selection(R: Cardinality, timeout: float = 60.0) -> Proof:
     return Proof(repr(R), theorem, verdict, time.monotonic() - start, counterexample)
 
 
-def settle_lemma(refutations: list[list[Any]], deadline: float) -> Verdict:
+def settle_lemma(refutations: list[list[Any]], deadline: float) -> str:
     """Prove that none of the conjunctions can be met."""
     results = [decide(refutation, [], deadline)[0] for refutation in refutations]
     if z3.sat in results:
@@ -137,22 +128,3 @@ def positive_ranking_lemma() -> list[list[Any]]:
         gain_of_v >= p * v - p * p / 2 - cost,
     ]
     return [[*known, gain_of_u > gain_of_v], [cost >= 0, p >= 0, u <= 0, gain_of_u > 0]]
-
-
-def whole_abs_topk(n: int, k: int) -> list[list[Any]]:
-    """Refute without any lemma, for small n: keeping the k largest abs(u_i), lowest index first, is not optimal."""
-    reader = Reader()
-    u = [reader.real(f"u{i}") for i in range(n)]
-    z = [z3.Real(f"z{i}") for i in range(n)]
-    modulus = [reader.abs(x).term for x in u]
-
-    def beats(j: int, i: int) -> Any:
-        return modulus[j] >= modulus[i] if j < i else modulus[j] > modulus[i]
-
-    kept = [z3.Sum([z3.If(beats(j, i), 1, 0) for j in range(n) if j != i]) < k for i in range(n)]
-    ours = z3.Sum([z3.If(kept[i], 0, u[i].term * u[i].term) for i in range(n)])
-    refutations = []
-    for support in combinations(range(n), k):
-        theirs = z3.Sum([(u[i].term - (z[i] if i in support else 0)) ** 2 for i in range(n)])
-        refutations.append([theirs < ours])
-    return refutations

@@ -26,10 +26,12 @@ from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.translated import TranslatedJoint
 from proxsae.regularizers.tree import TreeGroups
+from proxsae.verification.pairs import width_of
 from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, inner_product, paths
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Number, both, negation
-from proxsae.verification.proofs.prove import OPTIMAL, TIES, Proof, Verdict, as_float
+from proxsae.verification.proofs.separable import OPTIMAL, TIES, as_float
+from proxsae.verification.report import Proof
 
 RADIAL = (GroupL2, GroupL0, GroupCardinality, L2Ball, SquaredL2)  # of norms and inner products of groups alone
 ABSENT = {"ridge": "weight", "tilt": "slope"}  # a sum holds these at zero where it has none
@@ -72,7 +74,16 @@ def prove_read(R: Regularizer, timeout: float = 60.0) -> Proof:
     start = time.monotonic()
     answers, rivals = list(_answers(R, start + timeout)), list(_rivals(R, start + timeout))
     verdict, numbers = _settle(R, answers, rivals, start + timeout)
+    verdict = _in_words(R) if verdict == "proved" else verdict
     return Proof(repr(R), _statement(R), verdict, time.monotonic() - start, numbers)
+
+
+def _in_words(R: Regularizer) -> str:
+    """Return the verdict on what was proved, which names the length where it is about codes of one length."""
+    n = length(R)
+    if not is_radial(R):
+        return f"proved for n = {n}"
+    return "proved" if n == 1 else f"proved for {n} groups"
 
 
 def _statement(R: Regularizer) -> str:
@@ -83,6 +94,9 @@ def _statement(R: Regularizer) -> str:
         subject = "all u and z" if isinstance(R, L2Ball) else "groups of every size, all real u and z"
     else:
         subject = f"{n} groups of every size, all real u and z"
+    given = width_of(R)
+    if given not in (None, n) and not is_radial(R):
+        subject += f" (the one given is for {given})"
     ties = f"; {TIES}" if _prefers_zero(R) else ""
     return f"{OPTIMAL} for {subject}, t > 0 and all admissible weights{ties}"
 
@@ -215,9 +229,7 @@ def _costs(reader: PathReader, name: str, n: int) -> Array:
     return costs
 
 
-def prove_radial(
-    R: Regularizer, deadline: float, *, is_homogeneous: bool = False
-) -> tuple[Verdict, dict[str, Any] | None]:
+def prove_radial(R: Regularizer, deadline: float, *, is_homogeneous: bool = False) -> tuple[str, dict[str, Any] | None]:
     """Prove a regularizer of norms, and that its prox is a non-negative multiple of u; on request R(s z) = s R(z)."""
     answers, rivals = list(_answers(R, deadline)), list(_rivals(R, deadline))
     verdict, numbers = _settle(R, answers, rivals, deadline)
@@ -245,7 +257,7 @@ def shipped_value(R: Regularizer, xp: Any, z: Array, t: Array) -> Array:  # noqa
 
 def prove_equal(
     R: Regularizer, shipped: Callable[..., Array], formula: Callable[..., Array], deadline: float
-) -> tuple[Verdict, dict[str, Any] | None]:
+) -> tuple[str, dict[str, Any] | None]:
     """Prove that what runs on codes of two coordinates is what a formula says, both of (R, xp, code, t)."""
 
     def run(reader: PathReader) -> tuple[PathReader, Array, Array]:
@@ -280,8 +292,8 @@ def _proportions(R: Regularizer, deadline: float) -> list[tuple[PathReader, Any]
 
 def _settle(
     R: Regularizer, answers: list[Answer], rivals: list[Rival], deadline: float
-) -> tuple[Verdict, dict[str, Any] | None]:
-    verdict: Verdict = "proved" if answers and rivals else "unknown"  # of nothing anything could be proved
+) -> tuple[str, dict[str, Any] | None]:
+    verdict = "proved" if answers and rivals else "unknown"  # of nothing anything could be proved
     for answer in answers:
         for words, claim in _claims(R, answer).items():
             result, model = decide([negation(claim), *answer.reader.facts], answer.reader.definitions, deadline)

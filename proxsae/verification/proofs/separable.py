@@ -1,0 +1,174 @@
+"""The two formulas of one coordinate, proved for all real numbers and all parameters at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import z3
+
+from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.sums import WithCount
+from proxsae.regularizers.translated import TranslatedSeparable
+from proxsae.verification.proofs.decide import conjuncts, decide
+from proxsae.verification.proofs.formulas_z3 import Number, Reader, either
+from proxsae.verification.report import Proof
+
+OPTIMAL = "F(prox(u)) <= F(z)"
+STEP = "step"
+TIES = "the smaller support wins ties"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The prox problem of one coordinate, as symbols: F(v) = (v - u)^2 / 2 + t r(v)."""
+
+    u: Number
+    z: Number
+    t: Number
+    r: Separable
+    claimed: Number
+    value: Number
+    value_of_claimed: Number
+    assumptions: list[Any]
+
+    def at(self, v: Number, value: Number) -> Number:
+        """Return F(v), given r(v)."""
+        return (self.u - v) * (self.u - v) * 0.5 + self.t * value
+
+
+def prove_separable(R: Separable, timeout: float = 60.0) -> Proof:
+    """Prove the two formulas of one coordinate.
+
+    Parameters
+    ----------
+    R : Separable
+        Only its form matters, not the values of its parameters.
+    timeout : float, default 60
+        Seconds after which the verdict is "unknown".
+
+    Raises
+    ------
+    NotAlgebraicError
+        Where a formula calls a function that z3 cannot read.
+    """
+    start = time.monotonic()
+    reader = Reader()
+    objective = read(R, reader)
+    verdict, counterexample = settle(objective, obligations(objective), reader, start + timeout)
+    return Proof(repr(R), _statement(R), verdict, time.monotonic() - start, counterexample)
+
+
+def _statement(R: Separable) -> str:
+    admissible = [sentence for _, sentence in R.conditions()]
+    if any(isinstance(part, WithCount) for part in parts(R)):
+        admissible.append("r(0) = 0 without the count")
+    given = f" where {', '.join(dict.fromkeys(admissible))}" if admissible else ""
+    ties = f"; {TIES}" if _prefers_zero(R) else ""
+    return f"{OPTIMAL} for all real u, z and t > 0{given}{ties}"
+
+
+def parts(R: Separable) -> Iterator[Separable]:
+    """Yield a separable regularizer and all those it is made of."""
+    yield R
+    for field in fields(R):
+        part = getattr(R, field.name)
+        if isinstance(part, Separable):
+            yield from parts(part)
+
+
+def read(R: Separable, reader: Reader) -> Objective:
+    """Run the shipped formulas of R on symbols."""
+    u, z, t = (reader.real(name) for name in ("u", "z", "t"))
+    r = R.map_parameters(lambda name, _: reader.real(name))
+    claimed = r.weighted_prox(reader, u, t)
+    assumptions = [t.term > 0]
+    for holds, _ in r.conditions():
+        assumptions += [holds.holds, holds.defined]
+    for part in parts(r):
+        if isinstance(part, WithCount):  # the condition under which the rule may be used
+            free = part.inner.weighted_value(reader, reader.number(0))
+            assumptions += [free.is_finite, free.term == 0]
+    return Objective(u, z, t, r, claimed, r.weighted_value(reader, z), r.weighted_value(reader, claimed), assumptions)
+
+
+def _prefers_zero(R: Separable) -> bool:
+    """Whether zero wins ties: a translated regularizer prefers its centre."""
+    return not any(isinstance(part, TranslatedSeparable) for part in parts(R))
+
+
+def obligations(objective: Objective) -> dict[str, Any]:
+    """Return what has to hold, in words and as a z3 formula."""
+    p, t = objective.claimed, objective.t
+    zero = t.reader.number(0)
+    value_at_zero = objective.r.weighted_value(t.reader, zero)
+    best = objective.at(p, objective.value_of_claimed).term
+    better_than_zero = either(value_at_zero.infinite, best < objective.at(zero, value_at_zero).term)
+    claims = {
+        **{f"{STEP} {i} of the formula": lemma for i, lemma in enumerate(t.reader.lemmas, start=1)},
+        "the prox is a real number": p.is_finite,
+        "the value is defined everywhere": objective.value.defined,
+        "the prox is in the domain": objective.value_of_claimed.is_finite,
+        OPTIMAL: either(objective.value.infinite, best <= objective.at(objective.z, objective.value).term),
+    }
+    if _prefers_zero(objective.r):
+        claims[TIES] = either(p.term == 0, better_than_zero)
+    return claims
+
+
+def settle(
+    objective: Objective, claims: dict[str, Any], reader: Reader, deadline: float
+) -> tuple[str, dict[str, Any] | None]:
+    """Prove the claims one after another."""
+    given = [*objective.assumptions]
+    # Assumptions that contradict each other would prove anything.
+    possible, _ = decide([*given, objective.value.is_finite], reader.definitions, deadline)
+    if possible != z3.sat:
+        return "unknown", None
+    for words, claim in claims.items():
+        for part in conjuncts(claim):
+            result, model = decide([z3.Not(part), *given], reader.definitions, deadline)
+            if result == z3.sat:
+                numbers = _numbers(objective, words, model)
+                if reader.lemmas and not words.startswith(STEP) and not _is_what_runs(objective.r, numbers):
+                    return "unknown", None  # the steps say too little
+                return "counterexample", {"fails": words, **numbers}
+            if result == z3.unknown:
+                return "unknown", None
+            if words.startswith(STEP):
+                given.append(part)
+    return "proved", None
+
+
+def _is_what_runs(r: Separable, numbers: dict[str, Any]) -> bool:
+    """Whether the claimed z of a model is what the formula gives."""
+    shipped = r.map_parameters(lambda name, _: numbers[name]).prox_unchecked(np.array([numbers["u"]]), numbers["t"])
+    return bool(np.isclose(shipped[0], numbers["claimed z"], rtol=1e-6, atol=1e-9))
+
+
+def as_float(model: Any, number: Number) -> float:
+    """Return the number of a model as a float."""
+    infinite = number.infinite
+    if infinite is True or (infinite is not False and z3.is_true(model.eval(infinite, model_completion=True))):
+        return math.inf
+    value = model.eval(number.term, model_completion=True)
+    return float((value.approx(20) if z3.is_algebraic_value(value) else value).as_fraction())
+
+
+def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
+    o = objective
+    better = o.t.reader.number(0) if fails == TIES else o.z
+    numbers = {
+        "u": o.u,
+        "t": o.t,
+        **dict(o.r.parameters()),
+        "claimed z": o.claimed,
+        "better z": better,
+        "claimed objective": o.at(o.claimed, o.value_of_claimed),
+        "better objective": o.at(better, o.r.weighted_value(o.t.reader, better)),
+    }
+    return {name: as_float(model, number) for name, number in numbers.items()}
