@@ -41,7 +41,10 @@ def top_k_mask(ranks: Any, k: int) -> Any:
 def _kth_largest(ranks: Any, k: int) -> Any:
     n = ranks.shape[-1]
     if array_api_compat.is_torch_array(ranks):
-        return ranks.detach().kthvalue(n - k + 1, dim=-1, keepdim=True).values
+        ranks = ranks.detach()
+        if ranks.is_cuda and ranks.numel() == n:  # kthvalue gives a row to one block of the device
+            return ranks.sort(dim=-1, descending=True).values[..., k - 1 : k]
+        return ranks.kthvalue(n - k + 1, dim=-1, keepdim=True).values
     return np.partition(ranks, n - k, axis=-1)[..., n - k, None]
 
 

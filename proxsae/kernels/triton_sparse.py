@@ -5,15 +5,12 @@ Sums run in float32 (float64 for float64), in an order that the pattern fixes: t
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 ENTRIES = 8  # rows of a matrix fetched at once, to keep enough loads in flight
-LONG_ENTRIES = 32  # of which the columns of frequent atoms have many
 
 
 def product(offsets: Tensor, indices: Tensor, values: Tensor, D: Tensor) -> Tensor:
@@ -33,7 +30,7 @@ def transposed_product(offsets: Tensor, rows: Tensor, entries: Tensor, values: T
     out = torch.empty(p, d, dtype=G.dtype, device=G.device)
     block = _block(d)
     _sum_rows[(p, triton.cdiv(d, block))](
-        offsets, rows, entries, values, G, out, d, INDIRECT=True, WIDE=_wide(G), ENTRIES=LONG_ENTRIES, BLOCK=block
+        offsets, rows, entries, values, G, out, d, INDIRECT=True, WIDE=_wide(G), ENTRIES=ENTRIES, BLOCK=block
     )
     return out
 
@@ -64,18 +61,18 @@ def _wide(a: Tensor) -> bool:
 
 @triton.jit
 def _sum_rows(
-    offsets: Any,
-    which: Any,
-    entries: Any,
-    values: Any,
-    M: Any,
-    out: Any,
-    d: Any,
+    offsets,
+    which,
+    entries,
+    values,
+    M,
+    out,
+    d,
     INDIRECT: tl.constexpr,
     WIDE: tl.constexpr,
     ENTRIES: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """Write out_i = sum_e v_e M[which_e] over the entries e of i; the value of e is at entries_e where INDIRECT."""
     i = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -97,16 +94,16 @@ def _sum_rows(
 
 @triton.jit
 def _dots(
-    offsets: Any,
-    indices: Any,
-    G: Any,
-    D: Any,
-    out: Any,
+    offsets,
+    indices,
+    G,
+    D,
+    out,
     d: tl.constexpr,
     WIDE: tl.constexpr,
     ENTRIES: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     i = tl.program_id(0).to(tl.int64)
     start = tl.load(offsets + i)
     stop = tl.load(offsets + i + 1)

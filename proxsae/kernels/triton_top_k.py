@@ -1,21 +1,19 @@
 """The k largest entries of each row on a CUDA device: the maxima of chunks first, then only chunks that can matter.
 
-The k-th largest maximum of a chunk is a bound that at least k entries meet, and the chunks that meet it are hardly
-more than k: after one pass over the matrix, k chunks of 64 entries are looked at in place of the whole row.
+The k-th largest maximum of a chunk is a bound that at least k entries reach, and the chunks that reach it are hardly
+more than k: after one pass over the matrix, k chunks of 64 entries are looked at in place of the whole row, and of them
+the few entries that reach the bound.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-CHUNK = 64
 BLOCK_CHUNKS = 16
-BLOCK = 2048
+BLOCK = 2048  # entries of a row at once where all are looked at
 
 
 def select_in_rows(U: Tensor, k: int, mirror: float) -> Tensor:
@@ -34,26 +32,29 @@ def select_in_rows(U: Tensor, k: int, mirror: float) -> Tensor:
         The rank is the modulus for -1 and the entry itself for 1.
     """
     n, p = U.shape
-    n_chunks = triton.cdiv(p, CHUNK)
+    chunk = 64 if p >= 128 * k else 16
+    n_chunks = triton.cdiv(p, chunk)
     held = max(16, triton.next_power_of_2(2 * k))
     maxima = torch.empty(n, n_chunks, dtype=torch.int32, device=U.device)
     chunks = torch.empty(n, held, dtype=torch.int32, device=U.device)
-    counts = torch.empty(n, dtype=torch.int32, device=U.device)
+    candidates = torch.empty(n, held, 2, dtype=torch.int32, device=U.device)
+    bounds, counts = torch.empty(2, n, dtype=torch.int32, device=U.device)
     indices = torch.empty(n, k, dtype=torch.int64, device=U.device)
     signed = mirror == -1
     _chunk_maxima[(n, triton.cdiv(n_chunks, BLOCK_CHUNKS))](
-        U, maxima, p, n_chunks, SIGNED=signed, CHUNK=CHUNK, BLOCK_CHUNKS=BLOCK_CHUNKS
+        U, maxima, p, n_chunks, SIGNED=signed, CHUNK=chunk, BLOCK_CHUNKS=BLOCK_CHUNKS
     )
-    _hold_chunks[(n,)](maxima, chunks, counts, n_chunks, k, HELD=held, WIDTH=triton.next_power_of_2(n_chunks))
-    _select_in_chunks[(n,)](
-        U, chunks, counts, indices, p, k, SIGNED=signed, HELD=held, CHUNK=CHUNK, num_warps=8 if held > 64 else 4
+    _hold_chunks[(n,)](maxima, chunks, bounds, counts, n_chunks, k, HELD=held, WIDTH=triton.next_power_of_2(n_chunks))
+    _hold_candidates[(n,)](
+        U, chunks, bounds, counts, candidates, p, SIGNED=signed, HELD=held, CHUNK=chunk, num_warps=8 if held > 64 else 4
     )
+    _select_candidates[(n,)](candidates, counts, indices, k, HELD=held, num_warps=2)
     _select_in_whole_rows[(n,)](U, counts, indices, p, k, SIGNED=signed, HELD=held, BLOCK=BLOCK)
     return indices
 
 
 @triton.jit
-def _keys(u: Any, SIGNED: tl.constexpr) -> Any:
+def _keys(u, SIGNED: tl.constexpr):
     """Return integers in the order of the ranks, 0 where not positive: floats > 0 compare as their bits."""
     rank = u.to(tl.float32)
     if SIGNED:
@@ -62,7 +63,7 @@ def _keys(u: Any, SIGNED: tl.constexpr) -> Any:
 
 
 @triton.jit
-def _kth_largest(keys: Any, k: Any) -> Any:
+def _kth_largest(keys, k):
     """Return the largest t >= 0 that k keys reach, bit by bit; 0 where fewer than k are positive."""
     t = 0
     for i in range(31):
@@ -74,14 +75,14 @@ def _kth_largest(keys: Any, k: Any) -> Any:
 
 @triton.jit
 def _chunk_maxima(
-    U: Any,
-    maxima: Any,
-    n_columns: Any,
-    n_chunks: Any,
+    U,
+    maxima,
+    n_columns,
+    n_chunks,
     SIGNED: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK_CHUNKS: tl.constexpr,
-) -> None:
+):
     row = tl.program_id(0).to(tl.int64)
     chunk = tl.program_id(1) * BLOCK_CHUNKS + tl.arange(0, BLOCK_CHUNKS)
     column = chunk[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
@@ -91,36 +92,40 @@ def _chunk_maxima(
 
 @triton.jit
 def _hold_chunks(
-    maxima: Any,
-    chunks: Any,
-    counts: Any,
-    n_chunks: Any,
-    k: Any,
+    maxima,
+    chunks,
+    bounds,
+    counts,
+    n_chunks,
+    k,
     HELD: tl.constexpr,
     WIDTH: tl.constexpr,
-) -> None:
-    """Write the chunks whose maximum reaches the k-th largest, and how many they are; too many are left to all rows."""
+):
+    """Write the k-th largest maximum, the chunks that reach it, HELD at most, and their number."""
     row = tl.program_id(0).to(tl.int64)
     chunk = tl.arange(0, WIDTH)
     largest = tl.load(maxima + row * n_chunks + chunk, mask=chunk < n_chunks, other=-1)
-    reaches = largest >= _kth_largest(largest, k)
+    bound = _kth_largest(largest, k)
+    reaches = largest >= bound
     position = tl.cumsum(reaches.to(tl.int32), 0) - 1
     tl.store(chunks + row * HELD + position, chunk, mask=reaches & (position < HELD))
+    tl.store(bounds + row, bound)
     tl.store(counts + row, tl.sum(reaches.to(tl.int32)))
 
 
 @triton.jit
-def _select_in_chunks(
-    U: Any,
-    chunks: Any,
-    counts: Any,
-    indices: Any,
-    n_columns: Any,
-    k: Any,
+def _hold_candidates(
+    U,
+    chunks,
+    bounds,
+    counts,
+    candidates,
+    n_columns,
     SIGNED: tl.constexpr,
     HELD: tl.constexpr,
     CHUNK: tl.constexpr,
-) -> None:
+):
+    """Write key and column of the entries that reach the bound, and in place of the number of chunks theirs."""
     row = tl.program_id(0).to(tl.int64)
     count = tl.load(counts + row)
     if count <= HELD:
@@ -129,27 +134,47 @@ def _select_in_chunks(
         column = chunk[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
         there = (slot < count)[:, None] & (column < n_columns)
         u = tl.load(U + row * n_columns + column, mask=there, other=0.0)
-        keys = tl.reshape(tl.where(there, _keys(u, SIGNED), -1), (HELD * CHUNK,))
+        keys = tl.where(there, _keys(u, SIGNED), -1)
+        reaches = (keys >= tl.load(bounds + row)).to(tl.int32)
+        in_chunk = tl.sum(reaches, 1)
+        before = tl.cumsum(in_chunk, 0) - in_chunk
+        position = before[:, None] + tl.cumsum(reaches, 1) - 1
+        to = candidates + (row * HELD + position) * 2
+        fits = (reaches > 0) & (position < HELD)
+        tl.store(to, keys, mask=fits)
+        tl.store(to + 1, column, mask=fits)
+        tl.store(counts + row, tl.sum(in_chunk))
+
+
+@triton.jit
+def _select_candidates(candidates, counts, indices, k, HELD: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    count = tl.load(counts + row)
+    if count <= HELD:
+        slot = tl.arange(0, HELD)
+        at = candidates + (row * HELD + slot) * 2
+        keys = tl.load(at, mask=slot < count, other=-1)
+        column = tl.load(at + 1, mask=slot < count, other=0)
         threshold = _kth_largest(keys, k)
         room = k - tl.sum((keys > threshold).to(tl.int32))
         tied = keys == threshold
         keep = (keys > threshold) | (tied & (tl.cumsum(tied.to(tl.int32), 0) <= room))
         position = tl.cumsum(keep.to(tl.int32), 0) - 1
-        tl.store(indices + row * k + position, tl.reshape(column, (HELD * CHUNK,)).to(tl.int64), mask=keep)
+        tl.store(indices + row * k + position, column.to(tl.int64), mask=keep)
 
 
 @triton.jit
 def _select_in_whole_rows(
-    U: Any,
-    counts: Any,
-    indices: Any,
+    U,
+    counts,
+    indices,
     n_columns: tl.constexpr,
-    k: Any,
+    k,
     SIGNED: tl.constexpr,
     HELD: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
-    """Select in rows with too many chunks to hold: ties, or too few positive entries. Slow, and rarely needed."""
+):
+    """Select in rows with too many candidates to hold: ties, or too few positive entries. Slow, and rarely needed."""
     row = tl.program_id(0).to(tl.int64)
     if tl.load(counts + row) > HELD:
         entry = tl.arange(0, BLOCK)

@@ -10,7 +10,7 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
 triton = pytest.importorskip("triton")
 
-from proxsae.kernels import triton_sparse, triton_top_k  # noqa: E402
+from proxsae.kernels import triton_adam, triton_sparse, triton_top_k  # noqa: E402
 from proxsae.kernels.sparse import Pattern, row_dots_plain, transposed_product_plain  # noqa: E402
 from proxsae.kernels.top_k import pattern_of, top_k_mask  # noqa: E402
 
@@ -83,3 +83,25 @@ def test_products_with_sparse_codes(dtype, n, p, d, k):
     transposed = triton_sparse.transposed_product(offsets, rows, entries, values, G)
     assert close(transposed, transposed_product_plain(pattern, values.double(), G.double()), dtype)
     assert close(transposed, dense.T @ G.double(), dtype)
+
+
+@pytest.mark.parametrize("on_sphere", [False, True])
+@pytest.mark.parametrize("shape", [(7, 33), (3, 1), (2, 512)])
+def test_adam_in_one_pass(on_sphere, shape):
+    ours = torch.nn.functional.normalize(draw(*shape), dim=1)
+    theirs = torch.nn.Parameter(ours.double())
+    optimizer = torch.optim.Adam([theirs], lr=0.05)
+    mean, square = torch.zeros_like(ours), torch.zeros_like(ours)
+    for step in range(1, 5):
+        gradient = draw(*shape, seed=step)
+        theirs.grad = gradient.double()
+        options = {"learning_rate": 0.05, "betas": (0.9, 0.999), "epsilon": 1e-8, "on_sphere": on_sphere}
+        triton_adam.adam_step(ours, gradient, mean, square, step=step, **options)
+        with torch.no_grad():
+            if on_sphere:
+                theirs.grad -= (theirs.grad * theirs).sum(1, keepdim=True) * theirs
+            optimizer.step()
+            if on_sphere:
+                theirs /= theirs.norm(dim=1, keepdim=True)
+    assert torch.allclose(ours.double(), theirs.detach(), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(mean.double(), optimizer.state[theirs]["exp_avg"], rtol=1e-3, atol=1e-5)
