@@ -63,7 +63,7 @@ from scipy.linalg import hadamard
 from proxsae import solve
 from proxsae.regularizers import L0, L1, MCP, Cardinality, NonNegative
 from proxsae.solvers import problem_of
-from proxsae.solvers.proximal_gradient import ALGORITHMS
+from proxsae.solvers.methods import ALGORITHMS
 
 rng = np.random.default_rng(0)
 
@@ -76,7 +76,7 @@ def objective(problem, Z):
 def states(problem, name, n_steps):
     """Return the states of an algorithm from zero, the first one included."""
     algorithm = ALGORITHMS[name]
-    path = [algorithm.start(np.zeros((len(problem.targets), len(problem.dictionary))))]
+    path = [algorithm.start(problem, np.zeros((len(problem.targets), len(problem.dictionary))))]
     for _ in range(n_steps):
         path.append(algorithm.update(problem, path[-1]))
     return path

@@ -199,7 +199,7 @@ def joint_dual_scaling(R: Regularizer, V: Array) -> Array:
 def is_finite_around_zero(R: Regularizer, like: Array) -> bool:
     """Whether R* of a joint R is finite around 0, so that R is coercive."""
     xp = ArrayNamespace(like)
-    tiny = 1e-12 * (0.0 * like[..., 0] + 1.0)[None, :]
+    tiny = 1e-140 * (0.0 * like[..., 0] + 1.0)[None, :]
     return all(bool((R.gauge_on(xp, V) < 1).all()) for V in (tiny, -tiny, 0.0 * tiny))
 
 

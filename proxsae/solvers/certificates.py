@@ -9,12 +9,11 @@ from typing import Literal, NamedTuple
 import array_api_compat
 import numpy as np
 
-from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
+from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.regularizers.conjugate import (
     conjugates,
     dual_scaling,
-    has_conjugate,
     is_finite_around_zero,
     is_free,
     joint_dual_scaling,
@@ -23,6 +22,8 @@ from proxsae.regularizers.conjugate import (
 from proxsae.solvers.problem import Problem
 
 CertificateKind = Literal["duality gap", "fixed-point residual"]
+ROUNDINGS = 2.0  # roundings that a correlation is off by, in units of its largest terms
+FAR = 1e140  # outside of every domain; its square does not overflow
 
 
 class Report(NamedTuple):
@@ -31,9 +32,45 @@ class Report(NamedTuple):
     objective: Array  # F(z)
     certificate: Array  # the gap, or the residual
     scale: Array  # tol is relative to this
+    rounding: Array  # how much of the certificate may be the rounding of the codes in their dtype
+
+    def meets(self, tol: float) -> Array:
+        """Return whether the certificate is at most tol * scale + rounding; never where one is not finite."""
+        limit = tol * self.scale + self.rounding
+        xp = array_api_compat.array_namespace(limit)
+        return xp.isfinite(self.certificate) & xp.isfinite(limit) & (self.certificate <= limit)
 
 
-def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Callable[[Problem, Array], Report]]:
+class Fit(NamedTuple):
+    """The smooth part at given codes, a row a sample, in float64."""
+
+    correlations: Array  # (y - z D) D^T, (n_samples, n_components)
+    residual: Array  # ||y - z D||^2
+    explained: Array  # ||z D||^2
+    target: Array  # ||y||^2
+
+
+Certify = Callable[[Problem, Array, Fit], Report]
+
+
+def fit_of(problem: Problem, Z: Array) -> Fit:
+    """Return the fit in float64, through the features: what the certificates that are returned rest on."""
+    D, Y = _double(problem.dictionary), _double(problem.targets)
+    explained = _double(Z) @ D
+    residual = Y - explained
+    return Fit(residual @ D.T, _squares(residual), _squares(explained), _squares(Y))
+
+
+def quick_fit_of(problem: Problem, Z: Array) -> Fit:
+    """Return the fit through the Gram matrix and in the dtype of Z: good enough to see when to look closer."""
+    V = _double(-problem.gradient(Z))
+    C, Z, target = _double(problem.correlations), _double(Z), _squares(_double(problem.targets))
+    xp = ArrayNamespace(V)
+    residual = xp.maximum(target - (Z * (C + V)).sum(-1), 0.0)
+    return Fit(V, residual, xp.maximum((Z * (C - V)).sum(-1), 0.0), target)
+
+
+def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Certify]:
     """Return the kind of certificate that codes of R over D can have, and the function that computes it.
 
     The gap needs a dual point in the domain of R*. Where every r_i grows to infinity (L1, ridge, bounded boxes) a
@@ -41,7 +78,7 @@ def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Callable[
     for once; if there is none, or R is unbounded below, not convex or without a conjugate here, what remains is the
     residual. For an R of whole codes, R* has to be finite around 0.
     """
-    if not has_conjugate(R):
+    if not R.has_conjugate:
         return "fixed-point residual", fixed_point_residual
     if not isinstance(R, Separable):
         if is_finite_around_zero(R, D):
@@ -61,7 +98,7 @@ def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Callable[
     return "duality gap", partial(duality_gap, direction=direction)
 
 
-def duality_gap(problem: Problem, Z: Array, direction: Array | None = None) -> Report:
+def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: Array | None = None) -> Report:
     r"""Return F(z) and the duality gap, an upper bound on F(z) - min F.
 
     With the residual :math:`\nu = y - zD` and the dual function
@@ -79,6 +116,8 @@ def duality_gap(problem: Problem, Z: Array, direction: Array | None = None) -> R
     problem : Problem
         With an R that has a conjugate. Its parameters are taken as the dtype of Z rounds them.
     Z : array of shape (n_samples, n_components)
+    fit : Fit, optional
+        Where it is known.
     direction : array of shape (n_features,), optional
         c with <c, d_i> > 0 for every unpenalised atom; nu - tau c, with the least tau that is enough, replaces nu.
 
@@ -86,62 +125,107 @@ def duality_gap(problem: Problem, Z: Array, direction: Array | None = None) -> R
     ----------
     Mairal (2010), Sparse coding for machine learning, appendix D; Rockafellar (1970), section 31.
     """
+    fit = fit_of(problem, Z) if fit is None else fit
+    in_dtype_of_Z = ArrayNamespace(Z)
     R = problem.regularizer
     assert isinstance(R, Separable)
-    in_dtype_of_Z = ArrayNamespace(Z)
     R = R.map_parameters(lambda _, value: _double(in_dtype_of_Z.asarray(value)))
-    D, Y, Z = _double(problem.dictionary), _double(problem.targets), _double(Z)
-    fit = Z @ D
-    residual = Y - fit
+    noise = noise_of(problem, Z, fit)
+    Z, V = _double(Z), fit.correlations
     penalties = R.penalties(Z)
 
-    theta, V = residual, residual @ D.T
-    if direction is not None:
-        theta, V = _moved_inside(R, theta, V, direction, D @ direction)
-    scaling = dual_scaling(R, V)[:, None]
-    theta, V = scaling * theta, scaling * V
-    return _gap_report(Y, fit, theta, penalties.sum(-1), (penalties + conjugates(R, V) - V * Z).sum(-1))
+    lean, blur, reach = 0.0 * fit.residual, 0.0 * fit.residual, noise.norms
+    if direction is not None:  # theta = nu - tau c
+        slopes, free = _double(problem.dictionary) @ direction, is_free(R, V)
+        lean = _least_shift(V, slopes, free)
+        V = V - lean[:, None] * slopes
+        blur = noise.unit * _least_shift(noise.norms, slopes, free) * (abs(Z) * abs(slopes)).sum(-1)
+        reach = ArrayNamespace(V).where(free, 0.0, reach)
+    s = dual_scaling(R, V)
+    V = s[:, None] * V
+    distance = (1.0 - s) ** 2 * fit.residual
+    if direction is not None:  # nu - s theta = (1 - s) nu + s tau c
+        along = _double(problem.targets) @ direction - Z @ slopes
+        distance = distance + 2.0 * (1.0 - s) * s * lean * along + (s * lean) ** 2 * (direction * direction).sum()
+    excess = (penalties + conjugates(R, V) - V * Z).sum(-1)
+    rounding = noise.of_gap(V, Z, _steepness(partial(dual_scaling, R), reach)) + blur
+    return _gap_report(fit, distance, penalties.sum(-1), excess, rounding)
 
 
-def joint_duality_gap(problem: Problem, Z: Array) -> Report:
+def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:
     """Return F(z) and the duality gap where R looks at a whole code: :func:`duality_gap` with one term for all i.
 
     R(z) is computed in the dtype of Z: what rounding puts outside a ball in float32 is far outside in float64.
     """
+    fit = fit_of(problem, Z) if fit is None else fit
     R = problem.regularizer
+    noise = noise_of(problem, Z, fit)
     value = _double(R.value_on(ArrayNamespace(Z), Z))
-    D, Y, Z = _double(problem.dictionary), _double(problem.targets), _double(Z)
-    fit = Z @ D
-    theta = Y - fit
-    V = theta @ D.T
-    scaling = joint_dual_scaling(R, V)[:, None]
-    theta, V = scaling * theta, scaling * V
-    return _gap_report(Y, fit, theta, value, value + R.conjugate_on(ArrayNamespace(V), V) - (V * Z).sum(-1))
+    s = joint_dual_scaling(R, fit.correlations)
+    Z, V = _double(Z), s[:, None] * fit.correlations
+    excess = value + R.conjugate_on(ArrayNamespace(V), V) - (V * Z).sum(-1)
+    rounding = noise.of_gap(V, Z, _steepness(partial(joint_dual_scaling, R), noise.norms))
+    return _gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding)
 
 
-def _gap_report(Y: Array, fit: Array, theta: Array, penalty: Array, excess: Array) -> Report:
-    """Return the report of codes at the dual points theta; excess is R(z) + R*(v) - <v, z>."""
-    residual = Y - fit
-    distance = residual - theta
-    gap = 0.5 * (distance * distance).sum(-1) + excess
-    xp = ArrayNamespace(gap)
-    energy = 0.5 * xp.maximum((Y * Y).sum(-1), (fit * fit).sum(-1))
-    return Report(0.5 * (residual * residual).sum(-1) + penalty, xp.maximum(gap, 0.0), energy)
+def _gap_report(fit: Fit, distance: Array, penalty: Array, excess: Array, rounding: Array) -> Report:
+    """Return the report at the dual points theta: ||nu - theta||^2, R(z) and R(z) + R*(v) - <v, z>."""
+    xp = ArrayNamespace(excess)
+    gap = xp.maximum(0.5 * distance + excess, 0.0)
+    return Report(0.5 * fit.residual + penalty, gap, 0.5 * xp.maximum(fit.target, fit.explained), rounding)
 
 
-def fixed_point_residual(problem: Problem, Z: Array) -> Report:
-    r"""Return F(z) and :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(1, \|z\|)`; the scale is 1.
+def fixed_point_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:
+    r"""Return F(z) and the length of a proximal step, relative to that of the code; the scale is 1.
 
+    :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(\|z\|, \sqrt t\|y\|)`.
     Zero at the fixed points of the proximal-gradient step: the minimisers where R is convex, and otherwise points that
-    no single step improves, which need not be global.
+    no single step improves, which need not be global. At t = 1/L no code shorter than :math:`\sqrt t \|y\|` explains y.
     """
+    fit = fit_of(problem, Z) if fit is None else fit
     R = problem.regularizer
     move = _double(Z - problem.proximal_step(Z))
-    residual = _double(problem.targets) - _double(Z) @ _double(problem.dictionary)
-    objective = 0.5 * (residual * residual).sum(-1) + _double(R.value_on(ArrayNamespace(Z), Z))
+    noise = noise_of(problem, Z, fit)
+    objective = 0.5 * fit.residual + _double(R.value_on(ArrayNamespace(Z), Z))
     xp = ArrayNamespace(objective)
-    certificate = _norms(xp, move) / xp.maximum(_norms(xp, _double(Z)), 1.0)
-    return Report(objective, certificate, 0.0 * certificate + 1.0)
+    length = xp.sqrt(_squares(_double(Z)))
+    least = xp.maximum(length, xp.sqrt(problem.step * fit.target))
+    least = xp.where(least > 0, least, 1.0)
+    blur = problem.step * noise.unit * float(_squares(noise.norms)) ** 0.5 + noise.eps * length
+    return Report(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
+
+
+class Noise(NamedTuple):
+    """How far rounding in the dtype of the codes moves the correlations: by about unit * ||d_i|| in atom i."""
+
+    eps: float  # of the dtype, times ROUNDINGS
+    norms: Array  # ||d_i||, (n_components,)
+    load: Array  # sum_j abs(z_j) ||d_j||, (n_samples,)
+    unit: Array  # eps (||y|| + load), (n_samples,)
+
+    def of_gap(self, V: Array, Z: Array, steepness: float) -> Array:
+        """Return what the gap changes with them, to first order: directly, and by the scaling of the dual point."""
+        return self.unit * (self.load + steepness * abs((V * Z).sum(-1)))
+
+
+def noise_of(problem: Problem, Z: Array, fit: Fit) -> Noise:
+    """Return the noise of the correlations of codes z: each |z_j| ||d_j|| and ||y|| is right to a few roundings."""
+    D = problem.dictionary
+    xp = ArrayNamespace(fit.residual)
+    norms = xp.sqrt(_squares(_double(D)) if problem.gram is None else _double(problem.gram).diagonal())
+    load = abs(_double(Z)) @ norms
+    eps = ROUNDINGS * float(np.finfo(dtype_name(Z)).eps)
+    return Noise(eps, norms, load, eps * (xp.sqrt(fit.target) + load))
+
+
+def _steepness(scaling: Callable[[Array], Array], norms: Array) -> float:
+    """Return by how much the dual scaling falls for correlations that leave the domain of R* by one times the norms."""
+    largest = float(norms.max())
+    if largest == 0:
+        return 0.0
+    far = (FAR / largest) * norms[None, :]
+    least = min(float(scaling(far)[0]), float(scaling(-far)[0]))
+    return largest / FAR / least if 0 < least < 1 else 0.0
 
 
 def inward_direction(atoms: Array) -> Array | None:
@@ -166,18 +250,17 @@ def inward_direction(atoms: Array) -> Array | None:
     return direction if (units @ direction).min() > 1e-8 else None
 
 
-def _moved_inside(R: Separable, theta: Array, V: Array, direction: Array, slopes: Array) -> tuple[Array, Array]:
-    """Move along minus the direction until no unpenalised atom correlates positively."""
+def _least_shift(V: Array, slopes: Array, free: Array) -> Array:
+    """Return the least tau >= 0 for which no unpenalised atom correlates positively with nu - tau c."""
     xp = ArrayNamespace(V)
-    free = is_free(R, V)
     needed = xp.where(free, xp.maximum(V, 0.0) / xp.where(free, slopes, 1.0), 0.0)
     # Eight roundings of slack, so that the correlations are <= 0 in floating point too.
-    tau = (1.0 + 8.0 * float(np.finfo(np.float64).eps)) * array_api_compat.array_namespace(V).max(needed, axis=-1)
-    return theta - tau[:, None] * direction, V - tau[:, None] * slopes
+    slack = 1.0 + 8.0 * float(np.finfo(np.float64).eps)
+    return slack * array_api_compat.array_namespace(V).max(needed, axis=-1)
 
 
-def _norms(xp: ArrayNamespace, Z: Array) -> Array:
-    return xp.sqrt((Z * Z).sum(-1))
+def _squares(a: Array) -> Array:
+    return (a * a).sum(-1)
 
 
 def _double(a: Array) -> Array:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import array_api_compat
+from scipy.sparse import issparse, vstack
 
 from proxsae.formulas.arrays import Array
-from proxsae.solvers.certificates import Report
+from proxsae.solvers.algorithm import Algorithm, without
+from proxsae.solvers.certificates import Certify, Report, fit_of, quick_fit_of
 from proxsae.solvers.problem import Problem
-from proxsae.solvers.proximal_gradient import Algorithm
 
-CHECK_EVERY = 10  # steps between certificates; one costs about as much as a step
+NEAR = 2.0  # a quick certificate this close to the tolerance is worth a look through the features
 
 
 class Outcome(NamedTuple):
@@ -28,53 +29,76 @@ class Outcome(NamedTuple):
 def run(
     problem: Problem,
     algorithm: Algorithm,
-    certify: Callable[[Problem, Array], Report],
+    certify: Certify,
     codes: Array,
     *,
     tol: float,
     max_iter: int,
     on_finished: Callable[[int], object],
 ) -> Outcome:
-    """Iterate from `codes` until certificate <= tol * scale, sample by sample, or max_iter steps.
+    """Iterate from `codes` until :meth:`Report.meets` holds, sample by sample, or max_iter steps.
 
     At batch scope the samples are one problem, and stop together.
     """
     xp = array_api_compat.array_namespace(codes)
     rows = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
     outcome = _empty_outcome(codes)
-    state = algorithm.start(codes)
+    state = algorithm.start(problem, codes)
     n_iter = 0
     while rows.shape[0]:
-        report = certify(problem, state.codes)
-        converged = report.certificate <= tol * report.scale
-        if n_iter == max_iter:
-            finished = xp.ones_like(converged)
-        elif problem.regularizer.scope == "batch":
-            finished = converged & xp.all(converged)
-        else:
-            finished = converged
+        is_last = n_iter == max_iter
+        picked, report = _looked_at(problem, state.codes, certify, tol, everything=is_last)
+        converged = report.meets(tol)
+        finished = xp.ones_like(converged) if is_last else converged
+        if problem.regularizer.scope == "batch" and not (picked.shape[0] == rows.shape[0] and bool(xp.all(finished))):
+            finished = xp.zeros_like(finished)
         if bool(xp.any(finished)):
-            done = rows[finished]
-            outcome.codes[done] = state.codes[finished]
+            ended = picked[finished]
+            done = rows[ended]
+            outcome.codes[done] = state.codes[ended]
             outcome.objective[done] = report.objective[finished]
             outcome.certificate[done] = report.certificate[finished]
             outcome.converged[done] = converged[finished]
             outcome.n_iter[done] = n_iter
             on_finished(int(done.shape[0]))
-            rows, problem = rows[~finished], problem.at(~finished)
-            state = state._make(part[~finished] for part in state)
+            stays = xp.ones_like(rows, dtype=xp.bool)
+            stays[ended] = False
+            rows, problem, state = rows[stays], problem.at(stays), without(algorithm, state, stays)
         if rows.shape[0]:
-            steps = min(CHECK_EVERY, max_iter - n_iter)
+            steps = min(algorithm.check_every, max_iter - n_iter)
             for _ in range(steps):
                 state = algorithm.update(problem, state)
             n_iter += steps
     return outcome
 
 
+def _looked_at(
+    problem: Problem, codes: Array, certify: Certify, tol: float, *, everything: bool
+) -> tuple[Array, Report]:
+    """Return which samples may be done, and their report: in float64, through the features.
+
+    With a Gram matrix the samples are picked by the certificate that it gives, which costs a step and not many.
+    """
+    if problem.gram is None or everything:
+        xp = array_api_compat.array_namespace(codes)
+        everyone = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
+        return everyone, certify(problem, codes, fit_of(problem, codes))
+    report = certify(problem, codes, quick_fit_of(problem, codes))
+    near = report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol)
+    picked = array_api_compat.array_namespace(near).nonzero(near)[0]
+    if picked.shape[0] < codes.shape[0]:
+        problem, codes = problem.at(picked), codes[picked]
+    return picked, certify(problem, codes, fit_of(problem, codes))
+
+
 def joined(parts: list[Outcome]) -> Outcome:
     """Return the outcomes of several batches as one."""
-    xp = array_api_compat.array_namespace(parts[0].codes)
-    return parts[0] if len(parts) == 1 else Outcome(*(xp.concat(list(arrays)) for arrays in zip(*parts, strict=True)))
+    if len(parts) == 1:
+        return parts[0]
+    xp = array_api_compat.array_namespace(parts[0].objective)
+    codes = [part.codes for part in parts]
+    stacked = vstack(codes, format="csr") if issparse(codes[0]) else xp.concat(codes)
+    return Outcome(stacked, *(xp.concat(list(arrays)) for arrays in zip(*(part[1:] for part in parts), strict=True)))
 
 
 def _empty_outcome(codes: Array) -> Outcome:

@@ -3,52 +3,123 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import reduce
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import array_api_compat
+import numpy as np
+from scipy.sparse import issparse
 
-from proxsae.formulas.arrays import Array, as_float_array, dtype_name
+from proxsae.formulas.arrays import HALF_DTYPES, Array, as_float_array, dtype_name
 from proxsae.regularizers import Regularizer, parse
 from proxsae.solvers.problem import default_step, lipschitz_constant
-from proxsae.solvers.proximal_gradient import ALGORITHMS
 
 STEP_SLACK = 1e-6  # 1/L as a caller rounds it in float32
+SAFE_RANGE = (1e-15, 1e15)  # where atoms, targets and codes have squares in float32; beyond, float64 computes
 
 
-class Arrays(NamedTuple):
-    """Arrays of one kind, dtype and device."""
+@dataclass(frozen=True)
+class Inputs:
+    """The arrays of a problem, of one kind and device; X and init are read block by block, in the working dtype."""
 
-    targets: Array  # Y = X - b, (n_samples, n_features)
-    dictionary: Array  # D, (n_components, n_features)
-    codes: Array  # where to start, (n_samples, n_components)
+    X: Any  # (n_samples, n_features), an array or CSR
+    dictionary: Array  # D, (n_components, n_features), in the working dtype
+    intercept: Array | None  # b, (n_features,), in the working dtype
+    init: Any  # (n_samples, n_components), an array or CSR, or None
+    dtype: Any  # of the codes: float32 or float64
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the codes."""
+        return self.X.shape[0], self.dictionary.shape[0]
+
+    def targets(self, part: slice) -> Array:
+        """Return Y = X - b of some samples."""
+        Y = self._dense(self.X[part])
+        return Y if self.intercept is None else Y - self.intercept
+
+    def codes(self, part: slice) -> Array:
+        """Return where some samples start."""
+        if self.init is not None:
+            return self._dense(self.init[part])
+        D = self.dictionary
+        n = len(range(*part.indices(self.X.shape[0])))
+        xp = array_api_compat.array_namespace(D)
+        return xp.zeros((n, D.shape[0]), dtype=D.dtype, device=array_api_compat.device(D))
+
+    def _dense(self, block: Any) -> Array:
+        D = self.dictionary
+        xp = array_api_compat.array_namespace(D)
+        return xp.asarray(
+            block.toarray() if issparse(block) else block, dtype=D.dtype, device=array_api_compat.device(D)
+        )
+
+    def result(self, codes: Array) -> Array:
+        """Return codes in the dtype that was asked for, or raise ValueError where it cannot hold them."""
+        if codes.dtype == self.dtype:
+            return codes
+        xp = array_api_compat.array_namespace(codes)
+        largest = float(xp.max(xp.abs(codes))) if 0 not in codes.shape else 0.0
+        limits = xp.finfo(self.dtype)
+        if largest > float(limits.max) or 0 < largest < float(limits.smallest_normal):
+            raise ValueError(f"the codes are of size {largest:.3g}, which float32 cannot hold; pass float64")
+        return xp.astype(codes, self.dtype)
 
 
-def checked_arrays(X: Any, D: Any, intercept: Any, init: Any) -> Arrays:
-    """Return the arrays of the problem, without graph, or raise TypeError or ValueError."""
+def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
+    """Return the arrays of the problem, without graph, or raise TypeError or ValueError.
+
+    They are computed in the dtype that NumPy or Torch promotes them to, at least float32; in float64 where a float32
+    problem leaves `SAFE_RANGE`.
+    """
     X = _checked(X, "X", like=None)
     if X.ndim != 2:
         raise ValueError(f"X must have shape (n_samples, n_features), got {tuple(X.shape)}")
+    if issparse(D):
+        raise TypeError(f"D must be a dense array, got {type(D).__name__}")
     D = _checked(D, "D", like=X)
     if D.ndim != 2 or D.shape[1] != X.shape[1] or 0 in D.shape:
         raise ValueError(
             f"D must have shape (n_components, n_features) with n_features = {X.shape[1]} as in X and at least one of "
             f"each, got {tuple(D.shape)}"
         )
-    targets = X
     if intercept is not None:
         intercept = _checked(intercept, "intercept", like=X)
         if tuple(intercept.shape) != (X.shape[1],):
             raise ValueError(f"intercept must have shape ({X.shape[1]},), got {tuple(intercept.shape)}")
-        targets = X - intercept
-    shape = (X.shape[0], D.shape[0])
-    if init is None:
-        xp = array_api_compat.array_namespace(X)
-        return Arrays(targets, D, xp.zeros(shape, dtype=X.dtype, device=array_api_compat.device(X)))
-    init = _checked(init, "init", like=X)
-    if tuple(init.shape) != shape:
-        raise ValueError(f"init must have shape (n_samples, n_components) = {shape}, got {tuple(init.shape)}")
-    return Arrays(targets, D, init)
+    if init is not None:
+        init = _checked(init, "init", like=X)
+        if tuple(init.shape) != (X.shape[0], D.shape[0]):
+            shape = (X.shape[0], D.shape[0])
+            raise ValueError(f"init must have shape (n_samples, n_components) = {shape}, got {tuple(init.shape)}")
+    xp = array_api_compat.array_namespace(D)
+    dtype = _promoted([a for a in (X, D, intercept, init) if a is not None])
+    working = dtype if _fits(dtype, _largest(X), _largest(D)) else xp.float64
+    b = None if intercept is None else xp.astype(intercept, working, copy=False)
+    return Inputs(X, xp.astype(D, working, copy=False), b, init, dtype)
+
+
+def _promoted(arrays: list[Any]) -> Any:
+    if array_api_compat.is_torch_array(arrays[0]):
+        import torch
+
+        return reduce(torch.promote_types, [a.dtype for a in arrays], torch.float32)
+    dtype = np.result_type(np.float32, *(a.dtype for a in arrays))
+    return dtype.newbyteorder("=")
+
+
+def _largest(X: Any) -> float:
+    X = X.data if issparse(X) else X
+    return max(float(X.max()), -float(X.min())) if 0 not in X.shape else 0.0
+
+
+def _fits(dtype: Any, x: float, d: float) -> bool:
+    if "float64" in str(dtype) or 0 in (x, d):
+        return True
+    low, high = SAFE_RANGE
+    return all(low < size < high for size in (d, x, x / d))
 
 
 def checked_regularizer(R: Any, n_components: int) -> Regularizer:
@@ -59,17 +130,6 @@ def checked_regularizer(R: Any, n_components: int) -> Regularizer:
         raise TypeError(f'R must be a regularizer or text such as "0.1*L1 + NonNegative", got {type(R).__name__}')
     R.check_width(n_components)
     return R
-
-
-def checked_method(method: Any, R: Regularizer) -> str:
-    """Return the name of an algorithm whose theory covers R, or raise ValueError."""
-    if method == "auto":
-        return "fista" if R.is_convex else "ista"
-    if method not in ALGORITHMS:
-        raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
-    if ALGORITHMS[method].needs_convex and not R.is_convex:
-        raise ValueError(f'{method!r} needs a convex regularizer, and {R} is not convex; use "ista"')
-    return str(method)
 
 
 def checked_step(step: Any, D: Array, R: Regularizer) -> float:
@@ -91,17 +151,20 @@ def check_limits(tol: Any, max_iter: Any) -> None:
         raise ValueError(f"max_iter must be an integer >= 0, got {max_iter!r}")
 
 
-def _checked(x: Any, name: str, like: Array | None) -> Array:
-    x = as_float_array(x, name)
-    if dtype_name(x) not in ("float32", "float64"):
-        raise TypeError(f"{name} must be float32 or float64, got {dtype_name(x)}")
-    if like is not None:
-        mine, its = (_kind(a) for a in (x, like))
-        if mine != its:
-            raise TypeError(f"{name} must be of the same kind, dtype and device as X: X is {its}, {name} is {mine}")
+def _checked(x: Any, name: str, like: Any) -> Any:
+    if issparse(x):
+        x = x.tocsr()
+        x = x.astype(np.float64) if np.issubdtype(x.dtype, np.integer) else x
+        as_float_array(x.data, name)
+    else:
+        x = as_float_array(x, name)
+    name_of_dtype = dtype_name(x) if array_api_compat.is_torch_array(x) else x.dtype.name  # without the byte order
+    if name_of_dtype not in ("float32", "float64", *HALF_DTYPES):
+        raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {name_of_dtype}")
+    if like is not None and not issparse(x) and _kind(x) != _kind(like):
+        raise TypeError(f"{name} must be of the same kind and device as X: X is {_kind(like)}, {name} is {_kind(x)}")
     return x.detach() if array_api_compat.is_torch_array(x) else x
 
 
-def _kind(x: Array) -> str:
-    library = "Torch" if array_api_compat.is_torch_array(x) else "NumPy"
-    return f"{library} {dtype_name(x)} on {array_api_compat.device(x)}"
+def _kind(x: Any) -> str:
+    return f"Torch on {array_api_compat.device(x)}" if array_api_compat.is_torch_array(x) else "NumPy"

@@ -5,12 +5,13 @@ A step is made of array operations alone: it can be batched, run on a GPU, diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import array_api_compat
 
 from proxsae.formulas.arrays import Array
+from proxsae.regularizers import Regularizer
+from proxsae.solvers.algorithm import Algorithm
 from proxsae.solvers.problem import Problem
 
 
@@ -20,7 +21,7 @@ class IstaState(NamedTuple):
     codes: Array  # z_k, (n_samples, n_components)
 
 
-def ista_start(codes: Array) -> IstaState:
+def ista_start(problem: Problem, codes: Array) -> IstaState:  # noqa: ARG001
     """Return the state at given codes."""
     return IstaState(codes)
 
@@ -47,7 +48,7 @@ class FistaState(NamedTuple):
     momentum: Array  # theta_k >= 1 of each sample, (n_samples, 1)
 
 
-def fista_start(codes: Array) -> FistaState:
+def fista_start(problem: Problem, codes: Array) -> FistaState:  # noqa: ARG001
     """Return the state at given codes, without momentum."""
     xp = array_api_compat.array_namespace(codes)
     return FistaState(codes, codes, xp.ones_like(codes[:, :1]))
@@ -76,15 +77,15 @@ def fista_update(problem: Problem, state: FistaState) -> FistaState:
     return FistaState(codes, codes + pull * move, momentum)
 
 
-class Algorithm(NamedTuple):
-    """A method that `solve` can run."""
-
-    start: Callable[[Array], Any]  # codes -> state
-    update: Callable[[Problem, Any], Any]  # (problem, state) -> state
-    needs_convex: bool  # whether its theory requires a convex R
+def _takes_all(R: Regularizer) -> None:  # noqa: ARG001
+    return None
 
 
-ALGORITHMS = {
-    "ista": Algorithm(ista_start, ista_update, needs_convex=False),
-    "fista": Algorithm(fista_start, fista_update, needs_convex=True),
-}
+def _needs_convex(R: Regularizer) -> str | None:
+    return None if R.is_convex else f"needs a convex regularizer, and {R} is not convex"
+
+
+CHECK_EVERY = 10  # a certificate costs about as much as a step
+
+ISTA = Algorithm(ista_start, ista_update, _takes_all, ("codes",), CHECK_EVERY)
+FISTA = Algorithm(fista_start, fista_update, _needs_convex, ("codes", "point", "momentum"), CHECK_EVERY)

@@ -269,5 +269,6 @@ def test_fixed_point_residual_is_its_definition():
     Z = R.prox(np.random.default_rng(0).standard_normal((5, 12)))
     report = fixed_point_residual(problem_of(X, D, R, t), Z)
     move = np.linalg.norm(Z - R.prox(Z + t * (X - Z @ D) @ D.T, t), axis=1)
-    np.testing.assert_allclose(report.certificate, move / np.maximum(1, np.linalg.norm(Z, axis=1)), rtol=1e-10)
+    size = np.maximum(np.linalg.norm(Z, axis=1), np.sqrt(t) * np.linalg.norm(X, axis=1))
+    np.testing.assert_allclose(report.certificate, move / size, rtol=1e-10)
     np.testing.assert_allclose(report.objective, 0.5 * ((X - Z @ D) ** 2).sum(1), rtol=1e-14)

@@ -52,7 +52,7 @@ def test_one_step_from_zero_is_the_amortized_encoder(text, gram):
     extra = (D @ D.T, (X - b) @ D.T) if gram else ()
     problem = Problem(X - b, D, R, t, *extra)
     zero = torch.zeros_like(encoder)
-    for state in (ista_update(problem, ista_start(zero)), fista_update(problem, fista_start(zero))):
+    for state in (ista_update(problem, ista_start(problem, zero)), fista_update(problem, fista_start(problem, zero))):
         torch.testing.assert_close(state.codes, encoder, rtol=1e-12, atol=1e-14)
         assert torch.equal(state.codes, R.prox(t * ((X - b) @ D.T), t))
 
@@ -63,7 +63,7 @@ def test_ista_never_increases_the_objective(text, seed, share):
     R = parse(text)
     X, D = data(seed=seed)
     problem = problem_of(X, D, R, share / lipschitz_constant(D))
-    state = ista_start(R.prox(np.random.default_rng(seed).standard_normal((len(X), len(D)))))
+    state = ista_start(problem, R.prox(np.random.default_rng(seed).standard_normal((len(X), len(D)))))
     total = "batch" in text
     before = np.inf
     for _ in range(25):
@@ -103,7 +103,7 @@ def test_gram_matrix_where_it_costs_less():
 def test_fista_needs_fewer_steps_than_ista(text):
     X, D = data(n=4, p=30, d=20)
     problem = problem_of(X, D, parse(text), 1 / lipschitz_constant(D))
-    slow, fast = ista_start(np.zeros((4, 30))), fista_start(np.zeros((4, 30)))
+    slow, fast = ista_start(problem, np.zeros((4, 30))), fista_start(problem, np.zeros((4, 30)))
     for _ in range(400):
         slow, fast = ista_update(problem, slow), fista_update(problem, fast)
     gaps = [duality_gap(problem, state.codes).certificate.max() for state in (slow, fast)]
@@ -114,7 +114,7 @@ def test_restart_makes_fista_converge_linearly():
     """Without restart the momentum of FISTA ripples; one sample restarts without touching another."""
     X, D = data(n=4, p=10, d=20)
     problem = problem_of(X, D, parse("0.01*L1 + 0.001*SquaredL2"), 1 / lipschitz_constant(D))
-    state, plain = fista_start(np.zeros((4, 10))), fista_start(np.zeros((4, 10)))
+    state, plain = fista_start(problem, np.zeros((4, 10))), fista_start(problem, np.zeros((4, 10)))
     restarts = np.zeros((4, 1), int)
     alone = False
     for _ in range(150):
@@ -137,7 +137,7 @@ def test_steps_unroll_under_autograd(update):
 
     def unrolled(D, X):
         problem = problem_of(X, D, parse("0.05*L1 + 0.1*SquaredL2"), 0.2)
-        state = start(torch.zeros(3, 6, dtype=X.dtype))
+        state = start(problem, torch.zeros(3, 6, dtype=X.dtype))
         for _ in range(4):
             state = update(problem, state)
         return state.codes

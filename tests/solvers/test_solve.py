@@ -1,5 +1,6 @@
 """`solve`: optimal or a fixed point, sample by sample, the same on NumPy and Torch, and clear about bad input."""
 
+import importlib
 import itertools
 import warnings
 
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-import proxsae.solvers
 from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2, parse
 from proxsae.solvers import solve
 from proxsae.solvers.problem import lipschitz_constant
@@ -132,7 +132,7 @@ def test_a_sample_does_not_depend_on_its_batch(text, monkeypatch):
     alone = [solve(x[None], D, text, tol=1e-9, max_iter=20_000) for x in X]
     np.testing.assert_allclose(together.codes, np.concatenate([s.codes for s in alone]), atol=1e-4)
     np.testing.assert_allclose(together.objective, np.concatenate([s.objective for s in alone]), atol=1e-7)
-    monkeypatch.setattr(proxsae.solvers, "CHUNK_ENTRIES", 3 * len(D))
+    monkeypatch.setattr(importlib.import_module("proxsae.solvers.solve"), "CHUNK_ENTRIES", 3 * len(D))
     chunked = solve(X, D, text, tol=1e-9, max_iter=20_000)
     np.testing.assert_allclose(chunked.codes, together.codes, atol=1e-4)
     assert chunked.codes.shape == together.codes.shape

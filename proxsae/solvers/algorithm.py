@@ -1,0 +1,28 @@
+"""What an algorithm of `solve` is: a state, a pure step, and the sentence with which it refuses an R."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers import Regularizer
+from proxsae.solvers.problem import Problem
+
+
+class Algorithm(NamedTuple):
+    """A method that `solve` can run; stopping, certificates and display are the driver's.
+
+    A state is a named tuple with a field ``codes``. Its step returns a new one and leaves the old one as it was.
+    """
+
+    start: Callable[[Problem, Array], Any]  # (problem, codes) -> state
+    update: Callable[[Problem, Any], Any]  # (problem, state) -> state
+    refuses: Callable[[Regularizer], str | None]  # what it lacks for this R, in one sentence, or None
+    of_samples: tuple[str, ...]  # the fields of the state with a row a sample: a sample that is done leaves them
+    check_every: int  # steps between certificates
+
+
+def without(algorithm: Algorithm, state: Any, rows: Array) -> Any:
+    """Return the state of some of the samples."""
+    return state._replace(**{name: getattr(state, name)[rows] for name in algorithm.of_samples})

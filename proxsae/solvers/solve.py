@@ -1,0 +1,205 @@
+"""`solve`: codes of many samples over one dictionary, with a certificate each."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import array_api_compat
+import numpy as np
+from scipy.sparse import csr_array
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers import Regularizer
+from proxsae.solvers.certificates import CertificateKind, certificate_of
+from proxsae.solvers.driver import Outcome, joined, run
+from proxsae.solvers.inputs import check_limits, checked_inputs, checked_regularizer, checked_step
+from proxsae.solvers.methods import ALGORITHMS, checked_method
+from proxsae.solvers.problem import gram_is_cheaper, problem_of
+
+CHUNK_ENTRIES = 2**23  # code entries worked on at once: 64 MiB for each array of a float64 state
+
+
+@dataclass(frozen=True)
+class Solution:
+    r"""Codes and what is known of them, a sample each; arrays of the kind and device of X.
+
+    Attributes
+    ----------
+    codes : array of shape (n_samples, n_components)
+        In the dtype that X, D, intercept and init promote to; half precision gives float32. CSR where asked for.
+    objective : float64 array of shape (n_samples,)
+        :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)`.
+    certificate : float64 array of shape (n_samples,)
+        For a duality gap, an upper bound on F(z) - min F, in the units of F.
+    certificate_kind : {"duality gap", "fixed-point residual"}
+        What the certificate is.
+    converged : bool array of shape (n_samples,)
+        Whether the certificate met the tolerance.
+    n_iter : int64 array of shape (n_samples,)
+        Steps taken.
+    method : str
+        The algorithm that ran.
+    """
+
+    codes: Array
+    objective: Array
+    certificate: Array
+    certificate_kind: CertificateKind
+    converged: Array
+    n_iter: Array
+    method: str
+
+
+def solve(
+    X: Any,
+    D: Any,
+    R: Regularizer | str,
+    *,
+    intercept: Any = None,
+    method: Literal["auto", "ista", "fista"] = "auto",
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    init: Any = None,
+    step: float | None = None,
+    sparse_output: bool = False,
+    verbose: bool = False,
+) -> Solution:
+    r"""Minimise :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)` for every row x of X.
+
+    Each sample stops by its own certificate and leaves the batch, so that its result does not depend on the others
+    beyond rounding. At batch scope the whole matrix is one problem.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, n_features)
+        NumPy or Torch, or a SciPy sparse matrix, which is read block by block as dense rows. Lists and integers become
+        float64; other dtypes promote as in NumPy, and half precision is computed in float32. Tensors are solved on
+        their device, and no gradient passes through the codes (unroll
+        :func:`proxsae.solvers.proximal_gradient.ista_update` for that). float32 is computed in float64 where X, D or
+        the codes are outside of 1e-15 to 1e15, so that scaling the problem scales its codes and certificates.
+    D : array of shape (n_components, n_features)
+        The dictionary, an atom a row; of the kind and device of X.
+    R : Regularizer or str
+        The weight lambda lies inside: ``0.1 * L1()`` or ``"0.1*L1"``.
+    intercept : array of shape (n_features,), optional
+        b; zero by default.
+    method : {"auto", "ista", "fista"}, default "auto"
+        FISTA where R is convex and ISTA otherwise. FISTA needs a convex R.
+    tol : float, default 1e-6
+        A sample stops when its duality gap is at most
+        :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual
+        :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(\|z\|, \sqrt t \|x - b\|)` is at most tol, each
+        plus what rounding the codes in their dtype makes of it: a correlation with the atom d_i is taken to be right to
+        two roundings of :math:`\|d_i\| (\|x - b\| + \sum_j |z_j| \|d_j\|)`. In float64 that matters below 1e-12; in
+        float32, over correlated atoms, it may be 1e-4 of the scale, and the codes are as good as the dtype can hold. A
+        certificate that is not finite never converges.
+    max_iter : int, default 1000
+        Steps at most; 0 certifies `init`.
+    init : array or SciPy sparse matrix of shape (n_samples, n_components), optional
+        Where to start; zero by default.
+    step : float, optional
+        t in (0, 1/L], with L the largest eigenvalue of D D^T. 1/L by default, 0.99/L where R is not convex.
+    sparse_output : bool, default False
+        Return CSR codes, for NumPy input; memory is then that of one block of samples.
+    verbose : bool, default False
+        Show a progress bar of the samples done, on a terminal.
+
+    Returns
+    -------
+    Solution
+        For a duality gap the codes are optimal to within ``certificate``. The gap is there for every sum of L1,
+        Huber, SquaredL2, NonNegative, Box, LInfBall, Tilt and translations of these whose weights keep the codes
+        bounded, for NonNegative without a penalty where 0 is not in the convex hull of the atoms, and for every R of
+        whole codes that has a conjugate and keeps them bounded; elsewhere the certificate is the fixed-point residual.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arrays do not fit one another, R is not a regularizer or does not fit them, or the method does not fit R.
+
+    Warns
+    -----
+    sklearn.exceptions.ConvergenceWarning
+        If samples have not converged after `max_iter` steps.
+
+    References
+    ----------
+    Beck and Teboulle (2009), A fast iterative shrinkage-thresholding algorithm, SIAM J. Imaging Sci. 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from proxsae.solvers import solve
+    >>> s = solve(np.array([[3.0, -0.5]]), np.eye(2), "1.0*L1")
+    >>> s.codes
+    array([[2., 0.]])
+    """
+    inputs = checked_inputs(X, D, intercept, init)
+    n_samples, n_components = inputs.shape
+    dictionary = inputs.dictionary
+    R = checked_regularizer(R, n_components)
+    method_name = checked_method(method, R)
+    check_limits(tol, max_iter)
+    if sparse_output and array_api_compat.is_torch_array(dictionary):
+        raise TypeError("sparse_output gives a SciPy matrix and needs NumPy input, got Torch tensors")
+
+    chunk = n_samples if R.scope == "batch" else -(-CHUNK_ENTRIES // n_components)
+    outcomes = []
+    # Where squares overflow, the certificate says so: it is not finite.
+    quiet = np.errstate(over="ignore", invalid="ignore")
+    with quiet, _without_graph(dictionary), _progress_bar(n_samples, verbose) as bar:
+        t = checked_step(step, dictionary, R)
+        kind, certify = certificate_of(R, dictionary)
+        gram = dictionary @ dictionary.T if gram_is_cheaper(n_samples, *dictionary.shape) else None
+        for start in range(0, max(n_samples, 1), max(chunk, 1)):
+            part = slice(start, start + chunk)
+            problem = problem_of(inputs.targets(part), dictionary, R, t, gram=gram)
+            outcome = run(
+                problem,
+                ALGORITHMS[method_name],
+                certify,
+                inputs.codes(part),
+                tol=tol,
+                max_iter=max_iter,
+                on_finished=bar.update,
+            )
+            codes = inputs.result(outcome.codes)
+            outcomes.append(outcome._replace(codes=csr_array(codes) if sparse_output else codes))
+    outcome = joined(outcomes)
+    _warn_unless_converged(outcome, kind, tol, max_iter)
+    return Solution(
+        outcome.codes, outcome.objective, outcome.certificate, kind, outcome.converged, outcome.n_iter, method_name
+    )
+
+
+def _warn_unless_converged(outcome: Outcome, kind: str, tol: float, max_iter: int) -> None:
+    n_missing = int((~outcome.converged).sum())
+    if n_missing == 0:
+        return
+    from sklearn.exceptions import ConvergenceWarning
+
+    largest = float(outcome.certificate[~outcome.converged].max())
+    warnings.warn(
+        f"{n_missing} of {outcome.converged.shape[0]} samples have not converged to tol={tol:g} "
+        f"after {max_iter} steps; the largest {kind} is {largest:.3g}",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
+
+
+def _without_graph(like: Array) -> AbstractContextManager[Any]:
+    if not array_api_compat.is_torch_array(like):
+        return nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def _progress_bar(n_samples: int, verbose: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=n_samples, unit="sample", disable=not (verbose and sys.stderr.isatty()))
