@@ -27,7 +27,7 @@ from proxsae.verification.oracles.properties import (
 )
 from proxsae.verification.oracles.supports import enumerate_supports
 from proxsae.verification.pairs import Pair, pair_of_regularizer
-from proxsae.verification.proofs.prove import prove
+from proxsae.verification.proofs.prove import can_prove, prove
 from proxsae.verification.report import Check, Outcome, Report, run
 
 MAX_COORDINATES = 8  # searched one by one where each has parameters of its own
@@ -143,7 +143,7 @@ def _checks_of_regularizer(R: Regularizer, proof_timeout: float) -> Iterator[par
     yield partial(check_traits, R, pair)
     yield partial(check_backends, R, pair)
     if proof_timeout > 0:
-        yield partial(_with_package, "z3", partial(_check_proof, R, proof_timeout), "proof")
+        yield partial(_check_proof, R, proof_timeout)
 
 
 def _line_searches(pair: Pair) -> Iterator[partial[Check]]:
@@ -165,6 +165,8 @@ def _with_package(package: str, check: partial[Check], method: str) -> Check:
 
 
 def _check_proof(R: Regularizer, timeout: float) -> Check:
+    if not can_prove():
+        return Check("proof", "", "skipped", reason='z3 or python-flint is missing: pip install "proxsae[prove]"')
     proof = prove(R, timeout=timeout)
     found = "passed" if proof.verdict.startswith(("proved", "certified")) else "undecided"
     verdict: Outcome = "failed" if proof.verdict == "counterexample" else found  # type: ignore[assignment]

@@ -83,12 +83,12 @@ def test_undecided_and_skipped_checks_prove_nothing():
 def test_missing_packages_skip_their_check(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in ("z3", "pyscipopt") else find_spec(name)
+        importlib.util, "find_spec", lambda name: None if name in ("flint", "pyscipopt") else find_spec(name)
     )
     report = verify(0.2 * L0())
     assert report.passed
     skipped = {check.method: check.reason for check in report.checks if check.verdict == "skipped"}
-    assert set(skipped) == {"mixed-integer solver (SCIP)", "proof (z3)"}
+    assert set(skipped) == {"mixed-integer solver (SCIP)", "proof"}
     assert all('pip install "proxsae[prove]"' in reason for reason in skipped.values())
 
 

@@ -157,6 +157,7 @@ class Reader:
     def __init__(self, mark: str = "#") -> None:
         self.definitions: list[Definition] = []
         self.lemmas: list[Term] = []  # what a formula says of its own steps, to be proved
+        self.logarithms: list[tuple[Term, Term]] = []  # an argument, and the symbol of log(1 + it)
         self._mark = mark  # what the names of fresh symbols begin with
         self._fresh: dict[str, Term] = {}
         self.inf = Number(self, z3.RealVal(0), infinite=True)
@@ -233,6 +234,17 @@ class Reader:
             return Definition(y, [bounds[0] <= y, y <= bounds[1]], inside, 4 * y * y * y - 3 * y == a.term)
 
         return Number(self, self.fresh("cos_third", a.term, defining), False, both(a.is_finite, inside))
+
+    def log1p(self, a: Number) -> Number:
+        """Return a number of which is known that equal arguments give equal ones, and its sign."""
+
+        def defining(y: Term) -> Definition:
+            sign = z3.And(z3.Implies(a.term == 0, y == 0), z3.Implies(a.term > 0, y > 0))
+            same = [z3.Implies(a.term == b, y == log) for b, log in self.logarithms]
+            self.logarithms.append((a.term, y))
+            return Definition(y, [sign, *same], z3.BoolVal(True), z3.BoolVal(True))
+
+        return Number(self, self.fresh("log1p", a.term, defining), False, both(a.is_finite, a.term > -1))
 
     def lemma(self, a: Number, holds: Callable[[Number], Condition]) -> Number:
         """Return a number of which only the property is known; that `a` has it is recorded in `lemmas`."""

@@ -10,6 +10,7 @@ from typing import Any
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.cardinality import Cardinality
+from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.regularizers.nonseparable_sums import JointSum
 from proxsae.regularizers.separable import Separable
@@ -46,20 +47,20 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     Raises
     ------
     ImportError
-        Without z3: ``pip install "proxsae[prove]"``.
+        Without z3 or python-flint: ``pip install "proxsae[prove]"``.
     TypeError
         If R is not a regularizer.
     """
     if not isinstance(R, Regularizer):
         raise TypeError(f"prove takes a regularizer, got {type(R).__name__}")
-    if importlib.util.find_spec("z3") is None:
-        raise ImportError('proofs need z3: pip install "proxsae[prove]"')
+    if not can_prove():
+        raise ImportError('proofs need z3 and python-flint: pip install "proxsae[prove]"')
     from proxsae.verification.proofs.arrays_z3 import UnreadableError
     from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
 
     start = time.monotonic()
     try:
-        return _proof_for(R)(R, timeout)
+        return _prove(R, timeout)
     except NotAlgebraicError as reason:
         why = f"{reason} is not algebraic"
     except TimeoutError:
@@ -69,7 +70,31 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     return Proof(repr(R), f"no theorem: {why}", "unknown", time.monotonic() - start)
 
 
+def can_prove() -> bool:
+    """Whether the packages that prove are installed."""
+    return all(importlib.util.find_spec(package) for package in ("z3", "flint"))
+
+
+def _prove(R: Regularizer, timeout: float) -> Proof:
+    from proxsae.verification.proofs.certified import certify_separable
+    from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
+
+    start = time.monotonic()
+    try:
+        proof = _proof_for(R)(R, timeout)
+    except NotAlgebraicError:
+        if not isinstance(R, Separable):
+            raise
+        proof = None
+    # Of powers, which may be too high for z3, no verdict is known beforehand.
+    if isinstance(R, Separable) and (proof is None or (proof.verdict == "unknown" and not R.is_algebraic)):
+        return certify_separable(R, timeout - (time.monotonic() - start))
+    assert proof is not None
+    return proof
+
+
 def _proof_for(R: Regularizer) -> Callable[[Any, float], Proof]:
+    from proxsae.verification.proofs.certified import certify_entmax
     from proxsae.verification.proofs.composition import prove_sparse_groups, prove_tree
     from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
     from proxsae.verification.proofs.gain_rule import prove_selection
@@ -84,6 +109,7 @@ def _proof_for(R: Regularizer) -> Callable[[Any, float], Proof]:
         (Cardinality, prove_selection),
         (Separable, prove_separable),
         (Blocks, _prove_blocks),
+        (Entmax, certify_entmax),
         (TreeGroups, prove_tree),
     ]
     return next((proof for kind, proof in proofs if isinstance(R, kind)), prove_read)
