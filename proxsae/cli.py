@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_BLOCK = 'blocks before the residual stream is read, such as 15, or another place: "mlp_out.15", "attn_out.15", "embed"'
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a mistake of the user is one line on standard error."""
@@ -49,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         "proxsae harvest --text notes.txt --block 15 --tokens 100000 --out activations",
     )
     _add_model(harvest)
-    harvest.add_argument("--block", type=int, required=True, help="blocks applied before the residual stream is read")
+    harvest.add_argument("--block", required=True, help=_BLOCK)
     harvest.add_argument("--tokens", type=int, required=True, help="rows to store")
     harvest.add_argument("--context", type=int, default=128, help="tokens in a context (default: 128)")
     harvest.add_argument("--dtype", choices=["float32", "float16"], default="float32")
@@ -81,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("saes", type=Path, nargs="+", help="models written by proxsae fit")
     _add_model(evaluate)
-    evaluate.add_argument("--block", type=int, required=True, help="the block of the harvest")
+    evaluate.add_argument("--block", required=True, help=f"{_BLOCK}; that of the harvest")
     evaluate.add_argument("--tokens", type=int, default=8192)
     evaluate.add_argument("--context", type=int, default=128, help="tokens in a context, as in the harvest")
     evaluate.add_argument("--split", choices=["heldout", "train", "all"], default="heldout")
@@ -129,7 +131,8 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 def run_demo_command(options: argparse.Namespace) -> None:
     """Run the demo and print its table."""
-    from proxsae.demo import FAST, FULL, format_table, run_demo
+    from proxsae.demo import FAST, FULL, run_demo
+    from proxsae.report import format_table
 
     table = run_demo(options.out, options.folder, FAST if options.fast else FULL)
     print(format_table(table))
@@ -157,11 +160,11 @@ def run_fit(options: argparse.Namespace) -> None:
     """Train and save a model."""
     import numpy as np
 
+    from proxsae.data.store import ActivationStore
     from proxsae.estimator import ProxSAE
-    from proxsae.llm import ActivationStore
 
     is_array = options.data.suffix == ".npy"
-    X = np.load(options.data, mmap_mode="r") if is_array else ActivationStore.open(options.data)
+    X = np.load(options.data, mmap_mode="r") if is_array else ActivationStore(options.data)
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     sae = ProxSAE(
         options.regularizer,
@@ -180,9 +183,9 @@ def run_fit(options: argparse.Namespace) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Print the table of the trained models."""
-    from proxsae.demo import format_table, table_row
     from proxsae.estimator import ProxSAE
     from proxsae.llm import evaluate, load_model
+    from proxsae.report import format_table, table_row
 
     saes = {str(path): ProxSAE.load(path) for path in options.saes}
     results = evaluate(
@@ -204,7 +207,7 @@ def run_report(options: argparse.Namespace) -> None:
     from proxsae.llm import ActivationStore, load_model
     from proxsae.report import feature_cards, write_report
 
-    sae, store = ProxSAE.load(options.sae), ActivationStore.open(options.store)
+    sae, store = ProxSAE.load(options.sae), ActivationStore(options.store)
     tokenizer = load_model(options.model or store.info["model"]).tokenizer
     cards = feature_cards(
         sae.transform(store), store, lambda token: str(tokenizer.decode([token])), n_features=options.features
@@ -215,7 +218,7 @@ def run_report(options: argparse.Namespace) -> None:
         facts={
             "Regularizer": repr(sae.regularizer),
             "Atoms": f"{len(sae.components_):,}",
-            "Activations": f"{store.info['model']}, block {store.info['block']}, {len(store):,} tokens",
+            "Activations": f"{store.info['model']}, {store.info['site']}, {len(store):,} tokens",
         },
         histories={options.sae.stem: sae.history_},
         table=[],

@@ -52,13 +52,13 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
     size : Size
     """
     from proxsae.llm import evaluate, harvest, load_model
-    from proxsae.report import feature_cards, write_report
+    from proxsae.report import feature_cards, table_row, write_report
 
     started = time.perf_counter()
     model = load_model()
     n_rows = size.n_tokens + N_CALIBRATION
     store = harvest(model, block=BLOCK, n_tokens=n_rows, out=folder / f"activations-{n_rows}", verbose=verbose)
-    seen, unseen = store[: size.n_tokens], store[size.n_tokens :]
+    seen, unseen = store.part(0, size.n_tokens), store.part(size.n_tokens, n_rows)
     saes: dict[str, ProxSAE] = {}
     seconds: dict[str, float] = {}
     for name, (regularizer, options) in regularizers().items():
@@ -93,7 +93,7 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
         out,
         title="ReLU, JumpReLU, TopK and AbsTopK: one proximal step, four regularizers",
         facts={
-            "Model": f"{info['model']}, residual stream after block {BLOCK}",
+            "Model": f"{info['model']}, residual stream after {BLOCK} blocks",
             "Text": f"{info['text']}: {len(seen):,} tokens to train, {results['TopK']['n_tokens']:,} held out",
             "Left out": f"{dropped:,} tokens with massive activations or special tokens",
             "Autoencoders": f"{size.n_components:,} atoms, mean L0 {L0}, {size.n_steps} steps of {size.batch_size}",
@@ -106,31 +106,3 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
         cards={"Bidirectional features of the AbsTopK autoencoder": cards},
     )
     return table
-
-
-def table_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
-    """Return one row of the table: column title to text."""
-    row = {
-        "": name,
-        "MSE": f"{result['mse']:.3f}",
-        "FVU": f"{result['fvu']:.4f}",
-        "L0": f"{result['l0']:.1f}",
-        "dead %": f"{100 * result['dead_fraction']:.1f}",
-        "loss recovered": f"{result['loss_recovered']:.4f}",
-        "KL": f"{result['kl']:.3f}",
-    }
-    return row | ({"seconds": f"{result['seconds']:.0f}"} if "seconds" in result else {})
-
-
-def format_table(table: list[dict[str, Any]]) -> str:
-    """Return the rows as aligned text."""
-    columns = [[title, *(str(row[title]) for row in table)] for title in table[0]]
-    widths = [max(map(len, column)) for column in columns]
-    lines = zip(*columns, strict=True)
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )

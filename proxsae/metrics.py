@@ -1,24 +1,34 @@
-r"""How well codes reconstruct the data; each metric is defined here and nowhere else.
+r"""What a sparse autoencoder loses, in its reconstructions and in a language model; each metric is defined here alone.
 
 Let x be the n rows, :math:`\hat x` their reconstructions, z their codes, d the number of features:
 
 - ``mse`` :math:`= \frac{1}{n d} \sum \|x - \hat x\|^2`, in squared units of the data;
 - ``fvu`` :math:`= \sum \|x - \hat x\|^2 / \sum \|x - \bar x\|^2`, the fraction of variance unexplained: sums
-  and mean :math:`\bar x` run over the whole evaluation set (no mean of ratios of batches);
+  and mean :math:`\bar x` run over the whole evaluation set (no mean of ratios of batches); of rows that are all equal
+  it is 0 if they are reconstructed exactly, else 1;
 - ``explained_variance`` :math:`= 1 -` ``fvu``;
 - ``l0``: the mean over rows of the number of codes != 0;
 - ``dead_fraction``: the fraction of atoms whose code is 0 on every row.
+
+Let H be the cross-entropy of the model's next-token predictions in nats per token, over every prediction within a
+context: of the model as it is (clean), with x replaced by :math:`\hat x` (spliced), and with x replaced by 0 (zero):
+
+- ``loss_recovered`` :math:`= (H_{zero} - H_{spliced}) / (H_{zero} - H_{clean})`: 1 is perfect, 0 is no better than 0;
+- ``kl`` :math:`= \mathrm{KL}(p_{clean} \,\|\, p_{spliced})`, its mean over the same predictions, in nats.
 
 All sums are kept in float64.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SparseAutoencoder(Protocol):
@@ -56,7 +66,7 @@ class ReconstructionSums:
             return
         exact = x.astype(np.float64)
         self.squared_error += float(np.square(exact - reconstruction).sum())
-        mean = exact.mean(axis=0)
+        mean = exact[0] + (exact - exact[0]).mean(axis=0)  # of equal rows exactly their value
         shift, total = mean - self.mean, self.n_rows + rows
         self.spread += float(np.square(exact - mean).sum() + np.square(shift).sum() * self.n_rows * rows / total)
         self.mean += shift * rows / total
@@ -66,10 +76,11 @@ class ReconstructionSums:
         self.n_rows = total
 
     def result(self) -> dict[str, float]:
-        """Return mse, fvu, explained_variance, l0 and dead_fraction; fvu is nan where all rows are equal."""
+        """Return mse, fvu, explained_variance, l0 and dead_fraction."""
         if self.n_rows == 0:
             raise ValueError("The metrics were asked of no rows; give at least one.")
-        fvu = self.squared_error / self.spread if self.spread > 0 else float("nan")
+        # rows that are all equal have nothing to explain: the convention of scikit-learn's r2_score
+        fvu = self.squared_error / self.spread if self.spread > 0 else float(self.squared_error > 0)
         return {
             "mse": self.squared_error / (self.n_rows * self.n_features),
             "fvu": fvu,
@@ -138,3 +149,35 @@ def _active_columns(codes: Any) -> NDArray[np.integer]:
         columns: NDArray[np.integer] = entries.col[entries.data != 0]
         return columns
     return np.nonzero(codes)[1]
+
+
+def loss_metrics(clean: float, spliced: float, zero: float, kl: float, n_predictions: int) -> dict[str, float]:
+    """Return the cross-entropies, loss_recovered and kl from sums; nan where there is nothing to recover."""
+    return {
+        "cross_entropy_clean": clean / n_predictions,
+        "cross_entropy_spliced": spliced / n_predictions,
+        "cross_entropy_zero": zero / n_predictions,
+        "loss_recovered": (zero - spliced) / (zero - clean) if zero != clean else float("nan"),
+        "kl": kl / n_predictions,
+    }
+
+
+def cross_entropy_sum(log_probabilities: Tensor, targets: Tensor, is_target: Tensor) -> float:
+    """Return the sum of -log p(target) over the predictions asked for, in nats.
+
+    `log_probabilities` has shape (batch, length, n_vocabulary); `targets` and `is_target` have shape (batch, length).
+    """
+    picked = log_probabilities.gather(-1, targets[..., None])[..., 0]
+    return -float(picked[is_target].double().sum())
+
+
+def kl_sum(clean: Tensor, spliced: Tensor, is_target: Tensor) -> float:
+    """Return the sum of KL(p_clean || p_spliced) over the predictions asked for, from log probabilities, in nats."""
+    from torch.nn.functional import kl_div
+
+    total = 0.0
+    # a context at a time, since the terms are as many as the logits
+    for log_p, log_q, wanted in zip(clean, spliced, is_target, strict=True):
+        divergence = kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+        total += float(divergence[wanted].double().sum())
+    return total

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proxsae.data.files import replacing
+
 INDEX = "index.json"
 FORMAT = "proxsae-activations"
-VERSION = 1
+VERSION = 2
 DTYPES = {"float32": "F32", "float16": "F16"}
 
 _NUMPY: dict[str, np.dtype[Any]] = {
@@ -23,85 +24,87 @@ _NUMPY: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
 }
-_INDEX_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "model": str,
-    "block": int,
-    "tokenizer": str,
-    "text": str,
-    "split": str,
+_INDEX_FIELDS: dict[str, tuple[type, ...]] = {
+    "checksum": (int,),
+    "model": (str,),
+    "weights": (str,),
+    "site": (str,),
+    "tokenizer": (str,),
+    "text": (str,),
+    "split": (str,),
     "seed": (int, type(None)),
     "drop": (str, int, list),
-    "dtype": str,
-    "n_features": int,
-    "context_length": int,
-    "batch_size": int,
-    "n_tokens": int,
-    "dropped_positions": list,
+    "excluded_tokens": (list,),
+    "dtype": (str,),
+    "n_features": (int,),
+    "context_length": (int,),
+    "batch_size": (int,),
+    "n_tokens": (int,),
+    "dropped_positions": (list,),
     "median_norm": (int, float),
-    "complete": bool,
-    "shards": list,
+    "complete": (bool,),
+    "shards": (list,),
 }
-_SHARD_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "file": str,
-    "rows": int,
-    "contexts": int,
-    "bytes": int,
-    "crc32": int,
-    "dropped_by_position": int,
-    "dropped_special": int,
-    "dropped_massive": int,
-    "large_kept": int,
-}
+_COUNTS = ("rows", "contexts", "bytes", "dropped_by_position", "dropped_special", "dropped_massive", "large_kept")
+_SHARD_FIELDS: dict[str, tuple[type, ...]] = {"file": (str,), "crc32": (int,), **dict.fromkeys(_COUNTS, (int,))}
 
 
 class StoreError(ValueError):
     """A file of an activation store is missing, truncated, damaged or foreign; the message names file and field."""
 
 
+def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{number:05d}.safetensors"
+
+
 def read_index(folder: Path) -> dict[str, Any]:
-    """Return the checked index of the store in `folder`."""
+    """Return the checked index of the store in `folder`, without its checksum."""
     path = folder / INDEX
     if not path.is_file():
         raise StoreError(f"'{folder}' is not an activation store: it holds no {INDEX}.")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"'{path}' is not JSON, so it is truncated or foreign: {error}.") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise StoreError(f"'{path}' is no index of an activation store: its field 'format' is not '{FORMAT}'.")
     if index.get("version") != VERSION:
         raise StoreError(f"'{path}' has version {index.get('version')!r}; this proxsae reads version {VERSION}.")
     _check_fields(path, index, _INDEX_FIELDS)
+    if index.pop("checksum") != _checksum(index):
+        raise StoreError(f"'{path}' is damaged or was edited: its field 'checksum' does not match.")
     if index["dtype"] not in DTYPES:
         raise StoreError(f"'{path}': the field 'dtype' is {index['dtype']!r}; allowed are {', '.join(DTYPES)}.")
     for field in ("n_features", "context_length"):
-        if index[field] < 1:
-            raise StoreError(f"'{path}': the field '{field}' is {index[field]}; it must be positive.")
+        if not 1 <= index[field] < 2**31:
+            raise StoreError(f"'{path}': the field '{field}' is {index[field]}; it must be positive and below 2^31.")
+    for field in ("dropped_positions", "excluded_tokens"):
+        if not all(_is(number, (int,)) and 0 <= number < 2**31 for number in index[field]):
+            raise StoreError(f"'{path}': the field '{field}' holds something else than numbers from 0 to 2^31.")
+    if not 0 <= index["median_norm"] < math.inf:
+        raise StoreError(f"'{path}': the field 'median_norm' is {index['median_norm']}; it must be finite and >= 0.")
     for number, shard in enumerate(index["shards"]):
         if not isinstance(shard, dict):
             raise StoreError(f"'{path}': the field 'shards[{number}]' is not an object.")
         _check_fields(path, shard, _SHARD_FIELDS, f"shards[{number}].")
-        if shard["rows"] < 0 or shard["contexts"] < 0 or Path(shard["file"]).name != shard["file"]:
-            raise StoreError(f"'{path}': 'shards[{number}]' names no valid file, rows and contexts.")
+        if shard["file"] != shard_name(number):
+            raise StoreError(f"'{path}': the field 'shards[{number}].file' is not '{shard_name(number)}'.")
+        for field in _COUNTS:
+            if not 0 <= shard[field] < 2**63:
+                raise StoreError(f"'{path}': the field 'shards[{number}].{field}' is {shard[field]}.")
     return index
 
 
 def write_index(folder: Path, index: dict[str, Any]) -> None:
-    """Write the index whole or not at all."""
-    write_file(folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False).encode())
+    """Write the index with its checksum, whole or not at all."""
+    write_file(folder / INDEX, json.dumps({**index, "checksum": _checksum(index)}, indent=1).encode())
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write to a temporary name, force it to the disk, then rename, so that no reader ever sees half a file."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def map_shard(path: Path, shard: dict[str, Any], index: dict[str, Any]) -> dict[str, NDArray[Any]]:
@@ -127,13 +130,19 @@ def map_shard(path: Path, shard: dict[str, Any], index: dict[str, Any]) -> dict[
     return views
 
 
-def checksum(path: Path) -> int:
-    """Return the CRC-32 of a file, read a megabyte at a time."""
+def check_content(path: Path, shard: dict[str, Any]) -> None:
+    """Raise StoreError unless the CRC-32 of a shard is that of the index."""
     crc = 0
     with path.open("rb") as stream:
         while part := stream.read(1 << 20):
             crc = zlib.crc32(part, crc)
-    return crc
+    if crc != shard["crc32"]:
+        raise StoreError(f"The shard '{path}' is damaged: its field 'crc32' in {INDEX} does not match.")
+
+
+def _checksum(index: dict[str, Any]) -> int:
+    """Return the CRC-32 of an index as JSON, whose fields may stand in any order."""
+    return zlib.crc32(json.dumps(index, sort_keys=True).encode())
 
 
 def _header(path: Path, shard: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -151,7 +160,7 @@ def _header(path: Path, shard: dict[str, Any]) -> tuple[int, dict[str, Any]]:
             raise StoreError(f"The shard '{path}' is not a safetensors file: its header length is {length}.")
         try:
             header = json.loads(stream.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"The shard '{path}' is not a safetensors file: its header is not JSON.") from error
     if not isinstance(header, dict):
         raise StoreError(f"The shard '{path}' is not a safetensors file: its header is not an object.")
@@ -160,16 +169,18 @@ def _header(path: Path, shard: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 def _offsets(tensor: dict[str, Any]) -> tuple[int, int]:
     offsets = tensor.get("data_offsets")
-    if isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(value, int) for value in offsets):
+    if isinstance(offsets, list) and len(offsets) == 2 and all(_is(value, (int,)) for value in offsets):
         return offsets[0], offsets[1]
     return -1, -1
 
 
-def _check_fields(
-    path: Path, values: dict[str, Any], fields: dict[str, type | tuple[type, ...]], prefix: str = ""
-) -> None:
-    for field, kind in fields.items():
-        if field not in values or not isinstance(values[field], kind):
-            kinds = kind if isinstance(kind, tuple) else (kind,)
+def _is(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a JSON value is of one of these types; true and false are no numbers."""
+    return type(value) in kinds
+
+
+def _check_fields(path: Path, values: dict[str, Any], fields: dict[str, tuple[type, ...]], prefix: str = "") -> None:
+    for field, kinds in fields.items():
+        if field not in values or not _is(values[field], kinds):
             names = " or ".join(known.__name__ for known in kinds)
             raise StoreError(f"'{path}': the field '{prefix}{field}' is missing or not of type {names}.")

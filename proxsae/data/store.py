@@ -1,16 +1,17 @@
-"""The activation store: rows of a residual stream on disk, each traceable to its token."""
+"""The activation store: activations of a language model on disk, each row traceable to its token."""
 
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from proxsae.data.shard import INDEX, StoreError, checksum, map_shard, read_index
+from proxsae.data.shard import check_content, map_shard, read_index
 
 _OPEN_SHARDS = 256
 
@@ -20,11 +21,20 @@ Tensors = dict[str, NDArray[Any]]
 class ActivationStore:
     """Activations on disk, read as if they were an array of shape (n_rows, n_features).
 
-    Made by :func:`proxsae.llm.harvest` or opened with :meth:`open`. The folder holds ``index.json`` and shards in
-    safetensors format, each with ``activations`` (rows, n_features), ``context`` and ``position`` (rows,) and
-    ``tokens`` (contexts, context_length). Shards are memory-mapped, so opening costs a header a shard and reading
-    costs what is read. Indexing takes an integer, a slice, or an array of integers or booleans, and returns a NumPy
-    array, a copy. ``np.asarray(store)`` reads everything.
+    Made by :func:`proxsae.llm.harvest`. The folder holds ``index.json`` and shards in safetensors format, each with
+    ``activations`` (rows, n_features), ``context`` and ``position`` (rows,) and ``tokens`` (contexts, context_length).
+    Shards are memory-mapped, so opening costs a header a shard and reading costs what is read. Indexing takes an
+    integer, a slice, or an array of integers or booleans, and returns a NumPy array, a copy. ``np.asarray(store)``
+    reads everything.
+
+    Opening checks the index and the size, types and shapes of every shard, and warns of a harvest that was interrupted.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder.
+    check : bool, default=True
+        Compare the checksum of a shard when it is first read; False saves that reading of the whole shard.
 
     Attributes
     ----------
@@ -33,17 +43,24 @@ class ActivationStore:
     dtype : numpy.dtype
         float32 or float16.
     info : dict
-        What the index says: model, block (the number of blocks applied), tokenizer, text, split, context_length,
-        dropped_positions, median_norm, complete (False after an interruption) ..., and sums over the shards: rows,
-        contexts, dropped_by_position, dropped_special, dropped_massive, and large_kept (rows kept whose norm is more
-        than 10 times the median).
+        What the index says: model, weights (their fingerprint), site, tokenizer, text, split, context_length, drop,
+        excluded_tokens, dropped_positions, median_norm, complete (False after an interruption) ..., and sums over the
+        shards: rows, contexts, dropped_by_position, dropped_special, dropped_massive, and large_kept (rows kept whose
+        norm is more than 10 times the median).
+
+    Raises
+    ------
+    StoreError
+        If the folder is not a store, or a file is missing, truncated, damaged or foreign; the message names file and
+        field.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, check: bool = True) -> None:
         self.path = Path(path)
         index = read_index(self.path)
         self._index = index
-        self._files = [shard["file"] for shard in index["shards"]]
+        for number in range(len(index["shards"])):
+            self._map(number)
         self._row_starts = np.cumsum([0, *(shard["rows"] for shard in index["shards"])])
         self._context_starts = np.cumsum([0, *(shard["contexts"] for shard in index["shards"])])
         self.dtype = np.dtype(index["dtype"])
@@ -51,26 +68,31 @@ class ActivationStore:
         sums = ("rows", "contexts", "dropped_by_position", "dropped_special", "dropped_massive", "large_kept")
         self.info: dict[str, Any] = {field: value for field, value in index.items() if field != "shards"}
         self.info |= {field: sum(shard[field] for shard in index["shards"]) for field in sums}
-        # file handles are limited, so only so many shards stay mapped
-        self._shard = lru_cache(maxsize=_OPEN_SHARDS)(self._map)
-        for number in range(len(self._files)):
-            self._map(number)
+        self._check = check
+        self._checked_shards: set[int] = set()
+        self._open: OrderedDict[int, Tensors] = OrderedDict()
+        self._first = 0
+        if not index["complete"]:
+            warnings.warn(
+                f"'{path}' holds {len(self)} of the {index['n_tokens']} rows asked for: its harvest was interrupted.",
+                stacklevel=2,
+            )
 
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> ActivationStore:
-        """Open a store, checking the index and the size, types and shapes of every shard.
+    def part(self, start: int, stop: int) -> ActivationStore:
+        """Return the rows from `start` to before `stop` as a store of their own; nothing is read or copied."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        part = object.__new__(type(self))
+        part.__dict__ |= self.__dict__
+        part._first, part.shape = self._first + start, (max(stop - start, 0), self.shape[1])
+        return part
 
-        The content is not read; :meth:`verify` checks it.
-
-        Raises
-        ------
-        StoreError
-            If the folder is not a store, or a file is missing, truncated or foreign; the message names file and field.
-        """
-        return cls(path)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy in another process maps the files itself
+        state = {"_check": self._check, "_first": self._first, "shape": self.shape}
+        return ActivationStore, (self.path,), state
 
     def verify(self) -> None:
-        """Read every shard and compare its CRC-32 with the index.
+        """Read every shard and compare its checksum with the index.
 
         Raises
         ------
@@ -78,10 +100,7 @@ class ActivationStore:
             If one differs.
         """
         for shard in self._index["shards"]:
-            if checksum(self.path / shard["file"]) != shard["crc32"]:
-                raise StoreError(
-                    f"The shard '{self.path / shard['file']}' is damaged: its field 'crc32' in {INDEX} does not match."
-                )
+            check_content(self.path / shard["file"], shard)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -89,7 +108,7 @@ class ActivationStore:
     def __repr__(self) -> str:
         return (
             f"ActivationStore('{self.path}', shape={self.shape}, dtype={self.dtype}, model='{self.info['model']}', "
-            f"block={self.info['block']})"
+            f"site='{self.info['site']}')"
         )
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
@@ -130,12 +149,6 @@ class ActivationStore:
         context, position = self.trace([row])
         return self.tokens(int(context[0])), int(position[0])
 
-    def context_of(self, row: int, before: int = 10, after: int = 10) -> tuple[NDArray[np.int32], int]:
-        """Return the token ids around a row's own token and where that token stands among them."""
-        tokens, position = self.tokens_of(row)
-        start = max(position - before, 0)
-        return tokens[start : position + after + 1], position - start
-
     def _checked(self, rows: NDArray[Any]) -> NDArray[np.int64]:
         if rows.size == 0:
             return np.zeros(rows.shape, dtype=np.int64)
@@ -150,7 +163,7 @@ class ActivationStore:
 
     def _gather(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read rows in the order of the file and return them in the order asked for."""
-        flat = rows.reshape(-1)
+        flat = rows.reshape(-1) + self._first
         order = np.argsort(flat, kind="stable")
         ordered = flat[order]
         width = (self.shape[1],) if name == "activations" else ()
@@ -163,5 +176,20 @@ class ActivationStore:
             out[order[begin:end]] = self._shard(int(number))[name][local]
         return out.reshape((*rows.shape, *width))
 
+    def _shard(self, number: int) -> Tensors:
+        """Return the tensors of a shard; at most 256 stay mapped, since a process may hold only so many files."""
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        if self._check and number not in self._checked_shards:
+            shard = self._index["shards"][number]
+            check_content(self.path / shard["file"], shard)
+            self._checked_shards.add(number)
+        self._open[number] = self._map(number)
+        if len(self._open) > _OPEN_SHARDS:
+            self._open.popitem(last=False)
+        return self._open[number]
+
     def _map(self, number: int) -> Tensors:
-        return map_shard(self.path / self._files[number], self._index["shards"][number], self._index)
+        shard = self._index["shards"][number]
+        return map_shard(self.path / shard["file"], shard, self._index)

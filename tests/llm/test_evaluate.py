@@ -83,7 +83,7 @@ def test_a_stored_zero_is_a_zero():
     found = reconstruction_metrics(Stored(), np.ones((1, 2)))
     assert found["l0"] == 1
     assert found["dead_fraction"] == pytest.approx(2 / 3)
-    assert np.isnan(found["fvu"])
+    assert (found["fvu"], found["explained_variance"]) == (1, 0)
 
 
 def test_metrics_of_a_store(model, texts, tmp_path):
@@ -199,7 +199,7 @@ def _fitted(n_features):
     ("sae", "message"),
     [
         ({}, "sae is an empty dict"),
-        ({"mine": _fitted(5)}, "mine was fitted on 5 features, but tiny gemma2 has 16"),
+        ({"mine": _fitted(5)}, "mine was fitted on 5 features, but 'block.2' of tiny gemma2 has 16"),
         (Function(lambda z: z[:, :3]), "sae.inverse_transform gave shape"),
         (Function(lambda z: z * np.nan), "sae reconstructs NaN or infinity"),
     ],
@@ -210,7 +210,7 @@ def test_wrong_autoencoders(model, texts, sae, message):
 
 
 def test_wrong_arguments(model, texts):
-    for wrong in ({"block": 0}, {"n_tokens": 0}, {"batch_size": 0}, {"drop": 99}, {"split": "x"}):
+    for wrong in ({"block": 9}, {"n_tokens": 0}, {"batch_size": 0}, {"drop": 99}, {"split": "x"}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
             evaluate(model, Linear(), texts, **(OPTIONS | wrong))
     with pytest.raises(ValueError, match="X has shape"):

@@ -3,7 +3,9 @@ import pytest
 import torch
 from llm_models import ARCHITECTURES, one_thread, tiny_model, tiny_texts  # noqa: F401
 
-from proxsae.llm import ActivationStore, StoreError, StoreWriter, describe, harvest
+from proxsae.data.shard import StoreError, read_index, write_index
+from proxsae.data.writer import StoreWriter
+from proxsae.llm import ActivationStore, describe, harvest
 
 OPTIONS = {"block": 2, "n_tokens": 300, "context_length": 16, "batch_size": 4, "verbose": False}
 
@@ -82,10 +84,10 @@ def _files(path):
 @pytest.mark.parametrize("calls", [1, 3, 5])
 def test_resuming_equals_never_having_stopped(model, texts, tmp_path, monkeypatch, small_shards, calls):
     # by default 32 contexts, here all of them, are measured before anything is written
-    monkeypatch.setattr("proxsae.llm.residuals._MEASURED_CONTEXTS", 4)
+    monkeypatch.setattr("proxsae.llm.activations._MEASURED_CONTEXTS", 4)
     whole = harvest(model, texts, out=tmp_path / "whole", **OPTIONS)
     assert len(list((tmp_path / "whole").glob("*.safetensors"))) > 2
-    run, count = model.residual, 0
+    run, count = model.read, 0
 
     def interrupted(*args):
         nonlocal count
@@ -94,18 +96,19 @@ def test_resuming_equals_never_having_stopped(model, texts, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return run(*args)
 
-    monkeypatch.setattr(model, "residual", interrupted, raising=False)
+    monkeypatch.setattr(model, "read", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
         harvest(model, texts, out=tmp_path / "again", **OPTIONS)
-    part = ActivationStore.open(tmp_path / "again")
+    with pytest.warns(UserWarning, match="of the 300 rows asked for: its harvest was interrupted"):
+        part = ActivationStore(tmp_path / "again")
     assert not part.info["complete"]
     np.testing.assert_array_equal(part[:], whole[: len(part)])
-    monkeypatch.setattr(model, "residual", run, raising=False)
+    monkeypatch.setattr(model, "read", run, raising=False)
     again = harvest(model, texts, out=tmp_path / "again", **OPTIONS)
     assert len(again) == 300
     assert _files(tmp_path / "again") == _files(tmp_path / "whole")
     # a complete harvest is returned without another forward pass
-    monkeypatch.setattr(model, "residual", None, raising=False)
+    monkeypatch.setattr(model, "read", None, raising=False)
     assert len(harvest(model, texts, out=tmp_path / "again", **OPTIONS)) == 300
 
 
@@ -113,10 +116,9 @@ def test_another_text_or_size_is_refused(model, texts, tmp_path, small_shards):
     harvest(model, texts, out=tmp_path, **OPTIONS)
     with pytest.raises(StoreError, match="complete harvest of 300 rows, so n_tokens=301 needs another folder"):
         harvest(model, texts, out=tmp_path, **(OPTIONS | {"n_tokens": 301}))
-    with pytest.raises(StoreError, match="holds a harvest with block=2, so one with block=1"):
+    with pytest.raises(StoreError, match=r"holds a harvest with site='block\.2', so one with site='block\.1'"):
         harvest(model, texts, out=tmp_path, **(OPTIONS | {"block": 1}))
-    index = tmp_path / "index.json"
-    index.write_text(index.read_text().replace('"complete": true', '"complete": false'))
+    write_index(tmp_path, read_index(tmp_path) | {"complete": False})
     with pytest.raises(StoreError, match="was begun with another text"):
         harvest(model, tiny_texts(seed=5), out=tmp_path, **(OPTIONS | {"n_tokens": 301}))
     with pytest.raises(StoreError, match="holds 300 rows already, so n_tokens=299"):
@@ -139,7 +141,10 @@ def test_a_text_that_ends_early(model, texts, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"block": 4}, "4 blocks, so block is an integer from 1 to 3"),
+        ({"block": 5}, "block='block.5' was given, but tiny llama has 4 blocks, numbered from 1 to 4"),
+        ({"exclude_tokens": [63]}, "exclude_tokens holds 63, which is neither an id below 63 nor the text"),
+        ({"exclude_tokens": ["w1 w2"]}, "exclude_tokens holds 'w1 w2', which is neither"),
+        ({"exclude_tokens": "w1"}, "exclude_tokens='w1' is one text"),
         ({"n_tokens": 0}, "n_tokens=0 was given; an integer of at least 1"),
         ({"n_tokens": 1e3}, r"n_tokens=1000\.0 was given"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -162,7 +167,7 @@ def test_a_model_that_gives_nan(texts, tmp_path):
     model = tiny_model()
     with torch.no_grad():
         model.model.get_input_embeddings().weight[7] = float("nan")
-    with pytest.raises(ValueError, match="after block 2 that are not finite"):
+    with pytest.raises(ValueError, match=r"at 'block\.2' that are not finite"):
         harvest(model, texts, out=tmp_path, **OPTIONS)
 
 
