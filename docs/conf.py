@@ -88,7 +88,7 @@ def entry(text):
     """Return the entry of one regularizer, from the LaTeX reader of its formulas."""
     R = parse(text)
     name = type(R).__name__ if len(R.terms) == 1 else None
-    title = f":class:`{text} <proxsae.regularizers.{name}>`" if name in naming.CLASSES else f"`{text}`"
+    title = f":class:`{text} <proxsae.regularizers.{name}>`" if name in naming.catalogue() else f"`{text}`"
     lines = [f".. rubric:: {title}", ""]
     for of in ("value", "prox"):
         lines += [".. math::", "", f"   {R.latex(of)}", ""]
@@ -98,7 +98,7 @@ def entry(text):
 def catalogue():
     """Return the page, or stop where a class of the library is missing from it."""
     parsed = [parse(text) for texts in CATALOGUE.values() for text in texts]
-    missing = set(naming.CLASSES) - {type(term).__name__ for R in parsed for term in R.terms}
+    missing = set(naming.catalogue()) - {type(term).__name__ for R in parsed for term in R.terms}
     if missing:
         raise RuntimeError(f"docs/conf.py: CATALOGUE lacks {', '.join(sorted(missing))}")
     lines = []

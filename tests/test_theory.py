@@ -95,4 +95,4 @@ def test_the_decision_tables_say_what_holds_of_every_class():
         R = parse(row["regularizer"].strip("`"))
         assert ("yes" if R.is_convex else "no", R.scope) == (row["convex"], row["one decision looks at a"]), R
         covered |= {type(term).__name__ for term in R.terms}
-    assert set(naming.CLASSES) <= covered
+    assert set(naming.catalogue()) <= covered

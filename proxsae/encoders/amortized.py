@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.thresholds import Count, Jump, with_thresholds
-from proxsae.formulas.arrays import ArrayNamespace
 from proxsae.kernels.sparse import LinearAt, Pattern
 from proxsae.kernels.top_k import pattern_of
 from proxsae.regularizers import Cardinality, Regularizer, Separable
@@ -89,7 +88,7 @@ class Amortized(nn.Module):
         part = separable_part(self.regularizer)
         if part is None:
             Z = self(x)
-            return _from_dense(Z), self.regularizer.value_on(ArrayNamespace(Z), Z).mean()
+            return _from_dense(Z), self.regularizer.value_unchecked(Z).mean()
         pattern, at_support = self._at_support(x, u)
         values = self._values(pattern, at_support)
         if self.threshold is not None:

@@ -13,6 +13,7 @@ from proxsae.encoders import Amortized
 from proxsae.formats.files import read_checkpoint, write_checkpoint
 from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Regularizer, parse
+from proxsae.regularizers.naming import checked_spelling
 from proxsae.training.autoencoder import SparseAutoencoder
 
 
@@ -69,10 +70,7 @@ def write_sae(path: str | os.PathLike[str], saved: SavedSAE) -> None:
         "training_regularizer": saved.training_regularizer,
     }
     for name, regularizer in regularizers.items():
-        arrays: dict[str, Any] = {}
-        texts[name] = None if regularizer is None else regularizer.spelled(arrays)
-        if any(callable(array) for array in arrays.values()):
-            raise TypeError(f"{regularizer} holds a Python function, which a file cannot: only formulas can be saved")
+        texts[name], arrays = (None, {}) if regularizer is None else checked_spelling(regularizer)
         tensors |= {f"{name}.{key}": to_numpy(array) for key, array in arrays.items()}
     write_checkpoint(path, tensors, {**texts, "parameters": saved.parameters, "n_iter": saved.n_iter})
 

@@ -10,8 +10,8 @@ from proxsae.formulas.arrays import ArrayNamespace, Equation
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.cardinality import Cardinality
-from proxsae.regularizers.nonseparable import Joint
-from proxsae.regularizers.nonseparable_sums import JointSum
+from proxsae.regularizers.nonseparable import NonSeparable
+from proxsae.regularizers.nonseparable_sums import NonSeparableSum
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.sums import WithCount, WithTilt
 
@@ -30,7 +30,7 @@ def latex(regularizer: Regularizer, of: str) -> str:
         raise ValueError(f'latex prints "value" or "prox", got {of!r}')
     if isinstance(regularizer, Cardinality):
         return _latex_of_cardinality(regularizer, of)
-    if isinstance(regularizer, Joint | JointSum):
+    if isinstance(regularizer, NonSeparable | NonSeparableSum):
         return _latex_of_joint(regularizer, of)
     assert isinstance(regularizer, Separable)
     if of == "prox":
@@ -48,10 +48,10 @@ def _latex_of_cardinality(regularizer: Cardinality, of: str) -> str:
     return rf"\mathrm{{prox}}_{{tR}}(u)_i = \begin{{cases}} {partner} & {where} \\ 0 & \text{{otherwise}} \end{{cases}}"
 
 
-def _latex_of_joint(regularizer: Joint | JointSum, of: str) -> str:
+def _latex_of_joint(regularizer: NonSeparable | NonSeparableSum, of: str) -> str:
     if of == "value":
         return "R(z) = " + " + ".join(_term(term) for term in regularizer.terms)
-    if isinstance(regularizer, Joint):
+    if isinstance(regularizer, NonSeparable):
         weight = "" if regularizer.is_indicator else rf", \quad w = {_printed(float(regularizer.weight))}"
         return regularizer.prox_latex + (weight if " w " in regularizer.prox_latex else "")
     value = _latex_of_joint(regularizer, "value").removeprefix("R(z) = ")
@@ -61,7 +61,7 @@ def _latex_of_joint(regularizer: Joint | JointSum, of: str) -> str:
 def _term(term: Regularizer) -> str:
     if isinstance(term, Separable):
         return rf"\sum_i {_value(term)}"
-    assert isinstance(term, Joint)
+    assert isinstance(term, NonSeparable)
     plain = term.is_indicator or float(term.weight) == 1.0
     return term.value_latex if plain else rf"{_printed(float(term.weight))} \cdot {term.value_latex}"
 

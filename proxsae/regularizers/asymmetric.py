@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from proxsae.regularizers.base import Regularizer
@@ -10,7 +9,6 @@ from proxsae.regularizers.basic import L0, NonNegative
 from proxsae.regularizers.separable import Separable
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Tilt(Separable):
     r"""r(z) = c z, of either sign, whose prox is the shift u - t c.
 
@@ -27,6 +25,8 @@ class Tilt(Separable):
 
     is_convex = True
     is_symmetric = False
+    degree = 2
+    lengths = ("slope",)
 
     def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
         """Return c z."""
@@ -36,18 +36,7 @@ class Tilt(Separable):
         """Return u - t c."""
         return u - t * self.slope
 
-    def rescaled(self, scale: float) -> Tilt:
-        """Return s^2 r(z/s) = s c z."""
-        return self.replace(slope=self.slope * scale)
 
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and no constraints."""
-        import cvxpy as cp
-
-        return cp.sum(cp.multiply(self.weight * self.slope, z)), []
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class AsymmetricL0(Separable):
     r"""r(z) = p 1[z > 0] + q 1[z < 0], whose prox is u above :math:`\sqrt{2tp}` or below :math:`-\sqrt{2tq}`, else 0.
 
@@ -66,6 +55,7 @@ class AsymmetricL0(Separable):
     is_convex = False
     is_symmetric = False
     is_least_at_zero = True
+    degree = 0
 
     def conditions(self) -> list[tuple[Any, str]]:
         """State that both costs are non-negative."""
@@ -81,10 +71,6 @@ class AsymmetricL0(Separable):
         above = xp.where(u > xp.sqrt(2.0 * t * self.positive), u, 0.0)
         below = xp.where(u < -xp.sqrt(2.0 * t * self.negative), u, 0.0)
         return xp.where(u > 0, above, below)
-
-    def rescaled(self, scale: float) -> AsymmetricL0:
-        """Return s^2 r(z/s) = s^2 r(z)."""
-        return self.replace(weight=self.weight * scale * scale)
 
 
 def gated(threshold: float, shift: float) -> Regularizer:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.nonseparable import Joint, as_positive, feasible, slack
+from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible, slack
 from proxsae.regularizers.separable import Separable
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class L2Ball(Joint):
+class L2Ball(NonSeparable):
     r"""The indicator of :math:`\|z\|_2 \le \rho`, whose prox is :math:`u \min(1, \rho / \|u\|_2)`.
 
     :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32): rounding.
@@ -26,8 +24,10 @@ class L2Ball(Joint):
 
     is_convex = True
     is_indicator = True
-    is_absolute = True
+    is_symmetric = True
     is_radial = True
+    degree = 0
+    lengths = ("radius",)
     value_latex = r"\iota_{\{\|z\|_2 \le \rho\}}(z)"
     prox_latex = r"\mathrm{prox}_{tR}(u) = \min(1, \rho / \|u\|_2)\, u"
 
@@ -55,17 +55,7 @@ class L2Ball(Joint):
         s = xp.minimum(norm / a, xp.asarray(self.radius))
         return s * (norm - 0.5 * a * s)
 
-    def rescaled(self, scale: float) -> L2Ball:
-        """Return the ball in the new units."""
-        return L2Ball(self.radius * scale)
 
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
-
-        return cp.Constant(0.0), [cp.norm2(z) <= self.radius]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class LInfBall(Separable):
     r"""The indicator of :math:`\max_i |z_i| \le \rho`, whose prox clips u to [-rho, rho].
 
@@ -80,6 +70,8 @@ class LInfBall(Separable):
     is_convex = True
     is_symmetric = True
     is_indicator = True
+    degree = 0
+    lengths = ("radius",)
 
     def conditions(self) -> list[tuple[Any, str]]:
         """State radius > 0."""
@@ -92,13 +84,3 @@ class LInfBall(Separable):
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
         """Return u clipped."""
         return xp.minimum(xp.maximum(u, -self.radius), self.radius)
-
-    def rescaled(self, scale: float) -> LInfBall:
-        """Return the ball in the new units."""
-        return LInfBall(self.radius * scale)
-
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and its constraints."""
-        import cvxpy as cp
-
-        return cp.Constant(0.0), [cp.abs(z) <= self.radius]

@@ -1,9 +1,13 @@
-"""What every regularizer R has: a value, a proximal operator, traits, and an algebra."""
+"""What every regularizer has: a value, a proximal operator, traits, an algebra, and a name that a text may call."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import partial
+from typing import Any, Literal, Self, dataclass_transform
 
 import array_api_compat
 import numpy as np
@@ -13,78 +17,127 @@ from proxsae.kernels.top_k import pattern_of
 
 Scope = Literal["coordinate", "group", "sample", "batch"]
 
+# The classes that a text may name, by name and by the module that defines them: those of the library and of its users.
+CLASSES: dict[str, dict[str, type[Regularizer]]] = {}
 
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field,))
+@dataclass(frozen=True, repr=False, eq=False)
 class Regularizer(ABC):
     r"""A function R of a code z, with :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12 \|z - u\|^2 + t R(z)`.
 
-    Regularizers are immutable. They add (``0.1 * L1() + NonNegative()``) and take non-negative weights, scalar or one a
-    coordinate. A sum exists only if a calculus rule gives its prox exactly.
+    Regularizers are immutable. They add (``0.1 * L1() + NonNegative()``) and take non-negative weights. A sum exists
+    only if a calculus rule gives its prox exactly.
 
-    Attributes
+    A subclass is a frozen dataclass by being defined, and :func:`parse`, files and the command line know it by its
+    name; ``class Mine(Separable, named=False)`` keeps the name out of them. Its traits are plain class attributes, or
+    properties where they depend on the parameters; what a trait means, and its default, stands below.
+
+    Parameters
     ----------
-    is_convex : bool
-        R is convex (so its prox is single-valued and firmly non-expansive).
-    is_separable : bool
-        R(z) is a sum of functions of one coordinate each.
-    is_nonnegative : bool
-        R(z) is infinite unless every z_i >= 0.
-    is_scale_free : bool
-        R is the indicator of a cone: neither step nor weight matters.
-    scope : {"coordinate", "group", "sample", "batch"}
-        How much of a code matrix one decision of the prox looks at.
-    has_conjugate : bool
-        The convex conjugate of R is written down, apart from the prox.
+    weight : float, default 1
+        What ``weight * R`` sets; one a coordinate where R is separable.
     """
+
+    _: KW_ONLY
+    weight: Any = 1.0
 
     # Let `numpy_array * R` reach R.__rmul__ instead of being broadcast over the entries.
     __array_ufunc__ = None
 
+    def __init_subclass__(cls, *, named: bool = True, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclass(frozen=True, repr=False, eq=False)(cls)
+        if named and not inspect.isabstract(cls):
+            CLASSES.setdefault(cls.__name__, {})[cls.__module__] = cls
+
+    # --- traits --------------------------------------------------------------------------------------------------
+
     @property
-    @abstractmethod
     def is_convex(self) -> bool:
-        """Whether R is convex."""
-
-    @property
-    @abstractmethod
-    def is_separable(self) -> bool:
-        """Whether R is a sum over coordinates."""
-
-    @property
-    @abstractmethod
-    def is_nonnegative(self) -> bool:
-        """Whether R requires z >= 0."""
-
-    @property
-    @abstractmethod
-    def is_scale_free(self) -> bool:
-        """Whether R is the indicator of a cone."""
-
-    @property
-    @abstractmethod
-    def scope(self) -> Scope:
-        """How much of a code matrix one decision of the prox looks at."""
-
-    @property
-    def has_conjugate(self) -> bool:
-        """Whether the convex conjugate of R is written down, see :func:`proxsae.regularizers.conjugate.conjugate`."""
+        """R is convex, so that its prox is single-valued and firmly non-expansive."""
         return False
 
     @property
-    @abstractmethod
-    def terms(self) -> tuple[Regularizer, ...]:
-        """The summands, as typed."""
+    def is_separable(self) -> bool:
+        """R(z) is a sum of functions of one coordinate each."""
+        return False
 
-    @abstractmethod
-    def scaled(self, weight: Any) -> Regularizer:
-        """Return ``weight * self``."""
+    @property
+    def is_nonnegative(self) -> bool:
+        """R(z) is infinite unless every z_i >= 0."""
+        return False
 
-    @abstractmethod
-    def rescaled(self, scale: float) -> Regularizer:
-        r"""Return the regularizer of codes measured in other units, :math:`z \mapsto s^2 R(z / s)`.
+    @property
+    def is_indicator(self) -> bool:
+        """R is 0 or infinite, so that it has no weight."""
+        return False
 
-        Its prox satisfies :math:`\mathrm{prox}(s u) = s\,\mathrm{prox}_R(u)`, and with data multiplied by s the whole
-        objective is multiplied by s squared.
-        """
+    @property
+    def is_scale_free(self) -> bool:
+        """R is the indicator of a cone: neither step nor weight matters."""
+        return False
+
+    @property
+    def is_symmetric(self) -> bool:
+        """R ignores the signs of the z_i and does not fall as an abs(z_i) grows."""
+        return False
+
+    @property
+    def is_least_at_zero(self) -> bool:
+        """R is least at zero: in each coordinate, whatever the others are."""
+        return self.is_symmetric
+
+    @property
+    def is_radial(self) -> bool:
+        """R is a non-decreasing convex function of the Euclidean norm, or a sum of such over groups."""
+        return False
+
+    @property
+    def is_algebraic(self) -> bool:
+        """Value and prox use +, -, *, /, comparisons and square roots alone, which every backend rounds alike."""
+        return True
+
+    @property
+    def has_formula(self) -> bool:
+        """Value and prox are scalar formulas that can be compiled and printed."""
+        return False
+
+    @property
+    def has_conjugate(self) -> bool:
+        """The convex conjugate of R is written down, apart from the prox."""
+        return False
+
+    @property
+    def scope(self) -> Scope:
+        """How much of a code matrix one decision of the prox looks at."""
+        return "sample"
+
+    @property
+    def tolerance(self) -> float:
+        """The error of the prox in z, relative to 1 + abs(z), beyond rounding; 0 for a formula."""
+        return 0.0
+
+    @property
+    def limit(self) -> float:
+        """The largest modulus of an entry that the prox takes."""
+        return np.inf
+
+    @property
+    def degree(self) -> float | None:
+        """The q of R(s z; s c) = s^q R(z; c) for s > 0, c the parameters named by `lengths`; None if there is none."""
+        return None
+
+    @property
+    def lengths(self) -> tuple[str, ...]:
+        """The names of the parameters that are measured in the units of z."""
+        return ()
+
+    def is_sum_over(self, groups: Any) -> bool:  # noqa: ARG002
+        """Whether R is a sum of one function of each of these groups, see :meth:`group_values`."""
+        return False
+
+    # --- value and prox ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
@@ -95,16 +148,16 @@ class Regularizer(ABC):
         """Return the prox of finite floating input."""
 
     def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        """Return R* of each row of a matrix, shape (n,), where ``has_conjugate``."""
+        """Return R* of each row of a matrix, shape (n,), where `has_conjugate`."""
         raise NotImplementedError
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         """Return g(v) of each row, g convex, with R* finite wherever g(v) <= 1."""
         raise NotImplementedError
 
-    @abstractmethod
-    def check_width(self, n_components: int) -> None:
-        """Raise ValueError where the parameters do not fit codes of this width."""
+    def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:
+        """Return R of each group of a partition that it is a sum over, shape (n, n_groups)."""
+        raise NotImplementedError
 
     def value(self, Z: Any) -> Any:
         """Return R(z) for each row of Z, or for one code.
@@ -128,8 +181,12 @@ class Regularizer(ABC):
         if Z.ndim not in (1, 2):
             raise ValueError(f"Z must be (n_samples, n_components) or (n_components,), got shape {tuple(Z.shape)}")
         self.check_width(Z.shape[-1])
-        values = self.value_on(ArrayNamespace(Z), Z if Z.ndim == 2 else Z[None, :])
+        values = self.value_unchecked(Z if Z.ndim == 2 else Z[None, :])
         return values if Z.ndim == 2 else float(values[0])
+
+    def value_unchecked(self, Z: Array) -> Array:
+        """Return :meth:`value` of a matrix known to be right."""
+        return self.value_on(ArrayNamespace(Z), Z)
 
     def prox(self, U: Any, step: Any = 1.0) -> Any:
         r"""Return :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12\|z - u\|^2 + t R(z)` for each row u of U.
@@ -165,6 +222,10 @@ class Regularizer(ABC):
         Z = self.prox_on(xp, xp.asarray(U), xp.asarray(step)) + 0.0
         return Z if Z.dtype == U.dtype else array_api_compat.array_namespace(U).astype(Z, U.dtype)
 
+    def conjugate_unchecked(self, V: Array) -> Array:
+        """Return R*(v) of each row of a matrix known to be right, where `has_conjugate`."""
+        return self.conjugate_on(ArrayNamespace(V), V)
+
     def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
         """Return where the prox of an (n, p) matrix may be non-zero, without keeping a dense result.
 
@@ -176,11 +237,99 @@ class Regularizer(ABC):
         """
         return pattern_of(self.prox_unchecked(U, step) != 0)
 
-    def latex(self, of: Literal["value", "prox"] = "value") -> str:
-        """Return R, or its prox, as LaTeX mathematics; the prox is printed from the formula that runs."""
-        from proxsae.formulas.latex import latex
+    # --- parameters ----------------------------------------------------------------------------------------------
 
-        return latex(self, of)
+    def parts(self) -> list[tuple[str, Regularizer]]:
+        """Return the regularizers that this one is made of, with the names of their fields."""
+        values = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        return [(name, value) for name, value in values if isinstance(value, Regularizer)]
+
+    def own_parameters(self) -> list[str]:
+        """Return the names of the numbers in the formulas, those of the parts aside."""
+        return [f.name for f in fields(self) if f.name == "weight" and f.init and not self.is_indicator]
+
+    def parameters(self) -> list[tuple[str, Any]]:
+        """Return the numbers in the formulas, by name: every reader puts its own kind of number in their places."""
+        mine = [(name, getattr(self, name)) for name in self.own_parameters()]
+        return [*((f"{part}.{name}", value) for part, R in self.parts() for name, value in R.parameters()), *mine]
+
+    def map_parameters(self, function: Callable[[str, Any], Any]) -> Self:
+        """Return a copy with ``function(name, value)`` in place of each parameter, unvalidated."""
+        copy = object.__new__(type(self))
+        for f in fields(self):
+            object.__setattr__(copy, f.name, getattr(self, f.name))
+        for name in self.own_parameters():
+            object.__setattr__(copy, name, function(name, getattr(self, name)))
+        for part, R in self.parts():
+            object.__setattr__(copy, part, R.map_parameters(partial(_prefixed, part, function)))
+        return copy
+
+    def on(self, xp: ArrayNamespace) -> Self:
+        """Return a copy whose parameters are arrays of the namespace."""
+        return self.map_parameters(lambda _, value: xp.asarray(value))
+
+    @property
+    def width(self) -> int | None:
+        """The only number of components that codes may have, or None."""
+        arrays = [value.shape[0] for _, value in self.parameters() if np.ndim(value)]
+        return next(iter([*arrays, *(R.width for _, R in self.parts() if R.width is not None)]), None)
+
+    def check_width(self, n_components: int) -> None:
+        """Raise ValueError where the parameters do not fit codes of this width."""
+        for _, R in self.parts():
+            R.check_width(n_components)
+        for name in self.own_parameters():
+            value = getattr(self, name)
+            if np.ndim(value) and value.shape[0] != n_components:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} has {value.shape[0]} entries and the codes have {n_components}"
+                )
+
+    def replace(self, **parameters: Any) -> Self:
+        """Return a copy with some parameters changed."""
+        return type(self)(**{**{f.name: getattr(self, f.name) for f in fields(self) if f.init}, **parameters})
+
+    def defines(self, name: str) -> bool:
+        """Whether the class that writes the value writes this too: a subclass may be another function."""
+        return name in vars(self.writer)
+
+    @property
+    def writer(self) -> type:
+        """The class that writes the value."""
+        return next((cls for cls in type(self).__mro__ if "value_of" in vars(cls)), type(self))
+
+    # --- the algebra ---------------------------------------------------------------------------------------------
+
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        """The summands, as typed."""
+        return (self,)
+
+    def scaled(self, weight: Any) -> Any:
+        """Return ``weight * self``; a positive multiple of an indicator is the indicator."""
+        weight = as_parameter(weight, "weight")
+        if not self.is_indicator:
+            return self.replace(weight=self.weight * weight)
+        if isinstance(weight, float) and weight > 0:
+            return self
+        raise ValueError(f"an indicator takes only positive scalar weights, got {weight} * {self}")
+
+    def rescaled(self, scale: float) -> Any:
+        r"""Return the regularizer of codes measured in other units, :math:`z \mapsto s^2 R(z / s)`.
+
+        Its prox satisfies :math:`\mathrm{prox}(s u) = s\,\mathrm{prox}_R(u)`, and with data multiplied by s the whole
+        objective is multiplied by s squared.
+        """
+        if self.degree is None or not self.defines("degree"):
+            return self.in_units(scale)
+        changed = {name: getattr(self, name) * scale for name in self.lengths}
+        if not self.is_indicator:
+            changed["weight"] = self.weight * scale ** (2 - self.degree)
+        return self.replace(**changed) if changed else self
+
+    @abstractmethod
+    def in_units(self, scale: float) -> Regularizer:
+        """Return :math:`s^2 R(z / s)` of an R that is of no degree."""
 
     def __add__(self, other: Any) -> Regularizer:
         if not isinstance(other, Regularizer):
@@ -194,12 +343,31 @@ class Regularizer(ABC):
 
     __rmul__ = __mul__
 
-    @abstractmethod
+    # --- spelling ------------------------------------------------------------------------------------------------
+
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         """Return the text that builds this regularizer.
 
         With `arrays`, array parameters are put there and the text uses their names; ``parse(text, **arrays)`` reads it.
         """
+        unit = f"{type(self).__name__}({', '.join(self.arguments(arrays))})"
+        is_plain = self.is_indicator or (np.ndim(self.weight) == 0 and float(self.weight) == 1.0)
+        return unit if is_plain else f"{spelled_value(self.weight, arrays)}*{unit}"
+
+    def arguments(self, arrays: dict[str, Array] | None) -> list[str]:
+        """Return the texts of the arguments; those that are given by name stand there where they are not the usual."""
+        given = [(f, getattr(self, f.name)) for f in fields(self) if f.init and f.name != "weight"]
+        return [
+            f"{f.name}={spelled_value(value, arrays)}" if f.kw_only else spelled_value(value, arrays)
+            for f, value in given
+            if value is not None and not (f.kw_only and value == f.default)
+        ]
+
+    def latex(self, of: Literal["value", "prox"] = "value") -> str:
+        """Return R, or its prox, as LaTeX mathematics; the prox is printed from the formula that runs."""
+        from proxsae.formulas.latex import latex
+
+        return latex(self, of)
 
     def __repr__(self) -> str:
         return self.spelled()
@@ -209,12 +377,21 @@ class Regularizer(ABC):
             return NotImplemented
         mine: dict[str, Array] = {}
         theirs: dict[str, Array] = {}
-        if self.spelled(mine) != other.spelled(theirs):
+        if type(self) is not type(other) or self.spelled(mine) != other.spelled(theirs):
             return False
         return all(np.array_equal(to_numpy(mine[name]), to_numpy(theirs[name])) for name in mine)
 
     def __hash__(self) -> int:
         return hash(type(self))
+
+
+def _prefixed(part: str, function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
+    return function(f"{part}.{name}", value)
+
+
+def all_hold(holds: Any) -> bool:
+    """Whether a condition holds in every entry of an array of any kind, on any device."""
+    return bool(holds.all()) if hasattr(holds, "all") else bool(holds)
 
 
 def as_parameter(value: Any, name: str) -> Any:
@@ -227,15 +404,29 @@ def as_parameter(value: Any, name: str) -> Any:
     return array if array.ndim or array_api_compat.is_torch_array(value) else float(array)
 
 
-def spelled_number(value: Any, arrays: dict[str, Array] | None) -> str:
-    """Return the text of a parameter; an array is put into `arrays`, where given, under the name returned."""
-    if np.ndim(value) == 0:
+def spelled_value(value: Any, arrays: dict[str, Array] | None) -> str:
+    """Return the text of a parameter; arrays and functions are put into `arrays`, where given, under the name used."""
+    if isinstance(value, Regularizer):
+        return value.spelled(arrays)
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(spelled_value(entry, arrays) for entry in value)}]"
+    if isinstance(value, int):
+        return str(value)
+    is_function = callable(value)
+    if not is_function and np.ndim(value) == 0:
         return repr(float(value))
-    if arrays is None:
-        return f"np.array({np.array2string(to_numpy(value), separator=', ', threshold=8)})"
-    name = f"array_{len(arrays)}"
-    arrays[name] = value
-    return name
+    if arrays is not None:
+        name = f"array_{len(arrays)}"
+        arrays[name] = value
+        return name
+    if is_function:
+        return str(getattr(value, "__name__", type(value).__name__))
+    numbers = to_numpy(value)
+    if np.issubdtype(numbers.dtype, np.integer):
+        return str(numbers.tolist())
+    return f"np.array({np.array2string(numbers, separator=', ', threshold=8)})"
 
 
 def row_sums(Z: Array) -> Array:

@@ -5,7 +5,6 @@ Notation: r is the scalar function, w its weight, t the step; the prox shown is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy as np
 from proxsae.regularizers.separable import Separable
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Zero(Separable):
     r"""r(z) = 0, whose prox is the identity: no penalty."""
 
@@ -21,6 +19,7 @@ class Zero(Separable):
     is_symmetric = True
     is_scale_free = True
     is_indicator = True
+    degree = 0
 
     def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
         """Return 0."""
@@ -30,16 +29,7 @@ class Zero(Separable):
         """Return u."""
         return u
 
-    def rescaled(self, scale: float) -> Zero:  # noqa: ARG002
-        """Return zero."""
-        return self
 
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:  # noqa: ARG002
-        """Return R(z) as a cvxpy expression, and its constraints."""
-        return 0.0, []
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class L1(Separable):
     r"""r(z) = abs(z), whose prox is the soft threshold :math:`\mathrm{sign}(u) \max(|u| - t, 0)`.
 
@@ -52,6 +42,7 @@ class L1(Separable):
 
     is_convex = True
     is_symmetric = True
+    degree = 1
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return abs(z)."""
@@ -61,18 +52,7 @@ class L1(Separable):
         """Return the soft threshold at t."""
         return xp.sign(u) * xp.maximum(xp.abs(u) - t, 0.0)
 
-    def rescaled(self, scale: float) -> L1:
-        """Return s^2 r(z/s) = s abs(z)."""
-        return self.replace(weight=self.weight * scale)
 
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and its constraints."""
-        import cvxpy as cp
-
-        return cp.sum(cp.multiply(self.weight, cp.abs(z))), []
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class L0(Separable):
     r"""r(z) = 1[z != 0], whose prox is the hard threshold :math:`u\,1[|u| > \sqrt{2t}]`.
 
@@ -86,6 +66,7 @@ class L0(Separable):
 
     is_convex = False
     is_symmetric = True
+    degree = 0
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return 1 where z is not zero."""
@@ -95,17 +76,13 @@ class L0(Separable):
         """Return the hard threshold at sqrt(2 t)."""
         return xp.where(xp.abs(u) > xp.sqrt(2.0 * t), u, 0.0)
 
-    def rescaled(self, scale: float) -> L0:
-        """Return s^2 r(z/s) = s^2 1[z != 0]."""
-        return self.replace(weight=self.weight * scale * scale)
 
-
-@dataclass(frozen=True, repr=False, eq=False)
 class SquaredL2(Separable):
     r"""r(z) = z^2 / 2, whose prox is the shrinkage u / (1 + t): ridge, and the second half of the elastic net."""
 
     is_convex = True
     is_symmetric = True
+    degree = 2
 
     def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
         """Return half the square."""
@@ -115,18 +92,7 @@ class SquaredL2(Separable):
         """Return u / (1 + t)."""
         return u / (1.0 + t)
 
-    def rescaled(self, scale: float) -> SquaredL2:  # noqa: ARG002
-        """Return s^2 r(z/s) = r(z)."""
-        return self
 
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and its constraints."""
-        import cvxpy as cp
-
-        return 0.5 * cp.sum(cp.multiply(self.weight, cp.square(z))), []
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class NonNegative(Separable):
     r"""The indicator of z >= 0, whose prox is ReLU :math:`\max(u, 0)`."""
 
@@ -136,6 +102,7 @@ class NonNegative(Separable):
     is_nonnegative = True
     is_scale_free = True
     is_indicator = True
+    degree = 0
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return 0 where z >= 0 and infinity elsewhere."""
@@ -145,16 +112,7 @@ class NonNegative(Separable):
         """Return the larger of u and 0."""
         return xp.maximum(u, 0.0)
 
-    def rescaled(self, scale: float) -> NonNegative:  # noqa: ARG002
-        """Return the same cone."""
-        return self
 
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and its constraints."""
-        return 0.0, [z >= 0]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class Box(Separable):
     r"""The indicator of lower <= z <= upper, whose prox is the projection :math:`\min(\max(u, l), h)`.
 
@@ -169,6 +127,8 @@ class Box(Separable):
 
     is_convex = True
     is_indicator = True
+    degree = 0
+    lengths = ("lower", "upper")
 
     def conditions(self) -> list[tuple[Any, str]]:
         """State lower <= upper."""
@@ -196,11 +156,3 @@ class Box(Separable):
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
         """Return the nearest point of the interval."""
         return xp.minimum(xp.maximum(u, self.lower), self.upper)
-
-    def rescaled(self, scale: float) -> Box:
-        """Return the interval in the new units."""
-        return Box(self.lower * scale, self.upper * scale)
-
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and its constraints."""
-        return 0.0, [z >= self.lower, z <= self.upper]

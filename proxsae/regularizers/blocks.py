@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -12,11 +11,10 @@ import array_api_compat
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.base import Regularizer, Scope
 from proxsae.regularizers.basic import SquaredL2
-from proxsae.regularizers.nonseparable import Joint
+from proxsae.regularizers.nonseparable import NonSeparable
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Blocks(Joint):
+class Blocks(NonSeparable):
     r"""The sum :math:`R_1(z_{(1)}) + R_2(z_{(2)}) + \dots` over consecutive blocks of coordinates.
 
     The prox is taken block by block. ``Blocks([(Simplex(), 4), (0.1 * L1(), 12)])`` is for codes of 16 components.
@@ -37,6 +35,10 @@ class Blocks(Joint):
                 raise ValueError(f"Blocks takes a regularizer (not at batch scope) and a width, got {(R, width)}")
             R.check_width(width)
         object.__setattr__(self, "blocks", blocks)
+
+    @property
+    def is_indicator(self) -> bool:
+        return all(R.is_indicator for R, _ in self.blocks)
 
     @property
     def is_convex(self) -> bool:
@@ -115,16 +117,11 @@ class Blocks(Joint):
         """Rescale every block."""
         return Blocks([(R.rescaled(scale), width) for R, width in self.blocks])
 
+    @property
+    def width(self) -> int | None:
+        return sum(width for _, width in self.blocks)
+
     def check_width(self, n_components: int) -> None:
         total = sum(width for _, width in self.blocks)
         if total != n_components:
             raise ValueError(f"Blocks: the widths add up to {total} and the codes have {n_components} components")
-
-    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
-        """Return ``Blocks([(R_1, n_1), ...])``."""
-        return f"Blocks([{', '.join(f'({R.spelled(arrays)}, {width})' for R, width in self.blocks)}])"
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        parts: list[tuple[Any, slice]] = list(self._slices())
-        pairs = [R.cvxpy_value(z[part]) for R, part in parts]
-        return sum(value for value, _ in pairs), [constraint for _, constraints in pairs for constraint in constraints]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,6 @@ from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.separable import Separable
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Cardinality(Regularizer):
     r"""The indicator of :math:`\|z\|_0 \le k`, plus a separable partner :math:`\sum_i r_i` with r_i(0) = 0.
 
@@ -41,9 +40,7 @@ class Cardinality(Regularizer):
     k: int
     scope: Literal["sample", "batch"] = "sample"
     separable: Separable = field(default_factory=Zero)
-
-    is_convex = False
-    is_separable = False
+    weight: Any = field(default=1.0, init=False)
 
     def __post_init__(self) -> None:
         k: Any = self.k
@@ -52,6 +49,11 @@ class Cardinality(Regularizer):
         if self.scope not in ("sample", "batch"):
             raise ValueError(f'scope must be "sample" or "batch", got {self.scope!r}')
         object.__setattr__(self, "k", int(k))
+
+    @property
+    def is_indicator(self) -> bool:
+        """Whether the partner is an indicator."""
+        return self.separable.is_indicator
 
     @property
     def is_nonnegative(self) -> bool:
@@ -76,6 +78,9 @@ class Cardinality(Regularizer):
     def rescaled(self, scale: float) -> Cardinality:
         """Rescale the partner; the constraint has no units."""
         return Cardinality(self.k, self.scope, self.separable.rescaled(scale))
+
+    def in_units(self, scale: float) -> Cardinality:
+        return self.rescaled(scale)
 
     def mirror(self, step: Array) -> float | None:
         """Return m if max(u, m u) orders the coordinates as their gains do, else None.
@@ -118,9 +123,6 @@ class Cardinality(Regularizer):
         counts = (Z != 0).sum(-1)
         allowed = counts <= self.k if self.scope == "sample" else (counts.sum() <= self.k * len(counts)) | (counts < 0)
         return xp.where(allowed, self.separable.value_on(xp, Z), xp.inf)
-
-    def check_width(self, n_components: int) -> None:
-        self.separable.check_width(n_components)
 
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         """Return the partner and the constraint joined by +."""

@@ -6,13 +6,11 @@ z^2 / 2 + t r(z) is concave between zero and the flat part, the prox jumps: each
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from proxsae.regularizers.separable import Separable
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class MCP(Separable):
     r"""The minimax concave penalty, :math:`r(z) = |z| - z^2/(2\gamma)` up to :math:`\gamma`, then :math:`\gamma/2`.
 
@@ -35,6 +33,8 @@ class MCP(Separable):
 
     is_convex = False
     is_symmetric = True
+    degree = 1
+    lengths = ("gamma",)
 
     def conditions(self) -> list[tuple[Any, str]]:
         """State gamma > 0."""
@@ -53,12 +53,7 @@ class MCP(Separable):
         hard = xp.where(a > xp.sqrt(self.gamma * t), a, 0.0)
         return xp.sign(u) * xp.where(t < self.gamma, firm, hard)
 
-    def rescaled(self, scale: float) -> MCP:
-        """Return s^2 r(z/s), which has slope s at zero and becomes flat at s gamma."""
-        return self.replace(gamma=self.gamma * scale, weight=self.weight * scale)
 
-
-@dataclass(frozen=True, repr=False, eq=False)
 class SCAD(Separable):
     r"""The smoothly clipped absolute deviation: slope 1 up to the knot c, falling to 0 at a c, flat beyond.
 
@@ -84,6 +79,8 @@ class SCAD(Separable):
 
     is_convex = False
     is_symmetric = True
+    degree = 1
+    lengths = ("knot",)
 
     def conditions(self) -> list[tuple[Any, str]]:
         """State a > 1 and knot > 0."""
@@ -108,12 +105,7 @@ class SCAD(Separable):
         broken = xp.where(t <= height, half, hard)
         return xp.sign(u) * xp.where(t < width, joined, broken)
 
-    def rescaled(self, scale: float) -> SCAD:
-        """Return s^2 r(z/s), which has slope s at zero and its knot at s c."""
-        return self.replace(knot=self.knot * scale, weight=self.weight * scale)
 
-
-@dataclass(frozen=True, repr=False, eq=False)
 class CappedL1(Separable):
     r"""The capped L1 penalty, :math:`r(z) = \min(|z|, \theta)`.
 
@@ -134,6 +126,8 @@ class CappedL1(Separable):
 
     is_convex = False
     is_symmetric = True
+    degree = 1
+    lengths = ("theta",)
 
     def conditions(self) -> list[tuple[Any, str]]:
         """State theta > 0."""
@@ -150,12 +144,7 @@ class CappedL1(Separable):
         hard = xp.where(a > xp.sqrt(2.0 * t * self.theta), a, 0.0)
         return xp.sign(u) * xp.where(t <= 2.0 * self.theta, half, hard)
 
-    def rescaled(self, scale: float) -> CappedL1:
-        """Return s^2 r(z/s) = s min(abs(z), s theta)."""
-        return self.replace(theta=self.theta * scale, weight=self.weight * scale)
 
-
-@dataclass(frozen=True, repr=False, eq=False)
 class CEL0(Separable):
     r"""The continuous exact L0 penalty, :math:`r(z) = \lambda - \frac{a^2}{2}\max(\sqrt{2\lambda}/a - |z|, 0)^2`.
 
@@ -200,5 +189,4 @@ class CEL0(Separable):
         return xp.sign(u) * xp.where(bend < 1.0, firm, hard)
 
     def rescaled(self, scale: float) -> CEL0:
-        """Return s^2 r(z/s), which is CEL0 at s^2 lam."""
-        return self.replace(lam=self.lam * scale * scale)
+        return self.replace(lam=self.lam * scale * scale)  # lam is measured in the squared units of z

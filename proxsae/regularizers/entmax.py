@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.nonseparable import Joint, as_positive, feasible, slack
+from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible, slack
 
 LEVEL_STEPS = 40  # Newton's steps for the level; the sum is convex in it, and exponential at worst
 ENTRY_STEPS = 12  # and for an entry at a step other than 1
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Entmax(Joint):
+class Entmax(NonSeparable):
     r"""The penalty on the simplex whose prox at step 1 is alpha-entmax.
 
     Alpha-entmax is :math:`\arg\max_z \langle u, z \rangle + H_\alpha(z)` over the simplex, with the Tsallis entropy
@@ -45,6 +43,8 @@ class Entmax(Joint):
 
     is_convex = True
     is_nonnegative = True
+    degree = 2
+    lengths = ("radius",)
     value_latex = (
         r"\sum_i \left[\tfrac12 (z_i - z_i^2) - \frac{z_i - z_i^\alpha}{\alpha(\alpha-1)}\right] "
         r"+ \iota_{\{z \ge 0, \sum_i z_i = 1\}}(z)"
@@ -80,10 +80,6 @@ class Entmax(Joint):
         z = _entries(wide, v - level, t, self.alpha)
         level = level + (z.sum(-1)[..., None] - 1.0) / _slopes(wide, z, t, self.alpha)
         return xp.asarray(self.radius * _entries(wide, v - level, t, self.alpha))
-
-    def rescaled(self, scale: float) -> Entmax:
-        """Return s^2 R(z/s): the radius is multiplied by s."""
-        return self.replace(radius=self.radius * scale)
 
     def check_width(self, n_components: int) -> None:
         if n_components == 0:

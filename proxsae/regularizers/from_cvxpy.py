@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -11,14 +10,13 @@ import array_api_compat
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
-from proxsae.regularizers.nonseparable import Joint
+from proxsae.regularizers.nonseparable import NonSeparable
 
 GAP = 1e-12  # of the solver: 1/2 ||z - prox||^2 is at most F(z) - min F, by strong convexity
 FEASIBLE = 1e-6  # how far a point may be from a constraint, relative to 1 + its largest modulus
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class FromCvxpy(Joint):
+class FromCvxpy(NonSeparable):
     r"""R given by a cvxpy expression; each prox is a problem for Clarabel.
 
     Clarabel closes the duality gap of the objective F to 1e-12 of 1 + abs(F), and cvxpy warns where it does not. As F
@@ -41,6 +39,11 @@ class FromCvxpy(Joint):
 
     build: Callable[[Any], Any]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.build):
+            raise TypeError(f"FromCvxpy takes a function of a cvxpy variable, got {self.build!r}")
+
     is_convex = True
     tolerance = 2e-6
     prox_latex = r"\mathrm{prox}_{tR}(u) = \operatorname*{arg\,min}_z \tfrac12 \|z - u\|^2 + t R(z)"
@@ -61,39 +64,10 @@ class FromCvxpy(Joint):
         solutions = [_solve(self.build, row, float(step)) for row, step in zip(rows, steps, strict=True)]
         return xp.asarray(np.array(solutions).reshape(tuple(U.shape)))
 
-    def rescaled(self, scale: float) -> FromCvxpy:
-        """Return s^2 R(z/s)."""
-        return self.replace(build=_Rescaled(self.build, scale))
-
-    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
-        """Return ``FromCvxpy(name)``; the function is put into `arrays`, where given, under the name used."""
-        name = getattr(self.build, "__name__", type(self.build).__name__)
-        if arrays is not None:
-            name = f"array_{len(arrays)}"
-            arrays[name] = self.build
-        return f"FromCvxpy({name})" if float(self.weight) == 1.0 else f"{float(self.weight)!r}*FromCvxpy({name})"
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        return _built(self.build, z)
-
 
 def from_cvxpy(build: Callable[[Any], Any]) -> FromCvxpy:
     """Return the regularizer of a convex cvxpy expression; see :class:`FromCvxpy`."""
-    if not callable(build):
-        raise TypeError(f"from_cvxpy takes a function of a cvxpy variable, got {build!r}")
     return FromCvxpy(build)
-
-
-@dataclass(frozen=True)
-class _Rescaled:
-    """z -> s^2 R(z / s)."""
-
-    build: Callable[[Any], Any]
-    scale: float
-
-    def __call__(self, z: Any) -> Any:
-        expression, constraints = _built(self.build, z / self.scale)
-        return self.scale**2 * expression, constraints
 
 
 def _rows(Z: Array) -> Any:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.kernels.top_k import top_k_mask
-from proxsae.regularizers.base import Regularizer, Scope
+from proxsae.regularizers.base import Regularizer, Scope, spelled_value
 from proxsae.regularizers.basic import Zero
-from proxsae.regularizers.groups import group_arguments, group_costs, set_groups
-from proxsae.regularizers.nonseparable import Joint, check_step
-from proxsae.regularizers.partition import Partition, as_groups, check_groups, partition, spelled_groups
-from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.groups import group_costs, set_groups
+from proxsae.regularizers.nonseparable import NonSeparable, check_step
+from proxsae.regularizers.partition import Partition, as_groups, check_groups, groups_width, partition, same_groups
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class GroupL0(Joint):
+class GroupL0(NonSeparable):
     r"""The number of non-zero groups, :math:`\sum_g c_g 1[z_g \ne 0]`, plus a partner that is 0 at 0.
 
     Gain rule: a group is kept, at the prox of the partner, where freeing it gains more than t c_g; without a partner,
@@ -91,7 +89,7 @@ class GroupL0(Joint):
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
         """Return the value of each group."""
-        return xp.asarray(self.weight) * self._counts(xp, Z, parts) + group_values(self.partner, xp, Z, parts)
+        return xp.asarray(self.weight) * self._counts(xp, Z, parts) + self.partner.group_values(xp, Z, parts)
 
     def scaled(self, weight: Any) -> GroupL0:
         """Scale the count and the partner."""
@@ -101,20 +99,26 @@ class GroupL0(Joint):
         """Return s^2 R(z/s): the count is multiplied by s^2."""
         return self.replace(weight=self.weight * scale * scale, partner=self.partner.rescaled(scale))
 
+    @property
+    def width(self) -> int | None:
+        return groups_width(self.groups)
+
+    def is_sum_over(self, groups: Any) -> bool:
+        return same_groups(self.groups, groups)
+
     def check_width(self, n_components: int) -> None:
         check_groups(self.groups, n_components, type(self).__name__)
         self.partner.check_width(n_components)
 
-    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:
-        return group_arguments(self, arrays)
+    def arguments(self, arrays: dict[str, Array] | None) -> list[str]:
+        return [spelled_value(value, arrays) for value in (self.groups, self.group_weights) if value is not None]
 
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         """Return the partner and the count joined by +."""
         return with_partner(self.partner, super().spelled(arrays), arrays)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class GroupCardinality(Joint):
+class GroupCardinality(NonSeparable):
     r"""The indicator of at most s non-zero groups, plus a partner that is 0 at 0: group top-s.
 
     Gain rule: the prox keeps the s groups of largest gain, and takes the prox of the partner there. Among equal gains
@@ -201,12 +205,16 @@ class GroupCardinality(Joint):
         """Rescale the partner; the constraint has no units."""
         return self.replace(partner=self.partner.rescaled(scale))
 
+    @property
+    def width(self) -> int | None:
+        return groups_width(self.groups)
+
     def check_width(self, n_components: int) -> None:
         check_groups(self.groups, n_components, type(self).__name__)
         self.partner.check_width(n_components)
 
-    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:
-        return [str(self.s), spelled_groups(self.groups, arrays)]
+    def arguments(self, arrays: dict[str, Array] | None) -> list[str]:
+        return [str(self.s), spelled_value(self.groups, arrays)]
 
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         """Return the partner and the constraint joined by +."""
@@ -215,14 +223,7 @@ class GroupCardinality(Joint):
 
 def gains(R: Regularizer, xp: ArrayNamespace, U: Array, step: Array, Z: Array, parts: Partition) -> Array:
     r"""Return what each group of Z = prox_{tR}(U) gains over zero, :math:`\langle z, u - z/2 \rangle - t R_g(z_g)`."""
-    return parts.sums(Z * (U - 0.5 * Z)) - step * group_values(R, xp, Z, parts)
-
-
-def group_values(R: Any, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
-    """Return the value of each group of a separable or group-separable R."""
-    if isinstance(R, Separable):
-        return parts.sums(R.on(xp).weighted_value(xp, Z) + 0.0 * Z)
-    return R.group_values(xp, Z, parts)
+    return parts.sums(Z * (U - 0.5 * Z)) - step * R.group_values(xp, Z, parts)
 
 
 def partner_terms(partner: Regularizer) -> tuple[Regularizer, ...]:
@@ -240,9 +241,3 @@ def gain_rule_latex(partner: Regularizer, where: str) -> str:
     inner = "u_g" if isinstance(partner, Zero) else r"\mathrm{prox}_{tQ}(u)_g"
     rule = rf"\mathrm{{prox}}_{{tR}}(u)_g = \begin{{cases}} {inner} & {where} \\ 0 & \text{{otherwise}} \end{{cases}}"
     return rule if isinstance(partner, Zero) else rf"{rule}, \quad {partner.latex().replace('R(z)', 'Q(z)')}"
-
-
-def has_groups(R: Any, groups: Any) -> bool:
-    """Whether R is a sum over the same groups."""
-    mine = getattr(R, "groups", None)
-    return mine is not None and type(mine) is type(groups) and np.array_equal(mine, groups)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.base import Scope
-from proxsae.regularizers.nonseparable import Joint
-from proxsae.regularizers.partition import Partition, as_groups, check_groups, partition, spelled_groups
+from proxsae.regularizers.nonseparable import NonSeparable
+from proxsae.regularizers.partition import Partition, as_groups, check_groups, groups_width, partition, same_groups
 from proxsae.regularizers.simplex import largest_modulus
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class GroupL2(Joint):
+class GroupL2(NonSeparable):
     r"""The group lasso :math:`\sum_g c_g \|z_g\|_2` with :math:`c_g = \sqrt{|g|}` unless given.
 
     The prox scales each group by :math:`\max(1 - t c_g / \|u_g\|, 0)`. ``lam * L1() + mu * GroupL2(groups)`` is the
@@ -39,8 +37,9 @@ class GroupL2(Joint):
     group_weights: Any = None
 
     is_convex = True
-    is_absolute = True
+    is_symmetric = True
     is_radial = True
+    degree = 1
     value_latex = r"\sum_g c_g \|z_g\|_2"
     prox_latex = r"\mathrm{prox}_{tR}(u)_g = \max\left(1 - \frac{t w c_g}{\|u_g\|_2}, 0\right) u_g"
 
@@ -87,23 +86,15 @@ class GroupL2(Joint):
         """Return the value of each group."""
         return xp.asarray(self.weight) * self.norms(xp, Z)
 
-    def rescaled(self, scale: float) -> GroupL2:
-        """Return s^2 R(z/s) = s R(z)."""
-        return self.replace(weight=self.weight * scale)
+    @property
+    def width(self) -> int | None:
+        return groups_width(self.groups)
+
+    def is_sum_over(self, groups: Any) -> bool:
+        return same_groups(self.groups, groups)
 
     def check_width(self, n_components: int) -> None:
         check_groups(self.groups, n_components, type(self).__name__)
-
-    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:
-        return group_arguments(self, arrays)
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
-
-        parts = partition(self.groups, z.shape[0])
-        costs = group_costs(self, ArrayNamespace(np.zeros(1)), parts)
-        norms = [cost * cp.norm2(z[np.flatnonzero(parts.labels == g)]) for g, cost in enumerate(costs)]
-        return sum(norms), []
 
 
 def set_groups(R: Any) -> None:
@@ -133,15 +124,3 @@ def euclidean_norms(xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
     """Return ||z_g|| of each group; the derivative at a zero group is zero."""
     squares = parts.sums(Z * Z)
     return xp.where(squares > 0, xp.sqrt(xp.where(squares > 0, squares, 1.0)), 0.0)
-
-
-def group_arguments(R: Any, arrays: dict[str, Array] | None) -> list[str]:
-    """Return the text of the groups and their weights."""
-    groups = [spelled_groups(R.groups, arrays)]
-    if R.group_weights is None:
-        return groups
-    if arrays is None:
-        return [*groups, str(R.group_weights.tolist())]
-    name = f"array_{len(arrays)}"
-    arrays[name] = R.group_weights
-    return [*groups, name]

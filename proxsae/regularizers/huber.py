@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from proxsae.regularizers.separable import Separable
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Huber(Separable):
     r""":math:`r(z) = z^2 / (2\alpha)` for :math:`|z| \le \alpha`, :math:`|z| - \alpha/2` beyond: an envelope of abs(z).
 
@@ -29,6 +27,8 @@ class Huber(Separable):
 
     is_convex = True
     is_symmetric = True
+    degree = 1
+    lengths = ("alpha",)
 
     def conditions(self) -> list[tuple[Any, str]]:
         """State alpha > 0."""
@@ -43,16 +43,3 @@ class Huber(Separable):
         """Return the shrinkage up to alpha + t and the soft threshold beyond."""
         a = xp.abs(u)
         return xp.where(a <= self.alpha + t, u * (self.alpha / (self.alpha + t)), xp.sign(u) * (a - t))
-
-    def rescaled(self, scale: float) -> Huber:
-        """Return s^2 r(z/s) = s r with s alpha in place of alpha."""
-        return self.replace(alpha=self.alpha * scale, weight=self.weight * scale)
-
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and no constraints."""
-        import cvxpy as cp
-
-        # Of the identity h(z) = min over q of q^2 / (2 alpha) + abs(z - q).
-        near = cp.Variable(z.shape)
-        parts = cp.multiply(1.0 / (2.0 * self.alpha), cp.square(near)) + cp.abs(z - near)
-        return cp.sum(cp.multiply(self.weight, parts)), []

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.nonseparable import Joint, as_count
+from proxsae.regularizers.nonseparable import NonSeparable, as_count
 from proxsae.regularizers.sorted_l1 import falling
 
 NEWTON_STEPS = 50  # for the shrinkage of the k-support norm; a few do
 ROUNDING = 16.0 * float(np.finfo(np.float64).eps)  # a prox this small beside u is 0
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class KSupport(Joint):
+class KSupport(NonSeparable):
     r"""Half the square of the k-support norm, :math:`\frac12 (\|z\|_k^{sp})^2`.
 
     The unit ball of the norm is the convex hull of the k-sparse unit vectors: it is the tightest convex relaxation of
@@ -40,7 +38,8 @@ class KSupport(Joint):
     k: int
 
     is_convex = True
-    is_absolute = True
+    is_symmetric = True
+    degree = 2
     prox_latex = (
         r"\mathrm{prox}_{tR}(u)_i = \frac{\theta_i}{\theta_i + t} u_i, \quad "
         r"\theta_i = \min(\max(a |u_i| - t, 0), 1), \quad \sum_i \theta_i = k"
@@ -71,23 +70,8 @@ class KSupport(Joint):
         """Return half the squared dual norm."""
         return 0.5 * squared_dual_norm(xp, V, self.k)
 
-    def rescaled(self, scale: float) -> KSupport:  # noqa: ARG002
-        """Return s^2 R(z/s) = R(z)."""
-        return self
 
-    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:  # noqa: ARG002
-        return [str(self.k)]
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
-
-        theta = cp.Variable(z.shape[0])
-        parts = [0.5 * cp.quad_over_lin(z[i], theta[i]) for i in range(z.shape[0])]
-        return sum(parts), [theta <= 1, cp.sum(theta) <= self.k]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class KSupportNorm(Joint):
+class KSupportNorm(NonSeparable):
     r"""The k-support norm :math:`\|z\|_k^{sp}`, whose dual is the Euclidean norm of the k largest moduli.
 
     The gauge of the convex hull of the k-sparse unit vectors, see :class:`KSupport` for half its square; k = 1 is the
@@ -112,7 +96,8 @@ class KSupportNorm(Joint):
     k: int
 
     is_convex = True
-    is_absolute = True
+    is_symmetric = True
+    degree = 1
     prox_latex = (
         r"\mathrm{prox}_{tR}(u)_i = \frac{\theta_i}{\theta_i + s} u_i, \quad "
         r"\theta_i = \min(\max(a |u_i| - s, 0), 1), \quad \sum_i \theta_i = k, \quad "
@@ -155,21 +140,6 @@ class KSupportNorm(Joint):
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
         """Return the Euclidean norm of the k largest moduli."""
         return xp.sqrt(squared_dual_norm(xp, V, self.k))
-
-    def rescaled(self, scale: float) -> KSupportNorm:
-        """Return s^2 R(z/s) = s R(z)."""
-        return self.replace(weight=self.weight * scale)
-
-    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:  # noqa: ARG002
-        return [str(self.k)]
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
-
-        # N = min over s of N^2 / 2s + s/2, with the shares of N^2 multiplied by s.
-        shares, s = cp.Variable(z.shape[0]), cp.Variable()
-        parts = [0.5 * cp.quad_over_lin(z[i], shares[i]) for i in range(z.shape[0])]
-        return sum(parts) + 0.5 * s, [shares <= s, cp.sum(shares) <= self.k * s]
 
 
 def squared_norm(xp: ArrayNamespace, Z: Array, k: int) -> Array:
@@ -250,8 +220,7 @@ def _sums(space: Any, mask: Array, a: Array) -> Array:
     return space.sum(space.where(mask, a, 0.0 * a), axis=-1, keepdims=True)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class L1MinusL2(Joint):
+class L1MinusL2(NonSeparable):
     r"""The difference :math:`\|z\|_1 - \|z\|_2`, zero exactly at the codes with at most one non-zero.
 
     With v the soft threshold of u at t, the prox is :math:`v (\|v\|_2 + t) / \|v\|_2`; where v = 0, it is u with only
@@ -263,7 +232,8 @@ class L1MinusL2(Joint):
     """
 
     is_convex = False
-    is_absolute = True
+    is_symmetric = True
+    degree = 1
     value_latex = r"\left(\|z\|_1 - \|z\|_2\right)"
     prox_latex = (
         r"\mathrm{prox}_{tR}(u) = \begin{cases} \left(1 + \frac{t w}{\|v\|_2}\right) v & v \ne 0 \\ "
@@ -283,7 +253,3 @@ class L1MinusL2(Joint):
         first = space.argmax(xp.abs(U), axis=-1)[..., None]
         only = space.arange(U.shape[-1], device=array_api_compat.device(U)) == first
         return xp.where(squares > 0, soft * stretch, xp.where(only, U, 0.0))
-
-    def rescaled(self, scale: float) -> L1MinusL2:
-        """Return s^2 R(z/s) = s R(z)."""
-        return self.replace(weight=self.weight * scale)

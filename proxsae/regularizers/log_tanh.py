@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from proxsae.regularizers.separable import Separable
@@ -12,7 +11,6 @@ TANH_BEND = math.atanh(1.0 / math.sqrt(3.0))  # where the slope of tanh turns fr
 NEWTON_STEPS = 24  # at a triple root an error in z shrinks by 2/3 a step, and enters the objective to the fourth power
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class LogSum(Separable):
     r"""The log-sum penalty, :math:`r(z) = \log(1 + |z|/\delta)`, which reweighted L1 minimises.
 
@@ -36,6 +34,8 @@ class LogSum(Separable):
     is_convex = False
     is_symmetric = True
     is_algebraic = False
+    degree = 0
+    lengths = ("delta",)
 
     def conditions(self) -> list[tuple[Any, str]]:
         """State delta > 0."""
@@ -56,12 +56,7 @@ class LogSum(Separable):
         z = xp.where(discriminant > 0, xp.maximum(larger, 0.0), 0.0)
         return self.best_of(xp, u, t, [xp.sign(u) * z])
 
-    def rescaled(self, scale: float) -> LogSum:
-        """Return s^2 r(z/s), which has the bend at s delta."""
-        return self.replace(delta=self.delta * scale, weight=self.weight * scale * scale)
 
-
-@dataclass(frozen=True, repr=False, eq=False)
 class Tanh(Separable):
     r"""The tanh penalty of sparse autoencoders, :math:`r(z) = \tanh(|z|/c)`, between L1 and L0.
 
@@ -71,7 +66,7 @@ class Tanh(Separable):
 
     Parameters
     ----------
-    width : float or array of shape (n_components,), default 1
+    scale : float or array of shape (n_components,), default 1
         c > 0, in the units of z: r is near its maximum 1 from about 2 c on.
 
     References
@@ -79,23 +74,25 @@ class Tanh(Separable):
     Jermyn, Templeton, Batson and Bricken (2024), Tanh penalty in dictionary learning, Transformer Circuits.
     """
 
-    width: Any = 1.0
+    scale: Any = 1.0
 
     is_convex = False
     is_symmetric = True
     is_algebraic = False
+    degree = 0
+    lengths = ("scale",)
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State width > 0."""
-        return [*super().conditions(), (self.width > 0, "width must be positive")]
+        """State scale > 0."""
+        return [*super().conditions(), (self.scale > 0, "scale must be positive")]
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return the hyperbolic tangent of the modulus."""
-        return xp.tanh(xp.abs(z) / self.width)
+        return xp.tanh(xp.abs(z) / self.scale)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the best of zero and the two local minima."""
-        v, tau = xp.abs(u) / self.width, t / (self.width * self.width)
+        v, tau = xp.abs(u) / self.scale, t / (self.scale * self.scale)
 
         def stationarity(y: Any) -> tuple[Any, Any]:
             height = xp.tanh(y)
@@ -105,9 +102,5 @@ class Tanh(Separable):
 
         near = xp.root(stationarity, start=0.0 * v, low=0.0, high=xp.minimum(v, TANH_BEND), steps=NEWTON_STEPS)
         far = xp.root(stationarity, start=v, low=TANH_BEND, high=v, steps=NEWTON_STEPS)
-        scale = xp.sign(u) * self.width
-        return self.best_of(xp, u, t, [scale * near, scale * far])
-
-    def rescaled(self, scale: float) -> Tanh:
-        """Return s^2 r(z/s), which has width s c."""
-        return self.replace(width=self.width * scale, weight=self.weight * scale * scale)
+        unit = xp.sign(u) * self.scale
+        return self.best_of(xp, u, t, [unit * near, unit * far])

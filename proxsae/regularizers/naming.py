@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
+import re
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
-from proxsae.regularizers.asymmetric import AsymmetricL0, Tilt, gated
-from proxsae.regularizers.balls import L2Ball, LInfBall
-from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import L0, L1, Box, NonNegative, SquaredL2, Zero
-from proxsae.regularizers.blocks import Blocks
+from proxsae.regularizers.asymmetric import AsymmetricL0, gated
+from proxsae.regularizers.base import CLASSES, Regularizer
+from proxsae.regularizers.basic import L0, L1, NonNegative, SquaredL2
 from proxsae.regularizers.cardinality import Cardinality
-from proxsae.regularizers.concave import CEL0, MCP, SCAD, CappedL1
+from proxsae.regularizers.concave import MCP
 from proxsae.regularizers.entmax import Entmax
-from proxsae.regularizers.from_cvxpy import FromCvxpy
-from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
-from proxsae.regularizers.groups import GroupL2
-from proxsae.regularizers.huber import Huber
-from proxsae.regularizers.k_support import KSupport, KSupportNorm, L1MinusL2
-from proxsae.regularizers.log_tanh import LogSum, Tanh
-from proxsae.regularizers.numeric import Numeric
-from proxsae.regularizers.powers import Lq
-from proxsae.regularizers.simplex import L1Ball, LInf, Simplex
-from proxsae.regularizers.sorted_l1 import SortedL1, SumOfKLargest
+from proxsae.regularizers.group_selection import GroupCardinality
+from proxsae.regularizers.simplex import Simplex
+from proxsae.regularizers.sums import combine
 from proxsae.regularizers.translated import Translated
-from proxsae.regularizers.tree import TreeGroups
 
-CLASSES: dict[str, type[Regularizer]] = {
-    cls.__name__: cls
-    for cls in (
-        *(Zero, L1, L0, SquaredL2, NonNegative, Box, Cardinality),
-        *(MCP, SCAD, CappedL1, CEL0, Lq, LogSum, Tanh, Huber, Tilt, AsymmetricL0),
-        *(GroupL2, GroupL0, GroupCardinality, TreeGroups),
-        *(Simplex, L1Ball, L2Ball, LInfBall, LInf, SortedL1, SumOfKLargest, KSupport, KSupportNorm, L1MinusL2),
-        *(Entmax, Blocks),
-    )
-}
+MOST_CHARACTERS = 1_000_000  # of a text
+MOST_DEPTH = 40  # of brackets in brackets
+MOST_DIGITS = 18  # of an integer; more become a float
+TOKEN = re.compile(
+    r"(?P<space>\s+)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)"
+    r"|(?P<string>'[^'\\]*'|\"[^\"\\]*\")|(?P<sign>.)"
+)
 
-# What a text may call: the catalogue, and what is made of a regularizer or a function given beside the text.
+# What a text may call besides the classes.
 BUILDERS: dict[str, Callable[..., Regularizer]] = {
-    **CLASSES,
     "Translated": Translated,
-    "Numeric": Numeric,
-    "FromCvxpy": FromCvxpy,
+    "Rescaled": lambda inner, scale: inner.in_units(scale),
 }
 
 # The names the field uses for an activation, and the regularizer whose prox it is.
@@ -96,6 +82,13 @@ def get(name: str, **parameters: Any) -> Regularizer:
     return ACTIVATIONS[name](**parameters)
 
 
+def catalogue() -> dict[str, type[Regularizer]]:
+    """Return the classes of the library that are formulas, by name."""
+    written_by_the_user = ("Numeric", "FromCvxpy")
+    ours = {name: cls for name, homes in CLASSES.items() for home, cls in homes.items() if home.startswith("proxsae.")}
+    return {name: cls for name, cls in ours.items() if name not in written_by_the_user}
+
+
 def parse(text: str, **arrays: Any) -> Regularizer:
     """Return the regularizer that `text` spells; ``parse(repr(R)) == R`` for scalar parameters.
 
@@ -103,51 +96,189 @@ def parse(text: str, **arrays: Any) -> Regularizer:
     ----------
     text : str
         A sum of weighted terms: ``"0.1*L1 + NonNegative"``, ``"Cardinality(32)"``, ``"w*L0"``. Brackets without
-        arguments may be left out. Only numbers, lists, names, calls, + and * are read; nothing is evaluated.
+        arguments may be left out. Numbers, strings, lists, names of classes, calls, + and * are read, within limits of
+        length and depth; nothing is evaluated, so that the text may come from a stranger's file. A class of your own
+        has a name once it is defined.
     **arrays
-        Arrays for the names in the text that are not regularizers.
+        What other names in the text stand for.
 
     Raises
     ------
     ValueError
-        If the text is not of this form, or a name is unknown.
+        In one sentence, if the text is not such a sum, names no class or one of several, or has no exact prox.
     """
-    try:
-        tree = ast.parse(text, mode="eval")
-    except SyntaxError as error:
-        raise ValueError(f"cannot read the regularizer {text!r}: {error.msg}") from None
-    parsed = _read(tree.body, text, arrays)
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"a regularizer's text has at most {MOST_CHARACTERS:,} characters, got {len(text):,}")
+    parsed = _Reader(text, arrays).whole()
     if not isinstance(parsed, Regularizer):
-        raise ValueError(f"{text!r} is not a regularizer, it is {type(parsed).__name__}")
+        raise ValueError(f"{_short(text)} is not a regularizer, it is {type(parsed).__name__}")
     return parsed
 
 
-def _read(node: ast.expr, text: str, arrays: dict[str, Any]) -> Any:
-    match node:
-        case ast.Constant(value=int() | float() | str() as value):
-            return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-        case ast.List(elts=entries) | ast.Tuple(elts=entries):
-            return [_read(entry, text, arrays) for entry in entries]
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _read(left, text, arrays) + _read(right, text, arrays)
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return _read(left, text, arrays) * _read(right, text, arrays)
-        case ast.Name(id=name) if name in arrays:
-            return arrays[name]
-        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)) if name not in BUILDERS:
-            raise ValueError(f"unknown regularizer {name!r} in {text!r}; known are {', '.join(BUILDERS)}")
-        case ast.Name(id=name):
-            return _build(name, [], {}, text)
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-            named = {k.arg: _read(k.value, text, arrays) for k in keywords if k.arg}
-            return _build(name, [_read(a, text, arrays) for a in args], named, text)
-    raise ValueError(f"cannot read {ast.unparse(node)!r} in the regularizer {text!r}")
+def checked_spelling(R: Regularizer) -> tuple[str, dict[str, Any]]:
+    """Return the text of R and the arrays that it names, for a file: after they have been read back.
 
-
-def _build(name: str, args: list[Any], named: dict[str, Any], text: str) -> Regularizer:
+    Raises
+    ------
+    TypeError
+        If R holds a Python function.
+    ValueError
+        If ``parse(text, **arrays)`` is not R again.
+    """
+    arrays: dict[str, Any] = {}
+    text = R.spelled(arrays)
+    if any(callable(array) for array in arrays.values()):
+        raise TypeError(f"{R} holds a Python function, which a file cannot: only formulas can be saved")
     try:
-        return BUILDERS[name](*args, **named)
-    except TypeError as error:
-        raise ValueError(f"{name} in {text!r}: {error}") from None
+        again = parse(text, **arrays)
+    except ValueError as error:
+        raise ValueError(f"{R} cannot be saved: {error}") from error
+    if again != R:
+        raise ValueError(f"{R} cannot be saved: its text reads as {again}")
+    return text, arrays
+
+
+def builder_of(name: str, text: str) -> Callable[..., Regularizer]:
+    """Return what builds the regularizer of a name in a text.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or belongs to several classes.
+    """
+    homes = CLASSES.get(name, {})
+    if len(homes) > 1:
+        raise ValueError(f"the name {name!r} belongs to classes of {' and of '.join(homes)}: rename one")
+    builder = next(iter(homes.values()), None) or BUILDERS.get(name)
+    if builder is None:
+        known = ", ".join(sorted([*CLASSES, *BUILDERS]))
+        raise ValueError(
+            f"unknown regularizer {name!r} in {_short(text)}; known are {known}, and what you define or import"
+        )
+    return builder
+
+
+class _Reader:
+    """A text read from left to right: a sum of products of factors."""
+
+    def __init__(self, text: str, arrays: dict[str, Any]) -> None:
+        self.text = text
+        self.arrays = arrays
+        self.tokens = [match for match in TOKEN.finditer(text) if match.lastgroup != "space"]
+        self.place = 0
+        self.depth = 0
+
+    def whole(self) -> Any:
+        value = self.sum()
+        if self.next() is not None:
+            self.refuse()
+        return value
+
+    def next(self) -> str | None:
+        """Return the token at the place, or None at the end."""
+        return self.tokens[self.place].group() if self.place < len(self.tokens) else None
+
+    def takes(self, token: str) -> bool:
+        """Whether this is the next token, which is then passed."""
+        found = self.next() == token
+        self.place += found
+        return found
+
+    def expect(self, token: str) -> None:
+        if not self.takes(token):
+            self.refuse()
+
+    def refuse(self) -> NoReturn:
+        rest = self.text[self.tokens[self.place].start() :] if self.place < len(self.tokens) else ""
+        where = f"at {_short(rest)}" if rest else "which ends too early"
+        raise ValueError(f"cannot read the regularizer {_short(self.text)} {where}")
+
+    def sum(self) -> Any:
+        self.depth += 1
+        if self.depth > MOST_DEPTH:
+            raise ValueError(f"the regularizer {_short(self.text)} is nested more than {MOST_DEPTH} deep")
+        terms = [self.product()]
+        while self.takes("+"):
+            terms.append(self.product())
+        self.depth -= 1
+        if len(terms) == 1:
+            return terms[0]
+        for term in terms:
+            if not isinstance(term, Regularizer):
+                raise ValueError(f"only regularizers add, and {_short(self.text)} adds {type(term).__name__}")
+        return self.built("the sum", lambda: combine([part for term in terms for part in term.terms]))
+
+    def product(self) -> Any:
+        factors = [self.factor()]
+        while self.takes("*"):
+            factors.append(self.factor())
+        if len(factors) == 1:
+            return factors[0]
+        regularizers = [factor for factor in factors if isinstance(factor, Regularizer)]
+        weights = [factor for factor in factors if not isinstance(factor, Regularizer)]
+        if len(regularizers) != 1 or any(isinstance(weight, str) for weight in weights):
+            raise ValueError(f"a product is of one regularizer and its weights; {_short(self.text)} has another")
+        total = regularizers[0]
+        for weight in weights:
+            total = self.built("the weight", partial(total.scaled, weight))
+        return total
+
+    def factor(self) -> Any:
+        negative = self.takes("-")
+        token = self.tokens[self.place] if self.place < len(self.tokens) else None
+        kind = token.lastgroup if token else None
+        if token is None or (negative and kind != "number"):
+            self.refuse()
+        self.place += 1
+        text = token.group()
+        if kind == "number":
+            number = float(text) if set(text) & {".", "e", "E"} or len(text) > MOST_DIGITS else int(text)
+            return -number if negative else number
+        if kind == "string":
+            return text[1:-1]
+        if kind == "name":
+            return self.named(text)
+        if text == "[":
+            return self.entries("]")
+        if text == "(":
+            entries = self.entries(")")
+            return entries[0] if len(entries) == 1 else entries
+        self.place -= 1
+        return self.refuse()
+
+    def entries(self, end: str) -> list[Any]:
+        found: list[Any] = []
+        while not self.takes(end):
+            found.append(self.sum())
+            if self.next() != end:
+                self.expect(",")
+        return found
+
+    def named(self, name: str) -> Any:
+        if name in self.arrays and self.next() != "(":
+            return self.arrays[name]
+        build = builder_of(name, self.text)
+        values: list[Any] = []
+        by_name: dict[str, Any] = {}
+        if self.takes("("):
+            while not self.takes(")"):
+                key = self.next() or ""
+                if self.place + 1 < len(self.tokens) and self.tokens[self.place + 1].group() == "=":
+                    self.place += 2
+                    by_name[key] = self.sum()
+                else:
+                    values.append(self.sum())
+                if self.next() != ")":
+                    self.expect(",")
+        return self.built(name, lambda: build(*values, **by_name))
+
+    def built(self, what: str, build: Callable[[], Any]) -> Any:
+        """Return what a function builds of the text; its errors become one sentence."""
+        try:
+            return build()
+        except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+            raise ValueError(f"{what} in {_short(self.text)}: {' '.join(str(error).split())}") from None
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")

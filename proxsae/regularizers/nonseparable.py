@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
-from proxsae.regularizers.base import Regularizer, Scope, as_parameter, spelled_number
-from proxsae.regularizers.basic import NonNegative, Zero
+from proxsae.regularizers.asymmetric import Tilt
+from proxsae.regularizers.base import Regularizer, as_parameter
+from proxsae.regularizers.basic import L1, NonNegative, Zero
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.wrapper import Rescaling
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Joint(Regularizer):
+class NonSeparable(Regularizer):
     r"""w r(z), with r a function of the whole code.
 
     A subclass writes, at weight one and over arrays whose last axis is the code, :meth:`value_of` and :meth:`prox_of`;
@@ -27,39 +27,15 @@ class Joint(Regularizer):
         What ``weight * R`` sets.
     """
 
-    weight: Any = field(default=1.0, kw_only=True)
-
-    is_separable = False
-    is_indicator = False
-    # Whether r ignores signs and grows with every abs(z_i).
-    is_absolute = False
-    # Whether r is a non-decreasing convex function of the Euclidean norm, or a sum of such over groups.
-    is_radial = False
-
     @property
-    @abstractmethod
     def value_latex(self) -> str:
         """The value at weight one as LaTeX."""
+        return rf"\mathrm{{{type(self).__name__}}}(z)"
 
     @property
-    @abstractmethod
     def prox_latex(self) -> str:
         """The prox as LaTeX."""
-
-    @property
-    def is_nonnegative(self) -> bool:
-        """Whether r is infinite unless every z_i >= 0."""
-        return False
-
-    @property
-    def is_scale_free(self) -> bool:
-        """Whether r is the indicator of a cone."""
-        return False
-
-    @property
-    def scope(self) -> Scope:
-        """A whole code."""
-        return "sample"
+        return r"\mathrm{prox}_{tR}(u) = \operatorname*{arg\,min}_z \tfrac12 \|z - u\|^2 + t R(z)"
 
     def __post_init__(self) -> None:
         weight = as_parameter(self.weight, "weight")
@@ -87,23 +63,17 @@ class Joint(Regularizer):
         r"""Return the conjugate of :math:`w r + \frac a2 \|z\|^2`, a > 0."""
         raise NotImplementedError
 
-    def writes(self, method: str) -> bool:
-        """Whether the class that writes the value writes this too: a subclass may be another function."""
-        writer = next(cls for cls in type(self).__mro__ if "value_of" in vars(cls))
-        return method in vars(writer)
-
     @property
     def has_conjugate(self) -> bool:
-        """Whether the class of r writes its conjugate."""
-        return self.writes("dual_norm_of") or self.writes("conjugate_of")
+        return self.defines("dual_norm_of") or self.defines("conjugate_of")
 
     @property
     def has_conjugate_with_ridge(self) -> bool:
-        """Whether the class of r writes its conjugate with a ridge added."""
-        return self.writes("conjugate_with_ridge")
+        """The class of r writes its conjugate with a ridge added."""
+        return self.defines("conjugate_with_ridge")
 
     def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        if self.writes("dual_norm_of"):
+        if self.defines("dual_norm_of"):
             return feasible(xp, self.gauge_on(xp, V) <= 1.0 + slack(V), V)
         if self.is_indicator:
             return self.conjugate_of(xp, V)
@@ -113,20 +83,22 @@ class Joint(Regularizer):
         return weight * self.conjugate_of(xp, V / weight)
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        norm = self.dual_norm_of(xp, V) if self.writes("dual_norm_of") else 0.0 * V.sum(-1)
+        norm = self.dual_norm_of(xp, V) if self.defines("dual_norm_of") else 0.0 * V.sum(-1)
         if self.weight:
             return norm / xp.asarray(self.weight)
         return xp.where((V == 0).all(-1), 0.0 * norm, xp.inf)
 
     def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
-        value = self.value_of(xp, xp.asarray(Z))
-        return value if self.is_indicator else xp.asarray(self.weight) * value
+        R = self.on(xp)
+        value = R.value_of(xp, xp.asarray(Z))
+        return value if self.is_indicator else R.weight * value
 
     def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         check_step(self, U, step)
         if 0 in U.shape:
             return U
-        return self.prox_of(xp, U, step if self.is_indicator else step * xp.asarray(self.weight))
+        R = self.on(xp)
+        return R.prox_of(xp, U, step if self.is_indicator else step * R.weight)
 
     def takes(self, base: Separable) -> bool:
         """Whether :meth:`prox_with` is exact for this separable partner.
@@ -136,7 +108,7 @@ class Joint(Regularizer):
         convex and positively homogeneous goes first: f has the same subgradients all along a ray (Yu, 2013, On
         decomposing the proximal map).
         """
-        if isinstance(base, Zero) or (self.is_absolute and isinstance(base, NonNegative)):
+        if isinstance(base, Zero) or (self.is_symmetric and isinstance(base, NonNegative)):
             return True
         return self.is_radial and is_positively_homogeneous(base)
 
@@ -144,45 +116,29 @@ class Joint(Regularizer):
         """Return the prox of this plus a separable partner that it takes."""
         return self.prox_on(xp, base.prox_on(xp, U, step), step)
 
-    # --- the algebra ---------------------------------------------------------------------------------------------
+    def in_units(self, scale: float) -> Regularizer:
+        return RescaledNonSeparable(self, scale)
+
+
+class RescaledNonSeparable(Rescaling, NonSeparable, named=False):
+    r"""The function :math:`s^2 R(z / s)` of a whole code; ``Rescaled(R, s)`` in a text."""
 
     @property
-    def terms(self) -> tuple[Regularizer, ...]:
-        """The summands, as typed."""
-        return (self,)
+    def has_conjugate(self) -> bool:
+        return bool(self.inner.has_conjugate)
 
-    def scaled(self, weight: Any) -> Joint:
-        """Return ``weight * self``; a positive multiple of an indicator is the indicator."""
-        weight = as_parameter(weight, "weight")
-        if not self.is_indicator:
-            return self.replace(weight=self.weight * weight)
-        if isinstance(weight, float) and weight > 0:
-            return self
-        raise ValueError(f"an indicator takes only positive scalar weights, got {weight} * {self}")
+    @property
+    def has_conjugate_with_ridge(self) -> bool:
+        return bool(self.inner.has_conjugate_with_ridge)
 
-    def replace(self, **parameters: Any) -> Self:
-        """Return a copy with some parameters changed."""
-        mine = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{**mine, **parameters})
+    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
+        return self.scale * self.scale * self.inner.conjugate_on(xp, V / self.scale)
 
-    def check_width(self, n_components: int) -> None:
-        """Accept every width."""
+    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
+        return self.inner.gauge_on(xp, V / self.scale)
 
-    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:
-        return [spelled_number(getattr(self, f.name), arrays) for f in fields(self) if f.name != "weight"]
-
-    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
-        """Return the text that builds this regularizer; arrays are collected in `arrays` under the names used."""
-        unit = f"{type(self).__name__}({', '.join(self._arguments(arrays))})"
-        return unit if self.is_indicator or float(self.weight) == 1.0 else f"{float(self.weight)!r}*{unit}"
-
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and its constraints."""
-        expression, constraints = self._cvxpy_of(z)
-        return (expression if self.is_indicator else float(self.weight) * expression), constraints
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        raise NotImplementedError(f"{type(self).__name__} has no disciplined convex expression")
+    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
+        return self.scale * self.scale * self.inner.conjugate_with_ridge(xp, V / self.scale, a)
 
 
 def check_step(R: Regularizer, U: Array, step: Array) -> None:
@@ -222,7 +178,4 @@ def as_count(value: Any, name: str, owner: str) -> int:
 
 def is_positively_homogeneous(r: Separable) -> bool:
     """Whether r(s z) = s r(z) for all s > 0, and r is convex: a sum of L1, NonNegative and Tilt terms."""
-    from proxsae.regularizers.asymmetric import Tilt
-    from proxsae.regularizers.basic import L1
-
     return all(isinstance(term, L1 | NonNegative | Tilt | Zero) for term in r.terms)

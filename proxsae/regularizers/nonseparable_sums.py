@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -14,27 +14,24 @@ from proxsae.regularizers.base import Regularizer, Scope
 from proxsae.regularizers.basic import NonNegative, SquaredL2, Zero
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.conjugate import beyond_slopes_at_zero
-from proxsae.regularizers.group_selection import GroupCardinality, GroupL0, group_values, has_groups
-from proxsae.regularizers.nonseparable import Joint, check_step
-from proxsae.regularizers.partition import Partition
+from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
+from proxsae.regularizers.nonseparable import NonSeparable, check_step
+from proxsae.regularizers.partition import Partition, same_groups
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.sums import combine_separable, is_zero_at_zero, merged, no_rule
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class JointSum(Regularizer):
+class NonSeparableSum(Regularizer, named=False):
     r"""R(z) + f(z) + (a/2) ||z||^2 + <c, z>, with f separable and taken by R.
 
     Completing the square leaves the prox of R + f at :math:`(u - tc)/(1 + ta)` and the step :math:`t/(1 + ta)`.
     """
 
-    core: Joint
+    core: NonSeparable
     base: Separable
     ridge: SquaredL2
     tilt: Tilt
-
-    is_separable = False
-    is_scale_free = False
+    weight: Any = field(default=1.0, init=False)
 
     @property
     def is_convex(self) -> bool:
@@ -51,10 +48,8 @@ class JointSum(Regularizer):
         """The scope of R."""
         return self.core.scope
 
-    @property
-    def groups(self) -> Any:
-        """The groups of R, if it has them."""
-        return getattr(self.core, "groups", None)
+    def is_sum_over(self, groups: Any) -> bool:
+        return self.core.is_sum_over(groups)
 
     @property
     def separable(self) -> Separable:
@@ -70,11 +65,14 @@ class JointSum(Regularizer):
 
     def scaled(self, weight: Any) -> Regularizer:
         """Return the sum of the scaled terms."""
-        return combine_joint([term.scaled(weight) for term in self.terms])
+        return combine_nonseparable([term.scaled(weight) for term in self.terms])
 
     def rescaled(self, scale: float) -> Regularizer:
         """Return the sum of the rescaled terms."""
-        return combine_joint([term.rescaled(scale) for term in self.terms])
+        return combine_nonseparable([term.rescaled(scale) for term in self.terms])
+
+    def in_units(self, scale: float) -> Regularizer:
+        return self.rescaled(scale)
 
     def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
         return self.core.value_on(xp, Z) + self.separable.value_on(xp, Z)
@@ -109,23 +107,14 @@ class JointSum(Regularizer):
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
         """Return the value of each group."""
-        return group_values(self.core, xp, Z, parts) + group_values(self.separable, xp, Z, parts)
-
-    def check_width(self, n_components: int) -> None:
-        self.core.check_width(n_components)
-        self.separable.check_width(n_components)
+        return self.core.group_values(xp, Z, parts) + self.separable.group_values(xp, Z, parts)
 
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         """Return the terms joined by +."""
         return " + ".join(term.spelled(arrays) for term in self.terms)
 
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) as a cvxpy expression, and its constraints."""
-        pairs: list[tuple[Any, list[Any]]] = [term.cvxpy_value(z) for term in self.terms]  # type: ignore[attr-defined]
-        return sum(value for value, _ in pairs), [constraint for _, constraints in pairs for constraint in constraints]
 
-
-def combine_joint(terms: Sequence[Regularizer]) -> Regularizer:
+def combine_nonseparable(terms: Sequence[Regularizer]) -> Regularizer:
     """Return the sum of terms of which at least one is joint.
 
     Raises
@@ -134,7 +123,7 @@ def combine_joint(terms: Sequence[Regularizer]) -> Regularizer:
         Naming the two terms that have no rule together.
     """
     separable = [term for term in terms if isinstance(term, Separable)]
-    joint = merged([term for term in terms if isinstance(term, Joint)], _merge)
+    joint = merged([term for term in terms if isinstance(term, NonSeparable)], _merge)
     inner = [r for r in joint if not isinstance(r, GroupL0 | GroupCardinality)]
     counts = [r for r in joint if isinstance(r, GroupL0)]
     selections = [r for r in joint if isinstance(r, GroupCardinality)]
@@ -144,14 +133,14 @@ def combine_joint(terms: Sequence[Regularizer]) -> Regularizer:
     total = _with_separable(inner[0], separable) if inner else combine_separable(separable)
     rule: Any
     for rule in (*counts, *selections):
-        fits = is_zero_at_zero(total) if isinstance(total, Separable) else has_groups(total, rule.groups)
+        fits = is_zero_at_zero(total) if isinstance(total, Separable) else total.is_sum_over(rule.groups)
         if not fits:
             raise ValueError(no_rule(total, rule))
         total = rule.replace(partner=total)
     return total
 
 
-def _with_separable(core: Joint, terms: Sequence[Separable]) -> Regularizer:
+def _with_separable(core: NonSeparable, terms: Sequence[Separable]) -> Regularizer:
     """Return R plus separable terms: what completing the square takes, and a partner that R takes."""
     whole = combine_separable(terms)
     ridges = [term for term in whole.terms if isinstance(term, SquaredL2)]
@@ -166,11 +155,11 @@ def _with_separable(core: Joint, terms: Sequence[Separable]) -> Regularizer:
         return core
     ridge = ridges[0] if ridges else SquaredL2(weight=0.0)
     slope = tilts[0].weight * tilts[0].slope if tilts else 0.0
-    return JointSum(core, base, ridge, Tilt(slope))
+    return NonSeparableSum(core, base, ridge, Tilt(slope))
 
 
-def _merge(a: Joint, b: Joint) -> Joint | None:
-    if isinstance(a, GroupCardinality) and isinstance(b, GroupCardinality) and has_groups(a, b.groups):
+def _merge(a: NonSeparable, b: NonSeparable) -> NonSeparable | None:
+    if isinstance(a, GroupCardinality) and isinstance(b, GroupCardinality) and same_groups(a.groups, b.groups):
         return a.replace(s=min(a.s, b.s))
     if type(a) is not type(b):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,6 @@ from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tabulation import ProxTable, build_table, exact_prox, sampled
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Numeric(Separable):
     r"""r given by its values alone: :math:`\arg\min_z \frac12 (z - u)^2 + t r(z)` is found numerically.
 
@@ -40,8 +39,6 @@ class Numeric(Separable):
         Of the prox, relative to 1 + abs(z).
     points : sequence of float, optional
         Where r has an isolated value, a kink or a jump, if anywhere but at 0.
-    scale : float, default 1
-        s in s^2 r(z / s), what :meth:`rescaled` sets; `limit` and `points` are in the units of r.
 
     Raises
     ------
@@ -56,10 +53,10 @@ class Numeric(Separable):
     """
 
     function: Callable[[Any], Any]
+    _: KW_ONLY
     limit: float = 1e6
     tolerance: float = 1e-6
     points: tuple[float, ...] = ()
-    scale: float = 1.0
 
     is_algebraic = False
     has_formula = False
@@ -69,14 +66,13 @@ class Numeric(Separable):
             raise TypeError(f"Numeric takes a function of z, got {self.function!r}")
         object.__setattr__(self, "limit", as_positive(self.limit, "limit", "Numeric"))
         object.__setattr__(self, "tolerance", as_positive(self.tolerance, "tolerance", "Numeric"))
-        object.__setattr__(self, "scale", as_positive(self.scale, "scale", "Numeric"))
         object.__setattr__(self, "points", tuple(float(point) for point in self.points))
         super().__post_init__()
         _traits(self.function, self.limit, self.points)
 
     # What decides the form of the prox is no number that a reader replaces.
-    def parameters(self) -> list[tuple[str, Any]]:
-        return [("weight", self.weight)]
+    def own_parameters(self) -> list[str]:
+        return ["weight"]
 
     @property
     def is_convex(self) -> bool:
@@ -99,24 +95,23 @@ class Numeric(Separable):
         return _traits(self.function, self.limit, self.points)[2]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return s^2 r(z / s)."""
-        return self.scale * self.scale * xp.called(self.function, z / self.scale)
+        return xp.called(self.function, z)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the table at u, or at abs(u) for an even r: then the prox is odd to the last bit."""
         if self.is_symmetric:
-            return xp.sign(u) * self.scale * xp.tabulated(self.table, xp.abs(u) / self.scale, t)
-        return self.scale * xp.tabulated(self.table, u / self.scale, t)
+            return xp.sign(u) * xp.tabulated(self.table, xp.abs(u), t)
+        return xp.tabulated(self.table, u, t)
 
     def table(self, step: float) -> ProxTable:
-        """Return the table of the prox of `step` r, at weight and scale one."""
+        """Return the table of the prox of `step` r, at weight one."""
         return _table(self.function, self.limit, self.tolerance, self.points, step, self.is_convex)
 
     def search(self, u: Any, step: float = 1.0) -> Any:
         """Return the prox without the table: a search for each entry of a NumPy array u, at a scalar weight."""
-        u = np.asarray(u, dtype=np.float64) / self.scale
+        u = np.asarray(u, dtype=np.float64)
         found = exact_prox(self.function, self.limit, self.points, step * float(self.weight), u.ravel())
-        return self.scale * found.reshape(u.shape)
+        return found.reshape(u.shape)
 
     def error_bound(self, step: float = 1.0) -> float:
         """Return the largest error in z that the table can have, relative to 1 + abs(z), where the prox is continuous.
@@ -134,27 +129,6 @@ class Numeric(Separable):
         does not jump inside a cell by less than the halving sees: twice `tolerance`.
         """
         return self.table(step * float(self.weight)).objective_bound
-
-    def rescaled(self, scale: float) -> Numeric:
-        """Return z -> s^2 R(z/s), from the same tables."""
-        return self.replace(scale=self.scale * scale)
-
-    def spelled(self, arrays: dict[str, Any] | None = None) -> str:
-        """Return ``Numeric(name)``; the function is put into `arrays`, where given, under the name used."""
-        name = getattr(self.function, "__name__", type(self.function).__name__)
-        if arrays is not None:
-            name = f"array_{len(arrays)}"
-            arrays[name] = self.function
-        defaults = {"limit": 1e6, "tolerance": 1e-6, "points": (), "scale": 1.0}
-        given = [f"{key}={getattr(self, key)!r}" for key, usual in defaults.items() if getattr(self, key) != usual]
-        unit = f"Numeric({', '.join([name, *given])})"
-        return unit if np.ndim(self.weight) == 0 and float(self.weight) == 1.0 else f"{_weight(self, arrays)}*{unit}"
-
-
-def _weight(r: Numeric, arrays: dict[str, Any] | None) -> str:
-    from proxsae.regularizers.base import spelled_number
-
-    return spelled_number(r.weight, arrays)
 
 
 @lru_cache(maxsize=256)

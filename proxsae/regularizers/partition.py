@@ -57,15 +57,14 @@ def check_groups(groups: Any, n_components: int, owner: str) -> None:
         raise ValueError(f"{owner}: groups has {len(groups)} labels and the codes have {n_components} components")
 
 
-def spelled_groups(groups: Any, arrays: dict[str, Array] | None) -> str:
-    """Return the text of a group size or of labels; labels are put into `arrays` where given."""
-    if isinstance(groups, int):
-        return str(groups)
-    if arrays is None:
-        return str(groups.tolist())
-    name = f"array_{len(arrays)}"
-    arrays[name] = groups
-    return name
+def same_groups(one: Any, other: Any) -> bool:
+    """Whether two descriptions of groups are equal."""
+    return type(one) is type(other) and np.array_equal(one, other)
+
+
+def groups_width(groups: Any) -> int | None:
+    """Return the only width that the groups fit, or None for a group size."""
+    return None if isinstance(groups, int) else len(groups)
 
 
 def partition(groups: Any, n_components: int) -> Partition:

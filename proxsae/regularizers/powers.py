@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from proxsae.regularizers.separable import Separable
@@ -11,7 +10,6 @@ from proxsae.regularizers.separable import Separable
 NEWTON_STEPS = 7  # the first step at least halves the error, the others square it: enough for float64
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class Lq(Separable):
     r"""r(z) = abs(z)^q with 0 < q < 1.
 
@@ -40,6 +38,10 @@ class Lq(Separable):
     # The prox takes powers: cube roots and a cosine at the closed forms, z^q elsewhere.
     is_algebraic = False
 
+    @property
+    def degree(self) -> float:
+        return self.q
+
     def conditions(self) -> list[tuple[Any, str]]:
         """State 0 < q < 1."""
         if not (isinstance(self.q, float | int) and 0 < self.q < 1):
@@ -47,11 +49,8 @@ class Lq(Separable):
         return super().conditions()
 
     # q is the form of the formula, not a number in it: no reader puts a symbol or an array in its place.
-    def parameters(self) -> list[tuple[str, Any]]:
-        return [("weight", self.weight)]
-
-    def _arguments(self) -> list[tuple[str, Any]]:
-        return [("q", self.q)]
+    def own_parameters(self) -> list[str]:
+        return ["weight"]
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return abs(z)^q."""
@@ -69,10 +68,6 @@ class Lq(Separable):
         solvable = xp.lemma(xp.where(alive, a, 1.0 + jump), lambda v: (v > jump) & (~alive | (v == a)))
         root = largest_root(xp, solvable, t)
         return xp.where(alive, xp.sign(u) * root, 0.0)
-
-    def rescaled(self, scale: float) -> Lq:
-        """Return s^2 r(z/s) = s^(2 - q) abs(z)^q."""
-        return self.replace(weight=self.weight * scale ** (2.0 - self.q))
 
     def _threshold(self, xp: Any, t: Any) -> Any:
         q = self.q

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.nonseparable import Joint, as_positive, feasible, slack
+from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible, slack
 
 
 def water_level(V: Array, volume: Any) -> Array:
@@ -32,8 +31,7 @@ def largest_modulus(xp: ArrayNamespace, Z: Array) -> Array:
     return array_api_compat.array_namespace(Z).max(xp.abs(Z), axis=-1) if Z.shape[-1] else Z.sum(-1)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Simplex(Joint):
+class Simplex(NonSeparable):
     r"""The indicator of :math:`z \ge 0, \sum_i z_i = \rho`, whose prox at :math:`\rho = 1` is sparsemax.
 
     The prox is :math:`\max(u - \tau, 0)` with the level that makes the sum right. The sum of z is checked by
@@ -55,6 +53,8 @@ class Simplex(Joint):
     is_convex = True
     is_indicator = True
     is_nonnegative = True
+    degree = 0
+    lengths = ("radius",)
     value_latex = r"\iota_{\{z \ge 0, \sum_i z_i = \rho\}}(z)"
     prox_latex = r"\mathrm{prox}_{tR}(u)_i = \max(u_i - \tau, 0), \quad \sum_i \max(u_i - \tau, 0) = \rho"
 
@@ -74,22 +74,12 @@ class Simplex(Joint):
         """Return rho times the largest entry."""
         return self.radius * array_api_compat.array_namespace(V).max(V, axis=-1)
 
-    def rescaled(self, scale: float) -> Simplex:
-        """Return the simplex in the new units."""
-        return Simplex(self.radius * scale)
-
     def check_width(self, n_components: int) -> None:
         if n_components == 0:
             raise ValueError("Simplex: a code without components is not on a simplex")
 
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
 
-        return cp.Constant(0.0), [z >= 0, cp.sum(z) == self.radius]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class L1Ball(Joint):
+class L1Ball(NonSeparable):
     r"""The indicator of :math:`\|z\|_1 \le \rho`, whose prox is the soft threshold at the level that meets the radius.
 
     :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32): rounding.
@@ -108,7 +98,9 @@ class L1Ball(Joint):
 
     is_convex = True
     is_indicator = True
-    is_absolute = True
+    is_symmetric = True
+    degree = 0
+    lengths = ("radius",)
     value_latex = r"\iota_{\{\|z\|_1 \le \rho\}}(z)"
     prox_latex = (
         r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \max(|u_i| - \max(\tau, 0), 0), "
@@ -132,18 +124,8 @@ class L1Ball(Joint):
         """Return rho times the largest modulus."""
         return self.radius * largest_modulus(xp, V)
 
-    def rescaled(self, scale: float) -> L1Ball:
-        """Return the ball in the new units."""
-        return L1Ball(self.radius * scale)
 
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
-
-        return cp.Constant(0.0), [cp.norm1(z) <= self.radius]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class LInf(Joint):
+class LInf(NonSeparable):
     r"""The largest modulus :math:`\max_i |z_i|`, whose prox cuts the peaks at the level that removes t in all.
 
     :math:`\mathrm{sign}(u) \min(|u|, \max(\tau, 0))` with :math:`\sum_i \max(|u_i| - \tau, 0) = t`; zero where
@@ -155,7 +137,8 @@ class LInf(Joint):
     """
 
     is_convex = True
-    is_absolute = True
+    is_symmetric = True
+    degree = 1
     value_latex = r"\|z\|_\infty"
     prox_latex = (
         r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \min(|u_i|, \max(\tau, 0)), "
@@ -174,12 +157,3 @@ class LInf(Joint):
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
         """Return the L1 norm."""
         return xp.abs(V).sum(-1)
-
-    def rescaled(self, scale: float) -> LInf:
-        """Return s^2 R(z/s) = s R(z)."""
-        return self.replace(weight=self.weight * scale)
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
-
-        return cp.norm_inf(z), []

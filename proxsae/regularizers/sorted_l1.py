@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
@@ -11,12 +10,11 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.kernels.isotonic import nonincreasing_fit
 from proxsae.regularizers.base import as_parameter
-from proxsae.regularizers.nonseparable import Joint, as_count
+from proxsae.regularizers.nonseparable import NonSeparable, as_count
 from proxsae.regularizers.simplex import largest_modulus
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class SortedL1(Joint):
+class SortedL1(NonSeparable):
     r"""The sorted L1 norm (SLOPE, OWL), :math:`\sum_i w_i |z|_{(i)}` with :math:`|z|_{(1)} \ge |z|_{(2)} \ge \dots`.
 
     The prox sorts abs(u), takes off t w, fits a non-increasing sequence, cuts it at 0 and undoes the sorting.
@@ -35,7 +33,8 @@ class SortedL1(Joint):
     weights: Any
 
     is_convex = True
-    is_absolute = True
+    is_symmetric = True
+    degree = 1
     value_latex = r"\sum_i w_i |z|_{(i)}"
     prox_latex = (
         r"\mathrm{prox}_{tR}(u)_{(i)} = \mathrm{sign}(u_{(i)}) \max(v_i, 0), \quad "
@@ -65,23 +64,16 @@ class SortedL1(Joint):
         ratios = xp.where(bounds > 0, sums / xp.where(bounds > 0, bounds, 1.0), xp.where(sums > 0, xp.inf, 0.0))
         return largest_modulus(xp, ratios)
 
-    def rescaled(self, scale: float) -> SortedL1:
-        """Return s^2 R(z/s) = s R(z)."""
-        return self.replace(weight=self.weight * scale)
+    @property
+    def width(self) -> int | None:
+        return len(self.weights)
 
     def check_width(self, n_components: int) -> None:
         if len(self.weights) != n_components:
             raise ValueError(f"SortedL1: {len(self.weights)} weights and codes of {n_components} components")
 
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
 
-        drops = [*(self.weights[:-1] - self.weights[1:]), *self.weights[-1:]]
-        return sum(drop * cp.sum_largest(cp.abs(z), k) for k, drop in enumerate(drops, start=1)), []
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class SumOfKLargest(Joint):
+class SumOfKLargest(NonSeparable):
     r"""The sum of the k largest moduli, :math:`\sum_{i \le k} |z|_{(i)}`: between the L-infinity norm and L1.
 
     Parameters
@@ -97,7 +89,8 @@ class SumOfKLargest(Joint):
     k: int
 
     is_convex = True
-    is_absolute = True
+    is_symmetric = True
+    degree = 1
     prox_latex = SortedL1.prox_latex + r", \quad w_i = 1[i \le k]"
 
     def __post_init__(self) -> None:
@@ -120,18 +113,6 @@ class SumOfKLargest(Joint):
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
         r"""Return :math:`\max(\|v\|_\infty, \|v\|_1 / \min(k, n))`."""
         return xp.maximum(largest_modulus(xp, V), xp.abs(V).sum(-1) / max(1, min(self.k, V.shape[-1])))
-
-    def rescaled(self, scale: float) -> SumOfKLargest:
-        """Return s^2 R(z/s) = s R(z)."""
-        return self.replace(weight=self.weight * scale)
-
-    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:  # noqa: ARG002
-        return [str(self.k)]
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
-
-        return cp.sum_largest(cp.abs(z), min(self.k, z.shape[0])), []
 
 
 def falling(A: Array) -> Array:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Self, TypeVar
+from dataclasses import field
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,18 +18,18 @@ from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L0, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.cardinality import Cardinality
-from proxsae.regularizers.separable import Separable, with_prefix
+from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.translated import TranslatedSeparable
 
 T = TypeVar("T", bound=Regularizer)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class SeparableSum(Separable):
+class SeparableSum(Separable, named=False):
     """The sum of a separable regularizer and one more term; the subclass is the rule for its prox."""
 
     inner: Separable
     outer: Separable
+    weight: Any = field(default=1.0, init=False)
 
     def __post_init__(self) -> None:
         if not self.holds():
@@ -91,31 +90,12 @@ class SeparableSum(Separable):
         """Return the sum of the rescaled terms."""
         return combine_separable([term.rescaled(scale) for term in self.terms])
 
-    def cvxpy_value(self, z: Any) -> tuple[Any, list[Any]]:
-        """Return R(z) of a convex sum as a cvxpy expression, and its constraints."""
-        # Only convex terms write themselves for cvxpy.
-        parts: list[tuple[Any, list[Any]]] = [term.cvxpy_value(z) for term in self.terms]  # type: ignore[attr-defined]
-        return sum(value for value, _ in parts), [constraint for _, constraints in parts for constraint in constraints]
-
-    def parameters(self) -> list[tuple[str, Any]]:
-        parts = (("inner", self.inner), ("outer", self.outer))
-        return [(f"{part}.{name}", value) for part, term in parts for name, value in term.parameters()]
-
-    def map_parameters(self, function: Callable[[str, Any], Any]) -> Self:
-        """Map the parameters of both terms."""
-        copy = object.__new__(type(self))
-        for part, term in (("inner", self.inner), ("outer", self.outer)):
-            object.__setattr__(copy, part, term.map_parameters(partial(with_prefix, part, function)))
-        object.__setattr__(copy, "weight", 1.0)
-        return copy
-
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         """Return the terms joined by +."""
         return " + ".join(term.spelled(arrays) for term in self.terms)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class WithRidge(SeparableSum):
+class WithRidge(SeparableSum, named=False):
     r"""r + (a/2) z^2: the prox is :math:`\mathrm{prox}_{t/(1+ta)\,r}(u / (1 + ta))`, for every r."""
 
     outer: SquaredL2
@@ -130,8 +110,7 @@ class WithRidge(SeparableSum):
         return self.inner.weighted_prox(xp, u / shrink, t / shrink)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class WithBox(SeparableSum):
+class WithBox(SeparableSum, named=False):
     r"""r + i{l <= z <= h}, or r + i{z >= 0}.
 
     For convex r the prox of r is projected (a convex function of one variable on an interval is least at the projection
@@ -153,8 +132,7 @@ class WithBox(SeparableSum):
         return self.inner.weighted_prox(xp, self.outer.prox_of(xp, u, t), t)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class WithCount(SeparableSum):
+class WithCount(SeparableSum, named=False):
     r"""r + w 1[z != 0] by the gain rule: the prox of r where freeing z gains more than t w, and 0 elsewhere."""
 
     outer: L0
@@ -169,8 +147,7 @@ class WithCount(SeparableSum):
         return xp.where(self.inner.gain_at(xp, u, t, z) > t * self.outer.weight, z, 0.0)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class WithTilt(SeparableSum):
+class WithTilt(SeparableSum, named=False):
     r"""r + c z: the prox is :math:`\mathrm{prox}_{tr}(u - tc)`, for every r."""
 
     outer: Tilt
@@ -193,9 +170,9 @@ def combine(terms: Sequence[Regularizer]) -> Regularizer:
         Naming the two terms that have no rule together.
     """
     if not all(isinstance(term, Separable | Cardinality) for term in terms):
-        from proxsae.regularizers.nonseparable_sums import combine_joint
+        from proxsae.regularizers.nonseparable_sums import combine_nonseparable
 
-        return combine_joint(terms)
+        return combine_nonseparable(terms)
     selections = [term for term in terms if isinstance(term, Cardinality)]
     separable = combine_separable([term for term in terms if isinstance(term, Separable)])
     if not selections:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.groups import GroupL2
-from proxsae.regularizers.nonseparable import Joint
+from proxsae.regularizers.nonseparable import NonSeparable
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class TreeGroups(Joint):
+class TreeGroups(NonSeparable):
     r"""The tree-structured group lasso :math:`\sum_g c_g \|z_g\|_2`, of groups that are nested or disjoint.
 
     The prox is the composition of the proxes of the groups, the inner ones before those that hold them. With
@@ -37,8 +34,9 @@ class TreeGroups(Joint):
     group_weights: Sequence[float] | None = None
 
     is_convex = True
-    is_absolute = True
+    is_symmetric = True
     is_radial = True
+    degree = 1
     value_latex = r"\sum_g c_g \|z_g\|_2"
     prox_latex = r"\mathrm{prox}_{tR} = \mathrm{prox}_{t w c_{\mathrm{root}} \|\cdot_{\mathrm{root}}\|_2} \circ \dots"
 
@@ -71,25 +69,12 @@ class TreeGroups(Joint):
     def _levels(self, n_components: int) -> list[GroupL2]:
         return _levels(self.groups, self.group_weights, n_components)
 
-    def rescaled(self, scale: float) -> TreeGroups:
-        """Return s^2 R(z/s) = s R(z)."""
-        return self.replace(weight=self.weight * scale)
-
     def check_width(self, n_components: int) -> None:
         largest = max((group[-1] for group in self.groups), default=-1)
         if largest >= n_components:
             raise ValueError(
                 f"TreeGroups: a group holds the index {largest} and the codes have {n_components} components"
             )
-
-    def _arguments(self, arrays: dict[str, Array] | None) -> list[str]:  # noqa: ARG002
-        return [str([list(group) for group in self.groups]), str(list(self.group_weights or ()))]
-
-    def _cvxpy_of(self, z: Any) -> tuple[Any, list[Any]]:
-        import cvxpy as cp
-
-        norms = [c * cp.norm2(z[list(group)]) for group, c in zip(self.groups, self.group_weights or (), strict=True)]
-        return sum(norms), []
 
 
 @lru_cache(maxsize=64)

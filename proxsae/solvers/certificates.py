@@ -160,10 +160,10 @@ def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Rep
     fit = fit_of(problem, Z) if fit is None else fit
     R = problem.regularizer
     noise = noise_of(problem, Z, fit)
-    value = _double(R.value_on(ArrayNamespace(Z), Z))
+    value = _double(R.value_unchecked(Z))
     s = joint_dual_scaling(R, fit.correlations)
     Z, V = _double(Z), s[:, None] * fit.correlations
-    excess = value + R.conjugate_on(ArrayNamespace(V), V) - (V * Z).sum(-1)
+    excess = value + R.conjugate_unchecked(V) - (V * Z).sum(-1)
     rounding = noise.of_gap(V, Z, _steepness(partial(joint_dual_scaling, R), noise.norms))
     return _gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding)
 
@@ -186,7 +186,7 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> 
     R = problem.regularizer
     move = _double(Z - problem.proximal_step(Z))
     noise = noise_of(problem, Z, fit)
-    objective = 0.5 * fit.residual + _double(R.value_on(ArrayNamespace(Z), Z))
+    objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))
     xp = ArrayNamespace(objective)
     length = xp.sqrt(_squares(_double(Z)))
     least = xp.maximum(length, xp.sqrt(problem.step * fit.target))

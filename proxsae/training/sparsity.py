@@ -16,7 +16,7 @@ def check_steerable(regularizer: Regularizer) -> None:
     """Raise ValueError unless the number of non-zeros follows from the weight of R."""
     if isinstance(regularizer, Cardinality):
         raise ValueError(f"target_l0 steers the weight of R, but in {regularizer} k already fixes the non-zeros")
-    if not any(hasattr(term, "weight") and not getattr(term, "is_indicator", False) for term in regularizer.terms):
+    if all(term.is_indicator for term in regularizer.terms):
         raise ValueError(f"target_l0 steers the weight of R, and {regularizer} has no weight")
 
 

@@ -93,9 +93,9 @@ def pair_of_regularizer(R: Regularizer) -> Pair:
     value = quiet(lambda Z: np.asarray(R.value(Z), float))
     prox = quiet(lambda U, t: np.asarray(R.prox(U, t), float))
     # A table states its error in the middle of its cells, a solver its gap: the error in z may be somewhat larger.
-    tolerance = 10.0 * max(getattr(term, "tolerance", 0.0) for term in R.terms)
+    tolerance = 10.0 * max(term.tolerance for term in R.terms)
     # A table ends somewhere.
-    reach = min(getattr(term, "limit", np.inf) * getattr(term, "scale", 1.0) for term in R.terms)
+    reach = min(term.limit for term in R.terms)
     if not R.is_separable:
         seconds = SOLVER_SECONDS if any(isinstance(term, FromCvxpy) for term in R.terms) else 0.0
         return Pair(

@@ -205,11 +205,11 @@ def test_parse(text, R):
         ("L1 +", "cannot read the regularizer"),
         ("0.1", "is not a regularizer, it is float"),
         ("__import__('os')", "unknown regularizer '__import__'"),
-        ("L1.weight", "cannot read 'L1.weight'"),
-        ("L1 - L0", "cannot read 'L1 - L0'"),
+        ("L1.weight", "cannot read the regularizer 'L1.weight' at '.weight'"),
+        ("L1 - L0", "cannot read the regularizer 'L1 - L0' at '- L0'"),
         ("Cardinality", "Cardinality in 'Cardinality': .*k"),
         ("-0.1*L1", "the weight must not be negative"),
-        ("[x for x in L1]", "cannot read"),
+        ("[L1 for L1 in L1]", "cannot read"),
     ],
 )
 def test_parse_refuses(text, message):

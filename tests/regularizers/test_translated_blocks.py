@@ -145,7 +145,7 @@ def test_conjugates_of_norms_are_balls_and_of_balls_norms():
 @pytest.mark.parametrize(
     ("build", "error", "sentence"),
     [
-        (lambda: Translated(Cardinality(2), 1.0), TypeError, "separable regularizer or a single joint term"),
+        (lambda: Translated(Cardinality(2), 1.0), TypeError, "separable regularizer or a single term of whole codes"),
         (lambda: Translated(LInf(), CENTER).prox(np.zeros(3)), ValueError, "center has 4 entries"),
         (lambda: Translated(LInf(), CENTER) + NonNegative(), ValueError, "no calculus rule"),
         (lambda: Blocks([(L1(), 0)]), ValueError, "and a width"),

@@ -47,7 +47,7 @@ def check_backends(R: Regularizer, pair: Pair) -> Check:
 
 
 def _is_exact(R: Regularizer) -> bool:
-    return all(getattr(term, "is_algebraic", True) for term in R.terms) and R.is_separable
+    return all(term.is_algebraic for term in R.terms) and R.is_separable
 
 
 def _compiled_prox(R: Separable, U: Array, t: float) -> Array:

@@ -23,7 +23,7 @@ from proxsae.regularizers.k_support import KSupport, KSupportNorm
 from proxsae.regularizers.partition import partition
 from proxsae.regularizers.simplex import L1Ball, LInf, Simplex
 from proxsae.regularizers.sorted_l1 import SortedL1, SumOfKLargest
-from proxsae.regularizers.translated import TranslatedJoint, TranslatedSeparable
+from proxsae.regularizers.translated import TranslatedNonSeparable, TranslatedSeparable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.pairs import width_of
 from proxsae.verification.report import Check, counterexample
@@ -114,15 +114,15 @@ def expression_of(R: Regularizer, z: Any) -> Written | None:
         return _sum(
             expression_of(part, z[end - width : end]) for (part, width), end in zip(R.blocks, ends, strict=True)
         )
-    if isinstance(R, TranslatedSeparable | TranslatedJoint):
+    if isinstance(R, TranslatedSeparable | TranslatedNonSeparable):
         return expression_of(R.inner, z - R.center)
     if len(R.terms) > 1:
         return _sum(expression_of(term, z) for term in R.terms)
-    write = EXPRESSIONS.get(next((cls for cls in type(R).__mro__ if "value_of" in vars(cls)), type(R)))
+    write = EXPRESSIONS.get(R.writer)
     if write is None:
         return None
     expression, constraints = write(cp, R, z)
-    weight: Any = 1.0 if R.is_indicator else R.weight  # type: ignore[attr-defined]
+    weight: Any = 1.0 if R.is_indicator else R.weight
     return cp.sum(cp.multiply(weight, expression)), constraints
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import z3
 
 from proxsae.regularizers.groups import GroupL2
-from proxsae.regularizers.nonseparable_sums import JointSum
+from proxsae.regularizers.nonseparable_sums import NonSeparableSum
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.decide import decide
@@ -26,12 +26,12 @@ from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial,
 from proxsae.verification.report import Proof
 
 
-def prove_sparse_groups(R: JointSum, timeout: float = 60.0) -> Proof:
+def prove_sparse_groups(R: NonSeparableSum, timeout: float = 60.0) -> Proof:
     """Prove a core of norms with a separable, convex, positively homogeneous partner, for groups of every size.
 
     Parameters
     ----------
-    R : JointSum
+    R : NonSeparableSum
         A radial core or a tree of groups, and a partner of L1, NonNegative and Tilt terms; a ridge and a tilt besides.
     timeout : float, default 60
         Seconds after which the verdict is "unknown".

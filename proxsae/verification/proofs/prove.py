@@ -12,7 +12,7 @@ from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.from_cvxpy import FromCvxpy
-from proxsae.regularizers.nonseparable_sums import JointSum
+from proxsae.regularizers.nonseparable_sums import NonSeparableSum
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.report import Proof
@@ -103,7 +103,7 @@ def _proof_for(R: Regularizer) -> Callable[[Any, float], Proof]:
 
     if isinstance(R, FromCvxpy):
         raise NotAlgebraicError("a solver")
-    if isinstance(R, JointSum) and (is_radial(R.core) or isinstance(R.core, TreeGroups)):
+    if isinstance(R, NonSeparableSum) and (is_radial(R.core) or isinstance(R.core, TreeGroups)):
         return prove_sparse_groups
     proofs: list[tuple[type, Callable[[Any, float], Proof]]] = [
         (Cardinality, prove_selection),

@@ -24,7 +24,7 @@ from proxsae.regularizers.basic import SquaredL2
 from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
 from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.separable import Separable
-from proxsae.regularizers.translated import TranslatedJoint
+from proxsae.regularizers.translated import TranslatedNonSeparable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.pairs import width_of
 from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, inner_product, paths
@@ -103,12 +103,12 @@ def _statement(R: Regularizer) -> str:
 
 def _prefers_zero(R: Regularizer) -> bool:
     """Whether zero wins ties: where R is convex there are none, and translated it prefers its centre."""
-    return not R.is_convex and not any(isinstance(term, TranslatedJoint) for term in R.terms)
+    return not R.is_convex and not any(isinstance(term, TranslatedNonSeparable) for term in R.terms)
 
 
 def is_radial(R: Regularizer) -> bool:
     """Whether only norms and inner products of groups are taken."""
-    return all(isinstance(term, RADIAL) and np.ndim(getattr(term, "weight", 0)) == 0 for term in R.terms)
+    return all(isinstance(term, RADIAL) and np.ndim(term.weight) == 0 for term in R.terms)
 
 
 def length(R: Regularizer) -> int:

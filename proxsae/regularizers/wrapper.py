@@ -1,0 +1,106 @@
+"""What is made of one other regularizer: it has the traits of that one."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+import numpy as np
+
+from proxsae.regularizers.base import Regularizer, Scope
+
+
+class Wrapper(Regularizer, named=False):
+    """A function of one regularizer, `inner`, which carries the weight."""
+
+    inner: Any
+    weight: Any = field(default=1.0, init=False)
+
+    @property
+    def is_convex(self) -> bool:
+        return bool(self.inner.is_convex)
+
+    @property
+    def is_indicator(self) -> bool:
+        return bool(self.inner.is_indicator)
+
+    @property
+    def is_algebraic(self) -> bool:
+        return bool(self.inner.is_algebraic)
+
+    @property
+    def has_formula(self) -> bool:
+        return bool(self.inner.has_formula)
+
+    @property
+    def scope(self) -> Scope:
+        scope: Scope = self.inner.scope
+        return scope
+
+    def inner_value(self, xp: Any, z: Any) -> Any:
+        """Return the value of `inner`: of each coordinate where it is separable, else of each code."""
+        return self.inner.weighted_value(xp, z) if self.is_separable else self.inner.value_on(xp, z)
+
+    def inner_prox(self, xp: Any, u: Any, t: Any) -> Any:
+        """Return the prox of t times `inner`."""
+        return self.inner.weighted_prox(xp, u, t) if self.is_separable else self.inner.prox_on(xp, u, t)
+
+
+class Rescaling(Wrapper, named=False):
+    r"""The function :math:`s^2 R(z / s)`, whose prox is :math:`s\,\mathrm{prox}_{tR}(u / s)`: codes in other units."""
+
+    scale: Any
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.scale) or not 0 < float(self.scale) < np.inf:
+            raise ValueError(f"Rescaled: the scale must be a finite number > 0, got {self.scale!r}")
+        object.__setattr__(self, "scale", float(self.scale))
+
+    @property
+    def is_nonnegative(self) -> bool:
+        return bool(self.inner.is_nonnegative)
+
+    @property
+    def is_scale_free(self) -> bool:
+        return bool(self.inner.is_scale_free)
+
+    @property
+    def is_symmetric(self) -> bool:
+        return bool(self.inner.is_symmetric)
+
+    @property
+    def is_least_at_zero(self) -> bool:
+        return bool(self.inner.is_least_at_zero)
+
+    @property
+    def is_radial(self) -> bool:
+        return bool(self.inner.is_radial)
+
+    @property
+    def tolerance(self) -> float:
+        return self.scale * self.inner.tolerance if self.scale > 1 else float(self.inner.tolerance)
+
+    @property
+    def limit(self) -> float:
+        return float(self.scale * self.inner.limit)
+
+    def own_parameters(self) -> list[str]:
+        return ["scale"]
+
+    def value_of(self, xp: Any, z: Any) -> Any:
+        return self.scale * self.scale * self.inner_value(xp, z / self.scale)
+
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+        return self.scale * self.inner_prox(xp, u / self.scale, t)
+
+    def scaled(self, weight: Any) -> Regularizer:
+        return self.replace(inner=self.inner.scaled(weight))
+
+    def rescaled(self, scale: float) -> Regularizer:
+        return self.replace(scale=self.scale * scale)
+
+    def in_units(self, scale: float) -> Regularizer:
+        return self.rescaled(scale)
+
+    def spelled(self, arrays: dict[str, Any] | None = None) -> str:
+        return f"Rescaled({', '.join(self.arguments(arrays))})"
