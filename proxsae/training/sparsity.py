@@ -75,7 +75,8 @@ class WeightControl:
 def reweighted(encoder: Amortized, factor: float) -> Regularizer:
     """Return the regularizer of the encoder with its weights multiplied."""
     if encoder.threshold is None:
-        return encoder.regularizer.scaled(factor)
+        steered: Regularizer = encoder.regularizer.scaled(factor)
+        return steered
     return with_thresholds(encoder.regularizer, encoder.threshold.detach() * math.sqrt(factor))
 
 
