@@ -69,7 +69,7 @@ class ReconstructionSums:
         mean = exact[0] + (exact - exact[0]).mean(axis=0)  # of equal rows exactly their value
         shift, total = mean - self.mean, self.n_rows + rows
         self.spread += float(np.square(exact - mean).sum() + np.square(shift).sum() * self.n_rows * rows / total)
-        self.mean += shift * rows / total
+        self.mean += shift * (rows / total)
         active = _active_columns(codes)
         self.n_active += len(active)
         self.is_alive[active] = True

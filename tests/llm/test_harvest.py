@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from llm_models import ARCHITECTURES, one_thread, tiny_model, tiny_texts  # noqa: F401
+from llm_models import ARCHITECTURES, one_thread, tiny_model, tiny_texts, tiny_tokenizer  # noqa: F401
 
 from proxsae.data.shard import StoreError, read_index, write_index
 from proxsae.data.writer import StoreWriter
@@ -178,3 +178,66 @@ def test_it_says_what_it_did(model, texts, tmp_path, capsys):
     assert "300 rows of 16 features" in printed.err
     assert "tokens/s" in printed.err
     assert "it/s" not in printed.err
+
+
+def test_excluded_tokens_are_left_out(model, texts, tmp_path):
+    whole = harvest(model, texts, out=tmp_path / "whole", drop=0, **OPTIONS)
+    store = harvest(model, texts, out=tmp_path / "some", drop=0, exclude_tokens=["w1", 9], **OPTIONS)
+    assert store.info["excluded_tokens"] == [4, 9]
+    own = [ids[at] for ids, at in map(store.tokens_of, range(len(store)))]
+    others = [ids[at] for ids, at in map(whole.tokens_of, range(len(whole)))]
+    assert {4, 9} <= set(others)
+    assert own[:200] == [token for token in others if token not in (4, 9)][:200]
+    with pytest.raises(StoreError, match=r"excluded_tokens=\[4, 9\], so one with excluded_tokens=\[\] cannot"):
+        harvest(model, texts, out=tmp_path / "some", drop=0, **OPTIONS)
+
+
+def test_other_weights_under_the_same_name_are_not_mixed_in(texts, tmp_path, small_shards):
+    model = tiny_model()
+    harvest(model, texts, out=tmp_path, **OPTIONS)
+    write_index(tmp_path, read_index(tmp_path) | {"complete": False})
+    with torch.no_grad():
+        model.model.lm_head.weight[0, 0] += 1e-3
+    with pytest.raises(StoreError, match=r"holds a harvest with weights='float32:.*', so one with weights='float32:"):
+        harvest(model, texts, out=tmp_path, **(OPTIONS | {"n_tokens": 400}))
+
+
+def test_a_text_that_begins_with_hundreds_of_contexts_without_text(model, tmp_path):
+    texts = ["</s> " * 16 * 100, *tiny_texts()]
+    store = harvest(model, texts, out=tmp_path, seed=None, split="all", **OPTIONS)
+    assert len(store) == 300
+    assert store.trace([0])[0][0] > 100
+    tokens, position = store.tokens_of(0)
+    with torch.inference_mode():
+        hidden = model.model(input_ids=torch.tensor(tokens[None].astype(int)), output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(store[0], hidden[2][0, position].numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_one_token_is_a_row(model, tmp_path):
+    with pytest.warns(UserWarning, match="ended after 1 of the 300 rows"):
+        store = harvest(model, ["w1"], out=tmp_path, split="all", **OPTIONS)
+    assert len(store) == 1
+
+
+def test_a_model_without_a_tokenizer_or_with_another(texts, tmp_path):
+    model = tiny_model()
+    larger = tiny_tokenizer()
+    larger.add_tokens(["w99"])
+    for tokenizer, sentence in (
+        (None, "tiny llama has no tokenizer, so it cannot read text"),
+        (larger, "The token id 63 was given, but the embedding of tiny llama has 63 rows"),
+    ):
+        model.tokenizer = tokenizer
+        with pytest.raises(ValueError, match=sentence):
+            harvest(model, [*texts, "w99"], out=tmp_path / "out", split="all", **(OPTIONS | {"n_tokens": 10_000}))
+
+
+@pytest.mark.parametrize("site", ["embed", "mlp_out.2", "attn_out.3", "block.4"])
+def test_other_sites(model, texts, tmp_path, site):
+    store = harvest(model, texts, out=tmp_path, drop=0, **(OPTIONS | {"block": site}))
+    assert store.info["site"] == site
+    assert f"at '{site}'" in describe(store)
+    context, position = store.trace(np.arange(len(store)))
+    tokens = np.stack([store.tokens(number) for number in range(store.info["contexts"])])
+    read = model.read(torch.from_numpy(tokens.astype(np.int64)), site).numpy()
+    np.testing.assert_allclose(store[:], read[context, position], rtol=1e-5, atol=1e-5)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_models import VOCABULARY, tiny_texts, tiny_tokenizer
+from tokenizers import AddedToken
 
 from proxsae.llm import documents
 from proxsae.llm import text as text_module
-from proxsae.llm.contexts import batches, pack
+from proxsae.llm.contexts import batches, pack, special_ids
 
 
 def test_a_text_file_has_a_document_between_blank_lines(tmp_path):
@@ -33,6 +34,8 @@ def test_a_jsonl_file(tmp_path):
         ('{"text": 1}\n', "Line 1 .* has no text in the field 'text'"),
         ('{"text": "one"', "Line 1 .* is not JSON"),
         ("[1]\n", "Line 1 .* it holds a list"),
+        ('{"text": "one"}\n' + "[" * 100_000, "Line 2 .* is not JSON: maximum recursion depth"),
+        ('{"text": ' + "9" * 5000 + "}", "Line 1 .* is not JSON"),
     ],
 )
 def test_a_bad_jsonl_file(tmp_path, content, message):
@@ -134,6 +137,76 @@ def test_packing():
     assert last.tokens.tolist() == [[*rows[2], 1]]
     assert last.is_padding.tolist() == [[False, False, False, False, True]]
     assert last.is_text.tolist() == [[False, True, True, False, False]]
+
+
+@pytest.mark.fuzz
+@given(st.data())
+def test_any_file_gives_documents_or_a_sentence(tmp_path_factory, data):
+    lines = st.one_of(
+        st.binary(max_size=30),
+        st.text(max_size=30).map(lambda text: json.dumps({"text": text}).encode()),
+        st.text(max_size=30).map(lambda text: f'{{"text": "{text}"}}'.encode("utf-8", "replace")),
+        st.integers(0, 2000).map(lambda depth: b'{"text": ' + b"[" * depth + b"]" * depth + b"}"),
+    )
+    path = tmp_path_factory.getbasetemp() / data.draw(st.sampled_from(["fuzzed.jsonl", "fuzzed.txt"]))
+    path.write_bytes(data.draw(st.sampled_from([b"\n", b"\n\n", b"\r\n"])).join(data.draw(st.lists(lines, max_size=4))))
+    refusal = "fuzzed"
+    try:
+        texts = list(documents(path))
+        rows = list(pack(texts, tiny_tokenizer(), 7))
+    except ValueError as error:
+        refusal = str(error)
+    else:
+        assert all(text.strip() for text in texts)
+        assert all(0 <= number < len(VOCABULARY) for row in rows for number in row)
+    assert "fuzzed" in refusal
+
+
+def test_a_long_document_is_tokenized_in_pieces():
+    class Counting:
+        """Counts the characters that it is given at once."""
+
+        def __init__(self):
+            self.tokenizer, self.longest = tiny_tokenizer(), 0
+
+        def __getattr__(self, name):
+            return getattr(self.tokenizer, name)
+
+        def __call__(self, texts, **options):
+            self.longest = max(self.longest, *map(len, texts))
+            return self.tokenizer(texts, **options)
+
+    long = " ".join(f"w{number % 60}" for number in range(20_000))
+    whole = [VOCABULARY[word] for word in long.split()] + [1]
+    counting = Counting()
+    rows = list(pack([long, "w1"], counting, 64))
+    assert counting.longest <= 20_000 < len(long)
+    assert [number for row in rows for number in row[1:]] == [*whole, VOCABULARY["w1"], 1]
+    # without a space to cut at: still in bounded pieces, and none is lost
+    counting, seen = Counting(), []
+    counting.tokenizer = lambda texts, **_: seen.extend(texts) or {"input_ids": [[3] for _ in texts]}
+    counting.bos_token_id = counting.eos_token_id = None
+    list(pack(["x" * 50_000, "y"], counting, 8))
+    assert "".join(seen) == "x" * 50_000 + "y"
+    assert counting.longest == 20_000
+
+
+def test_half_a_character_does_not_stop_a_harvest():
+    rows = list(pack(["w1 \ud83d w2"], tiny_tokenizer(), 8))
+    assert rows == [[0, VOCABULARY["w1"], VOCABULARY["<unk>"], VOCABULARY["w2"], 1]]
+
+
+def test_tokens_that_are_special_by_a_flag_alone_are_no_text():
+    tokenizer = tiny_tokenizer()
+    added = [AddedToken("<|header|>", special=True), AddedToken("name", special=False)]
+    tokenizer.add_tokens(added)
+    header, name = len(VOCABULARY), len(VOCABULARY) + 1
+    assert header not in tokenizer.all_special_ids
+    assert special_ids(tokenizer) == [0, 1, header]
+    packed = pack(["w1 <|header|> name w2"], tokenizer, 6)
+    (batch,) = batches(packed, tokenizer, 6, 1, excluded=[VOCABULARY["w2"]])
+    assert batch.tokens.tolist() == [[0, VOCABULARY["w1"], header, name, VOCABULARY["w2"], 1]]
+    assert batch.is_text.tolist() == [[False, True, False, True, False, False]]
 
 
 def test_packing_without_special_tokens():
