@@ -16,7 +16,7 @@ from proxsae.llm.activations import activations, kept_rows, measure
 from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
 from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
 from proxsae.llm.model import LanguageModel
-from proxsae.llm.origin import check_origin
+from proxsae.llm.provenance import check_same_place
 from proxsae.llm.sites import Site
 from proxsae.llm.text import TextSource, documents, source_name
 from proxsae.metrics import (
@@ -44,7 +44,7 @@ def evaluate(
     split: str = "heldout",
     field: str = "text",
     seed: int | None = 0,
-    check_origins: bool = True,
+    check_provenance: bool = True,
     verbose: bool | int = True,
 ) -> dict[str, Any]:
     """Put the reconstructions of one sparse autoencoder, or several, into a language model, and measure what it loses.
@@ -80,7 +80,7 @@ def evaluate(
         Text field of ``.jsonl`` files and datasets.
     seed : int or None, default=0
         Of the order of documents.
-    check_origins : bool, default=True
+    check_provenance : bool, default=True
         Refuse an autoencoder that was fitted on a store from another model or another place than these.
     verbose : bool or int, default=True
         Show a progress bar (on a terminal only).
@@ -104,8 +104,8 @@ def evaluate(
         raise ValueError("sae is an empty dict; give at least one sparse autoencoder.")
     site = model.site(block)
     for name, one in saes.items():
-        if check_origins:
-            check_origin(one, model, site, name)
+        if check_provenance:
+            check_same_place(one, model, site, name)
         check_features(one, model.width(site), f"'{site}' of {model.name}", name)
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)

@@ -255,17 +255,17 @@ def test_other_sites(model, texts, site):
 
 
 def test_an_autoencoder_of_another_place_is_refused(model, texts, tmp_path):
-    def fitted(origin):
+    def fitted(provenance):
         sae = Linear()
-        sae.origin_ = origin
+        sae.provenance_ = provenance
         return sae
 
     info = harvest(model, texts, block=2, n_tokens=50, out=tmp_path, context_length=16, verbose=False).info
     own = evaluate(model, fitted(info), texts, **OPTIONS)
-    assert own == evaluate(model, fitted(None), texts, **OPTIONS) == evaluate(model, Linear(), texts, **OPTIONS)
+    assert own == evaluate(model, fitted({}), texts, **OPTIONS) == evaluate(model, Linear(), texts, **OPTIONS)
     assert evaluate(model, fitted(info | {"model": "a path to the same"}), texts, **OPTIONS) == own
     other = tiny_model("gemma3").fingerprint()
-    for origin, sentence in (
+    for provenance, sentence in (
         (
             info | {"site": "block.3"},
             r"mine was fitted on 'block\.3' of tiny gemma2, but .* on 'block\.2' of",
@@ -275,7 +275,9 @@ def test_an_autoencoder_of_another_place_is_refused(model, texts, tmp_path):
         (info | {"weights": "bfloat16:1", "model": "gemma3"}, r"fitted on 'block\.2' of gemma3, but"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            evaluate(model, {"mine": fitted(origin)}, texts, **OPTIONS)
-        assert evaluate(model, fitted(origin), texts, check_origins=False, **OPTIONS) == own
+            evaluate(model, {"mine": fitted(provenance)}, texts, **OPTIONS)
+        assert evaluate(model, fitted(provenance), texts, check_provenance=False, **OPTIONS) == own
+    # what a file of a stranger may say
+    assert evaluate(model, fitted({"site": 3, "model": "gemma3"}), texts, **OPTIONS) == own
     # the same model in another precision has other weights, and its name decides
     assert evaluate(model, fitted(info | {"weights": "bfloat16:1"}), texts, **OPTIONS) == own

@@ -1,0 +1,31 @@
+"""Where an autoencoder comes from, and whether that is where it is about to be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxsae.llm.model import LanguageModel
+from proxsae.llm.sites import Site
+
+
+def check_same_place(sae: Any, model: LanguageModel, site: Site, name: str) -> None:
+    """Raise ValueError if the autoencoder was fitted on a store from another model or another site.
+
+    ``sae.provenance_`` is what ``store.info`` said; an autoencoder without it may come from anywhere. The model is the
+    same if its weights are, whatever its name; where they are of another precision, so that they cannot be compared,
+    the name decides.
+    """
+    provenance = getattr(sae, "provenance_", None) or {}
+    name_then, weights_then, site_then = (provenance.get(field) for field in ("model", "weights", "site"))
+    if not (isinstance(name_then, str) and isinstance(weights_then, str) and isinstance(site_then, str)):
+        return
+    weights = model.fingerprint()
+    is_comparable = weights_then.partition(":")[0] == weights.partition(":")[0]
+    is_same = weights_then == weights if is_comparable else name_then == model.name
+    if is_same and site_then == str(site):
+        return
+    changed = " with other weights" if name_then == model.name and not is_same else ""
+    raise ValueError(
+        f"{name} was fitted on '{site_then}' of {name_then}{changed}, but is to be evaluated on '{site}' of "
+        f"{model.name}; check_provenance=False allows it."
+    )
