@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ _BLOCK = 'blocks before the residual stream is read, such as 15, or another plac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a mistake of the user is one line on standard error."""
     options = build_parser().parse_args(arguments)
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"proxsae {options.command}: {message}", file=sys.stderr)
+
     try:
-        status = options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            status = options.run(options)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"proxsae {options.command}: {error}", file=sys.stderr)
         return 1
@@ -83,9 +90,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("saes", type=Path, nargs="+", help="models written by proxsae fit")
     _add_model(evaluate)
-    evaluate.add_argument("--block", required=True, help=f"{_BLOCK}; that of the harvest")
+    evaluate.add_argument("--block", help=f"{_BLOCK} (default: that of the harvest, where the model's file names it)")
+    evaluate.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     evaluate.add_argument("--tokens", type=int, default=8192)
-    evaluate.add_argument("--context", type=int, default=128, help="tokens in a context, as in the harvest")
+    evaluate.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest, or 128)")
     evaluate.add_argument("--split", choices=["heldout", "train", "all"], default="heldout")
 
     report = _command(
@@ -131,9 +139,11 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 def run_demo_command(options: argparse.Namespace) -> None:
     """Run the demo and print its table."""
+    from proxsae.data.files import check_writable
     from proxsae.demo import FAST, FULL, run_demo
     from proxsae.report import format_table
 
+    check_writable(options.out)
     table = run_demo(options.out, options.folder, FAST if options.fast else FULL)
     print(format_table(table))
     print(f"report: {options.out.resolve()}")
@@ -156,13 +166,15 @@ def run_harvest(options: argparse.Namespace) -> None:
     )
 
 
-def run_fit(options: argparse.Namespace) -> None:
-    """Train and save a model."""
+def run_fit(options: argparse.Namespace) -> int:
+    """Train and save a model; the exit status is 130 if the training was interrupted."""
     import numpy as np
 
+    from proxsae.data.files import check_writable
     from proxsae.data.store import ActivationStore
     from proxsae.estimator import ProxSAE
 
+    check_writable(options.out)
     is_array = options.data.suffix == ".npy"
     X = np.load(options.data, mmap_mode="r") if is_array else ActivationStore(options.data)
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
@@ -176,9 +188,13 @@ def run_fit(options: argparse.Namespace) -> None:
         verbose=1,
         **rate,
     ).fit(X)
+    if sae.n_iter_ == 0:  # what may be there already is worth more
+        print("proxsae fit: interrupted before the first step; nothing is saved", file=sys.stderr)
+        return 130
     sae.save(options.out)
     last = {name: values[-1] for name, values in sae.history_.items()}
     print(f"{sae.n_iter_} steps, FVU {last['fvu']:.4f} and L0 {last['l0']:.1f} on the last batch; saved {options.out}")
+    return 0 if sae.n_iter_ == options.steps else 130
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -188,13 +204,18 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from proxsae.report import format_table, table_row
 
     saes = {str(path): ProxSAE.load(path) for path in options.saes}
+    provenance: dict[str, Any] = next((found for sae in saes.values() if (found := getattr(sae, "provenance_", None))), {})
+    block = options.block or provenance.get("site")
+    if block is None:
+        raise ValueError("no file says where its activations come from; give --block")
     results = evaluate(
         load_model(options.model),
         saes,
         options.text,
-        block=options.block,
+        block=block,
         n_tokens=options.tokens,
-        context_length=options.context,
+        context_length=options.context or provenance.get("context_length", 128),
+        check_provenance=not options.any_place,
         split=options.split,
         field=options.field,
     )
@@ -203,10 +224,12 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def run_report(options: argparse.Namespace) -> None:
     """Write feature cards."""
+    from proxsae.data.files import check_writable
     from proxsae.estimator import ProxSAE
     from proxsae.llm import ActivationStore, load_model
     from proxsae.report import feature_cards, write_report
 
+    check_writable(options.out)
     sae, store = ProxSAE.load(options.sae), ActivationStore(options.store)
     tokenizer = load_model(options.model or store.info["model"]).tokenizer
     cards = feature_cards(

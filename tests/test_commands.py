@@ -1,0 +1,166 @@
+"""The whole way on the command line, with a tiny random language model: harvest, fit, evaluate, report, demo."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer, tiny_transformer  # noqa: F401
+
+from proxsae import ProxSAE, demo
+from proxsae.cli import main
+from proxsae.llm import ActivationStore, evaluate, load_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with a model, a text and a harvest."""
+    folder = tmp_path_factory.mktemp("work")
+    tiny_transformer().save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    (folder / "text.txt").write_text("\n\n".join(tiny_texts(400)))
+    options = ["--block", "2", "--tokens", "3000", "--context", "16", "--out", str(folder / "store")]
+    assert main(["harvest", *_model(folder), *options]) == 0
+    return folder
+
+
+def _model(folder):
+    return ["--model", str(folder / "model"), "--text", str(folder / "text.txt")]
+
+
+@pytest.fixture(scope="module")
+def sae(folder):
+    path = folder / "sae.safetensors"
+    # as many atoms as it takes: 16 features of random weights have no sparse code
+    options = [
+        "-R",
+        "Cardinality(8)",
+        "--components",
+        "64",
+        "--steps",
+        "200",
+        "--batch-size",
+        "256",
+        "--out",
+        str(path),
+    ]
+    assert main(["fit", str(folder / "store"), *options]) == 0
+    return path
+
+
+def _rows(table):
+    """Return the printed table as a dict from name to a dict from column to text."""
+    title, *lines = table.splitlines()
+    columns = re.split(r"\s{2,}", title.strip())
+    return {name: dict(zip(columns, numbers, strict=True)) for name, *numbers in (line.split() for line in lines)}
+
+
+def test_harvest_writes_the_activations_of_the_model(folder):
+    store = ActivationStore(folder / "store")
+    assert store.shape == (3000, 16)
+    assert (store.info["site"], store.info["context_length"], store.info["complete"]) == ("block.2", 16, True)
+    tokens, position = store.tokens_of(1234)
+    hidden = load_model(folder / "model", device="cpu").read(_tensor(tokens), 2)
+    np.testing.assert_allclose(store[1234], hidden[0, position], rtol=1e-5, atol=1e-5)
+
+
+def _tensor(tokens):
+    import torch
+
+    return torch.from_numpy(tokens[None].astype(np.int64))
+
+
+def test_fit_and_evaluate(folder, sae, capsys):
+    store = ActivationStore(folder / "store")
+    fitted = ProxSAE.load(sae)
+    assert fitted.transform(store[:100]).getnnz(axis=1).tolist() == [8] * 100
+    options = [*_model(folder), "--block", "2", "--context", "16", "--tokens", "200"]
+    assert main(["evaluate", str(sae), *options]) == 0
+    row = _rows(capsys.readouterr().out)[str(sae)]
+    assert float(row["L0"]) == 8
+    # on unseen text much as on what it was fitted on
+    assert 0 < float(row["FVU"]) < 2 * (1 - fitted.score(store)) < 0.6
+    assert 0.3 < float(row["loss recovered"]) < 1
+    assert float(row["KL"]) > 0
+
+
+def test_evaluate_knows_where_the_model_comes_from(folder, sae, capsys):
+    if not hasattr(ProxSAE.load(sae), "provenance_"):
+        pytest.skip("files do not say where a model comes from")
+    options = [*_model(folder), "--tokens", "200"]
+    assert main(["evaluate", str(sae), *options]) == 0
+    named = capsys.readouterr().out
+    assert main(["evaluate", str(sae), *options, "--block", "2", "--context", "16"]) == 0
+    assert capsys.readouterr().out == named
+    assert main(["evaluate", str(sae), *options, "--block", "3"]) == 1
+    assert "was fitted on 'block.2' of" in capsys.readouterr().err
+    assert main(["evaluate", str(sae), *options, "--block", "3", "--any-place"]) == 0
+
+
+class Perfect:
+    """What passes everything on: codes [x, -x] where positive, which is what NonNegative gives."""
+
+    def transform(self, X):
+        return np.maximum(np.concatenate([X, -X], axis=1), 0)
+
+    def inverse_transform(self, Z):
+        return Z[:, : Z.shape[1] // 2] - Z[:, Z.shape[1] // 2 :]
+
+
+def test_a_perfect_autoencoder_loses_nothing(folder):
+    model = load_model(folder / "model", device="cpu")
+    found = evaluate(
+        model, Perfect(), folder / "text.txt", block=2, n_tokens=200, context_length=16, split="all", verbose=False
+    )
+    assert found["fvu"] == found["mse"] == found["kl"] == 0
+    assert found["loss_recovered"] == 1
+    assert found["l0"] == 16
+
+
+def test_report_writes_a_page(folder, sae, capsys):
+    out = folder / "report.html"
+    assert main(["report", str(sae), str(folder / "store"), "--out", str(out), "--features", "3"]) == 0
+    html = out.read_text(encoding="utf-8")
+    assert "Cardinality(8)" in html
+    assert "3,000 tokens" in html
+    assert html.count("<svg") >= 1
+
+
+def test_the_demo_ends_in_a_table_and_a_report(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    model = tiny_model()
+    model.model.config.max_position_embeddings = 128
+    monkeypatch.setattr("proxsae.llm.load_model", lambda: model)
+    monkeypatch.setattr("proxsae.llm.text._embedded", lambda: iter(tiny_texts(600)))
+    monkeypatch.setattr(demo, "BLOCK", 2)
+    monkeypatch.setattr(demo, "L0", 4)
+    monkeypatch.setattr(demo, "N_CALIBRATION", 300)
+    size = demo.Size(n_tokens=2000, n_components=32, n_steps=40, batch_size=128, n_heldout=200)
+    monkeypatch.setattr(demo, "FAST", size)
+    assert main(["demo", "--fast", "--out", "demo.html", "--folder", "demo"]) == 0
+    printed = capsys.readouterr().out
+    rows = _rows(printed[: printed.index("report:")])
+    assert list(rows) == ["ReLU", "JumpReLU", "TopK", "AbsTopK"]
+    for row in rows.values():
+        assert float(row["L0"]) == pytest.approx(4, rel=0.2)
+        assert 0 < float(row["FVU"]) < 1
+    files = {path.name for path in (folder / "demo").iterdir()}
+    names = ("relu", "jumprelu", "topk", "abstopk")
+    assert files == {"activations-2300", *(f"{name}-40.safetensors" for name in names)}
+    assert "JumpReLU" in (folder / "demo.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["fit", "report", "demo"])
+def test_where_nothing_can_be_written_nothing_begins(folder, command, capsys):
+    inputs = {"fit": [str(folder / "store"), "-R", "L1"], "report": ["missing", "store"], "demo": []}[command]
+    assert main([command, *inputs, "--out", str(folder / "text.txt" / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "cannot be written: " in error
+    assert error.count("\n") == 1
+
+
+def test_fit_into_a_device_leaves_the_device(folder, capsys):
+    options = ["-R", "Cardinality(2)", "--components", "16", "--steps", "2", "--out", os.devnull]
+    assert main(["fit", str(folder / "store"), *options]) == 0
+    assert not Path(os.devnull).is_file()
