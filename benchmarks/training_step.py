@@ -17,8 +17,9 @@ from collections.abc import Callable
 
 import torch
 
+from proxsae.encoders import Amortized
 from proxsae.regularizers import L1, Cardinality, NonNegative, Regularizer
-from proxsae.training import Trainer
+from proxsae.training import Scaling, Trainer, TrainingState
 from proxsae.training.autoencoder import initial_autoencoder
 
 BATCH, N_FEATURES, N_ATOMS, K, ROUNDS = 4096, 576, 8192, 32, 9
@@ -47,10 +48,10 @@ def dense_step(x: torch.Tensor) -> Callable[[], None]:
 
 def proxsae_step(x: torch.Tensor, regularizer: Regularizer, target_l0: float | None = None) -> Callable[[], None]:
     """Return our training step."""
-    model = initial_autoencoder(
-        regularizer, N_ATOMS, N_FEATURES, torch.Generator().manual_seed(0), torch.float32, target_l0 is not None
-    )
-    trainer = Trainer(model, learning_rate=1e-3, n_steps=None, target_l0=target_l0)
+    generator, learns = torch.Generator().manual_seed(0), target_l0 is not None
+    model = initial_autoencoder(Amortized(), regularizer, N_ATOMS, N_FEATURES, generator, torch.float32, learns)
+    scaling = Scaling(torch.zeros(N_FEATURES), 1.0)
+    trainer = Trainer(TrainingState.start(model, scaling, regularizer, target_l0=target_l0), learning_rate=1e-3)
     return lambda: trainer.step(x) and None
 
 

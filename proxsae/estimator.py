@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import warnings
-from typing import TYPE_CHECKING, Any, Self
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
 
-from proxsae.regularizers import Cardinality, Regularizer, parse
+from proxsae.regularizers import Regularizer
 
 if TYPE_CHECKING:
-    import torch
-
-    from proxsae.training import SparseAutoencoder, Trainer
+    from proxsae.data.rows import Rows
+    from proxsae.encoders import Encoder
+    from proxsae.training.autoencoder import Autoencoder
+    from proxsae.training.fitting import Asked
+    from proxsae.training.state import TrainingState
 
 
 class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -36,8 +39,9 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         of the atoms if that is less.
     n_components : int, optional
         Number of atoms; None: 8 times the features.
-    encoder : {"amortized"}, default "amortized"
-        How codes are computed: one proximal step with a free matrix.
+    encoder : str or Encoder, default "amortized"
+        How codes are computed: one proximal step with a free matrix; or an object of :mod:`proxsae.encoders` that holds
+        options, such as ``Amortized(bandwidth=0.3)``.
     target_l0 : float, optional
         Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
         each atom then learns a threshold of its own.
@@ -49,6 +53,9 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Peak step size of Adam, for data scaled to mean norm sqrt(n_features).
     dead_after : int, default 100_000
         Samples after which an unused atom counts as dead and is trained on the residual.
+    max_norm_ratio : float, optional
+        Leave rows out of the training whose norm exceeds this many times the median norm. None: warn of those of more
+        than 10 times.
     sparse_output : bool, default True
         Return codes as SciPy CSR; False: as a dense array.
     device : str, default "auto"
@@ -64,7 +71,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         D.
     intercept_ : ndarray of shape (n_features,)
         b.
-    encoder_ : proxsae.encoders.Amortized
+    encoder_ : proxsae.encoders.Encoder
         The trained encoder, for raw X; a torch module.
     regularizer_ : Regularizer
         R as fitted, in the units of X: with its steered weight or learned thresholds; at batch scope the L0 regularizer
@@ -73,6 +80,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         For each step: ``step``, ``loss``, ``fvu``, ``l0``, ``dead`` (fraction of atoms), ``learning_rate``.
     n_iter_ : int
         Steps done.
+    provenance_ : dict
+        What a store said about its rows: language model, place in it, context length, dropped tokens.
     n_features_in_ : int
 
     Examples
@@ -86,17 +95,34 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     (500, 40)
     """
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "regularizer": [Regularizer, str, None],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "encoder": "no_validation",  # encoder_of says what is allowed
+        "target_l0": [Interval(Real, 0, None, closed="neither"), None],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "dead_after": [Interval(Integral, 1, None, closed="left")],
+        "max_norm_ratio": [Interval(Real, 1, None, closed="neither"), None],
+        "sparse_output": ["boolean"],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
     def __init__(
         self,
         regularizer: Regularizer | str | None = None,
         n_components: int | None = None,
         *,
-        encoder: str = "amortized",
+        encoder: str | Encoder = "amortized",
         target_l0: float | None = None,
         n_steps: int = 1000,
         batch_size: int = 2048,
         learning_rate: float = 2e-3,
         dead_after: int = 100_000,
+        max_norm_ratio: float | None = None,
         sparse_output: bool = True,
         device: str = "auto",
         random_state: Any = None,
@@ -110,6 +136,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.dead_after = dead_after
+        self.max_norm_ratio = max_norm_ratio
         self.sparse_output = sparse_output
         self.device = device
         self.random_state = random_state
@@ -118,7 +145,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     # --- fitting -----------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
-        """Train on X.
+        """Train on X, from random atoms.
 
         Parameters
         ----------
@@ -129,7 +156,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         self
-            Ctrl-C stops the training early and leaves a fitted model, with a warning.
+            Ctrl-C or SIGTERM ends the training after the present step and leaves a fitted model, with a warning; a
+            second one stops at once.
 
         Raises
         ------
@@ -138,173 +166,134 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         FloatingPointError
             If the loss becomes NaN or infinite.
         """
-        X = self._checked_rows(X, reset=True)
-        self._start(X, self.n_steps)
-        self._train(X, self.n_steps)
+        self._train(X, self.n_steps, is_new=True)
+        self._training = None  # with the moments of Adam a fitted model would be three times as large
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
-        """Go on training with one pass over X, at a constant step size.
+        """Go on training with one pass over X, at a constant step size; parameters are read at every call.
 
-        The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary.
+        The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
+        state of the training is kept with the object but not pickled; :meth:`save` writes it where asked to.
         """
-        X = self._checked_rows(X, reset=not hasattr(self, "components_"))
-        if not hasattr(self, "_trainer"):
-            self._start(X, None, fitted=self._model if hasattr(self, "components_") else None)
-        self._trainer.n_steps = None  # no end in sight: the step size stays where it is
-        self._train(X, -(-X.shape[0] // self.batch_size))
+        self._train(X, None, is_new=not hasattr(self, "components_"))
         return self
+
+    def _train(self, X: Any, n_steps: int | None, *, is_new: bool) -> None:
+        from proxsae.data.rows import checked_rows, provenance_of
+        from proxsae.training.fitting import Wishes, finished, train
+        from proxsae.training.history import joined
+
+        self._validate_params()
+        rows = checked_rows(self, X, reset=is_new)
+        wishes = Wishes.of(self.get_params(deep=False), rows.shape[1])
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        before = None if is_new else self._training
+        self._training = None  # should the training fail, the next one starts from what is fitted
+        fitted = None if is_new else (self._autoencoder(), self._asked)
+        state, history = train(rows, wishes, n_steps, seed, before, fitted)
+        history = history if is_new else joined(self.history_, history)
+        self._set_fitted(finished(state), (wishes.regularizer, wishes.target_l0), history, provenance_of(X))
+        self._training = state
 
     def calibrate(self, X: Any) -> Self:
         """Set the weight of the fitted R anew so that codes of X have a mean L0 of `target_l0`.
 
         For data unlike those of the training, or samples kept from it: on few samples seen often, an encoder learns
-        codes that are sparser than those of new ones.
+        codes that are sparser than those of new ones. 4096 evenly spaced rows of X are used.
+        """
+        from proxsae.training.fitting import calibrate
+
+        rows = self._rows(X)
+        if self.target_l0 is None:
+            raise ValueError("calibrate needs a model with target_l0")
+        calibrate(self._encoder(), rows, self.target_l0, self._training)
+        return self
+
+    # --- fitted --------------------------------------------------------------------------------------------------
+
+    _training: TrainingState | None = None  # of partial_fit
+
+    @classmethod
+    def from_parts(cls, atoms: Any, bias: Any, encoder: Encoder, **parameters: Any) -> Self:
+        """Return a fitted model with a given dictionary and encoder.
 
         Parameters
         ----------
-        X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
-            4096 evenly spaced rows are used.
+        atoms, bias : arrays of shape (n_components, n_features) and (n_features,)
+            D and b.
+        encoder : Encoder
+            Such as ``Amortized.of(R, W, b_e)``, in the units of the data; it holds R.
+        **parameters
+            Of the constructor.
         """
-        from proxsae.data.rows import evenly_spaced, read_rows
-        from proxsae.training.sparsity import WeightControl
+        from proxsae.training.autoencoder import fitted_autoencoder
+
+        model = fitted_autoencoder(encoder, atoms, bias)
+        options = {"encoder": type(encoder)(**encoder.get_params()), "n_components": len(model.atoms)}
+        sae = cls(encoder.current_regularizer, **{**options, **parameters})
+        sae._set_fitted(model, (encoder.current_regularizer, None))
+        return sae
+
+    @property
+    def regularizer_(self) -> Regularizer:
+        """R as fitted."""
+        from proxsae.encoders.base import on_device
+
+        return on_device(self.encoder_.current_regularizer, "cpu")
+
+    def _set_fitted(self, model: Autoencoder, asked: Asked, history: Any = None, provenance: Any = None) -> None:
+        self.encoder_ = model.encoder.requires_grad_(False)
+        self.components_, self.intercept_ = (part.detach().cpu().numpy() for part in (model.atoms, model.bias))
+        self._n_features_out, self.n_features_in_ = self.components_.shape
+        self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked
+        self.n_iter_ = int(self.history_["step"][-1]) if self.history_ else 0
+
+    def _encoder(self) -> Encoder:
+        from proxsae.data.rows import torch_device
+
+        return self.encoder_.to(torch_device(self.device))
+
+    def _autoencoder(self) -> Autoencoder:
+        from proxsae.training.autoencoder import fitted_autoencoder
+
+        return fitted_autoencoder(self._encoder(), self.components_, self.intercept_)
+
+    def _rows(self, X: Any) -> Rows:
+        from proxsae.data.rows import checked_rows
 
         check_is_fitted(self)
-        if self.target_l0 is None:
-            raise ValueError("calibrate needs a model with target_l0")
-        X = self._checked_rows(X, reset=False)
-        weight = self.encoder_.weight
-        x = read_rows(X, evenly_spaced(X.shape[0], 4096), weight.dtype, weight.device)
-        WeightControl(self.target_l0).meet(self.encoder_, x)
-        self.regularizer_ = self.encoder_.regularizer
-        return self
+        return checked_rows(self, X, reset=False)
 
-    def _start(self, X: Any, n_steps: int | None, fitted: SparseAutoencoder | None = None) -> None:
-        """Create the autoencoder in normalised units, or take the fitted one there, and its trainer."""
-        import torch
-
-        from proxsae.data.rows import code_dtype, moments, torch_device
-        from proxsae.training.autoencoder import in_normalised_units
-        from proxsae.training.sparsity import check_steerable
-
-        n_features = X.shape[1]
-        n_components = self._n_atoms()
-        self._check_parameters(n_components)
-        self._given = self._checked_regularizer(n_components)
-        if self.target_l0 is not None:
-            check_steerable(self._given)
-        device = torch_device(self.device)
-        dtype = getattr(torch, code_dtype(X))
-        self._mean, norm = moments(X, dtype, device)
-        self._scale = norm / n_features**0.5 or 1.0
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        if fitted is not None:
-            model = in_normalised_units(fitted, self._mean, self._scale)
-            if self.target_l0 is None:
-                model.encoder.regularizer = self._given.rescaled(1 / self._scale)
-        else:
-            model = self._initial_model(self._given.rescaled(1 / self._scale), dtype)
-        self._trainer = self._new_trainer(model, n_steps)
-        self._records: list[dict[str, float]] = []
-
-    def _initial_model(self, regularizer: Regularizer, dtype: torch.dtype) -> SparseAutoencoder:
-        import torch
-
-        from proxsae.training.autoencoder import initial_autoencoder
-
-        generator = torch.Generator().manual_seed(self._seed)
-        learn_thresholds = self.target_l0 is not None
-        return initial_autoencoder(
-            regularizer, self._n_atoms(), self.n_features_in_, generator, dtype, learn_thresholds
-        )
-
-    def _n_atoms(self) -> int:
-        return 8 * self.n_features_in_ if self.n_components is None else self.n_components
-
-    def _new_trainer(self, model: SparseAutoencoder, n_steps: int | None) -> Trainer:
-        from proxsae.data.rows import torch_device
-        from proxsae.training import Trainer
-
-        return Trainer(
-            model.to(torch_device(self.device)),
-            learning_rate=self.learning_rate,
-            n_steps=n_steps,
-            target_l0=self.target_l0,
-            dead_after=self.dead_after,
-        )
-
-    def _train(self, X: Any, n_steps: int) -> None:
-        from tqdm import tqdm
-
-        from proxsae.data.rows import BatchOrder, evenly_spaced, read_rows
-
-        trainer = self._trainer
-        device, dtype = trainer.model.atoms.device, trainer.model.atoms.dtype
-        order = BatchOrder(X.shape[0], self.batch_size, self._seed + trainer.n_done)
-        bar = tqdm(range(n_steps), desc="fit", unit="step", disable=None if self.verbose else True)
-        try:
-            for _ in bar:
-                x = (read_rows(X, order.next(), dtype, device) - self._mean) / self._scale
-                record = trainer.step(x)
-                self._records.append(record)
-                bar.set_postfix(fvu=f"{record['fvu']:.3f}", l0=f"{record['l0']:.1f}", refresh=False)
-        except KeyboardInterrupt:
-            warnings.warn(f"interrupted: the model is that of step {trainer.n_done}", stacklevel=3)
-        if trainer.control is not None:
-            x = (read_rows(X, evenly_spaced(X.shape[0], 4096), dtype, device) - self._mean) / self._scale
-            trainer.control.meet(trainer.model.encoder, x)
-        self._finish()
-
-    def _finish(self) -> None:
-        """Fold the normalisation into the parameters and set the fitted attributes."""
-        from proxsae.training.autoencoder import in_data_units, per_sample
-
-        trainer = self._trainer
-        model = in_data_units(trainer.model, self._mean, self._scale)
-        if self._given.scope == "batch":
-            smallest_gain = (trainer.smallest_gain or 0.0) * self._scale**2
-            model.encoder.regularizer = per_sample(self._given, smallest_gain)
-        elif self.target_l0 is None:
-            model.encoder.regularizer = self._given  # the change of units and back would round its weights
-        self._set_model(model)
-        names = self._records[0] if self._records else {}
-        self.history_ = {name: np.array([record[name] for record in self._records]) for name in names}
-        self.history_ = {"step": np.arange(1, len(self._records) + 1), **self.history_}
-        self.n_iter_ = trainer.n_done
-
-    def _set_model(self, model: SparseAutoencoder) -> None:
-        self._model = model
-        self.encoder_ = model.encoder.requires_grad_(False)
-        self.regularizer_ = model.encoder.regularizer
-        self.components_ = model.atoms.detach().cpu().numpy()
-        self.intercept_ = model.bias.detach().cpu().numpy()
-        self._n_features_out = len(self.components_)
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in super().__getstate__().items() if name != "_training"}
+        encoder = {"encoder_": copy.deepcopy(self.encoder_).to("cpu")} if "encoder_" in state else {}
+        return {**state, **encoder}
 
     # --- using ---------------------------------------------------------------------------------------------------
 
     def transform(self, X: Any) -> Any:
-        """Return the codes of X: CSR, or a dense array, of shape (n_samples, n_components)."""
-        from scipy.sparse import vstack
+        """Return the codes of X: CSR, or a dense array, of shape (n_samples, n_components), in the precision of X."""
+        from proxsae.training.inference import codes
 
-        check_is_fitted(self)
-        X = self._checked_rows(X, reset=False)
-        Z = vstack(list(self._encoded(X)), format="csr")
+        Z = codes(self._rows(X), self._encoder(), self.batch_size)
         return Z if self.sparse_output else Z.toarray()
 
     def inverse_transform(self, Z: Any) -> Any:
         """Return the reconstruction Z D + b of shape (n_samples, n_features), from sparse or dense codes."""
+        from proxsae.data.rows import checked_codes
+
         check_is_fitted(self)
-        if getattr(Z, "ndim", 2) != 2 or np.shape(Z)[1] != len(self.components_):
-            raise ValueError(f"Z must have shape (n_samples, {len(self.components_)}), got {np.shape(Z)}")
-        return Z @ self.components_ + self.intercept_
+        return checked_codes(Z, len(self.components_)) @ self.components_ + self.intercept_
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002
-        r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`."""
-        from proxsae.metrics import reconstruction_metrics
+        r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`.
 
-        check_is_fitted(self)
-        X = self._checked_rows(X, reset=False)
-        return float(reconstruction_metrics(self, X)["explained_variance"])
+        Where all rows are equal it is 1 for a perfect reconstruction, else 0.
+        """
+        from proxsae.training.inference import explained_variance
+
+        return explained_variance(self._rows(X), self._autoencoder(), self.batch_size)
 
     def amortization_gap(self, X: Any) -> Any:
         """Return by how much the encoder misses the objective that a solver reaches, one number a sample.
@@ -312,50 +301,26 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         F(z_encoder) - F(z_solver) >= 0 up to rounding, with the same D, b and R; the solver starts at the code of the
         encoder, and for a non-convex R finds a local minimum. In squared units of X.
         """
-        from proxsae.solvers import solve
+        from proxsae.training.inference import amortization_gap
 
-        check_is_fitted(self)
-        X = np.asarray(self._checked_rows(X, reset=False))
-        Z = np.asarray(self.transform(X).todense() if self.sparse_output else self.transform(X))
-        residual = X - self.inverse_transform(Z)
-        encoded = 0.5 * (residual.astype(np.float64) ** 2).sum(1) + self.regularizer_.value(Z)
-        solved = solve(X, self.components_, self.regularizer_, intercept=self.intercept_, init=Z)
-        return encoded - solved.objective
-
-    def _encoded(self, X: Any) -> Any:
-        """Yield CSR codes batch by batch."""
-        import torch
-
-        from proxsae.data.rows import code_dtype, read_rows
-
-        weight = self.encoder_.weight
-        for start in range(0, X.shape[0], self.batch_size):
-            rows = slice(start, min(start + self.batch_size, X.shape[0]))
-            with torch.no_grad():
-                x = read_rows(X, rows, weight.dtype, weight.device)
-                yield self.encoder_.codes(x).to_csr().astype(code_dtype(X), copy=False)
+        return amortization_gap(self._rows(X), self._autoencoder())
 
     # --- files ---------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
         """Write the fitted model to one safetensors file, whole or not at all.
 
-        Parameters
-        ----------
-        path : path
-        training_state : bool, default False
-            Write what :meth:`partial_fit` needs to go on as if never stopped: about four times the size.
+        With `training_state`, after `partial_fit`, write what that needs to go on as if never stopped: four times the
+        size.
         """
-        from proxsae.formats.native import SavedSAE, write_sae
+        from proxsae.formats.native import SavedSAE, write
 
         check_is_fitted(self)
-        parameters = self.get_params(deep=False)
-        given = parameters.pop("regularizer")
-        if not isinstance(parameters["random_state"], int | None):
-            parameters["random_state"] = None  # the state of a generator is not a parameter
-        training, regularizer = self._training_state() if training_state else ({}, None)
-        given = parse(given) if isinstance(given, str) else given
-        write_sae(path, SavedSAE(self._model, given, parameters, self.history_, self.n_iter_, training, regularizer))
+        if training_state and self._training is None:
+            raise ValueError("there is no training to go on with: partial_fit keeps its state, fit and load do not")
+        fitted = (self._asked, self.history_, self.provenance_)
+        training = self._training if training_state else None
+        write(path, SavedSAE(self._autoencoder(), self.get_params(deep=False), *fitted, training))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -366,87 +331,17 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         FileNotFoundError, ValueError
             If the file is missing, foreign or damaged; the sentence names the file and the field.
         """
-        from proxsae.data.rows import torch_device
-        from proxsae.formats.native import read_sae
+        from proxsae.formats.native import read
 
-        saved = read_sae(path)
-        sae = cls(saved.regularizer, **saved.parameters)
-        sae._set_model(saved.model.to(torch_device(sae.device)))
-        sae.n_features_in_ = saved.model.atoms.shape[1]
-        sae.n_iter_ = saved.n_iter
-        sae.history_ = saved.history
-        if saved.training:
-            sae._resume(saved.training, saved.training_regularizer)
+        saved = read(path)
+        try:
+            sae = cls(**saved.parameters)
+            sae._validate_params()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: the field 'parameters': {error}") from None
+        sae._set_fitted(saved.model, saved.asked, saved.history, saved.provenance)
+        sae._training = saved.training
         return sae
-
-    def _training_state(self) -> tuple[dict[str, Any], Regularizer]:
-        import torch
-
-        if not hasattr(self, "_trainer"):
-            raise ValueError("there is no training to go on with: the model was loaded without its training state")
-        numbers = torch.tensor([self._scale, self._seed], dtype=torch.float64)
-        state = {**self._trainer.state(), "mean": self._mean, "scale_and_seed": numbers}
-        return state, self._trainer.model.encoder.regularizer
-
-    def _resume(self, state: dict[str, Any], regularizer: Regularizer | None) -> None:
-        """Rebuild the trainer from its state."""
-        from proxsae.data.rows import torch_device
-
-        self._given = self._checked_regularizer(len(self.components_))
-        self._scale, seed = state["scale_and_seed"].tolist()
-        self._seed = int(seed)
-        self._mean = state["mean"].to(torch_device(self.device))
-        assert regularizer is not None
-        self._trainer = self._new_trainer(self._initial_model(regularizer, self._mean.dtype), None)
-        self._trainer.restore(state)
-        names = [name for name in self.history_ if name != "step"]
-        rows = zip(*(self.history_[name].tolist() for name in names), strict=True)
-        self._records = [dict(zip(names, row, strict=True)) for row in rows]
-
-    # --- validation -----------------------------------------------------------------------------------------------
-
-    def _checked_rows(self, X: Any, *, reset: bool) -> Any:
-        """Return X as something to read rows from; what is in memory is validated whole, the rest batch by batch."""
-        from proxsae.data.rows import is_row_source
-
-        if not is_row_source(X):
-            return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
-        if len(X.shape) != 2:
-            raise ValueError(f"X must have shape (n_samples, n_features), got {tuple(X.shape)}")
-        if "float" not in str(X.dtype):
-            raise TypeError(f"X must hold floating-point numbers, got {X.dtype}")
-        if X.shape[0] < 1:
-            raise ValueError(f"X must have at least one sample, got shape {tuple(X.shape)}")
-        if reset:
-            self.n_features_in_ = X.shape[1]
-        elif X.shape[1] != self.n_features_in_:
-            raise ValueError(f"X has {X.shape[1]} features, but ProxSAE is expecting {self.n_features_in_} features")
-        return X
-
-    def _checked_regularizer(self, n_components: int) -> Regularizer:
-        R = self.regularizer
-        if R is None:
-            R = Cardinality(max(1, min(32, n_components // 8)))
-        if isinstance(R, str):
-            R = parse(R)
-        if not isinstance(R, Regularizer):
-            raise TypeError(f"regularizer must be a Regularizer or its text, got {type(R).__name__}")
-        if isinstance(R, Cardinality) and R.k > n_components:
-            raise ValueError(f"k must not exceed n_components: {R} with {n_components} components")
-        R.check_width(n_components)
-        return R
-
-    def _check_parameters(self, n_components: int) -> None:
-        if self.encoder != "amortized":
-            raise ValueError(f'encoder must be "amortized", got {self.encoder!r}')
-        if self.target_l0 is not None and not 0 < self.target_l0 < n_components:
-            raise ValueError(f"target_l0 must lie between 0 and n_components = {n_components}, got {self.target_l0}")
-        for name in ("n_steps", "batch_size", "dead_after"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-        if not (isinstance(self.learning_rate, int | float) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -29,8 +29,8 @@ def test_fit_writes_a_model(data, tmp_path, capsys):
         (["fit", "X", "-R", "Foo", "--out", "o"], "unknown regularizer 'Foo'"),
         (["fit", "X", "-R", "Cardinality(99)", "--components", "16", "--out", "o"], "k must not exceed n_components"),
         (["fit", "missing", "-R", "L1", "--out", "o"], "missing"),
-        (["evaluate", "missing", "--block", "1"], "no checkpoint at missing"),
-        (["report", "missing", "store"], "no checkpoint at missing"),
+        (["evaluate", "missing", "--block", "1"], "no file at missing"),
+        (["report", "missing", "store"], "no file at missing"),
     ],
 )
 def test_mistakes_are_one_line(arguments, sentence, data, capsys):

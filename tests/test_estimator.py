@@ -1,7 +1,9 @@
 """ProxSAE as a scikit-learn transformer, its inputs and its files."""
 
 import json
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from proxsae import ProxSAE
+from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, Numeric, parse
 from proxsae.training import Trainer
 
@@ -165,18 +168,28 @@ def test_partial_fit_goes_on(X):
     assert fitted.partial_fit(X).score(X) > before - 0.1
 
 
-def test_interruption_leaves_a_fitted_model(X, monkeypatch, tmp_path):
-    step = Trainer.step
+def interrupt_inside_step(monkeypatch, step, *numbers):
+    """Send this process signals in the middle of a training step."""
+    update = Trainer._update
 
-    def interrupted_step(self, x):
-        if self.n_done == 5:
-            raise KeyboardInterrupt
-        return step(self, x)
+    def interrupted(self, rate):
+        if self.state.n_done == step - 1:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        update(self, rate)
 
-    monkeypatch.setattr(Trainer, "step", interrupted_step)
-    with pytest.warns(UserWarning, match="the model is that of step 5"):
+    monkeypatch.setattr(Trainer, "_update", interrupted)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_finishes_the_step_and_leaves_a_fitted_model(X, monkeypatch, tmp_path, number, name):
+    before = signal.getsignal(number)
+    interrupt_inside_step(monkeypatch, 5, number)
+    with pytest.warns(UserWarning, match=f"{name}: the model is that of step 5"):
         sae = small().fit(X)
     assert sae.n_iter_ == 5
+    np.testing.assert_allclose(np.linalg.norm(sae.components_, axis=1), 1, atol=1e-5)
+    assert signal.getsignal(number) == before
     sae.save(tmp_path / "sae.safetensors")
     assert sae.transform(X).shape == (300, 24)
 
@@ -229,10 +242,15 @@ def test_resuming_equals_never_having_stopped(R, options, X, tmp_path):
         ProxSAE.load(tmp_path / "small.safetensors").save(tmp_path / "x.safetensors", training_state=True)
 
 
-def test_pickle_and_clone(X):
-    sae = small().fit(X)
-    again = pickle.loads(pickle.dumps(sae))
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_pickle_has_the_size_of_the_model(method):
+    X = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+    sae = getattr(ProxSAE(Cardinality(3), 512, n_steps=3, random_state=0), method)(X)
+    pickled = pickle.dumps(sae)
+    again = pickle.loads(pickled)
     assert (again.transform(X) != sae.transform(X)).nnz == 0
+    assert len(pickled) < 1.2 * 4 * 2 * 512 * 64
+    assert again.partial_fit(X).score(X) > sae.score(X) - 0.1
     assert not hasattr(clone(sae), "components_")
 
 
@@ -242,19 +260,19 @@ def test_damaged_and_foreign_files(X, tmp_path):
     path = tmp_path / "sae.safetensors"
     small().fit(X).save(path)
     good = path.read_bytes()
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+    with pytest.raises(FileNotFoundError, match="no file at"):
         ProxSAE.load(tmp_path / "missing")
     path.write_bytes(good[:-100])
-    with pytest.raises(ValueError, match=r"sae\.safetensors is not a complete safetensors file"):
+    with pytest.raises(ValueError, match=r"sae\.safetensors is not a whole safetensors file"):
         ProxSAE.load(path)
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    with pytest.raises(ValueError, match='"checksum" does not match'):
+    with pytest.raises(ValueError, match="'checksum' does not match"):
         ProxSAE.load(path)
     save_file({"a": np.zeros(3)}, path)
-    with pytest.raises(ValueError, match='the field "format" is None'):
+    with pytest.raises(ValueError, match="the field 'format' is None"):
         ProxSAE.load(path)
     path.write_text(json.dumps({"not": "safetensors"}))
-    with pytest.raises(ValueError, match="is not a complete safetensors file"):
+    with pytest.raises(ValueError, match="is not a whole safetensors file"):
         ProxSAE.load(path)
 
 
@@ -289,12 +307,19 @@ def test_a_failed_save_leaves_the_old_file(X, tmp_path, monkeypatch):
         ({"regularizer": Cardinality(25)}, ValueError, "k must not exceed n_components"),
         ({"regularizer": np.ones(5) * L1()}, ValueError, "weight has 5 entries and the codes have 24"),
         ({"regularizer": "0.1*L7"}, ValueError, "unknown regularizer 'L7'"),
-        ({"regularizer": 3.0}, TypeError, "regularizer must be a Regularizer or its text, got float"),
+        ({"regularizer": 3.0}, TypeError, "The 'regularizer' parameter of ProxSAE must be .* Got 3.0"),
         ({"encoder": "magic"}, ValueError, "encoder must be"),
         ({"target_l0": 3}, ValueError, "k already fixes the non-zeros"),
         ({"regularizer": L1(), "target_l0": 40}, ValueError, "target_l0 must lie between 0 and n_components = 24"),
-        ({"n_steps": 0}, ValueError, "n_steps must be an integer >= 1, got 0"),
-        ({"learning_rate": -1.0}, ValueError, "learning_rate must be positive"),
+        ({"n_components": 2.5}, ValueError, "The 'n_components' parameter of ProxSAE must be an int .* Got 2.5"),
+        ({"n_components": "24"}, ValueError, "The 'n_components' parameter of ProxSAE must be an int .* Got '24'"),
+        ({"n_components": 10**12}, ValueError, "n_components = 1000000000000 .* needs .* GB to train"),
+        ({"device": "cuda:9"}, ValueError, 'device must be "auto" or a torch device that is there'),
+        ({"device": "gpu"}, ValueError, 'device must be "auto" or a torch device that is there'),
+        ({"encoder": Amortized.of(L1(), torch.ones(2, 2), torch.ones(2))}, ValueError, "is fitted: it is of another"),
+        ({"max_norm_ratio": 0.5}, ValueError, "The 'max_norm_ratio' parameter of ProxSAE must be .* Got 0.5"),
+        ({"n_steps": 0}, ValueError, "The 'n_steps' parameter of ProxSAE must be an int .* Got 0"),
+        ({"learning_rate": -1.0}, ValueError, "The 'learning_rate' parameter of ProxSAE must be a float .* Got -1.0"),
     ],
 )
 def test_bad_parameters_are_one_sentence(X, parameters, error, sentence):
@@ -311,7 +336,16 @@ def test_bad_data_is_one_sentence(X):
         small().fit(bad)
     with pytest.raises(ValueError, match="X has 5 features, but ProxSAE is expecting 8"):
         small().fit(X).transform(torch.zeros(3, 5))
-    with pytest.raises(TypeError, match=r"floating-point numbers, got torch\.int64"):
-        small().fit(torch.zeros(3, 5, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"real numbers, got torch\.complex64"):
+        small().fit(torch.zeros(3, 5, dtype=torch.complex64))
+    with pytest.raises(TypeError, match="a dense tensor with entries, got a sparse_coo tensor"):
+        small().fit(torch.eye(5).to_sparse())
+    with pytest.raises(TypeError, match="a dense tensor with entries, got a meta tensor"):
+        small().fit(torch.zeros(3, 5, device="meta"))
+    for empty in (torch.zeros(0, 5), torch.zeros(5, 0)):
+        with pytest.raises(ValueError, match="at least one sample and one feature"):
+            small().fit(empty)
+    with pytest.raises(TypeError, match=r"[Ss]parse"):
+        small().fit(scipy.sparse.csr_matrix(X))
     with pytest.raises(ValueError, match=r"Z must have shape \(n_samples, 24\), got \(2, 3\)"):
         small().fit(X).inverse_transform(np.zeros((2, 3)))

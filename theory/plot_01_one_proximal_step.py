@@ -65,7 +65,7 @@ X, b = rng.normal(size=(7, 20)), rng.normal(size=20)
 t = 0.5 / np.linalg.eigvalsh(D @ D.T)[-1]
 
 for R in (SOFT, RELU, 0.2 * L0() + NonNegative(), Cardinality(5), NonNegative() + Cardinality(5)):
-    encoder = Amortized(t * R, torch.tensor(t * D), torch.tensor(-t * b @ D.T))
+    encoder = Amortized.of(t * R, torch.tensor(t * D), torch.tensor(-t * b @ D.T))
     with torch.no_grad():
         encoded = encoder(torch.tensor(X)).numpy()
     np.testing.assert_allclose(encoded, R.prox(t * (X - b) @ D.T, t), atol=1e-14)

@@ -1,12 +1,186 @@
-"""Rows in random order from anything that can be indexed: arrays, memory maps, tensors, activation stores."""
+"""Rows of a matrix from lists, arrays, memory maps, tensors and activation stores: the one reader of all of them."""
 
 from __future__ import annotations
 
+import json
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
 from torch import Tensor
+
+from proxsae.formulas.arrays import to_numpy
+
+LARGE_RATIO = 10.0  # a row of more than so many times the median norm is worth a warning
+BLOCK = 8192  # rows read at once where all are looked at
+
+
+class Rows:
+    """Checked rows of a matrix, read as tensors of any dtype and device.
+
+    What is in memory is checked whole, once; a memory map or a store when it is read.
+
+    Parameters
+    ----------
+    source : array, memory map, torch tensor or store with shape, dtype and rows by index
+        Of shape (n_samples, n_features).
+    is_finite : bool
+        It is known to hold no NaN and no infinity.
+    kept : index array, optional
+        The rows that count, ascending; all by default.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : torch.dtype
+        In which to compute with the rows: float64 for float64 and integers, else float32.
+    """
+
+    def __init__(self, source: Any, *, is_finite: bool = False, kept: Any = None) -> None:
+        self.source, self.is_finite, self.kept = source, is_finite, kept
+        self.shape = (int(source.shape[0]) if kept is None else len(kept), int(source.shape[1]))
+        self.dtype = torch.float64 if _is_wide(source.dtype) else torch.float32
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, rows: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return the rows of a slice or of ascending indices as a tensor, a copy.
+
+        Raises
+        ------
+        ValueError
+            If a value is NaN or infinite, naming the first such row.
+        """
+        rows = rows if self.kept is None else self.kept[rows]
+        if isinstance(self.source, Tensor):
+            chosen = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+            return self.source[chosen].detach().to(device, dtype, copy=isinstance(rows, slice))
+        array = self.source[rows].astype(str(dtype).removeprefix("torch."), copy=isinstance(rows, slice))
+        if not self.is_finite and not np.isfinite(array).all():
+            first = int(np.flatnonzero(~np.isfinite(array).all(-1))[0])
+            self._refuse(int(rows[first]) if isinstance(rows, np.ndarray) else rows.start + first)
+        return torch.from_numpy(array).to(device)
+
+    def sample(self, most: int) -> list[Any]:
+        """Return blocks of the numbers of at most `most` evenly spaced rows."""
+        chosen = evenly_spaced(len(self), most)
+        return np.array_split(chosen, max(1, len(chosen) // BLOCK))
+
+    def blocks(self, size: int = BLOCK) -> list[slice]:
+        """Return the slices of `size` rows that cover all."""
+        return [slice(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+
+    def check_finite(self) -> Rows:
+        """Look at all rows of a tensor; those of maps and stores are looked at when they are read."""
+        if isinstance(self.source, Tensor):
+            for rows in self.blocks():
+                finite = torch.isfinite(self.source[rows]).all(-1)
+                if not bool(finite.all()):
+                    self._refuse(rows.start + int((~finite).nonzero()[0]))
+            self.is_finite = True
+        return self
+
+    def _refuse(self, row: int) -> None:
+        raise ValueError(
+            f"Input X contains NaN or infinity: row {row} of {self.source.shape[0]} is the first such row read"
+        )
+
+
+def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
+    """Return X as rows, or raise as scikit-learn does.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` (and the names of the features) are set, or compared.
+    X : list, array, data frame, memory map, torch tensor or activation store
+        Real numbers; integers are computed with in float64, half precision in float32.
+    reset : bool
+        Set, do not compare.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If X has not two dimensions, no rows, other features than fitted, or anything but real finite numbers.
+    """
+    if not _is_row_source(X):
+        narrow = str(getattr(X, "dtype", "")) == "float16"
+        dtype = np.float32 if narrow else [np.float64, np.float32]
+        return Rows(validate_data(estimator, X, reset=reset, dtype=dtype, order="C"), is_finite=True)
+    if isinstance(X, Tensor) and (X.layout != torch.strided or X.device.type == "meta"):
+        what = "meta" if X.device.type == "meta" else str(X.layout).removeprefix("torch.")
+        raise TypeError(f"X must be a dense tensor with entries, got a {what} tensor")
+    if len(X.shape) != 2:
+        raise ValueError(f"X must have shape (n_samples, n_features), got {tuple(X.shape)}")
+    if not _is_real(X.dtype):
+        raise TypeError(f"X must hold real numbers, got {X.dtype}")
+    if X.shape[0] < 1 or X.shape[1] < 1:
+        raise ValueError(f"X must have at least one sample and one feature, got shape {tuple(X.shape)}")
+    if reset:
+        estimator.n_features_in_ = int(X.shape[1])
+    elif X.shape[1] != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features"
+        )
+    return Rows(X).check_finite()
+
+
+def ordinary(rows: Rows, max_norm_ratio: float | None, most: int) -> Rows:
+    """Return the rows to train on, and warn of those that dominate squared errors.
+
+    Parameters
+    ----------
+    rows : Rows
+    max_norm_ratio : float or None
+        Leave out the rows whose norm exceeds this many times the median; all rows are read once for it. None: none.
+    most : int
+        How many rows are looked at for the warning.
+    """
+    sample = rows.sample(most) if max_norm_ratio is None else rows.blocks()
+    cpu = torch.device("cpu")
+    norms = torch.cat([torch.linalg.vector_norm(rows.read(some, torch.float64, cpu), dim=1) for some in sample]).numpy()
+    median = float(np.median(norms))
+    if max_norm_ratio is not None:
+        return Rows(rows.source, is_finite=rows.is_finite, kept=np.flatnonzero(norms <= max_norm_ratio * median))
+    large = norms > LARGE_RATIO * median
+    if median > 0 and large.any():
+        warnings.warn(
+            f"{int(large.sum())} of {len(norms)} rows have a norm of more than {LARGE_RATIO:g} times the median "
+            f"({norms.max() / median:.3g} times at most) and dominate squared errors; max_norm_ratio={LARGE_RATIO:g} "
+            "leaves them out",
+            stacklevel=4,
+        )
+    return rows
+
+
+def provenance_of(X: Any) -> dict[str, Any]:
+    """Return what a store says about its rows, where it says it in JSON: model, place, context length, drop rule ..."""
+    info = getattr(X, "info", None)
+    if not isinstance(info, dict):
+        return {}
+    try:
+        return dict(json.loads(json.dumps(info, allow_nan=False)))
+    except (TypeError, ValueError):
+        return {}
+
+
+def checked_codes(Z: Any, n_components: int) -> Any:
+    """Return codes as a float CSR matrix or array of shape (n_samples, n_components), or raise."""
+    Z = to_numpy(Z) if isinstance(Z, Tensor) else Z
+    Z = check_array(Z, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="Z")
+    if Z.shape[1] != n_components:
+        raise ValueError(f"Z must have shape (n_samples, {n_components}), got {Z.shape}")
+    return Z
+
+
+def evenly_spaced(n_rows: int, most: int) -> Any:
+    """Return the indices of at most `most` evenly spaced rows."""
+    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, most)).astype(np.int64))
 
 
 class BatchOrder:
@@ -19,25 +193,21 @@ class BatchOrder:
     n_rows, batch_size : int
         A batch never exceeds the data.
     seed : int
-    n_drawn : int, default 0
-        Rows drawn so far.
     """
 
-    def __init__(self, n_rows: int, batch_size: int, seed: int, n_drawn: int = 0) -> None:
+    def __init__(self, n_rows: int, batch_size: int, seed: int) -> None:
         self.n_rows = n_rows
         self.batch_size = min(batch_size, n_rows)
         self.seed = seed
-        self.n_drawn = n_drawn
         self._epoch = -1
         self._permutation = np.empty(0, np.int64)
 
-    def next(self) -> Any:
-        """Return the row indices of the next batch, ascending: reading in order is faster and a sum has no order."""
-        epoch, start = divmod(self.n_drawn, self.n_rows)
+    def after(self, n_drawn: int) -> Any:
+        """Return the rows of the batch that follows `n_drawn` rows, ascending: a sum has no order, reading does."""
+        epoch, start = divmod(n_drawn, self.n_rows)
         rows = self._order(epoch)[start : start + self.batch_size]
         if len(rows) < self.batch_size:
             rows = np.concatenate([rows, self._order(epoch + 1)[: self.batch_size - len(rows)]])
-        self.n_drawn += self.batch_size
         return np.sort(rows)
 
     def _order(self, epoch: int) -> Any:
@@ -47,70 +217,39 @@ class BatchOrder:
         return self._permutation
 
 
-def read_rows(X: Any, rows: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return rows of X as a tensor on the device.
-
-    Parameters
-    ----------
-    X : array, memory map, tensor or activation store of shape (n_samples, n_features)
-    rows : slice or integer array
+def torch_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is CUDA where there is one.
 
     Raises
     ------
     ValueError
-        If a value is NaN or infinite, naming the first such row.
+        If there is no such device here.
     """
-    if isinstance(X, Tensor):
-        batch = X[torch.as_tensor(rows) if isinstance(rows, np.ndarray) else rows]
-    else:
-        batch = torch.from_numpy(np.array(X[rows], dtype=_numpy_name(dtype)))
-    batch = batch.detach().to(device=device, dtype=dtype)
-    finite = torch.isfinite(batch).all(-1)
-    if not bool(finite.all()):
-        first = int((~finite).nonzero()[0])
-        where = int(rows[first]) if isinstance(rows, np.ndarray) else (rows.start or 0) + first
-        raise ValueError(f"Input X contains NaN or infinity: row {where} of {X.shape[0]} is the first such row read")
-    return batch
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'device must be "auto" or a torch device that is there, got {name!r}: {reason}') from None
 
 
-def evenly_spaced(n_rows: int, most: int) -> Any:
-    """Return the indices of at most `most` evenly spaced rows."""
-    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, most)).astype(np.int64))
-
-
-def moments(X: Any, dtype: torch.dtype, device: torch.device, max_rows: int = 131_072) -> tuple[Tensor, float]:
-    """Return the mean row and the mean norm of the centred rows, from evenly spaced rows, read block by block."""
-    n_rows = X.shape[0]
-    chosen = evenly_spaced(n_rows, max_rows)
-    blocks = np.array_split(chosen, max(1, len(chosen) // 8192))
-    total = torch.zeros(X.shape[1], dtype=torch.float64, device=device)
-    for rows in blocks:
-        total += read_rows(X, rows, dtype, device).sum(0, dtype=torch.float64)
-    mean = total / len(chosen)
-    norms = 0.0
-    for rows in blocks:
-        centred = read_rows(X, rows, dtype, device) - mean.to(dtype)
-        norms += float(torch.linalg.vector_norm(centred, dim=-1).sum(dtype=torch.float64))
-    return mean.to(dtype), norms / len(chosen)
-
-
-def _numpy_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def is_row_source(X: Any) -> bool:
+def _is_row_source(X: Any) -> bool:
     """Whether X is read row by row: a memory map, a torch tensor, or a store with shape, dtype and rows by index."""
-    if isinstance(X, np.memmap) or type(X).__module__.startswith("torch"):
+    if isinstance(X, np.memmap | Tensor):
         return True
     in_memory = isinstance(X, np.ndarray) or hasattr(X, "iloc") or hasattr(X, "toarray")
     return not in_memory and hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
 
 
-def code_dtype(X: Any) -> str:
-    """Return the dtype of codes of X: float64 for float64, else float32."""
-    return "float64" if str(X.dtype).endswith("float64") else "float32"
+def _is_real(dtype: Any) -> bool:
+    if isinstance(dtype, torch.dtype):
+        return not dtype.is_complex
+    return np.dtype(dtype).kind in "biuf"
 
 
-def torch_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is CUDA where there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+def _is_wide(dtype: Any) -> bool:
+    """Whether numbers of a dtype are computed with in float64."""
+    if isinstance(dtype, torch.dtype):
+        return dtype == torch.float64 or not dtype.is_floating_point
+    return np.dtype(dtype).kind in "biu" or np.dtype(dtype).itemsize > 4

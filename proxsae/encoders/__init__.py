@@ -1,6 +1,7 @@
 """Encoders x -> z as torch modules; every one of them calls the prox of R."""
 
 from proxsae.encoders.amortized import Amortized
+from proxsae.encoders.base import Encoder, Encoding
 from proxsae.encoders.codes import Codes
 
-__all__ = ["Amortized", "Codes"]
+__all__ = ["Amortized", "Codes", "Encoder", "Encoding"]

@@ -27,15 +27,20 @@ class Codes:
         return result
 
     @property
-    def mean_l0(self) -> float:
-        """The mean number of non-zeros a sample."""
-        return float((self.values != 0).sum()) / max(1, self.pattern.n_rows)
+    def mean_l0(self) -> Tensor:
+        """The mean number of non-zeros a sample, a float64 scalar on the device."""
+        return (self.values != 0).sum().double() / max(1, self.pattern.n_rows)
 
     @property
     def active_atoms(self) -> Tensor:
         """A boolean (n_components,) tensor: which atoms some sample uses."""
-        used = self.pattern.indices[self.values != 0]
-        return torch.bincount(used, minlength=self.pattern.n_columns) > 0
+        counts = torch.zeros(self.pattern.n_columns, dtype=torch.int32, device=self.values.device)
+        return counts.index_add_(0, self.pattern.indices, (self.values != 0).int()) > 0
+
+    def to_dense(self) -> Tensor:
+        """Return the (n_samples, n_components) matrix."""
+        Z = self.values.new_zeros(self.pattern.n_rows, self.pattern.n_columns)
+        return Z.index_put((self.pattern.rows, self.pattern.indices), self.values)
 
     def to_csr(self) -> csr_matrix:
         """Return the codes as a SciPy CSR matrix without stored zeros."""

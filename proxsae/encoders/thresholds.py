@@ -17,6 +17,15 @@ def takes_thresholds(regularizer: Regularizer) -> bool:
     return isinstance(regularizer, Separable) and len(counts) == 1 and not others
 
 
+def initial_thresholds(regularizer: Regularizer, atoms: Tensor) -> Tensor | None:
+    """Return the hard thresholds sqrt(2 w) of the weight w of L0, one an atom; None for other regularizers."""
+    if not takes_thresholds(regularizer):
+        return None
+    weight = next(term.weight for term in regularizer.terms if isinstance(term, L0))
+    root = torch.as_tensor(weight, dtype=atoms.dtype, device=atoms.device).mul(2).sqrt()
+    return root.expand(len(atoms)).clone()
+
+
 def with_thresholds(regularizer: Regularizer, threshold: Tensor) -> Separable:
     """Return the regularizer with the L0 weight theta^2 / 2, whose prox at step 1 cuts at theta."""
     count: Regularizer = (0.5 * threshold * threshold) * L0()

@@ -1,4 +1,4 @@
-"""One-file checkpoints: tensors and JSON metadata in safetensors, with a checksum, written whole or not at all."""
+"""The container of our files: tensors and JSON in safetensors under one checksum, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,61 +13,80 @@ import numpy as np
 from proxsae.data.files import replacing
 
 FORMAT = "proxsae-sae"
-VERSION = 1
+VERSION = "2"
+MAX_METADATA = 2**24  # characters; what we write is a few thousand
 
 
-def write_checkpoint(path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Write arrays and metadata to `path` through a temporary file, so that an interruption leaves the old file."""
+def write_file(path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Write arrays and JSON values to `path` through a temporary file, so that an interruption leaves the old file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the sentence names the file.
+    """
     from safetensors.numpy import save_file
 
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    header = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "checksum": _checksum(tensors),
-        "metadata": json.dumps(metadata),
-    }
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    text = json.dumps(metadata, allow_nan=False)
+    header = {"format": FORMAT, "version": VERSION, "checksum": _checksum(text, tensors), "metadata": text}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=header)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arrays and the metadata of a checkpoint.
+def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays and the JSON values of a file that :func:`write_file` wrote.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a checkpoint of ours, or is damaged; the sentence names the file and the field.
+        If the file is not one of ours, or is damaged; the sentence names the file and the field.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        raise FileNotFoundError(f"no file at {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise ValueError(f'{path}: the field "format" is {header.get("format")!r}, a checkpoint has {FORMAT!r}')
-            if header.get("version") != str(VERSION):
-                raise ValueError(f'{path}: the field "version" is {header.get("version")!r}, readable is {VERSION}')
+            for field, wanted in (("format", FORMAT), ("version", VERSION)):
+                found = header.get(field)
+                if found != wanted:
+                    raise ValueError(f"{path}: the field {field!r} is {_shown(found)}, needed is {wanted!r}")
+            text = header.get("metadata", "")
+            if len(text) > MAX_METADATA:
+                raise ValueError(f"{path}: the field 'metadata' has {len(text)} characters, at most {MAX_METADATA}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
-    if header.get("checksum") != _checksum(tensors):
-        raise ValueError(f'{path}: the field "checksum" does not match the tensors; the file is damaged')
+    except (SafetensorError, TypeError, AttributeError) as error:  # the last two: a dtype that NumPy does not have
+        raise ValueError(f"{path} is not a whole safetensors file: {_shown(str(error))}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if header.get("checksum") != _checksum(text, tensors):
+        raise ValueError(f"{path}: the field 'checksum' does not match the content; the file is damaged")
     try:
-        metadata = json.loads(header["metadata"])
-    except (KeyError, json.JSONDecodeError):
-        raise ValueError(f'{path}: the field "metadata" is missing or not JSON') from None
+        metadata = json.loads(text, parse_constant=_refused_constant)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: the field 'metadata' is not JSON, or nested too deeply") from None
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path}: the field 'metadata' is not a JSON object")
     return tensors, metadata
 
 
-def _checksum(tensors: dict[str, Any]) -> str:
-    digest = hashlib.sha256()
+def _checksum(text: str, tensors: dict[str, Any]) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        digest.update(tensors[name].data)
+        digest.update(f"\n{name!r} {tensors[name].dtype} {tensors[name].shape}".encode("utf-8", "surrogatepass"))
+        digest.update(tensors[name].tobytes() if tensors[name].ndim == 0 else tensors[name].data)
     return digest.hexdigest()
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, str) else value
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _refused_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

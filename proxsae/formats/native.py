@@ -1,20 +1,22 @@
-"""What a saved autoencoder consists of: the model in data units, how it was asked for, what continues its training."""
+"""Our own file of a fitted autoencoder: in the units of the data, how it was asked for, what continues its training."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from proxsae.encoders import Amortized
-from proxsae.formats.files import read_checkpoint, write_checkpoint
+from proxsae.encoders import Encoder
+from proxsae.encoders.base import ENCODERS
+from proxsae.formats.files import read_file, write_file
 from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Regularizer, parse
-from proxsae.regularizers.naming import checked_spelling
-from proxsae.training.autoencoder import SparseAutoencoder
+from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
+from proxsae.training.state import TrainingState, written
 
 
 @dataclass(frozen=True)
@@ -23,84 +25,180 @@ class SavedSAE:
 
     Attributes
     ----------
-    model : SparseAutoencoder
+    model : Autoencoder
         In the units of the data.
-    regularizer : Regularizer or None
-        As asked for.
     parameters : dict
-        The other constructor parameters; JSON values.
+        Of the constructor: JSON values, a Regularizer, an Encoder.
+    asked : Regularizer and float or None
+        The regularizer, in the units of the data, and the target L0 that it was fitted for.
     history : dict of str to ndarray
-    n_iter : int
-    training : dict of str to Tensor
-        What :meth:`Trainer.state` returned, and the normalisation; empty if training is not to go on exactly.
-    training_regularizer : Regularizer or None
-        R in normalised units, with its steered weight.
+    provenance : dict
+        JSON values.
+    training : TrainingState or None
+        Where the training is to go on exactly.
     """
 
-    model: SparseAutoencoder
-    regularizer: Regularizer | None
+    model: Autoencoder
     parameters: dict[str, Any]
+    asked: tuple[Regularizer, float | None]
     history: dict[str, Any]
-    n_iter: int
-    training: dict[str, Tensor] = field(default_factory=dict)
-    training_regularizer: Regularizer | None = None
+    provenance: dict[str, Any]
+    training: TrainingState | None = None
 
 
-def write_sae(path: str | os.PathLike[str], saved: SavedSAE) -> None:
+def write(path: str | os.PathLike[str], saved: SavedSAE) -> None:
     """Write an autoencoder to one safetensors file, whole or not at all.
 
     Raises
     ------
     TypeError
-        If a regularizer is a Python function of the user's.
+        If a regularizer is a Python function of the user's, or not read back from its text.
+    OSError
+        If the file cannot be written.
     """
     encoder = saved.model.encoder
-    tensors = {
-        "encoder_weight": to_numpy(encoder.weight),
-        "encoder_bias": to_numpy(encoder.bias),
-        "components": to_numpy(saved.model.atoms),
-        "intercept": to_numpy(saved.model.bias),
-        **{f"history.{name}": values for name, values in saved.history.items()},
-        **{f"training.{name}": to_numpy(values) for name, values in saved.training.items()},
+    fields: dict[str, Any] = {
+        "components": saved.model.atoms,
+        "intercept": saved.model.bias,
+        "parameters": {name: _as_json(value) for name, value in saved.parameters.items() if name != "regularizer"},
+        "provenance": saved.provenance,
+        "target_l0": saved.asked[1],
+        "encoder": _as_json(encoder),
+        **_under("encoder", encoder.tensors()),
+        **_under("history", saved.history),
+        **written("fitted_regularizer", encoder.current_regularizer),
+        **written("asked_regularizer", saved.asked[0]),
     }
-    texts: dict[str, str | None] = {}
-    regularizers = {
-        "fitted_regularizer": encoder.regularizer,
-        "regularizer": saved.regularizer,
-        "training_regularizer": saved.training_regularizer,
-    }
-    for name, regularizer in regularizers.items():
-        texts[name], arrays = (None, {}) if regularizer is None else checked_spelling(regularizer)
-        tensors |= {f"{name}.{key}": to_numpy(array) for key, array in arrays.items()}
-    write_checkpoint(path, tensors, {**texts, "parameters": saved.parameters, "n_iter": saved.n_iter})
+    given = saved.parameters["regularizer"]
+    given = parse(given) if isinstance(given, str) else given
+    fields |= {"regularizer": None} if given is None else written("regularizer", given)
+    training = None if saved.training is None else saved.training.state_dict()
+    if training is not None:
+        fields |= _under("training", {name: value for name, value in training.items() if _is_array(value)})
+        training = {name: value for name, value in training.items() if not _is_array(value)}
+    fields["training"] = training
+    tensors = {name: to_numpy(value) for name, value in fields.items() if _is_array(value)}
+    write_file(path, tensors, {name: value for name, value in fields.items() if not _is_array(value)})
 
 
-def read_sae(path: str | os.PathLike[str]) -> SavedSAE:
-    """Return what :func:`write_sae` wrote, on the CPU.
+def read(path: str | os.PathLike[str]) -> SavedSAE:
+    """Return what :func:`write` wrote, on the CPU.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If the file is missing, foreign or damaged; the sentence names the file and the field.
     """
-    tensors, metadata = read_checkpoint(path)
+    tensors, metadata = read_file(path)
+    fields = Fields(path, tensors, metadata)
+    R = fields.regularizer("fitted_regularizer")
+    components, intercept = fields.tensor("components", 2), fields.tensor("intercept", 1)
+    encoder = fields.built("encoder", lambda: fields.encoder("encoder", R))
+    model = fields.built("components", lambda: fitted_autoencoder(encoder, components, intercept))
+    parameters = dict(fields.of("parameters", dict))
+    if isinstance(parameters.get("encoder"), dict):
+        parameters["encoder"] = fields.built("parameters.encoder", lambda: _unfitted(parameters["encoder"]))
+    given = None if fields.of("regularizer", str, type(None)) is None else fields.regularizer("regularizer")
+    training = fields.of("training", dict, type(None))
+    return SavedSAE(
+        model=model,
+        parameters={"regularizer": given, **parameters},
+        asked=(fields.regularizer("asked_regularizer"), fields.of("target_l0", int, float, type(None))),
+        history=fields.history(),
+        provenance=fields.of("provenance", dict),
+        training=training and fields.built("training", lambda: _training(fields, training, model)),
+    )
 
-    def group(prefix: str) -> dict[str, Any]:
-        return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
-    def regularizer(name: str) -> Regularizer | None:
-        return None if metadata[name] is None else parse(metadata[name], **group(name))
+class Fields:
+    """The content of a file, asked for by name and type; each refusal names the file and the field."""
 
-    try:
-        names = ("encoder_weight", "encoder_bias", "components", "intercept")
-        W, b_e, D, b = (torch.from_numpy(tensors[name]) for name in names)
-        fitted = regularizer("fitted_regularizer")
-        given, steered = regularizer("regularizer"), regularizer("training_regularizer")
-        parameters, n_iter = metadata["parameters"], metadata["n_iter"]
-    except KeyError as missing:
-        raise ValueError(f"{path}: the field {missing} is missing") from None
-    if D.ndim != 2 or W.shape != D.shape or b_e.shape != D.shape[:1] or b.shape != D.shape[1:] or fitted is None:
-        raise ValueError(f'{path}: the shapes of "encoder_weight" and "components" do not fit each other')
-    model = SparseAutoencoder(Amortized(fitted, W, b_e), D, b).eval()
-    training = {name: torch.from_numpy(array) for name, array in group("training").items()}
-    return SavedSAE(model, given, parameters, group("history"), n_iter, training, steered)
+    def __init__(self, path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, Any]) -> None:
+        self.path, self.tensors, self.metadata = path, tensors, metadata
+
+    def wrong(self, field: str, sentence: object) -> ValueError:
+        """Return the error to raise."""
+        return ValueError(f"{self.path}: the field {field!r}: {sentence}")
+
+    def of(self, field: str, *types: type) -> Any:
+        """Return a JSON value of one of the types."""
+        if field not in self.metadata:
+            raise self.wrong(field, "it is missing")
+        value = self.metadata[field]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise self.wrong(field, f"it is a {type(value).__name__}")
+        return value
+
+    def tensor(self, field: str, n_dimensions: int) -> torch.Tensor:
+        """Return a finite floating tensor with so many dimensions."""
+        array = self.tensors.get(field)
+        if array is None or array.ndim != n_dimensions or str(array.dtype) not in ("float32", "float64"):
+            raise self.wrong(field, f"needed is a float32 or float64 tensor with {n_dimensions} dimensions")
+        if not np.isfinite(array).all():
+            raise self.wrong(field, "it holds NaN or infinity")
+        return torch.from_numpy(array)
+
+    def group(self, prefix: str) -> dict[str, Any]:
+        """Return the arrays whose names begin with `prefix.`, by the rest."""
+        start = f"{prefix}."
+        return {name.removeprefix(start): array for name, array in self.tensors.items() if name.startswith(start)}
+
+    def regularizer(self, field: str) -> Regularizer:
+        """Return the regularizer that a text and its arrays spell."""
+        text = self.of(field, str)
+        return self.built(field, lambda: parse(text, **self.group(field)))  # type: ignore[no-any-return]
+
+    def encoder(self, field: str, R: Regularizer) -> Encoder:
+        """Return the fitted encoder of a kind, options and tensors."""
+        unfitted = _unfitted(self.of(field, dict))
+        tensors = {name: self.tensor(f"{field}.{name}", array.ndim) for name, array in self.group(field).items()}
+        return type(unfitted).from_tensors(R, tensors, **unfitted.get_params())
+
+    def history(self) -> dict[str, Any]:
+        """Return the arrays of the history, of one length."""
+        history = self.group("history")
+        if any(array.ndim != 1 or array.dtype.kind not in "fi" for array in history.values()):
+            raise self.wrong("history", "it holds something else than columns of numbers")
+        if len({len(array) for array in history.values()}) > 1:
+            raise self.wrong("history", "its columns have different lengths")
+        return history
+
+    def built(self, field: str, build: Callable[[], Any]) -> Any:
+        """Return what a function builds; its error becomes one of the field."""
+        try:
+            return build()
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+            sentence = f"{error} is missing" if isinstance(error, KeyError) else error
+            if str(error).startswith(f"{self.path}:"):
+                raise
+            raise self.wrong(field, sentence) from None
+
+
+def _training(fields: Fields, values: dict[str, Any], model: Autoencoder) -> TrainingState:
+    tensors = {name: torch.from_numpy(array) for name, array in fields.group("training").items()}
+    training = TrainingState.from_state_dict({**values, **tensors})
+    if training.model.atoms.shape != model.atoms.shape or training.model.atoms.dtype != model.atoms.dtype:
+        raise ValueError("its atoms are not of the shape and dtype of 'components'")
+    return training
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Encoder):
+        return {"kind": value.kind, "options": value.get_params()}
+    if isinstance(value, np.random.RandomState):
+        return None  # the state of a generator is not a parameter
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _unfitted(description: dict[str, Any]) -> Encoder:
+    if description.get("kind") not in ENCODERS:
+        raise ValueError(f"unknown kind {description.get('kind')!r}; known are {', '.join(ENCODERS)}")
+    return ENCODERS[description["kind"]](**description["options"])
+
+
+def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{name}": value for name, value in values.items()}
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, torch.Tensor | np.ndarray)

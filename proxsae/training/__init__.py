@@ -1,6 +1,8 @@
-"""The gradient engine: batches, normalisation, the training step, sparsity control."""
+"""The gradient engine: scaling, losses, state, the training step, sparsity control."""
 
-from proxsae.training.autoencoder import SparseAutoencoder
+from proxsae.training.autoencoder import Autoencoder, Forward
+from proxsae.training.scaling import Scaling
+from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Trainer
 
-__all__ = ["SparseAutoencoder", "Trainer"]
+__all__ = ["Autoencoder", "Forward", "Scaling", "Trainer", "TrainingState"]

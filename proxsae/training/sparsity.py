@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from proxsae.encoders import Amortized
-from proxsae.encoders.thresholds import with_thresholds
+from proxsae.encoders import Encoder
 from proxsae.regularizers import Cardinality, Regularizer
 
 
@@ -32,28 +32,36 @@ class WeightControl:
     target : float
         Wanted mean number of non-zeros of a sample.
     gain : float, default 0.1
+
+    Attributes
+    ----------
+    is_met : bool
+        The weight has been set for the data; without it the first step begins with that.
     """
 
     def __init__(self, target: float, gain: float = 0.1) -> None:
         self.target = target
         self.gain = gain
+        self.is_met = False
 
     @torch.no_grad()
-    def meet(self, encoder: Amortized, x: Tensor) -> None:
-        """Set the weight that meets the target on x, by bisection of its logarithm.
+    def meet(self, encoder: Encoder, x: Tensor) -> float:
+        """Set the weight that meets the target on x, by bisection of its logarithm; return the factor on it.
 
         Raises
         ------
         ValueError
             If no weight does.
         """
-        u = encoder.pre_activation(x)
+        counted = encoder.l0_by_weight(x)
 
         def l0(factor: float) -> float:
-            offsets, _ = reweighted(encoder, factor).support(u)
-            return int(offsets[-1]) / len(x)
+            with np.errstate(over="ignore", under="ignore"):  # a weight beyond the dtype leaves nothing, or everything
+                return counted(factor)
 
         low, high = 1e-8, 1e8
+        while not l0(high) < self.target < l0(low) and high < 1e32:
+            low, high = low * 1e-8, high * 1e8
         if not l0(high) < self.target < l0(low):
             raise ValueError(
                 f"no weight of {encoder.regularizer} gives a mean L0 of {self.target}: it stays between "
@@ -62,27 +70,14 @@ class WeightControl:
         for _ in range(60):
             factor = math.sqrt(low * high)
             low, high = (factor, high) if l0(factor) > self.target else (low, factor)
-        scale_weight(encoder, math.sqrt(low * high))
+        factor = math.sqrt(low * high)
+        encoder.scale_weight(factor)
+        self.is_met = True
+        return factor
 
     @torch.no_grad()
-    def update(self, encoder: Amortized, l0: float) -> None:
+    def update(self, encoder: Encoder, l0: float) -> None:
         """Move the weight after a batch with the given mean L0."""
         ratio = min(max(l0 / self.target, 0.1), 10.0)
         # A learned threshold is the square root of its weight, so that L0 falls half as fast with the weight.
-        scale_weight(encoder, ratio ** (self.gain if encoder.threshold is None else 2 * self.gain))
-
-
-def reweighted(encoder: Amortized, factor: float) -> Regularizer:
-    """Return the regularizer of the encoder with its weights multiplied."""
-    if encoder.threshold is None:
-        steered: Regularizer = encoder.regularizer.scaled(factor)
-        return steered
-    return with_thresholds(encoder.regularizer, encoder.threshold.detach() * math.sqrt(factor))
-
-
-def scale_weight(encoder: Amortized, factor: float) -> None:
-    """Multiply the weights of the regularizer of the encoder; thresholds move by the square root."""
-    if encoder.threshold is None:
-        encoder.regularizer = encoder.regularizer.scaled(factor)
-    else:
-        encoder.threshold.data.mul_(math.sqrt(factor))
+        encoder.scale_weight(ratio ** (2 * self.gain if encoder.learns_thresholds else self.gain))

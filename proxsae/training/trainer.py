@@ -1,184 +1,152 @@
-"""One training step after another: the objective, its gradient, unit atoms, dead atoms, the weight."""
+"""One training step after another: batch, forward, losses, backward, step, record."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from proxsae.encoders import Codes
-from proxsae.encoders.amortized import separable_part
-from proxsae.kernels.sparse import LinearAt, Pattern, Product
-from proxsae.kernels.top_k import row_support
-from proxsae.training.autoencoder import SparseAutoencoder
-from proxsae.training.sparsity import WeightControl
+from proxsae.encoders.base import separable_part
+from proxsae.training.autoencoder import Forward
+from proxsae.training.history import History
+from proxsae.training.losses import Loss, standard
+from proxsae.training.state import TrainingState
+
+
+class Batches(Protocol):
+    """Where the rows come from: a function of how many have been drawn."""
+
+    def after(self, n_drawn: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs and the targets of the next batch, in normalised units."""
 
 
 class Trainer:
-    r"""Minimises the mean over samples of :math:`\frac12 \|x - z D - b\|^2 + R(z)` over W, b_e, D, b by Adam.
+    r"""Minimises the mean over samples of :math:`\frac12 \|y - z D - b\|^2 + R(z)` over encoder, D and b by Adam.
 
     The atoms keep unit norm: the radial part of their gradient is removed before the step, and they are renormalised
-    after it. Atoms that no sample has used for `dead_after` samples are trained to reconstruct the residual with their
-    `aux_k` largest pre-activations in modulus (AuxK), with weight `aux_weight`.
+    after it.
 
     Parameters
     ----------
-    model : SparseAutoencoder
-        In the units of the normalised data (centred, mean norm sqrt(n_features)).
+    state : TrainingState
+        Moved on by every step, and complete between two.
     learning_rate : float
-        Peak step size of Adam.
-    n_steps : int or None
-        Length of the run: the step size rises linearly over the first `warmup` share and falls linearly to zero over
-        the last `decay` share. None: constant after 100 steps, for data that keeps coming.
-    target_l0 : float or None
-        Steer the weight of R to this mean number of non-zeros.
+        Peak step size of Adam. It rises linearly over the first `warmup` share of ``state.n_steps`` and falls linearly
+        to zero over the last `decay` share; without an end it is constant after 100 steps.
     dead_after : int
         Samples without use after which an atom counts as dead.
+    losses : list of functions of a Forward, optional
+        What is summed; :func:`proxsae.training.losses.standard` by default.
 
     References
     ----------
-    Bricken et al. (2023), Towards monosemanticity (unit atoms); Gao et al. (2024), Scaling and evaluating sparse
-    autoencoders, arXiv:2406.04093 (AuxK).
+    Bricken et al. (2023), Towards monosemanticity (unit atoms).
     """
 
     def __init__(
         self,
-        model: SparseAutoencoder,
+        state: TrainingState,
         *,
         learning_rate: float,
-        n_steps: int | None,
-        target_l0: float | None = None,
+        dead_after: int = 100_000,
+        losses: list[Loss] | None = None,
         warmup: float = 0.05,
         decay: float = 0.25,
-        aux_k: int | None = None,
-        aux_weight: float = 1 / 32,
-        dead_after: int = 100_000,
     ) -> None:
-        self.model = model.train()
-        self.learning_rate, self.n_steps, self.warmup, self.decay = learning_rate, n_steps, warmup, decay
-        self.aux_k = max(1, model.atoms.shape[1] // 2) if aux_k is None else aux_k
-        self.aux_weight, self.dead_after = aux_weight, dead_after
-        self.control = None if target_l0 is None else WeightControl(target_l0)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
-        self.n_done = 0
-        self.unused_for = torch.zeros(len(model.atoms), dtype=torch.int64, device=model.atoms.device)
-        self.smallest_gain: float | None = None  # at batch scope: the gain that a code must exceed, as BatchTopK infers
+        self.state = state
+        self.model = state.model.train()
+        self.learning_rate, self.dead_after, self.warmup, self.decay = learning_rate, dead_after, warmup, decay
+        self.losses = standard(state.model.atoms.shape[1], dead_after) if losses is None else losses
+        self.history = History(state.n_done)
 
-    def step(self, x: Tensor) -> dict[str, float]:
-        """Do one step on a batch of normalised samples and return its record.
-
-        Returns
-        -------
-        dict
-            ``loss``, ``fvu`` (residual over centred sum of squares of the batch), ``l0``, ``dead`` (fraction of atoms),
-            ``learning_rate``.
+    def run(self, batches: Batches, n_steps: int, on_step: Callable[[Trainer], bool | None] | None = None) -> None:
+        """Do steps until `n_steps` are done or `on_step`, called after each, returns True.
 
         Raises
         ------
         FloatingPointError
             If the loss is NaN or infinite, naming the step.
         """
-        model, encoder = self.model, self.model.encoder
-        if self.control is not None and self.n_done == 0:
-            self.control.meet(encoder, x[:1024])
-        with torch.no_grad():
-            u = encoder.pre_activation(x)
-        codes, penalty = encoder.penalized_codes(x, u)
-        residual = x - codes.decode(model.atoms) - model.bias
-        squared_error = residual.square().sum() / len(x)
-        loss = 0.5 * squared_error + penalty + self._auxiliary_loss(x, u, residual)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.n_done + 1}; try a smaller learning_rate"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(n_steps):
+            x, y = batches.after(self.state.n_drawn)
+            self.history.add(self.step(x, y))
+            self.state.n_drawn += len(x)
+            if on_step is not None and on_step(self):
+                break
+        self.history.read()
+
+    def step(self, x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
+        """Do one step on a batch of normalised samples and return its record, measured on the device.
+
+        Returns
+        -------
+        dict
+            ``loss``, ``fvu`` (residual over centred sum of squares of the batch), ``l0``, ``dead`` (fraction of atoms),
+            ``learning_rate``.
+        """
+        control = self.state.control
+        if control is not None and not control.is_met:
+            control.meet(self.state.model.encoder, x[:1024])
+        forward: Forward = self.model(x, y)
+        loss: Tensor = sum(loss(forward) for loss in self.losses)  # type: ignore[assignment]
+        self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._update()
-
-        l0 = codes.mean_l0
-        self.unused_for += len(x)
-        self.unused_for[codes.active_atoms] = 0
-        if self.control is not None:
-            self.control.update(encoder, l0)
-        if encoder.regularizer.scope == "batch":
-            self._follow_smallest_gain(u, codes)
-        self.n_done += 1
+        rate = self.learning_rate * self._schedule()
+        self._update(rate)
+        self._follow(forward)
+        self.state.n_done += 1
+        spread = forward.y.square().sum().double().clamp(min=1e-30)
         return {
-            "loss": loss.item(),
-            "fvu": squared_error.item() * len(x) / max(x.square().sum().item(), 1e-30),
-            "l0": l0,
-            "dead": self.dead.float().mean().item(),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "loss": loss.detach(),
+            "fvu": forward.squared_error.detach().double() * len(x) / spread,
+            "l0": forward.encoding.codes.mean_l0,
+            "dead": self.dead.float().mean(),
+            "learning_rate": rate,
         }
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that the next step depends on, but for the regularizer of the encoder."""
-        state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            state |= {f"adam.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
-        gain = math.nan if self.smallest_gain is None else self.smallest_gain
-        numbers = torch.tensor([self.n_done, gain], dtype=torch.float64)
-        return state | {"unused_for": self.unused_for, "numbers": numbers}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up the training where :meth:`state` was asked for."""
-        self.model.load_state_dict({name: state[f"model.{name}"] for name in self.model.state_dict()})
-        for name, parameter in self.model.named_parameters():
-            keys = [key for key in state if key.startswith(f"adam.{name}.")]
-            self.optimizer.state[parameter] = {
-                key.rsplit(".", 1)[1]: state[key].clone().to(parameter.device) for key in keys
-            }
-        self.unused_for = state["unused_for"].clone().to(self.unused_for.device)
-        n_done, gain = state["numbers"].tolist()
-        self.n_done, self.smallest_gain = int(n_done), None if math.isnan(gain) else gain
 
     @property
     def dead(self) -> Tensor:
         """Which atoms no sample has used for `dead_after` samples."""
-        return self.unused_for >= self.dead_after
-
-    def _update(self) -> None:
-        """Do an Adam step along the unit spheres of the atoms."""
-        atoms = self.model.atoms
-        with torch.no_grad():
-            assert atoms.grad is not None
-            atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * self._schedule()
-        self.optimizer.step()
-        with torch.no_grad():
-            atoms.div_(torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
+        return self.state.model.unused_for >= self.dead_after
 
     def _schedule(self) -> float:
-        step = self.n_done + 1
-        if self.n_steps is None:
+        step, n_steps = self.state.n_done + 1, self.state.n_steps
+        if n_steps is None:
             return min(1.0, step / 100)
-        rise = step / max(1.0, self.warmup * self.n_steps)
-        fall = (self.n_steps - step + 1) / max(1.0, self.decay * self.n_steps)
+        rise = step / max(1.0, self.warmup * n_steps)
+        fall = (n_steps - step + 1) / max(1.0, self.decay * n_steps)
         return min(1.0, rise, max(fall, 0.0))
 
-    def _auxiliary_loss(self, x: Tensor, u: Tensor, residual: Tensor) -> Tensor:
-        """Return the AuxK loss: half the squared error of the residual reconstructed by dead atoms alone."""
-        dead = self.dead.nonzero()[:, 0]
-        if not len(dead) or not self.aux_weight:
-            return residual.new_zeros(())
-        encoder = self.model.encoder
-        mirror = 1.0 if encoder.regularizer.is_nonnegative else -1.0
-        offsets, indices = row_support(u[:, dead], self.aux_k, mirror)
-        pattern = Pattern(offsets, dead[indices], len(encoder.bias))
-        values = LinearAt.apply(pattern, pattern.gather(u), x, encoder.weight, encoder.bias)  # type: ignore[no-untyped-call]
-        explained: Tensor = Product.apply(pattern, values, self.model.atoms)  # type: ignore[no-untyped-call]
-        unexplained = residual.detach() - explained
-        return self.aux_weight * 0.5 * unexplained.square().sum() / len(x)
+    @torch.no_grad()
+    def _update(self, rate: float) -> None:
+        """Do an Adam step along the unit spheres of the atoms."""
+        atoms = self.state.model.atoms
+        assert atoms.grad is not None
+        atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        self.state.optimizer.step()
+        atoms.div_(torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
 
     @torch.no_grad()
-    def _follow_smallest_gain(self, u: Tensor, codes: Codes) -> None:
-        part = separable_part(self.model.encoder.regularizer)
-        if part is None or not len(codes.values):
-            return
-        gains: Any = part.at(codes.pattern.indices).gains(codes.pattern.gather(u))
-        smallest = float(gains.min())
-        previous = smallest if self.smallest_gain is None else self.smallest_gain
-        self.smallest_gain = 0.9 * previous + 0.1 * smallest
+    def _follow(self, forward: Forward) -> None:
+        """Count the use of the atoms, steer the weight of R, follow the gain that batches demand."""
+        codes, model = forward.encoding.codes, self.state.model
+        model.unused_for += len(forward.x)
+        model.unused_for.masked_fill_(codes.active_atoms, 0)
+        if self.state.control is not None:
+            self.state.control.update(model.encoder, codes.mean_l0.item())
+        if forward.encoding.regularizer.scope == "batch" and len(codes.values):
+            smallest = smallest_gain(forward)
+            previous = smallest if self.state.smallest_gain is None else self.state.smallest_gain
+            self.state.smallest_gain = 0.9 * previous + 0.1 * smallest
+
+
+def smallest_gain(forward: Forward) -> Any:
+    """Return the smallest gain among the codes of a batch, a float64 scalar."""
+    encoding, pattern = forward.encoding, forward.encoding.codes.pattern
+    part = separable_part(encoding.regularizer)
+    assert part is not None
+    return part.at(pattern.indices).gains(pattern.gather(encoding.pre_activation)).min().double()

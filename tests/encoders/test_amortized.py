@@ -27,7 +27,7 @@ REGULARIZERS = [
 def make_encoder(regularizer, dtype=torch.float64, threshold=None):
     generator = torch.Generator().manual_seed(0)
     W = torch.randn(12, 5, generator=generator, dtype=dtype)
-    return Amortized(regularizer, W, 0.1 * torch.randn(12, generator=generator, dtype=dtype), threshold)
+    return Amortized.of(regularizer, W, 0.1 * torch.randn(12, generator=generator, dtype=dtype), threshold)
 
 
 @pytest.mark.parametrize("text", REGULARIZERS)
@@ -38,7 +38,8 @@ def test_sparse_codes_and_gradients_equal_dense_ones(text, dtype):
     x = torch.randn(9, 5, generator=torch.Generator().manual_seed(1), dtype=dtype)
     D = torch.randn(12, 5, generator=torch.Generator().manual_seed(2), dtype=dtype).requires_grad_()
     dense = encoder(x)
-    codes, penalty = encoder.penalized_codes(x)
+    encoding = encoder.encode(x)
+    codes, penalty = encoding.codes, encoding.penalty
     assert torch.equal(torch.from_numpy(codes.to_csr().toarray()), dense.detach())
     assert codes.mean_l0 == (dense != 0).sum().item() / 9
     assert torch.equal(codes.active_atoms, (dense != 0).any(0))
@@ -59,7 +60,7 @@ def test_one_proximal_gradient_step_from_zero_is_the_encoder(text):
     X, D, b = rng.normal(size=(20, 5)), rng.normal(size=(12, 5)), rng.normal(size=5)
     step = R.prox(t * (X - b) @ D.T, step=t)
     W, b_e = torch.from_numpy(t * D), torch.from_numpy(-t * D @ b)
-    codes = Amortized(R * t, W, b_e)(torch.from_numpy(X)).detach().numpy()
+    codes = Amortized.of(R * t, W, b_e)(torch.from_numpy(X)).detach().numpy()
     np.testing.assert_allclose(codes, step, rtol=0, atol=1e-14)
     assert ((codes != 0) == (step != 0)).all()
 

@@ -1,14 +1,19 @@
 """The trainer: what it learns, the constraints it keeps, the errors it raises."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from proxsae import ProxSAE
-from proxsae.data.rows import BatchOrder, moments, read_rows
+from proxsae.data.rows import BatchOrder, Rows
+from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
-from proxsae.training import Trainer
-from proxsae.training.autoencoder import in_data_units, in_normalised_units, initial_autoencoder
+from proxsae.training import Scaling, Trainer, TrainingState
+from proxsae.training.autoencoder import initial_autoencoder
+from proxsae.training.fitting import NormalisedBatches
+from proxsae.training.losses import penalty, reconstruction
 from proxsae.training.sparsity import check_steerable
 
 
@@ -23,9 +28,14 @@ def synthetic(n_samples=4000, n_features=24, n_atoms=32, k=3, seed=0):
     return (codes @ atoms + 0.5).astype(np.float32), atoms
 
 
-def small_trainer(R=None, dead_after=100_000, **options):
-    model = initial_autoencoder(R or Cardinality(3), 40, 24, torch.Generator().manual_seed(0), torch.float32)
-    return Trainer(model, learning_rate=3e-3, n_steps=None, dead_after=dead_after, **options)
+def initial_model(R, dtype=torch.float32, learn_thresholds=False):
+    return initial_autoencoder(Amortized(), R, 40, 24, torch.Generator().manual_seed(0), dtype, learn_thresholds)
+
+
+def small_trainer(R=None, **options):
+    R = R or Cardinality(3)
+    state = TrainingState.start(initial_model(R), Scaling(torch.zeros(24), 1.0), R)
+    return Trainer(state, learning_rate=3e-3, **options)
 
 
 def test_recovers_a_known_dictionary():
@@ -71,7 +81,7 @@ def test_the_radial_part_of_the_gradient_is_removed_before_the_step():
     trainer = small_trainer()
     seen = {}
     atoms = trainer.model.atoms
-    trainer.optimizer.register_step_pre_hook(lambda *_: seen.update(radial=(atoms.grad * atoms).sum(1).detach()))
+    trainer.state.optimizer.register_step_pre_hook(lambda *_: seen.update(radial=(atoms.grad * atoms).sum(1).detach()))
     trainer.step(torch.randn(64, 24, generator=torch.Generator().manual_seed(0)))
     assert atoms.grad.abs().max() > 1e-3
     assert seen["radial"].abs().max() < 1e-6
@@ -84,7 +94,7 @@ def test_the_loss_is_the_objective():
     with torch.no_grad():
         Z = model.encoder(x)
         objective = 0.5 * (x - Z @ model.atoms - model.bias).square().sum(1) + model.encoder.regularizer.value(Z)
-    assert trainer.step(x)["loss"] == pytest.approx(float(objective.mean()), rel=1e-5)
+    assert float(trainer.step(x)["loss"]) == pytest.approx(float(objective.mean()), rel=1e-5)
 
 
 def test_dead_atoms_get_a_gradient_from_the_residual_and_come_back():
@@ -104,7 +114,7 @@ def test_dead_atoms_get_a_gradient_from_the_residual_and_come_back():
         trainer.step(torch.randn(64, 24, generator=generator))
     assert trainer.dead[:10].float().mean() < 0.5
 
-    without = small_trainer(dead_after=256, aux_weight=0.0)
+    without = small_trainer(dead_after=256, losses=[reconstruction, penalty])
     with torch.no_grad():
         without.model.encoder.weight[:10] *= 1e-3
     for _ in range(5):
@@ -118,62 +128,128 @@ def test_negative_codes_are_activity():
         trainer.model.encoder.bias[0] = -100.0  # always chosen, always negative
     for _ in range(3):
         trainer.step(torch.randn(64, 24, generator=torch.Generator().manual_seed(0)))
-    assert trainer.unused_for[0] == 0
+    assert trainer.model.unused_for[0] == 0
+
+
+class Normal:
+    """Standard normal batches."""
+
+    def after(self, n_drawn):
+        x = torch.randn(64, 24, generator=torch.Generator().manual_seed(n_drawn))
+        return x, x
 
 
 def test_a_loss_that_is_not_finite_names_the_step():
     trainer = small_trainer()
-    x = torch.randn(64, 24)
-    trainer.step(x)
+    trainer.run(Normal(), 1)
     with torch.no_grad():
         trainer.model.atoms.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="at step 2"):
-        trainer.step(x)
+        trainer.run(Normal(), 1)
 
 
 @pytest.mark.parametrize("R", [Cardinality(3), 0.2 * L1() + NonNegative(), 0.3 * L0(), 0.1 * L1() + Cardinality(3)])
 def test_units_change_back_and_forth(R):
     mean, scale = torch.linspace(-2, 5, 24, dtype=torch.float64), 7.0
-    model = initial_autoencoder(R, 40, 24, torch.Generator().manual_seed(0), torch.float64, learn_thresholds=False)
+    model = initial_model(R, torch.float64)
     with torch.no_grad():
         model.encoder.bias.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(1))
         model.bias.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(2))
     x = torch.randn(30, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    raw = in_data_units(model, mean, scale)
+    scaling = Scaling(mean, scale)
+    raw = model.in_units(scaling, scaling)
     data = scale * x + mean
-    torch.testing.assert_close(raw(data), scale * model(x) + mean)
+    torch.testing.assert_close(raw.reconstruct(data), scale * model.reconstruct(x) + mean)
     torch.testing.assert_close(raw.encoder(data), scale * model.encoder(x))
     objective = [
-        0.5 * (v - m(v)).square().sum(1) + m.encoder.regularizer.value(m.encoder(v))
+        0.5 * (v - m.reconstruct(v)).square().sum(1) + m.encoder.regularizer.value(m.encoder(v))
         for m, v in ((model, x), (raw, data))
     ]
     torch.testing.assert_close(objective[1], scale**2 * objective[0])
-    back = in_normalised_units(raw, mean, scale)
-    torch.testing.assert_close(back(x), model(x))
+    back = raw.in_units(scaling.inverse, scaling.inverse)
+    torch.testing.assert_close(back.reconstruct(x), model.reconstruct(x))
+
+
+def test_inputs_and_targets_may_have_scalings_of_their_own():
+    model = initial_model(0.2 * L1(), torch.float64)
+    with torch.no_grad():
+        model.encoder.bias.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(1))
+    inputs = Scaling(torch.linspace(-2, 5, 24, dtype=torch.float64), 7.0)
+    targets = Scaling(torch.linspace(1, 2, 24, dtype=torch.float64), 0.3)
+    x = torch.randn(30, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    raw = model.in_units(inputs, targets)
+    expected = targets.scale * model.reconstruct(x) + targets.mean
+    torch.testing.assert_close(raw.reconstruct(inputs.scale * x + inputs.mean), expected)
 
 
 def test_batches_cover_every_epoch_and_depend_on_the_seed_alone():
     order = BatchOrder(10, 4, seed=1)
-    drawn = np.concatenate([order.next() for _ in range(5)])
-    assert sorted(drawn) == sorted([*range(10), *range(10)])
-    resumed = BatchOrder(10, 4, seed=1, n_drawn=8)
-    again = BatchOrder(10, 4, seed=1)
-    batches = [again.next() for _ in range(3)]
-    np.testing.assert_array_equal(resumed.next(), batches[2])
-    assert BatchOrder(3, 100, seed=0).next().tolist() == [0, 1, 2]
+    batches = [order.after(n) for n in range(0, 20, 4)]
+    assert sorted(np.concatenate(batches)) == sorted([*range(10), *range(10)])
+    np.testing.assert_array_equal(BatchOrder(10, 4, seed=1).after(8), batches[2])
+    assert BatchOrder(3, 100, seed=0).after(0).tolist() == [0, 1, 2]
 
 
 def test_reading_rows_names_the_first_bad_one():
     X = np.zeros((20, 3), np.float32)
     X[13, 1] = np.nan
-    with pytest.raises(ValueError, match="row 13 of 20"):
-        read_rows(X, np.array([2, 13, 15]), torch.float32, torch.device("cpu"))
-    with pytest.raises(ValueError, match="row 13 of 20"):
-        read_rows(X, slice(10, 20), torch.float32, torch.device("cpu"))
+    for rows in (np.array([2, 13, 15]), slice(10, 20)):
+        with pytest.raises(ValueError, match="row 13 of 20"):
+            Rows(X).read(rows, torch.float32, torch.device("cpu"))
 
 
-def test_moments_are_those_of_the_data():
+def scaling_of(X, dtype=torch.float32):
+    return Scaling.of(Rows(X), dtype, torch.device("cpu"))
+
+
+def test_the_scaling_is_that_of_the_data():
     X = np.random.default_rng(0).normal(3, 2, size=(20_000, 6)).astype(np.float32)
-    mean, norm = moments(X, torch.float32, torch.device("cpu"))
-    np.testing.assert_allclose(mean.numpy(), X.mean(0, dtype=np.float64), rtol=1e-5)
-    assert norm == pytest.approx(np.linalg.norm(X - X.mean(0), axis=1).mean(), rel=1e-5)
+    scaling = scaling_of(X)
+    np.testing.assert_allclose(scaling.mean.numpy(), X.mean(0, dtype=np.float64), rtol=1e-5)
+    assert scaling.scale == pytest.approx(np.linalg.norm(X - X.mean(0), axis=1).mean() / 6**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("power", [-25, -20, 20, 25])
+def test_the_scale_neither_overflows_nor_underflows(power):
+    X = np.random.default_rng(0).normal(3, 2, size=(1000, 6)).astype(np.float32)
+    assert scaling_of(X * np.float32(10.0**power)).scale == pytest.approx(scaling_of(X).scale * 10.0**power, rel=1e-5)
+
+
+def test_a_scale_beyond_the_dtype_is_one_sentence():
+    X = np.random.default_rng(0).normal(size=(100, 6))
+    for factor in (1e-305, 1e305):
+        with pytest.raises(ValueError, match=r"can be rescaled from .* multiply X by a constant"):
+            scaling_of(X * factor, torch.float64)
+    assert scaling_of(np.full((100, 6), 1e-305), torch.float64).scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("R", "target", "n_steps"),
+    [(Cardinality(3), None, 12), (Cardinality(3, "batch"), None, None), (L0() + NonNegative(), 4, 12), (L1(), 4, 12)],
+)
+def test_killed_and_resumed_equals_never_stopped(R, target, n_steps):
+    X, _ = synthetic(300)
+
+    def started():
+        model = initial_model(R, learn_thresholds=target is not None)
+        return TrainingState.start(model, scaling_of(X), R, seed=5, n_steps=n_steps, target_l0=target)
+
+    def run(state, steps):
+        trainer = Trainer(state, learning_rate=3e-3, dead_after=100)
+        trainer.run(NormalisedBatches(Rows(X), 64, state), steps)
+        return trainer.history.arrays()
+
+    through = started()
+    whole = run(through, 12)
+    for killed_after in (1, 7):
+        killed = started()
+        run(killed, killed_after)
+        resumed = TrainingState.from_state_dict(copy.deepcopy(killed.state_dict()))
+        rest = run(resumed, 12 - killed_after)
+        for name in set(whole) - {"step"}:
+            np.testing.assert_array_equal(rest[name], whole[name][killed_after:], err_msg=name)
+        ours, theirs = resumed.state_dict(), through.state_dict()
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            same = torch.equal(value, theirs[name]) if isinstance(value, torch.Tensor) else value == theirs[name]
+            assert same, name

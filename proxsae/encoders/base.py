@@ -1,0 +1,241 @@
+"""What an encoder x -> z must provide. A new kind is one file with one subclass of `Encoder`."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from proxsae.encoders.codes import Codes
+from proxsae.formulas.arrays import to_numpy
+from proxsae.kernels.sparse import Pattern
+from proxsae.regularizers import Cardinality, Regularizer, Separable, parse
+
+ENCODERS: dict[str, type[Encoder]] = {}  # by kind; a subclass enters itself
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What an encoder made of a batch in training.
+
+    Attributes
+    ----------
+    codes : Codes
+        With gradients.
+    penalty : Tensor of shape ()
+        The mean over the samples of R(z), with gradients.
+    regularizer : Regularizer
+        R.
+    pre_activation : Tensor of shape (n_samples, n_components)
+        The argument u of the last prox, without graph.
+    pre_activation_at : callable
+        From a pattern to u there, with gradients.
+    """
+
+    codes: Codes
+    penalty: Tensor
+    regularizer: Regularizer
+    pre_activation: Tensor
+    pre_activation_at: Callable[[Pattern], Tensor]
+
+
+class Encoder(nn.Module, ABC):
+    """A torch module x -> z whose activation is the prox of R.
+
+    An object made by its constructor holds options alone, as an unfitted estimator does: ``ProxSAE(encoder=...)`` takes
+    it, scikit-learn clones it and searches over its options. :meth:`initial` and :meth:`from_tensors` return fitted
+    copies, which have a regularizer and parameters.
+
+    Attributes
+    ----------
+    kind : str
+        The name of the class in files and for ``ProxSAE(encoder=...)``.
+    regularizer : Regularizer
+        R; of fitted encoders.
+    """
+
+    kind: ClassVar[str]
+    regularizer: Regularizer
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "kind" in vars(cls):
+            ENCODERS[cls.kind] = cls
+
+    # --- options ---------------------------------------------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        """Return the options by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **options: Any) -> Self:
+        """Set options; they count from the next fit on."""
+        for name, value in options.items():
+            if name not in self.get_params():
+                raise ValueError(f"{type(self).__name__} has no option {name!r}; it has {', '.join(self.get_params())}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are a regularizer and parameters."""
+        return hasattr(self, "regularizer")
+
+    def refuses(self, R: Regularizer) -> str | None:  # noqa: ARG002
+        """Return one sentence if this kind cannot take R, else None."""
+        return None
+
+    # --- made ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def initial(self, R: Regularizer, atoms: Tensor, *, learn_thresholds: bool) -> Self:
+        """Return an encoder with these options to start the training with, for centred data and b = 0.
+
+        Parameters
+        ----------
+        R : Regularizer
+        atoms : Tensor of shape (n_components, n_features)
+            D.
+        learn_thresholds : bool
+            Where R has a hard threshold, learn one an atom.
+        """
+
+    @abstractmethod
+    def with_regularizer(self, R: Regularizer, *, learn_thresholds: bool) -> Self:
+        """Return the encoder with the same parameters and another R; thresholds, where learned, start from R."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the parameters by name: what a file holds beside the options and R."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, R: Regularizer, tensors: Mapping[str, Tensor], **options: Any) -> Self:
+        """Return the encoder with the parameters that :meth:`tensors` gave.
+
+        Raises
+        ------
+        ValueError
+            If a tensor is missing, unknown or of the wrong shape; the sentence names it.
+        """
+
+    @abstractmethod
+    def in_units(self, mean: Tensor, x_scale: float, z_scale: float) -> Self:
+        """Return the encoder of x = x_scale x' + mean with codes z = z_scale z', given that this one takes x' to z'.
+
+        Its regularizer is z -> z_scale^2 R(z / z_scale), with what has been learned of R written into its weights.
+        """
+
+    # --- used ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def codes(self, x: Tensor) -> Codes:
+        """Return the codes of x, (n_samples, n_features)."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Encoding:
+        """Return codes and all that a loss may ask of them, with gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the codes as a dense (n_samples, n_components) tensor."""
+        return self.codes(x).to_dense()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
+    # --- the weight of R -------------------------------------------------------------------------------------------
+
+    @property
+    def current_regularizer(self) -> Regularizer:
+        """R with what has been learned of it."""
+        return self.regularizer
+
+    @property
+    def learns_thresholds(self) -> bool:
+        """Whether thresholds are parameters, beside the weight of R."""
+        return False
+
+    def scale_weight(self, factor: float) -> None:
+        """Multiply the weight of R."""
+        self.regularizer = self.regularizer.scaled(factor)
+
+    @abstractmethod
+    def l0_by_weight(self, x: Tensor) -> Callable[[float], float]:
+        """Return the mean L0 of the codes of x as a function of a factor on the weight of R."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the arrays of R with the parameters; what `.to(device)` calls."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        device = next((p.device for p in self.parameters()), None)
+        if device is not None and self.is_fitted:
+            self.regularizer = on_device(self.regularizer, device)
+        return self
+
+
+def separable_part(regularizer: Regularizer) -> Separable | None:
+    """Return the scalar prox that acts on the selected coordinates, or None where coordinates interact."""
+    if isinstance(regularizer, Cardinality):
+        return regularizer.separable
+    return regularizer if isinstance(regularizer, Separable) else None
+
+
+def on_device(R: Regularizer, device: torch.device | str) -> Regularizer:
+    """Return R with its arrays on a device: tensors there, NumPy arrays on the CPU."""
+    arrays: dict[str, Any] = {}
+    text = R.spelled(arrays)
+    device = torch.device(device)
+    movable = {name: a for name, a in arrays.items() if isinstance(a, Tensor | np.ndarray)}
+    if all((a.device if isinstance(a, Tensor) else torch.device("cpu")) == device for a in movable.values()):
+        return R
+    if device.type == "cpu":
+        moved = {name: to_numpy(a) for name, a in movable.items()}
+    else:
+        moved = {name: torch.as_tensor(a, device=device) for name, a in movable.items()}
+    return parse(text, **{**arrays, **moved})
+
+
+def encoder_of(encoder: Any) -> Encoder:
+    """Return the unfitted encoder that is meant: a kind, or an object with options.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither, or fitted already.
+    """
+    if isinstance(encoder, str) and encoder in ENCODERS:
+        return ENCODERS[encoder]()
+    if not isinstance(encoder, Encoder):
+        kinds = ", ".join(repr(kind) for kind in ENCODERS)
+        raise ValueError(f"encoder must be {kinds} or an object of proxsae.encoders, got {encoder!r}")
+    if encoder.is_fitted:
+        raise ValueError(
+            f"encoder must hold options alone, such as {encoder!r}, but this one is fitted: it is of another model"
+        )
+    return encoder
+
+
+def check_tensors(kind: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless the tensors have these names and shapes."""
+    for name in [*shapes, *tensors]:
+        if name not in tensors:
+            raise ValueError(f"the {kind} encoder needs the tensor {name!r}")
+        if name not in shapes:
+            raise ValueError(f"the {kind} encoder has no tensor {name!r}")
+        if tuple(tensors[name].shape) != shapes[name]:
+            raise ValueError(f"the tensor {name!r} has shape {tuple(tensors[name].shape)}, needed is {shapes[name]}")

@@ -1,0 +1,104 @@
+"""The units of the training: data centred, with mean norm sqrt(n_features)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxsae.data.rows import Rows
+from proxsae.formulas.arrays import to_numpy
+from proxsae.regularizers import Regularizer
+
+MAX_ROWS = 131_072  # looked at for the mean and the scale
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """x = scale x' + mean.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (n_features,)
+    scale : float
+    """
+
+    mean: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, rows: Rows, dtype: torch.dtype, device: torch.device) -> Scaling:
+        """Return the scaling with which evenly spaced rows are centred and have mean norm sqrt(n_features).
+
+        Read block by block, summed in float64.
+
+        Raises
+        ------
+        ValueError
+            If the scale is so large or small that numbers of the dtype could not be rescaled by it.
+        """
+        blocks = rows.sample(MAX_ROWS)
+        n_rows = sum(map(len, blocks))
+        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
+        for block in blocks:
+            total += rows.read(block, dtype, device).sum(0, dtype=torch.float64)
+        mean = (total / n_rows).to(dtype)
+        norms, largest = 0.0, 0.0
+        for block in blocks:
+            centred = rows.read(block, dtype, device) - mean
+            size = float(centred.abs().max())
+            unit = 2.0 ** (math.frexp(size)[1] - 1) if size else 1.0  # squares stay in range, and no bit is lost
+            norms += unit * float(torch.linalg.vector_norm(centred / unit, dim=-1).sum(dtype=torch.float64))
+            largest = max(largest, size)
+        limits = torch.finfo(dtype)
+        if largest <= 4 * limits.eps * float(mean.abs().max()):  # all rows are equal, up to the rounding of their mean
+            return cls(mean, 1.0)
+        scale = norms / n_rows / rows.shape[1] ** 0.5
+        least, most = limits.tiny * 1e8, limits.max / 1e8  # room for the entries that are smaller or larger
+        if not least < scale < most:
+            raise ValueError(
+                f"X has entries of the order of {scale:.1g} about their mean; {str(dtype).removeprefix('torch.')} "
+                f"can be rescaled from {least:.1g} to {most:.1g}: multiply X by a constant"
+            )
+        return cls(mean, scale)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Return x' = (x - mean) / scale."""
+        return (x - self.mean) / self.scale
+
+    @property
+    def inverse(self) -> Scaling:
+        """The scaling that leads back: x' = x / scale - mean / scale."""
+        return Scaling(-self.mean / self.scale, 1 / self.scale)
+
+    def to(self, device: torch.device) -> Scaling:
+        """Return the same scaling on a device."""
+        return Scaling(self.mean.to(device), self.scale)
+
+    def check_weights(self, R: Regularizer, dtype: torch.dtype, is_squared: bool) -> None:
+        """Raise ValueError where a weight of R, or a learned threshold, leaves the dtype in the units of the training.
+
+        Parameters
+        ----------
+        R : Regularizer
+            In the units of the data.
+        is_squared : bool
+            Thresholds are learned, or fitted from the gains of batches: weights in squared units of the data.
+        """
+        limits = torch.finfo(dtype)
+        numbers = [value for term in R.rescaled(1 / self.scale).terms for value in _weights(term)]
+        numbers += [np.float64(self.scale) ** 2] if is_squared else []
+        sizes = abs(np.concatenate([np.ravel(number) for number in numbers])) if numbers else np.ones(1)
+        if ((sizes > limits.max) | ((sizes < limits.tiny) & (sizes > 0))).any():
+            raise ValueError(
+                f"X has entries of the order of {self.scale:.1g} about their mean, for which the weight of {R} leaves "
+                f"{str(dtype).removeprefix('torch.')}: multiply X by a constant, or give it in float64"
+            )
+
+
+def _weights(term: Any) -> list[Any]:
+    return [] if term.is_indicator else [to_numpy(term.weight)]

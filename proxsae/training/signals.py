@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM take effect between steps; a second one stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Stop:
+    """Whether a signal has asked for the end, and which one."""
+
+    signal_name: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal_name is not None
+
+
+@contextmanager
+def signals_held_back() -> Iterator[Stop]:
+    """Yield a flag that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt.
+
+    Only in the main thread, where signals arrive, and only in place of Python's own handlers: a handler of the user's
+    stays.
+    """
+    stop = Stop()
+
+    def handle(number: int, frame: Any) -> None:  # noqa: ARG001
+        if stop:
+            raise KeyboardInterrupt
+        stop.signal_name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+
+    ours: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(number) == default:
+                ours[number] = default
+                signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, default in ours.items():
+            signal.signal(number, default)

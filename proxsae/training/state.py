@@ -1,0 +1,168 @@
+"""All that the next training step depends on: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxsae.encoders import Encoder
+from proxsae.encoders.base import ENCODERS
+from proxsae.regularizers import Regularizer, parse
+from proxsae.regularizers.naming import checked_spelling
+from proxsae.training.autoencoder import Autoencoder
+from proxsae.training.scaling import Scaling
+from proxsae.training.sparsity import WeightControl
+
+
+@dataclass
+class TrainingState:
+    """A training between two steps. Killed and taken up from its :meth:`state_dict`, it goes on as if never stopped.
+
+    Attributes
+    ----------
+    model : Autoencoder
+        In normalised units; its encoder holds R with its steered weight.
+    inputs, targets : Scaling
+        From normalised to raw data.
+    given : Regularizer
+        R as asked for, in the units of the data.
+    optimizer : Adam
+    seed : int
+        All randomness of the training follows from it.
+    n_steps : int or None
+        Length of the schedule; None: no end in sight.
+    n_done : int
+        Steps done.
+    order_seed, n_drawn : int
+        The order of the rows of the present data, and how many of them have been drawn.
+    control : WeightControl or None
+        Steers the weight of R.
+    smallest_gain : Tensor of shape () or None
+        At batch scope: the gain that a code must exceed, averaged over the batches.
+    """
+
+    model: Autoencoder
+    inputs: Scaling
+    targets: Scaling
+    given: Regularizer
+    optimizer: torch.optim.Adam
+    seed: int
+    n_steps: int | None = None
+    n_done: int = 0
+    order_seed: int = 0
+    n_drawn: int = 0
+    control: WeightControl | None = None
+    smallest_gain: Tensor | None = None
+
+    @classmethod
+    def start(
+        cls,
+        model: Autoencoder,
+        scaling: Scaling,
+        given: Regularizer,
+        *,
+        seed: int = 0,
+        n_steps: int | None = None,
+        target_l0: float | None = None,
+    ) -> TrainingState:
+        """Return the state before the first step."""
+        control = None if target_l0 is None else WeightControl(target_l0)
+        return cls(model, scaling, scaling, given, adam(model), seed, n_steps, order_seed=seed, control=control)
+
+    def new_data(self) -> None:
+        """Begin an order of rows of its own for data that have not been drawn from."""
+        self.order_seed, self.n_drawn = self.seed + self.n_done, 0
+
+    def replace_encoder(self, encoder: Encoder) -> None:
+        """Put another encoder in place; parameters of the same name and shape keep their moments."""
+        before = {name: (p.shape, self.optimizer.state[p]) for name, p in self.model.named_parameters()}
+        self.model.encoder = encoder.to(self.model.atoms.device)
+        self.optimizer = adam(self.model)
+        for name, parameter in self.model.named_parameters():
+            shape, moments = before.get(name, (None, {}))
+            if moments and shape == parameter.shape:
+                self.optimizer.state[parameter] = moments
+
+    def to(self, device: torch.device) -> TrainingState:
+        """Move everything to a device, in place."""
+        self.model.to(device)
+        self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+        self.smallest_gain = None if self.smallest_gain is None else self.smallest_gain.to(device)
+        for moments in self.optimizer.state.values():
+            for name, value in moments.items():
+                moments[name] = value.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything as a flat dict of tensors, numbers and texts; floats keep all their bits."""
+        encoder = self.model.encoder
+        state: dict[str, Any] = {f"encoder.{name}": tensor for name, tensor in encoder.tensors().items()}
+        state |= {"encoder": encoder.kind, "encoder_options": encoder.get_params()}
+        state |= {"atoms": self.model.atoms.detach(), "bias": self.model.bias.detach()}
+        state |= {"unused_for": self.model.unused_for}
+        for name, parameter in self.model.named_parameters():
+            state |= {f"adam.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        for name, scaling in (("inputs", self.inputs), ("targets", self.targets)):
+            state |= {f"{name}_mean": scaling.mean, f"{name}_scale": scaling.scale}
+        for name, R in (("given", self.given), ("regularizer", encoder.regularizer)):
+            state |= written(name, R)
+        control = self.control
+        state |= {"target_l0": None, "is_met": False, "gain": 0.0}
+        if control is not None:
+            state |= {"target_l0": control.target, "is_met": control.is_met, "gain": control.gain}
+        state |= {name: getattr(self, name) for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn")}
+        gain = None if self.smallest_gain is None else float(self.smallest_gain)
+        return {**state, "smallest_gain": gain}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> TrainingState:
+        """Return the training that gave :meth:`state_dict`, on the CPU.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If an entry is missing or does not fit the others.
+        """
+        given, R = (parse(state[name], **_group(state, name)) for name in ("given", "regularizer"))
+        encoder_type = ENCODERS[state["encoder"]]
+        encoder = encoder_type.from_tensors(R, _group(state, "encoder"), **state["encoder_options"])
+        model = Autoencoder(encoder, state["atoms"].clone(), state["bias"].clone()).cpu().train()
+        model.unused_for.copy_(state["unused_for"])
+        optimizer = adam(model)
+        for name, parameter in model.named_parameters():
+            moments = _group(state, f"adam.{name}")
+            if any(value.shape not in (parameter.shape, ()) for value in moments.values()):
+                raise ValueError(f"the moments of {name!r} do not have its shape {tuple(parameter.shape)}")
+            optimizer.state[parameter] = {key: value.cpu() for key, value in moments.items()}
+        inputs, targets = (
+            Scaling(state[f"{name}_mean"].cpu(), state[f"{name}_scale"]) for name in ("inputs", "targets")
+        )
+        numbers = {name: state[name] for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn")}
+        training = cls(model, inputs, targets, given, optimizer, **numbers)
+        if state["target_l0"] is not None:
+            training.control = WeightControl(state["target_l0"], state["gain"])
+            training.control.is_met = state["is_met"]
+        if state["smallest_gain"] is not None:
+            training.smallest_gain = torch.tensor(state["smallest_gain"], dtype=torch.float64)
+        return training
+
+
+def adam(model: Autoencoder) -> torch.optim.Adam:
+    """Return the optimizer; the trainer sets its step size."""
+    return torch.optim.Adam(model.parameters(), fused=True)
+
+
+def written(name: str, R: Regularizer) -> dict[str, Any]:
+    """Return the text of R under `name` and its arrays as tensors under `name.key`; raise where it has none."""
+    text, arrays = checked_spelling(R)
+    return {name: text, **{f"{name}.{key}": torch.as_tensor(array) for key, array in arrays.items()}}
+
+
+def _group(state: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Return copies of the tensors whose names begin with `prefix.`, by the rest of the name."""
+    names = [name for name in state if name.startswith(f"{prefix}.")]
+    return {name.removeprefix(f"{prefix}."): state[name].clone() for name in names}

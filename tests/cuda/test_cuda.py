@@ -1,0 +1,165 @@
+"""Every public path on a CUDA device, against the same path on the CPU."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
+
+from proxsae import ProxSAE, solve
+from proxsae.encoders import Amortized
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative, Numeric
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+N_FEATURES, N_ATOMS = 16, 64
+
+# R, and how it gets its sparsity
+KINDS = {
+    "relu": (0.3 * L1() + NonNegative(), {}),
+    "relu at a target": (L1() + NonNegative(), {"target_l0": 4}),
+    "jumprelu": (0.2 * L0() + NonNegative(), {}),
+    "jumprelu with learned thresholds": (L0() + NonNegative(), {"target_l0": 4}),
+    "hard threshold with learned thresholds": (L0(), {"target_l0": 4}),
+    "topk": (NonNegative() + Cardinality(4), {}),
+    "abstopk": (Cardinality(4), {}),
+    "soft topk": (0.1 * L1() + Cardinality(4), {}),
+    "batchtopk": (NonNegative() + Cardinality(4, "batch"), {}),
+    "weights one an atom": (np.linspace(0.1, 0.6, N_ATOMS) * L1(), {}),
+    "weights one an atom, topk": (np.linspace(0.1, 0.6, N_ATOMS) * L1() + Cardinality(4), {}),
+    "groups": ("0.3*GroupL2(4)", {}),
+    "simplex": ("Simplex(2.0)", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def X():
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(40, N_FEATURES))
+    codes = rng.normal(size=(600, 40)) * (rng.uniform(size=(600, 40)) < 0.1)
+    return (codes @ atoms + 1).astype(np.float32)
+
+
+def sae_of(kind, device, **options):
+    R, sparsity = KINDS[kind]
+    given = {"n_steps": 60, "batch_size": 128, "random_state": 0, "device": device, **sparsity, **options}
+    return ProxSAE(R, N_ATOMS, **given)
+
+
+def quietly(function, *arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # solvers that stop before they have converged
+        return function(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("R", [*SEPARABLE, *TRANSCENDENTAL, *SUMS, *JOINT], ids=repr)
+def test_prox_and_value(R, dtype):
+    generator = torch.Generator().manual_seed(0)
+    U = (2 * torch.randn(7, 5, generator=generator, dtype=torch.float64)).to(dtype)
+    for step in (1.0, 0.3):
+        ours = R.prox(U.cuda(), step)
+        assert (ours.device.type, ours.dtype) == ("cuda", dtype)
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 1e-2)
+        torch.testing.assert_close(ours.cpu(), R.prox(U, step), rtol=tolerance, atol=tolerance)
+        Z = ours.float() if dtype.itemsize == 2 else ours
+        torch.testing.assert_close(R.value(Z).cpu(), R.value(Z.cpu()), rtol=1e-4, atol=1e-4)
+    offsets, indices = R.support(U.cuda())
+    assert offsets.device.type == indices.device.type == "cuda"
+
+
+@pytest.mark.parametrize("R", [0.3 * L1() + NonNegative(), 0.2 * L0(), Cardinality(3), "0.3*GroupL2(4)"], ids=str)
+def test_solve(R, X):
+    D = np.random.default_rng(1).normal(size=(N_ATOMS, N_FEATURES))
+    D /= np.linalg.norm(D, axis=1, keepdims=True)
+    data = X[:50].astype(np.float64)
+    there = quietly(solve, torch.from_numpy(data).cuda(), torch.from_numpy(D).cuda(), R)
+    here = quietly(solve, data, D, R)
+    assert there.codes.device.type == "cuda"
+    np.testing.assert_allclose(there.objective.cpu().numpy(), here.objective, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_a_model_does(kind, X, tmp_path):
+    there, here = sae_of(kind, "cuda").fit(X), sae_of(kind, "cpu").fit(X)
+    assert there.encoder_.device.type == "cuda"
+    assert isinstance(there.components_, np.ndarray)
+    # Sums round differently, and selections then part ways: the losses stay together.
+    np.testing.assert_allclose(there.history_["loss"][:5], here.history_["loss"][:5], rtol=1e-3)
+    np.testing.assert_allclose(there.history_["loss"][-5:].mean(), here.history_["loss"][-5:].mean(), rtol=0.1)
+    assert there.score(X) == pytest.approx(here.score(X), abs=0.05)
+
+    # The same model gives the same codes on both devices.
+    there.save(tmp_path / "sae.safetensors")
+    moved = ProxSAE.load(tmp_path / "sae.safetensors").set_params(device="cpu")
+    Z, W = there.transform(X).toarray(), moved.transform(X).toarray()
+    assert (abs(Z - W) > 1e-3).sum() <= 1e-3 * Z.size
+    np.testing.assert_allclose(there.inverse_transform(Z), moved.inverse_transform(Z), rtol=1e-5, atol=1e-5)
+    assert there.score(X) == pytest.approx(moved.score(X), abs=1e-3)
+    gap = quietly(there.amortization_gap, X[:100])
+    np.testing.assert_allclose(gap, quietly(moved.amortization_gap, X[:100]), rtol=0.05, atol=0.05)
+    assert gap.shape == (100,)
+    assert gap.min() > -1e-2
+
+    # Tensors on the device, half precision, and further training.
+    there.transform(torch.from_numpy(X).cuda())
+    assert there.score(torch.from_numpy(X).cuda().bfloat16()) == pytest.approx(there.score(X), abs=0.05)
+    quietly(there.amortization_gap, torch.from_numpy(X[:20]).cuda().half())
+    there.partial_fit(torch.from_numpy(X).cuda())
+    assert there.score(X) > here.score(X) - 0.2
+    again = pickle.loads(pickle.dumps(there))
+    assert all(p.device.type == "cpu" for p in again.encoder_.parameters())
+    assert np.isfinite(again.score(X))
+
+
+@pytest.mark.parametrize("kind", ["relu at a target", "jumprelu with learned thresholds"])
+def test_calibrate(kind, X):
+    sae = sae_of(kind, "cuda").fit(X)
+    other = torch.from_numpy(1.5 * X).cuda()
+    assert sae.calibrate(other).transform(other).nnz / len(X) == pytest.approx(4, rel=0.03)
+    assert np.isfinite(np.asarray(sae.regularizer_.terms[0].weight)).all()
+
+
+@pytest.mark.parametrize("kind", ["abstopk", "batchtopk", "jumprelu with learned thresholds"])
+def test_resuming_equals_never_having_stopped(kind, X, tmp_path):
+    through = sae_of(kind, "cuda").partial_fit(X).partial_fit(X)
+    sae_of(kind, "cuda").partial_fit(X).save(tmp_path / "sae.safetensors", training_state=True)
+    resumed = ProxSAE.load(tmp_path / "sae.safetensors").partial_fit(X)
+    # Atomic additions on a device come in any order, so that equality is to rounding.
+    np.testing.assert_allclose(resumed.history_["loss"], through.history_["loss"], rtol=1e-3)
+
+
+def test_dead_atoms_come_back(X):
+    sae = sae_of("topk", "cuda", dead_after=256, n_steps=200).fit(X)
+    assert np.isfinite(sae.history_["loss"]).all()
+    assert 0 < sae.history_["dead"].max()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_models_of_parts_and_other_precisions(dtype, X):
+    D = np.random.default_rng(0).normal(size=(N_ATOMS, N_FEATURES)).astype(dtype)
+    W, b_e = torch.from_numpy(D).cuda(), torch.zeros(N_ATOMS, dtype=torch.from_numpy(D).dtype).cuda()
+    sae = ProxSAE.from_parts(D, np.zeros(N_FEATURES), Amortized.of(Cardinality(4), W, b_e), device="cuda")
+    assert (np.diff(sae.transform(X).indptr) == 4).all()
+    assert sae.transform(X.astype(np.float64)).dtype == np.float64
+
+
+def test_a_function_of_the_user(X):
+    sae = ProxSAE(0.3 * Numeric(abs) + NonNegative(), N_ATOMS, n_steps=3, random_state=0, device="cuda").fit(X)
+    assert np.isfinite(sae.score(X))
+
+
+def test_a_step_of_topk_reads_the_loss_seldom(X):
+    # The trainer's own part of a step waits for the device only to read records.
+    from proxsae.training.history import READ_EVERY, History
+
+    history = History()
+    records = {name: torch.ones((), device="cuda") for name in ("loss", "fvu", "l0", "dead")}
+    for _ in range(READ_EVERY - 1):
+        history.add({**records, "learning_rate": 0.1})
+    assert not history.last()
+    history.add({**records, "learning_rate": 0.1})
+    assert history.last()["loss"] == 1.0
+    assert len(history.arrays()["loss"]) == READ_EVERY
