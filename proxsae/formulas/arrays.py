@@ -92,9 +92,7 @@ class ArrayNamespace:
 
     def called(self, function: Callable[[Any], Any], z: Array) -> Array:
         """Return a NumPy function of an array, entry by entry and without a gradient."""
-        from proxsae.regularizers.tabulation import sampled
-
-        return self.asarray(sampled(function, to_numpy(z).astype(np.float64)))
+        return self.asarray(function(to_numpy(z).astype(np.float64)))
 
     def tabulated(self, table: Callable[[float], Any], u: Array, t: Array) -> Array:
         """Return the function of u tabulated for each t, linear between nodes."""

@@ -1,4 +1,4 @@
-"""The LaTeX reader of a formula."""
+"""The LaTeX reader of a formula: a scalar regularizer on symbols, printed by sympy."""
 
 from __future__ import annotations
 
@@ -7,85 +7,45 @@ from typing import Any
 import numpy as np
 
 from proxsae.formulas.arrays import ArrayNamespace, Equation
-from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import Zero
-from proxsae.regularizers.cardinality import Cardinality
-from proxsae.regularizers.nonseparable import NonSeparable
-from proxsae.regularizers.nonseparable_sums import NonSeparableSum
-from proxsae.regularizers.separable import Separable
-from proxsae.regularizers.sums import WithCount, WithTilt
 
 LONGEST = 1000  # characters; a longer formula cannot be read, and its definition is printed instead
 
 
-def latex(regularizer: Regularizer, of: str) -> str:
-    """Return the value or the prox of a regularizer as LaTeX mathematics.
-
-    Raises
-    ------
-    ValueError
-        If `of` is neither "value" nor "prox".
-    """
-    if of not in ("value", "prox"):
-        raise ValueError(f'latex prints "value" or "prox", got {of!r}')
-    if isinstance(regularizer, Cardinality):
-        return _latex_of_cardinality(regularizer, of)
-    if isinstance(regularizer, NonSeparable | NonSeparableSum):
-        return _latex_of_joint(regularizer, of)
-    assert isinstance(regularizer, Separable)
-    if of == "prox":
-        return rf"\mathrm{{prox}}_{{tR}}(u)_i = {_prox(regularizer, _symbol('u'))}"
-    return rf"R(z) = \sum_i {_value(regularizer)}"
+def scalar_value(r: Any) -> str:
+    """Return the value of one entry z_i."""
+    return printed(_symbolic(r).weighted_value(_namespace(), _symbol("z")))
 
 
-def _latex_of_cardinality(regularizer: Cardinality, of: str) -> str:
-    bound = {"sample": r"\|z\|_0 \le %d", "batch": r"\|Z\|_0 \le %d\,n"}[regularizer.scope] % regularizer.k
-    if of == "value":
-        partner = "" if isinstance(regularizer.separable, Zero) else rf" + \sum_i {_value(regularizer.separable)}"
-        return rf"R(z) = \iota_{{\{{{bound}\}}}}(z){partner}"
-    partner = _prox(regularizer.separable, _symbol("u"))
-    where = rf"i \text{{ among the {regularizer.k} largest gains of the {regularizer.scope}}}"
-    return rf"\mathrm{{prox}}_{{tR}}(u)_i = \begin{{cases}} {partner} & {where} \\ 0 & \text{{otherwise}} \end{{cases}}"
-
-
-def _latex_of_joint(regularizer: NonSeparable | NonSeparableSum, of: str) -> str:
-    if of == "value":
-        return "R(z) = " + " + ".join(_term(term) for term in regularizer.terms)
-    if isinstance(regularizer, NonSeparable):
-        weight = "" if regularizer.is_indicator else rf", \quad w = {_printed(float(regularizer.weight))}"
-        return regularizer.prox_latex + (weight if " w " in regularizer.prox_latex else "")
-    value = _latex_of_joint(regularizer, "value").removeprefix("R(z) = ")
-    return rf"\mathrm{{prox}}_{{tR}}(u) = \operatorname*{{arg\,min}}_z \tfrac12 \|z - u\|^2 + t \left({value}\right)"
-
-
-def _term(term: Regularizer) -> str:
-    if isinstance(term, Separable):
-        return rf"\sum_i {_value(term)}"
-    assert isinstance(term, NonSeparable)
-    plain = term.is_indicator or float(term.weight) == 1.0
-    return term.value_latex if plain else rf"{_printed(float(term.weight))} \cdot {term.value_latex}"
-
-
-def _prox(r: Separable, u: Any) -> str:
-    import sympy
-
-    t = sympy.Symbol("t", positive=True)
-    if isinstance(r, WithTilt):
-        shifted = _printed(_symbolic(r.outer).weighted_prox(_namespace(), u, t))
-        return rf"\left. {_prox(r.inner, _symbol('v'))} \right|_{{v_i = {shifted}}}"
-    if isinstance(r, WithCount):
-        # The gain written out would repeat the prox five times: name it, as the rule does.
-        count = _printed(t * _symbolic(r.outer).weight)
-        worth = rf"{_prox(r.inner, u)} & \text{{where its gain exceeds }} {count}"
-        return rf"\begin{{cases}} {worth} \\ 0 & \text{{otherwise}} \end{{cases}}"
-    formula = _printed(_symbolic(r).weighted_prox(_namespace(), u, t))
+def scalar_prox(r: Any, u: str) -> str:
+    """Return the prox of one entry with the name u, or its definition where it is long."""
+    formula = printed(_symbolic(r).weighted_prox(_namespace(), _symbol(u.removesuffix("_i")), _step()))
     if len(formula) <= LONGEST:
         return formula
-    return rf"\operatorname*{{arg\,min}}_{{z_i}} \tfrac12 (z_i - {_printed(u)})^2 + t \left({_value(r)}\right)"
+    objective = rf"\tfrac12 (z_i - {u})^2 + t \left({scalar_value(r)}\right)"
+    return rf"\operatorname*{{arg\,min}}_{{z_i}} {objective}"
 
 
-def _value(r: Separable) -> str:
-    return _printed(_symbolic(r).weighted_value(_namespace(), _symbol("z")))
+def step_times_weight(r: Any) -> str:
+    """Return t w of a regularizer."""
+    return printed(_step() * _symbolic(r).weight)
+
+
+def printed(expression: Any) -> str:
+    """Return a number or a sympy expression, its floats as fractions."""
+    import sympy
+
+    return str(sympy.latex(sympy.nsimplify(expression, rational=True)))
+
+
+def _step() -> Any:
+    import sympy
+
+    return sympy.Symbol("t", positive=True)
+
+
+def _name(method: Any) -> str:
+    """Return the name of the user's function that a method of Numeric reads."""
+    return str(getattr(method.__self__.function, "__name__", "r")).strip("<>")
 
 
 def _decided(expression: Any, condition: Any, branch: int) -> Any:
@@ -113,13 +73,7 @@ def _symbol(name: str) -> Any:
     return sympy.Symbol(f"{name}_i", real=True)
 
 
-def _printed(expression: Any) -> str:
-    import sympy
-
-    return str(sympy.latex(sympy.nsimplify(expression, rational=True)))
-
-
-def _symbolic(r: Separable) -> Separable:
+def _symbolic(r: Any) -> Any:
     """Return a copy with exact numbers and symbols for parameters."""
     import sympy
 
@@ -173,11 +127,11 @@ def _namespace() -> Any:
 
         @staticmethod
         def called(function: Any, z: Any) -> Any:
-            return sympy.Function(rf"\mathrm{{{getattr(function, '__name__', 'r').strip('<>')}}}")(z)
+            return sympy.Function(rf"\mathrm{{{_name(function)}}}")(z)
 
         @staticmethod
         def tabulated(table: Any, u: Any, t: Any) -> Any:
-            return sympy.Function(rf"\mathrm{{prox}}_{{t\,{table.__self__.function.__name__.strip('<>')}}}")(u, t)
+            return sympy.Function(rf"\mathrm{{prox}}_{{t\,{_name(table)}}}")(u, t)
 
         @staticmethod
         def root(equation: Equation, start: Any, low: Any, high: Any, steps: int) -> Any:  # noqa: ARG004

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from proxsae.formulas.arrays import ArrayNamespace, Equation, newton
-from proxsae.regularizers.separable import Separable
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
 
@@ -136,7 +135,7 @@ class SymbolNamespace:
         return condition.assign(f"{_text(a)} if {condition.name} else {_text(b)}")
 
 
-def compiled(r: Separable, formula: Literal["prox", "value"] = "prox", dtype: str = "float64") -> Any:
+def compiled(r: Any, formula: Literal["prox", "value"] = "prox", dtype: str = "float64") -> Any:
     """Return the scalar formula of `r` as a Numba function, for loops that cannot call arrays.
 
     Parameters
@@ -153,12 +152,12 @@ def compiled(r: Separable, formula: Literal["prox", "value"] = "prox", dtype: st
     return _compile(*_written(r, formula), dtype)
 
 
-def parameter_values(r: Separable) -> list[Any]:
+def parameter_values(r: Any) -> list[Any]:
     """Return the parameters of `r` in the order in which the compiled formula takes them."""
     return [value for _, value in r.parameters()]
 
 
-def _written(r: Separable, formula: str) -> tuple[tuple[str, ...], str]:
+def _written(r: Any, formula: str) -> tuple[tuple[str, ...], str]:
     """Run the formula on symbols and return the arguments and the body of the scalar function."""
     program: list[str] = []
     names = [name for name, _ in r.parameters()]

@@ -6,7 +6,9 @@ from typing import Any
 
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L0, NonNegative
+from proxsae.regularizers.conjugate import Piece
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.sums import WithTilt
 
 
 class Tilt(Separable):
@@ -25,12 +27,23 @@ class Tilt(Separable):
 
     is_convex = True
     is_symmetric = False
+    rank = 4
     degree = 2
     lengths = ("slope",)
+
+    def merged(self, other: Any) -> Regularizer | None:
+        same = isinstance(other, Tilt)
+        return Tilt(self.weight * self.slope + other.weight * other.slope) if same else None
+
+    def joined(self, total: Any) -> Regularizer:
+        return WithTilt(total, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
         """Return c z."""
         return self.slope * z
+
+    def piece(self) -> Piece:
+        return Piece(slope=self.weight * self.slope)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
         """Return u - t c."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible, slack
+from proxsae.regularizers.conjugate import Piece, slack
+from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible
 from proxsae.regularizers.separable import Separable
 
 
@@ -80,6 +81,9 @@ class LInfBall(Separable):
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return 0 in the ball and infinity elsewhere."""
         return xp.where(xp.abs(z) <= self.radius, 0.0, xp.inf)
+
+    def piece(self) -> Piece:
+        return Piece(lower=-self.radius, upper=self.radius)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
         """Return u clipped."""

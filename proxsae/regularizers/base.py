@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal, Self, dataclass_transform
 
 import array_api_compat
@@ -334,9 +334,25 @@ class Regularizer(ABC):
     def __add__(self, other: Any) -> Regularizer:
         if not isinstance(other, Regularizer):
             return NotImplemented
-        from proxsae.regularizers.sums import combine
-
         return combine(self.terms + other.terms)
+
+    @property
+    def rank(self) -> int:
+        """When a term joins a sum, the lower first; of those that have rank 0 there is at most one."""
+        return 0
+
+    def merged(self, other: Regularizer) -> Regularizer | None:
+        """Return the one term that this term and another are, or None."""
+        if type(self) is not type(other):
+            return None
+        if self.is_indicator:
+            return self if self == other else None
+        alike = self.replace(weight=1.0) == other.replace(weight=1.0)
+        return self.replace(weight=self.weight + other.weight) if alike else None
+
+    def joined(self, total: Regularizer) -> Regularizer:
+        """Return the sum of the terms of lower rank and this term, or raise ValueError where no rule gives its prox."""
+        raise ValueError(no_rule(total, self))
 
     def __mul__(self, weight: Any) -> Regularizer:
         return NotImplemented if isinstance(weight, Regularizer | str) else self.scaled(weight)
@@ -364,10 +380,19 @@ class Regularizer(ABC):
         ]
 
     def latex(self, of: Literal["value", "prox"] = "value") -> str:
-        """Return R, or its prox, as LaTeX mathematics; the prox is printed from the formula that runs."""
-        from proxsae.formulas.latex import latex
+        """Return R, or its prox, as LaTeX mathematics; of scalar formulas it is what runs that is printed."""
+        if of not in ("value", "prox"):
+            raise ValueError(f'latex prints "value" or "prox", got {of!r}')
+        return f"R(z) = {self.printed_value()}" if of == "value" else self.printed_prox()
 
-        return latex(self, of)
+    @abstractmethod
+    def printed_value(self) -> str:
+        """Return R(z) as LaTeX."""
+
+    def printed_prox(self) -> str:
+        """Return the prox as an equation in LaTeX: by default its definition."""
+        objective = rf"\tfrac12 \|z - u\|^2 + t \left({self.printed_value()}\right)"
+        return rf"\mathrm{{prox}}_{{tR}}(u) = \operatorname*{{arg\,min}}_z {objective}"
 
     def __repr__(self) -> str:
         return self.spelled()
@@ -383,6 +408,33 @@ class Regularizer(ABC):
 
     def __hash__(self) -> int:
         return hash(type(self))
+
+
+def combine(terms: Sequence[Regularizer]) -> Regularizer:
+    """Return the sum of the terms: those that are one term are merged, then each joins those of lower rank.
+
+    Raises
+    ------
+    ValueError
+        Naming the two parts that have no rule together.
+    """
+    distinct: list[Regularizer] = []
+    for term in terms:
+        for i, other in enumerate(distinct):
+            together = other.merged(term)
+            if together is not None:
+                distinct[i] = together
+                break
+        else:
+            distinct.append(term)
+    first, *others = sorted(distinct, key=lambda term: term.rank)
+    return reduce(lambda total, term: term.joined(total), others, first)
+
+
+def no_rule(a: Regularizer, b: Regularizer) -> str:
+    """Return the sentence that refuses a sum."""
+    numerically = "; Numeric(...) computes a sum of scalar functions" if a.is_separable and b.is_separable else ""
+    return f"no calculus rule gives the exact prox of ({a}) + ({b}){numerically}"
 
 
 def _prefixed(part: str, function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
@@ -426,7 +478,7 @@ def spelled_value(value: Any, arrays: dict[str, Array] | None) -> str:
     numbers = to_numpy(value)
     if np.issubdtype(numbers.dtype, np.integer):
         return str(numbers.tolist())
-    return f"np.array({np.array2string(numbers, separator=', ', threshold=8)})"
+    return f"np.array({np.array2string(numbers, separator=', ', threshold=8, max_line_width=1000)})"
 
 
 def row_sums(Z: Array) -> Array:

@@ -5,11 +5,16 @@ Notation: r is the scalar function, w its weight, t the step; the prox shown is 
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from proxsae.formulas.arrays import to_numpy
+from proxsae.regularizers.base import Regularizer, all_hold
+from proxsae.regularizers.conjugate import Piece
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.sums import WithBox, WithCount, WithRidge
 
 
 class Zero(Separable):
@@ -19,11 +24,18 @@ class Zero(Separable):
     is_symmetric = True
     is_scale_free = True
     is_indicator = True
+    rank = 9
     degree = 0
+
+    def joined(self, total: Any) -> Regularizer:
+        return total  # type: ignore[no-any-return]
 
     def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
         """Return 0."""
         return 0.0 * z
+
+    def piece(self) -> Piece:
+        return Piece()
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
         """Return u."""
@@ -48,6 +60,9 @@ class L1(Separable):
         """Return abs(z)."""
         return xp.abs(z)
 
+    def piece(self) -> Piece:
+        return Piece(curve=self)
+
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the soft threshold at t."""
         return xp.sign(u) * xp.maximum(xp.abs(u) - t, 0.0)
@@ -66,7 +81,14 @@ class L0(Separable):
 
     is_convex = False
     is_symmetric = True
+    rank = 3
     degree = 0
+
+    def joined(self, total: Any) -> Regularizer:
+        if not all(isinstance(term, SquaredL2 | NonNegative) for term in total.terms):
+            return WithCount(total, self)
+        # Its own formula, which is even, goes first where it can.
+        return reduce(lambda first, term: term.joined(first), total.terms, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return 1 where z is not zero."""
@@ -82,11 +104,18 @@ class SquaredL2(Separable):
 
     is_convex = True
     is_symmetric = True
+    rank = 1
     degree = 2
+
+    def joined(self, total: Any) -> Regularizer:
+        return WithRidge(total, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
         """Return half the square."""
         return 0.5 * z * z
+
+    def piece(self) -> Piece:
+        return Piece(ridge=self.weight)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
         """Return u / (1 + t)."""
@@ -102,11 +131,21 @@ class NonNegative(Separable):
     is_nonnegative = True
     is_scale_free = True
     is_indicator = True
+    rank = 2
     degree = 0
+
+    def merged(self, other: Any) -> Regularizer | None:
+        return other.merged(self) if isinstance(other, Box) else super().merged(other)
+
+    def joined(self, total: Any) -> Regularizer:
+        return WithBox(total, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return 0 where z >= 0 and infinity elsewhere."""
         return xp.where(z < 0, xp.inf, 0.0)
+
+    def piece(self) -> Piece:
+        return Piece(lower=0.0)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
         """Return the larger of u and 0."""
@@ -127,6 +166,7 @@ class Box(Separable):
 
     is_convex = True
     is_indicator = True
+    rank = 2
     degree = 0
     lengths = ("lower", "upper")
 
@@ -137,21 +177,35 @@ class Box(Separable):
     @property
     def is_symmetric(self) -> bool:
         """Whether the interval is [-c, c]."""
-        return bool(np.all(np.asarray(self.lower) == -np.asarray(self.upper)))
+        return all_hold(self.lower == -self.upper)
 
     @property
     def is_least_at_zero(self) -> bool:
         """Whether the interval holds 0."""
-        return bool(np.all(np.asarray(self.lower) <= 0) and np.all(np.asarray(self.upper) >= 0))
+        return all_hold(self.lower <= 0) and all_hold(self.upper >= 0)
 
     @property
     def is_nonnegative(self) -> bool:
         """Whether no bound is negative."""
-        return bool(np.all(np.asarray(self.lower) >= 0))
+        return all_hold(self.lower >= 0)
+
+    def merged(self, other: Any) -> Regularizer | None:
+        if isinstance(other, NonNegative):
+            return Box(np.maximum(to_numpy(self.lower), 0.0), self.upper)
+        if not isinstance(other, Box):
+            return None
+        lower = np.maximum(to_numpy(self.lower), to_numpy(other.lower))
+        return Box(lower, np.minimum(to_numpy(self.upper), to_numpy(other.upper)))
+
+    def joined(self, total: Any) -> Regularizer:
+        return WithBox(total, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return 0 inside and infinity outside."""
         return xp.where(z < self.lower, xp.inf, xp.where(z > self.upper, xp.inf, 0.0))
+
+    def piece(self) -> Piece:
+        return Piece(lower=self.lower, upper=self.upper)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
         """Return the nearest point of the interval."""

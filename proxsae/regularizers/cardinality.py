@@ -9,7 +9,7 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.kernels.top_k import matrix_support, row_support, top_k_mask
-from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.base import Regularizer, no_rule
 from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.separable import Separable
 
@@ -78,6 +78,28 @@ class Cardinality(Regularizer):
     def rescaled(self, scale: float) -> Cardinality:
         """Rescale the partner; the constraint has no units."""
         return Cardinality(self.k, self.scope, self.separable.rescaled(scale))
+
+    rank = 7
+
+    def merged(self, other: Any) -> Regularizer | None:
+        same = isinstance(other, Cardinality) and other.scope == self.scope
+        return Cardinality(min(self.k, other.k), self.scope) if same else None
+
+    def joined(self, total: Any) -> Regularizer:
+        if not (isinstance(total, Separable) and total.is_zero_at_zero()):
+            raise ValueError(no_rule(total, self))
+        return Cardinality(self.k, self.scope, total)
+
+    def printed_value(self) -> str:
+        bound = {"sample": r"\|z\|_0 \le %d", "batch": r"\|Z\|_0 \le %d\,n"}[self.scope] % self.k
+        partner = "" if isinstance(self.separable, Zero) else f" + {self.separable.printed_value()}"
+        return rf"\iota_{{\{{{bound}\}}}}(z){partner}"
+
+    def printed_prox(self) -> str:
+        partner = self.separable.printed_entry("u_i")
+        where = rf"i \text{{ among the {self.k} largest gains of the {self.scope}}}"
+        cases = rf"\begin{{cases}} {partner} & {where} \\ 0 & \text{{otherwise}} \end{{cases}}"
+        return rf"\mathrm{{prox}}_{{tR}}(u)_i = {cases}"
 
     def in_units(self, scale: float) -> Cardinality:
         return self.rescaled(scale)

@@ -7,7 +7,8 @@ from typing import Any
 import array_api_compat
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible, slack
+from proxsae.regularizers.conjugate import slack
+from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible
 
 LEVEL_STEPS = 40  # Newton's steps for the level; the sum is convex in it, and exponential at worst
 ENTRY_STEPS = 12  # and for an entry at a step other than 1

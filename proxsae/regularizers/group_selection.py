@@ -9,7 +9,7 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.kernels.top_k import top_k_mask
-from proxsae.regularizers.base import Regularizer, Scope, spelled_value
+from proxsae.regularizers.base import Regularizer, Scope, no_rule, spelled_value
 from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.groups import group_costs, set_groups
 from proxsae.regularizers.nonseparable import NonSeparable, check_step
@@ -105,6 +105,13 @@ class GroupL0(NonSeparable):
 
     def is_sum_over(self, groups: Any) -> bool:
         return same_groups(self.groups, groups)
+
+    rank = 6
+
+    def joined(self, total: Any) -> Regularizer:
+        if not (total.is_zero_at_zero() if total.is_separable else total.is_sum_over(self.groups)):
+            raise ValueError(no_rule(total, self))
+        return self.replace(partner=total)
 
     def check_width(self, n_components: int) -> None:
         check_groups(self.groups, n_components, type(self).__name__)
@@ -208,6 +215,17 @@ class GroupCardinality(NonSeparable):
     @property
     def width(self) -> int | None:
         return groups_width(self.groups)
+
+    rank = 7
+
+    def merged(self, other: Any) -> Regularizer | None:
+        same = isinstance(other, GroupCardinality) and same_groups(self.groups, other.groups)
+        return self.replace(s=min(self.s, other.s)) if same else None
+
+    def joined(self, total: Any) -> Regularizer:
+        if not (total.is_zero_at_zero() if total.is_separable else total.is_sum_over(self.groups)):
+            raise ValueError(no_rule(total, self))
+        return self.replace(partner=total)
 
     def check_width(self, n_components: int) -> None:
         check_groups(self.groups, n_components, type(self).__name__)

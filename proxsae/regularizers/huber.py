@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxsae.regularizers.conjugate import Piece
 from proxsae.regularizers.separable import Separable
 
 
@@ -38,6 +39,9 @@ class Huber(Separable):
         """Return the quadratic up to alpha and the line beyond."""
         near = xp.minimum(xp.abs(z), self.alpha)
         return near * near / (2.0 * self.alpha) + (xp.abs(z) - near)
+
+    def piece(self) -> Piece:
+        return Piece(curve=self, bend=self.alpha)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the shrinkage up to alpha + t and the soft threshold beyond."""

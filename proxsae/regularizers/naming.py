@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any, NoReturn
 
 from proxsae.regularizers.asymmetric import AsymmetricL0, gated
-from proxsae.regularizers.base import CLASSES, Regularizer
+from proxsae.regularizers.base import CLASSES, Regularizer, combine
 from proxsae.regularizers.basic import L0, L1, NonNegative, SquaredL2
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.concave import MCP
 from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.group_selection import GroupCardinality
 from proxsae.regularizers.simplex import Simplex
-from proxsae.regularizers.sums import combine
 from proxsae.regularizers.translated import Translated
 
 MOST_CHARACTERS = 1_000_000  # of a text

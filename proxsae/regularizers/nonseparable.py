@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
-from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
+from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.formulas.latex import printed
 from proxsae.regularizers.asymmetric import Tilt
-from proxsae.regularizers.base import Regularizer, as_parameter
-from proxsae.regularizers.basic import L1, NonNegative, Zero
+from proxsae.regularizers.base import Regularizer, Scope, as_parameter, combine, no_rule
+from proxsae.regularizers.basic import L1, NonNegative, SquaredL2, Zero
+from proxsae.regularizers.conjugate import beyond_domain, slack
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.wrapper import Rescaling
 
@@ -26,6 +29,8 @@ class NonSeparable(Regularizer):
     weight : float, default 1
         What ``weight * R`` sets.
     """
+
+    rank = 5
 
     @property
     def value_latex(self) -> str:
@@ -116,6 +121,29 @@ class NonSeparable(Regularizer):
         """Return the prox of this plus a separable partner that it takes."""
         return self.prox_on(xp, base.prox_on(xp, U, step), step)
 
+    def joined(self, total: Regularizer) -> Regularizer:
+        """Return R plus separable terms: what completing the square takes, and a partner that R takes."""
+        ridges = [term for term in total.terms if isinstance(term, SquaredL2)]
+        tilts = [term for term in total.terms if isinstance(term, Tilt)]
+        rest = [term for term in total.terms if not isinstance(term, SquaredL2 | Tilt)]
+        if self.is_nonnegative:
+            rest = [term for term in rest if not isinstance(term, NonNegative)]
+        base: Any = combine(rest) if rest else Zero()
+        if not total.is_separable or any(np.ndim(ridge.weight) for ridge in ridges) or not self.takes(base):
+            raise ValueError(no_rule(self, total))
+        if not (ridges or tilts or rest):
+            return self
+        ridge = ridges[0] if ridges else SquaredL2(weight=0.0)
+        slope = tilts[0].weight * tilts[0].slope if tilts else 0.0
+        return NonSeparableSum(self, base, ridge, Tilt(slope))
+
+    def printed_value(self) -> str:
+        return self.value_latex if _is_plain(self) else rf"{_number(self)} \cdot {self.value_latex}"
+
+    def printed_prox(self) -> str:
+        has_weight = " w " in self.prox_latex and not self.is_indicator
+        return self.prox_latex + (rf", \quad w = {_number(self)}" if has_weight else "")
+
     def in_units(self, scale: float) -> Regularizer:
         return RescaledNonSeparable(self, scale)
 
@@ -141,20 +169,118 @@ class RescaledNonSeparable(Rescaling, NonSeparable, named=False):
         return self.scale * self.scale * self.inner.conjugate_with_ridge(xp, V / self.scale, a)
 
 
+class NonSeparableSum(Regularizer, named=False):
+    r"""R(z) + f(z) + (a/2) ||z||^2 + <c, z>, with f separable and taken by R.
+
+    Completing the square leaves the prox of R + f at :math:`(u - tc)/(1 + ta)` and the step :math:`t/(1 + ta)`.
+    """
+
+    core: NonSeparable
+    base: Separable
+    ridge: SquaredL2
+    tilt: Tilt
+    weight: Any = field(default=1.0, init=False)
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether R and f are convex."""
+        return self.core.is_convex and self.base.is_convex
+
+    @property
+    def is_nonnegative(self) -> bool:
+        """Whether a term requires z >= 0."""
+        return self.core.is_nonnegative or self.base.is_nonnegative
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of R."""
+        return self.core.scope
+
+    def is_sum_over(self, groups: Any) -> bool:
+        return self.core.is_sum_over(groups)
+
+    @property
+    def separable(self) -> Separable:
+        """The separable terms."""
+        ridge = [self.ridge] if self.ridge.weight else []
+        tilt = [self.tilt] if np.any(self.tilt.slope) else []
+        separable = combine([*self.base.terms, *ridge, *tilt])
+        assert isinstance(separable, Separable)
+        return separable
+
+    @property
+    def terms(self) -> tuple[Regularizer, ...]:
+        """The summands, as typed."""
+        return (*self.core.terms, *(term for term in self.separable.terms if not isinstance(term, Zero)))
+
+    def scaled(self, weight: Any) -> Regularizer:
+        """Return the sum of the scaled terms."""
+        return combine([term.scaled(weight) for term in self.terms])
+
+    def rescaled(self, scale: float) -> Regularizer:
+        """Return the sum of the rescaled terms."""
+        return combine([term.rescaled(scale) for term in self.terms])
+
+    def in_units(self, scale: float) -> Regularizer:
+        return self.rescaled(scale)
+
+    def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
+        return self.core.value_on(xp, Z) + self.separable.value_on(xp, Z)
+
+    def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
+        check_step(self, U, step)
+        shrink = 1.0 + step * xp.asarray(self.ridge.weight)
+        return self.core.prox_with(xp, self.tilt.prox_on(xp, U, step) / shrink, step / shrink, self.base)
+
+    @property
+    def has_conjugate(self) -> bool:
+        """Whether R has one, with the ridge if there is one."""
+        core = self.core.has_conjugate_with_ridge if self.ridge.weight else self.core.has_conjugate
+        return core and self.base.has_conjugate
+
+    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
+        V = self._left_to_core(xp, V)
+        if self.ridge.weight:
+            return self.core.conjugate_with_ridge(xp, V, xp.asarray(self.ridge.weight))
+        return self.core.conjugate_on(xp, V)
+
+    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
+        return 0.0 * V.sum(-1) if self.ridge.weight else self.core.gauge_on(xp, self._left_to_core(xp, V))
+
+    def _left_to_core(self, xp: ArrayNamespace, V: Array) -> Array:
+        """Return where R* + f* + tilt at v is R* alone: less the tilt, and less what f takes.
+
+        R grows with every abs(z_i), so where v_i is not beyond the slopes of f at 0, z_i = 0 is best.
+        """
+        V = V - self.tilt.on(xp).slope
+        return V if isinstance(self.base, Zero) else beyond_domain(self.base, V)
+
+    def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:
+        """Return the value of each group."""
+        return self.core.group_values(xp, Z, parts) + self.separable.group_values(xp, Z, parts)
+
+    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
+        """Return the terms joined by +."""
+        return " + ".join(term.spelled(arrays) for term in self.terms)
+
+    def printed_value(self) -> str:
+        return " + ".join(term.printed_value() for term in self.terms)
+
+
+def _is_plain(R: NonSeparable) -> bool:
+    return R.is_indicator or float(R.weight) == 1.0
+
+
+def _number(R: NonSeparable) -> str:
+    return printed(float(R.weight))
+
+
 def check_step(R: Regularizer, U: Array, step: Array) -> None:
     """Raise ValueError unless there is one step for each code."""
     if U.ndim == 0:
         raise ValueError(f"{R} looks at a whole code, got a single number")
     if step.ndim and step.shape[-1] != 1:
         raise ValueError(f"{R} takes one step for each code, got step of shape {tuple(step.shape)}")
-
-
-def slack(Z: Array) -> float:
-    """Return the relative excess that counts as rounding in the indicator of a ball: 1e-6 in float32, else 1e-9.
-
-    Exact numbers, those of a proof, have none.
-    """
-    return {"float32": 1e-6, "object": 0.0}.get(dtype_name(Z), 1e-9)
 
 
 def feasible(xp: ArrayNamespace, holds: Array, Z: Array) -> Array:

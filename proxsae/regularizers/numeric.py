@@ -95,7 +95,11 @@ class Numeric(Separable):
         return _traits(self.function, self.limit, self.points)[2]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        return xp.called(self.function, z)
+        return xp.called(self.sampled, z)
+
+    def sampled(self, z: Any) -> Any:
+        """Return r at each entry of a NumPy array."""
+        return sampled(self.function, z)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the table at u, or at abs(u) for an even r: then the prox is odd to the last bit."""

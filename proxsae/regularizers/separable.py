@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, Self
 
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
+from proxsae.formulas.latex import scalar_prox, scalar_value
 from proxsae.kernels.dead_zone import dead_zone
 from proxsae.kernels.top_k import outside_support
 from proxsae.regularizers.base import Regularizer, Scope, all_hold, as_parameter, row_sums
+from proxsae.regularizers.conjugate import Piece, conjugates, dual_scaling, has_normal_form
 from proxsae.regularizers.wrapper import Rescaling
 
 
@@ -87,6 +90,11 @@ class Separable(Regularizer):
         """Return the admissible parameters: (expression, the same in words). The prover assumes what this states."""
         return [] if self.is_indicator else [(self.weight >= 0, "the weight must not be negative")]
 
+    def is_zero_at_zero(self) -> bool:
+        """Whether r(0) = 0: pinning a coordinate to zero is then allowed and free."""
+        origin = np.zeros(self.width or 1)
+        return bool((self.penalties(origin) == 0).all())
+
     def own_parameters(self) -> list[str]:
         numbers = [f.name for f in fields(self) if f.init and not isinstance(getattr(self, f.name), Regularizer)]
         return [name for name in numbers if not (name == "weight" and self.is_indicator)]
@@ -142,20 +150,56 @@ class Separable(Regularizer):
             return None
         return dead_zone(lambda U: self.prox_unchecked(U, step), n_components, dtype, is_uniform=self.is_uniform)
 
+    # --- LaTeX ------------------------------------------------------------------------------------------------------
+
+    def printed_value(self) -> str:
+        return rf"\sum_i {scalar_value(self)}"
+
+    def printed_prox(self) -> str:
+        return rf"\mathrm{{prox}}_{{tR}}(u)_i = {self.printed_entry('u_i')}"
+
+    def printed_entry(self, u: str) -> str:
+        """Return the prox of one entry, named u, as LaTeX."""
+        return scalar_prox(self, u)
+
+    # --- the conjugate ----------------------------------------------------------------------------------------------
+
+    def conjugate_of(self, xp: Any, v: Any) -> Any:
+        r"""Return :math:`r^*(v) = \sup_z v z - r(z)` of a convex r at weight one, infinite outside of its domain.
+
+        Never by way of the prox, which it checks. With it, :func:`solve` has a duality gap.
+        """
+        raise NotImplementedError
+
+    def piece(self) -> Piece | None:
+        """Return what this term adds to the normal form of a sum, see :mod:`proxsae.regularizers.conjugate`."""
+        return None
+
+    def leaves(self, shift: Any) -> Iterator[tuple[Separable, Any]]:
+        """Yield the terms r and how far they are shifted, r(z - d)."""
+        yield self, shift
+
+    @property
+    def is_conjugate_written(self) -> bool:
+        """:meth:`weighted_conjugate` knows the conjugate."""
+        return self.defines("conjugate_of")
+
     @property
     def has_conjugate(self) -> bool:
-        from proxsae.regularizers.conjugate import has_normal_form
+        return has_normal_form(self) or self.is_conjugate_written
 
-        return has_normal_form(self)
+    def weighted_conjugate(self, xp: Any, v: Any) -> Any:
+        """Return the conjugate of w r where no normal form gives it: w r*(v / w), and 0 at v = 0 alone for w = 0."""
+        if self.is_indicator:
+            return self.conjugate_of(xp, v)
+        positive = self.weight > 0
+        weight = xp.where(positive, self.weight, 1.0)
+        return xp.where(positive, weight * self.conjugate_of(xp, v / weight), xp.where(xp.abs(v) > 0, xp.inf, 0.0))
 
     def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
-        from proxsae.regularizers.conjugate import conjugates
-
         return row_sums(conjugates(self, V))
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        from proxsae.regularizers.conjugate import dual_scaling
-
         scaling = dual_scaling(self, V)
         outside = xp.where(scaling > 0, 1.0 / xp.where(scaling > 0, scaling, 1.0), xp.inf)
         return xp.where(scaling < 1, outside, 0.0)
@@ -163,6 +207,13 @@ class Separable(Regularizer):
 
 class RescaledSeparable(Rescaling, Separable, named=False):
     r"""The function :math:`s^2 r(z / s)` of every coordinate; ``Rescaled(R, s)`` in a text."""
+
+    @property
+    def is_conjugate_written(self) -> bool:
+        return bool(self.inner.has_conjugate)
+
+    def weighted_conjugate(self, xp: Any, v: Any) -> Any:
+        return self.scale * self.scale * self.inner.weighted_conjugate(xp, v / self.scale)
 
     def conditions(self) -> list[tuple[Any, str]]:
         return [*self.inner.conditions(), (self.scale > 0, "the scale must be positive")]

@@ -7,7 +7,8 @@ from typing import Any
 import array_api_compat
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible, slack
+from proxsae.regularizers.conjugate import slack
+from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible
 
 
 def water_level(V: Array, volume: Any) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
@@ -46,6 +47,16 @@ class Translation(Wrapper, named=False):
 class TranslatedSeparable(Translation, Separable, named=False):
     """Every coordinate drawn to its own c_i."""
 
+    def leaves(self, shift: Any) -> Iterator[tuple[Separable, Any]]:
+        yield from self.inner.leaves(shift + self.center)
+
+    @property
+    def is_conjugate_written(self) -> bool:
+        return bool(self.inner.is_conjugate_written)
+
+    def weighted_conjugate(self, xp: Any, v: Any) -> Any:
+        return self.inner.weighted_conjugate(xp, v) + v * self.center
+
     def conditions(self) -> list[tuple[Any, str]]:
         conditions: list[tuple[Any, str]] = self.inner.conditions()
         return conditions
@@ -56,8 +67,7 @@ class TranslatedNonSeparable(Translation, NonSeparable, named=False):
 
     @property
     def value_latex(self) -> str:
-        value = str(self.inner.latex())
-        return rf"\left.{value.removeprefix('R(z) = ')}\right|_{{z - c}}"
+        return rf"\left.{self.inner.printed_value()}\right|_{{z - c}}"
 
     @property
     def prox_latex(self) -> str:

@@ -37,6 +37,12 @@ class Wrapper(Regularizer, named=False):
         scope: Scope = self.inner.scope
         return scope
 
+    def merged(self, other: Regularizer) -> Regularizer | None:
+        if type(self) is not type(other) or self.replace(inner=other.inner) != other:
+            return None
+        together = self.inner + other.inner if self.is_separable else self.inner.merged(other.inner)
+        return None if together is None else self.replace(inner=together)
+
     def inner_value(self, xp: Any, z: Any) -> Any:
         """Return the value of `inner`: of each coordinate where it is separable, else of each code."""
         return self.inner.weighted_value(xp, z) if self.is_separable else self.inner.value_on(xp, z)

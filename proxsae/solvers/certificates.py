@@ -12,12 +12,12 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.regularizers.conjugate import (
+    conjugate_domain,
     conjugates,
     dual_scaling,
     is_finite_around_zero,
     is_free,
     joint_dual_scaling,
-    normal_form,
 )
 from proxsae.solvers.problem import Problem
 
@@ -87,8 +87,8 @@ def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Certify]:
     free = np.broadcast_to(to_numpy(is_free(R, D)), D.shape[:1])
     if not free.any():
         return "duality gap", duality_gap
-    form = normal_form(R, D)
-    if form.lower is None or bool((form.curve.weight + form.slope < 0).any()):
+    low, high = (np.broadcast_to(to_numpy(end), D.shape[:1])[free] for end in conjugate_domain(R, D))
+    if np.isfinite(low).any() or (high < 0).any():
         return "fixed-point residual", fixed_point_residual
     direction = inward_direction(to_numpy(D)[free])
     if direction is None:

@@ -29,7 +29,7 @@ from proxsae.regularizers import (
     parse,
 )
 from proxsae.regularizers.naming import catalogue
-from proxsae.regularizers.nonseparable_sums import NonSeparableSum
+from proxsae.regularizers.nonseparable import NonSeparableSum
 from proxsae.regularizers.simplex import water_level
 from proxsae.verification import prove, verify
 from proxsae.verification.proofs.arrays_z3 import paths

@@ -15,7 +15,7 @@ import numpy as np
 import z3
 
 from proxsae.regularizers.groups import GroupL2
-from proxsae.regularizers.nonseparable_sums import NonSeparableSum
+from proxsae.regularizers.nonseparable import NonSeparableSum
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.decide import decide

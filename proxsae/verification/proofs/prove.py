@@ -12,7 +12,7 @@ from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.from_cvxpy import FromCvxpy
-from proxsae.regularizers.nonseparable_sums import NonSeparableSum
+from proxsae.regularizers.nonseparable import NonSeparableSum
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.report import Proof
