@@ -37,7 +37,7 @@ class Huber(Separable):
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return the quadratic up to alpha and the line beyond."""
         near = xp.minimum(xp.abs(z), self.alpha)
-        return near * near / (2.0 * self.alpha) + (xp.abs(z) - near)
+        return 0.5 * near * (near / self.alpha) + (xp.abs(z) - near)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the shrinkage up to alpha + t and the soft threshold beyond."""
