@@ -99,7 +99,8 @@ class HalfTheRadius(L2Ball):
 
 class SumOfTwo(Simplex):
     def prox_of(self, xp, U, t):
-        return xp.asarray(xp.maximum(U - water_level(U, 2.0 * self.radius), 0.0))
+        depths, level = water_level(U, 2.0 * self.radius)
+        return xp.asarray((depths - level).clip(0.0))
 
 
 class InsideMovesToo(L1Ball):
