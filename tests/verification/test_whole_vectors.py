@@ -105,8 +105,8 @@ class SumOfTwo(Simplex):
 
 class InsideMovesToo(L1Ball):
     def prox_of(self, xp, U, t):
-        level = water_level(xp.abs(U), self.radius)
-        return xp.asarray(xp.sign(U) * xp.maximum(xp.abs(U) - level, 0.0))
+        depths, level = water_level(xp.abs(U), self.radius)
+        return xp.asarray(xp.sign(U) * (depths - level).clip(0.0))
 
 
 class StepForgotten(LInf):
