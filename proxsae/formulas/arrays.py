@@ -39,6 +39,11 @@ class ArrayNamespace:
         return self._xp.asarray(value, dtype=self._dtype, device=self._device)
 
     @property
+    def wide(self) -> ArrayNamespace:
+        """The namespace of the same kind of arrays in float64."""
+        return ArrayNamespace(self._xp.zeros(1, dtype=self._xp.float64, device=self._device))
+
+    @property
     def is_torch(self) -> bool:
         """Whether the arrays are Torch tensors."""
         return bool(array_api_compat.is_torch_namespace(self._xp))

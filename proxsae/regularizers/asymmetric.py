@@ -81,8 +81,8 @@ class AsymmetricL0(Separable):
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return u beyond the threshold of its sign."""
-        above = xp.where(u > xp.sqrt(2.0 * t * self.positive), u, 0.0)
-        below = xp.where(u < -xp.sqrt(2.0 * t * self.negative), u, 0.0)
+        above = xp.where(u > 2.0 * xp.sqrt(0.5 * t * self.positive), u, 0.0)
+        below = xp.where(u < -2.0 * xp.sqrt(0.5 * t * self.negative), u, 0.0)
         return xp.where(u > 0, above, below)
 
 

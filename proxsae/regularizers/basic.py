@@ -96,7 +96,7 @@ class L0(Separable):
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the hard threshold at sqrt(2 t)."""
-        return xp.where(xp.abs(u) > xp.sqrt(2.0 * t), u, 0.0)
+        return xp.where(xp.abs(u) > 2.0 * xp.sqrt(0.5 * t), u, 0.0)
 
 
 class SquaredL2(Separable):

@@ -43,14 +43,14 @@ class MCP(Separable):
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return the integral of the slope max(1 - z / gamma, 0)."""
         a = xp.minimum(xp.abs(z), self.gamma)
-        return a - a * a / (2.0 * self.gamma)
+        return a * (1.0 - 0.5 * (a / self.gamma))
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the firm threshold, or the hard one at sqrt(gamma t) where t >= gamma."""
         a = xp.abs(u)
         rising = xp.maximum(a - t, 0.0) * (self.gamma / xp.where(t < self.gamma, self.gamma - t, 1.0))
         firm = xp.where(a < self.gamma, rising, a)
-        hard = xp.where(a > xp.sqrt(self.gamma * t), a, 0.0)
+        hard = xp.where(a / self.gamma * a > t, a, 0.0)
         return xp.sign(u) * xp.where(t < self.gamma, firm, hard)
 
 
@@ -90,7 +90,7 @@ class SCAD(Separable):
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return the line, the parabola that leaves it at the knot, or the constant."""
         a, flat, width = xp.abs(z), self.a * self.knot, (self.a - 1.0) * self.knot
-        parabola = a - (a - self.knot) * (a - self.knot) / (2.0 * width)
+        parabola = a - 0.5 * (a - self.knot) * ((a - self.knot) / width)
         return xp.where(a <= self.knot, a, xp.where(a < flat, parabola, 0.5 * (flat + self.knot)))
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
@@ -100,8 +100,8 @@ class SCAD(Separable):
         soft = xp.maximum(a - t, 0.0)
         rising = self.knot + (a - self.knot - t) * (width / xp.where(t < width, width - t, 1.0))
         joined = xp.where(a <= self.knot + t, soft, xp.where(a < flat, rising, a))
-        half = xp.where(a > 0.5 * (t + height), a, soft)
-        hard = xp.where(a > xp.sqrt(t * height), a, 0.0)
+        half = xp.where(a > 0.5 * t + 0.5 * height, a, soft)
+        hard = xp.where(a / height * a > t, a, 0.0)
         broken = xp.where(t <= height, half, hard)
         return xp.sign(u) * xp.where(t < width, joined, broken)
 
@@ -141,7 +141,7 @@ class CappedL1(Separable):
         """Return u beyond the jump and the soft threshold below it."""
         a = xp.abs(u)
         half = xp.where(a > self.theta + 0.5 * t, a, xp.maximum(a - t, 0.0))
-        hard = xp.where(a > xp.sqrt(2.0 * t * self.theta), a, 0.0)
+        hard = xp.where(0.5 * a / self.theta * a > t, a, 0.0)
         return xp.sign(u) * xp.where(t <= 2.0 * self.theta, half, hard)
 
 
@@ -176,16 +176,18 @@ class CEL0(Separable):
 
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return lam less the squared distance to the flat part."""
-        a = xp.minimum(xp.abs(z), xp.sqrt(2.0 * self.lam) / self.a)
-        return self.a * a * (xp.sqrt(2.0 * self.lam) - 0.5 * self.a * a)
+        root = 2.0 * xp.sqrt(0.5 * self.lam)
+        scaled = xp.minimum(self.a * xp.abs(z), root)
+        return scaled * (root - 0.5 * scaled)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the firm threshold, or the hard one at sqrt(2 t lam) where t a^2 >= 1."""
         a = xp.abs(u)
-        slope, bend = self.a * xp.sqrt(2.0 * self.lam), t * self.a * self.a
+        root = 2.0 * xp.sqrt(0.5 * self.lam)
+        slope, bend = self.a * root, t * self.a * self.a
         rising = xp.maximum(a - t * slope, 0.0) / xp.where(bend < 1.0, 1.0 - bend, 1.0)
-        firm = xp.where(self.a * a < xp.sqrt(2.0 * self.lam), rising, a)
-        hard = xp.where(a > xp.sqrt(2.0 * t * self.lam), a, 0.0)
+        firm = xp.where(self.a * a < root, rising, a)
+        hard = xp.where(0.5 * a / self.lam * a > t, a, 0.0)
         return xp.sign(u) * xp.where(bend < 1.0, firm, hard)
 
     def rescaled(self, scale: float) -> CEL0:

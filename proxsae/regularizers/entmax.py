@@ -72,10 +72,10 @@ class Entmax(NonSeparable):
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the entries at the level."""
-        space = array_api_compat.array_namespace(U)
-        wide = ArrayNamespace(space.astype(U[..., :1], space.float64))
-        t = wide.asarray(t)
-        v = wide.asarray(U) / self.radius
+        wide = xp.wide
+        t, v = wide.asarray(t), wide.asarray(U)
+        # The level moves with the largest entry: beside a large one the differences would be lost.
+        v = (v - array_api_compat.array_namespace(v).max(v, axis=-1, keepdims=True)) / self.radius
         level = _level(wide, v.detach() if wide.is_torch else v, t.detach() if wide.is_torch else t, self.alpha)
         # One more step that autograd sees: its derivative is the implicit one.
         z = _entries(wide, v - level, t, self.alpha)
@@ -88,9 +88,8 @@ class Entmax(NonSeparable):
 
 
 def _level(xp: ArrayNamespace, v: Array, t: Array, alpha: float) -> Array:
-    """Return the level by Newton's method from below: the sum is convex and falling in it, so no step overshoots."""
-    top = array_api_compat.array_namespace(v).max(v, axis=-1, keepdims=True)
-    level = top - (1.0 - t + t / (alpha - 1.0))  # there the largest entry alone is 1
+    """Return the level by Newton's method from below, of v <= 0: the sum is convex and falling in it, so no step overshoots."""
+    level = 0.0 * v[..., :1] - (1.0 - t + t / (alpha - 1.0))  # there the largest entry, v = 0, is 1
     for _ in range(LEVEL_STEPS):
         z = _entries(xp, v - level, t, alpha)
         excess = xp.maximum(z.sum(-1)[..., None] - 1.0, 0.0)

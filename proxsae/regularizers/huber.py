@@ -38,7 +38,7 @@ class Huber(Separable):
     def value_of(self, xp: Any, z: Any) -> Any:
         """Return the quadratic up to alpha and the line beyond."""
         near = xp.minimum(xp.abs(z), self.alpha)
-        return near * near / (2.0 * self.alpha) + (xp.abs(z) - near)
+        return 0.5 * near * (near / self.alpha) + (xp.abs(z) - near)
 
     def piece(self) -> Piece:
         return Piece(curve=self, bend=self.alpha)

@@ -121,7 +121,7 @@ class KSupportNorm(NonSeparable):
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the shrunk code."""
         space = array_api_compat.array_namespace(U)
-        wide = ArrayNamespace(space.astype(U[..., :1], space.float64))
+        wide = xp.wide
         u = wide.asarray(U)
         a, t = space.abs(u), wide.asarray(t) + 0.0 * u[..., :1]
         norm = wide.sqrt(squared_dual_norm(wide, a, self.k)[..., None])

@@ -48,11 +48,12 @@ class LogSum(Separable):
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the larger stationary point where it beats zero."""
         a = xp.abs(u)
-        discriminant = (a + self.delta) * (a + self.delta) - 4.0 * t
-        root = xp.sqrt(xp.where(discriminant > 0, discriminant, 1.0))
+        base = a + self.delta
+        discriminant = 1.0 - 4.0 * (t / base / base)  # over base^2, which may overflow
+        root = base * xp.sqrt(xp.where(discriminant > 0, discriminant, 1.0))
         # Of the two forms of the same root, each branch takes the one that does not cancel.
         gap = xp.abs(a - self.delta)
-        larger = xp.where(a > self.delta, 0.5 * (gap + root), 2.0 * (a * self.delta - t) / (gap + root))
+        larger = xp.where(a > self.delta, 0.5 * gap + 0.5 * root, 2.0 * (a - t / self.delta) * (self.delta / (gap + root)))
         z = xp.where(discriminant > 0, xp.maximum(larger, 0.0), 0.0)
         return self.best_of(xp, u, t, [xp.sign(u) * z])
 

@@ -89,8 +89,10 @@ def _half_threshold(xp: Any, t: Any) -> Any:
 def _half_root(xp: Any, u: Any, t: Any) -> Any:
     """Return s^2 for the largest root of s^3 - u s + t/2 = 0, by the cosine of a third."""
     third = u / 3.0
-    cosine = xp.cos_third(-0.25 * t / (third * xp.sqrt(third)))
-    return 4.0 * third * cosine * cosine
+    root = xp.sqrt(third)
+    ratio = xp.lemma(0.25 * (t / third) / root, lambda ratio: ratio * (third * root) == 0.25 * t)
+    cosine = xp.cos_third(-ratio)
+    return third * (4.0 * cosine * cosine)
 
 
 def _two_thirds_threshold(xp: Any, t: Any) -> Any:
@@ -102,11 +104,12 @@ def _two_thirds_threshold(xp: Any, t: Any) -> Any:
 def _two_thirds_root(xp: Any, u: Any, t: Any) -> Any:
     """Return s^3 for the largest root of s^4 - u s + 2t/3 = 0, by Ferrari's resolvent m^3 - (8t/3) m = u^2."""
     root = xp.cbrt(u)
-    ratio = 8.0 / 9.0 * t / (root * root * root * root)
+    ratio = 8.0 / 9.0 * (t / u) / root
+    ratio = xp.lemma(ratio, lambda ratio: ratio * (root * root * root * root) == 8.0 / 9.0 * t)
     w = root * root * xp.cbrt(0.5 + xp.sqrt(0.25 - ratio * ratio * ratio))
     m = w + 8.0 / 9.0 * t / w
     m = xp.lemma(m, lambda m: (m > 0) & (m * m * m - 8.0 / 3.0 * t * m == u * u))
-    s = 0.5 * (xp.sqrt(m) + xp.sqrt(2.0 * u / xp.sqrt(m) - m))
+    s = 0.5 * (xp.sqrt(m) + xp.sqrt(2.0 * (u / xp.sqrt(m)) - m))
     s = xp.lemma(s, lambda s: (s > 0) & (4.0 * s * s * s >= u) & (s * s * s * s - u * s + 2.0 / 3.0 * t == 0))
     return s * s * s
 

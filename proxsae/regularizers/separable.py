@@ -81,8 +81,10 @@ class Separable(Regularizer):
         """Return the candidate that gains most over zero at weight one, and zero where none gains."""
         best: Any = 0.0
         most: Any = 0.0
+        # Gains over abs(u): these neither overflow nor underflow.
+        size = xp.where(xp.abs(u) > 0, xp.abs(u), 1.0)
         for z in candidates:
-            gain = z * (u - 0.5 * z) - t * self.value_of(xp, z)
+            gain = z / size * (u - 0.5 * z) - t * (self.value_of(xp, z) / size)
             best, most = xp.where(gain > most, z, best), xp.maximum(gain, most)
         return best
 

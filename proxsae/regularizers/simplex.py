@@ -11,20 +11,21 @@ from proxsae.regularizers.conjugate import slack
 from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible
 
 
-def water_level(V: Array, volume: Any) -> Array:
-    r"""Return for each row v the level tau with :math:`\sum_i \max(v_i - \tau, 0)` = volume > 0, shape (..., 1).
+def water_level(V: Array, volume: Any) -> tuple[Array, Array]:
+    r"""Return :math:`v - m` and :math:`\tau - m` of each row v, with :math:`\sum_i \max(v_i - \tau, 0)` = volume.
 
-    Computed in float64; at volume 0 it is the largest entry.
+    m is the largest entry of the row: beside a large m, v and tau themselves would lose their difference. Computed in
+    float64; at volume 0, tau is m. The second has shape (..., 1).
     """
     xp = array_api_compat.array_namespace(V)
     V = xp.astype(V, xp.float64)
-    highest = xp.max(V, axis=-1, keepdims=True)
-    falling = xp.sort(V - highest, axis=-1, descending=True)
+    V = V - xp.max(V, axis=-1, keepdims=True)
+    falling = xp.sort(V, axis=-1, descending=True)
     sums = xp.cumulative_sum(falling, axis=-1) - volume
     ranks = xp.arange(1, V.shape[-1] + 1, dtype=xp.float64, device=array_api_compat.device(V))
     above = xp.sum(xp.astype(falling * ranks > sums, xp.int64), axis=-1, keepdims=True)
     above = xp.where(above > 0, above, xp.ones_like(above))
-    return highest + xp.take_along_axis(sums, above - 1, axis=-1) / xp.astype(above, xp.float64)
+    return V, xp.take_along_axis(sums, above - 1, axis=-1) / xp.astype(above, xp.float64)
 
 
 def largest_modulus(xp: ArrayNamespace, Z: Array) -> Array:
@@ -69,7 +70,8 @@ class Simplex(NonSeparable):
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:  # noqa: ARG002
         """Return what is above the level."""
-        return xp.asarray(xp.maximum(U - water_level(U, self.radius), 0.0))
+        depths, level = water_level(U, self.radius)
+        return xp.asarray((depths - level).clip(0.0))
 
     def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
         """Return rho times the largest entry."""
@@ -118,8 +120,9 @@ class L1Ball(NonSeparable):
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:  # noqa: ARG002
         """Return the soft threshold at the level, if it is above 0."""
-        level = water_level(xp.abs(U), self.radius)
-        return xp.asarray(xp.sign(U) * xp.maximum(xp.abs(U) - level.clip(0.0), 0.0))
+        depths, level = water_level(xp.abs(U), self.radius)
+        is_outside = level > -largest_modulus(xp, U)[..., None]
+        return xp.where(is_outside, xp.sign(U) * xp.asarray((depths - level).clip(0.0)), U)
 
     def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:
         """Return rho times the largest modulus."""
@@ -152,7 +155,8 @@ class LInf(NonSeparable):
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the code cut at the level."""
-        level = xp.asarray(water_level(xp.abs(U), t).clip(0.0))
+        _, level = water_level(xp.abs(U), t)
+        level = xp.asarray((level + largest_modulus(xp, U)[..., None]).clip(0.0))
         return xp.minimum(xp.maximum(U, -level), level)
 
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:

@@ -146,7 +146,10 @@ class WithCount(SeparableSum, named=False):
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the prox of r where it is worth its count."""
         z = self.inner.weighted_prox(xp, u, t)
-        return xp.where(self.inner.gain_at(xp, u, t, z) > t * self.outer.weight, z, 0.0)
+        # Both over abs(z): a square would overflow, or lose a tiny z that costs nothing.
+        size = xp.where(xp.abs(z) > 0, xp.abs(z), 1.0)
+        gain = xp.sign(z) * (u - 0.5 * z) - t * (self.inner.weighted_value(xp, z) / size)
+        return xp.where(gain > t * (self.outer.weight / size), z, 0.0)
 
     def printed_entry(self, u: str) -> str:
         # The gain written out would repeat the prox five times: name it, as the rule does.

@@ -99,13 +99,14 @@ class HalfTheRadius(L2Ball):
 
 class SumOfTwo(Simplex):
     def prox_of(self, xp, U, t):
-        return xp.asarray(xp.maximum(U - water_level(U, 2.0 * self.radius), 0.0))
+        depths, level = water_level(U, 2.0 * self.radius)
+        return xp.asarray((depths - level).clip(0.0))
 
 
 class InsideMovesToo(L1Ball):
     def prox_of(self, xp, U, t):
-        level = water_level(xp.abs(U), self.radius)
-        return xp.asarray(xp.sign(U) * xp.maximum(xp.abs(U) - level, 0.0))
+        depths, level = water_level(xp.abs(U), self.radius)
+        return xp.asarray(xp.sign(U) * (depths - level).clip(0.0))
 
 
 class StepForgotten(LInf):

@@ -1,0 +1,198 @@
+"""How exact is a prox, or a value, in floating point? The same formula is read with many digits and compared.
+
+An error is counted in roundings: in units of eps times what the exact result moves where one input (the result itself,
+the step, a parameter; u where R is a sum or a translation) moves relative to its own size. Near a jump either side is
+right: a result is also compared with the exact ones of inputs moved by a few units in the last place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import mpmath
+import numpy as np
+
+from proxsae.formulas.arrays import Array, ArrayNamespace, Equation, newton
+from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.separable import Separable
+
+BITS = 2400  # enough for the sum of the largest and the smallest float64
+FEWER_BITS = 400  # for what is transcendental
+NEAR = 4.0  # roundings by which inputs move near a jump
+NEWTON_STEPS = 12  # beyond those of the formula, for the other digits
+
+mp = mpmath.MPContext()
+mp.prec = BITS
+MOVE = mp.ldexp(1, -160)
+
+
+def _refuse(_: Any) -> float:
+    raise TypeError("an exact number must not become a float")
+
+
+mp.mpf.__float__ = _refuse
+
+
+class ExactArray(np.ndarray):
+    """An array of exact numbers, which no cast to a floating dtype changes."""
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the array itself where its entries are exact."""
+        return self if self.dtype == object else super().astype(dtype, *args, **kwargs)
+
+    def sum(self, axis: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Return the exact sum."""
+        return super().sum(axis, None if self.dtype == object else dtype, *args, **kwargs)
+
+
+def exact(value: Any) -> Array:
+    """Return an array of the very numbers that an array, or a number, holds."""
+    value = np.asarray(value)
+    if value.dtype == object:
+        return value.view(ExactArray)
+    numbers = np.empty(value.shape, dtype=object)
+    for index in np.ndindex(value.shape):
+        numbers[index] = mp.mpf(value[index].item())
+    return numbers.view(ExactArray)
+
+
+def _each(function: Callable[..., Any]) -> Callable[..., Array]:
+    lifted = np.frompyfunc(function, 1, 1)
+    return lambda a: exact(lifted(exact(a)))
+
+
+class ExactNamespace(ArrayNamespace):
+    """The functions a formula may call, on arrays of numbers with many digits."""
+
+    def __init__(self) -> None:
+        super().__init__(exact(np.zeros(1)))
+
+    @property
+    def wide(self) -> ExactNamespace:
+        """This namespace."""
+        return self
+
+    sqrt = staticmethod(_each(mp.sqrt))
+    cbrt = staticmethod(_each(mp.cbrt))
+    cos_third = staticmethod(_each(lambda a: mp.cos(mp.acos(a) / 3)))
+    log1p = staticmethod(_each(mp.log1p))
+    tanh = staticmethod(_each(mp.tanh))
+
+    def asarray(self, value: Any) -> Array:
+        """Return an array of exact numbers."""
+        return exact(value)
+
+    def power(self, a: Any, b: Any) -> Array:
+        """Return a to the power b, for a >= 0."""
+        a, b = np.broadcast_arrays(exact(a), exact(b))
+        return exact(np.frompyfunc(lambda x, y: mp.power(x, y) if x else mp.mpf(not y), 2, 1)(a, b))
+
+    def root(self, equation: Equation, start: Array, low: Array, high: Array, steps: int) -> Array:
+        """Return the root of an equation to all digits."""
+        z = start
+        for _ in range(steps + NEWTON_STEPS):
+            last, z = z, newton(self, equation, z, low, high, steps=1)
+            if (abs(z - last) <= abs(z) * mp.ldexp(1, 40 - mp.prec)).all():
+                break
+        return z
+
+
+XP = ExactNamespace()
+
+
+def with_parameters(R: Any, function: Callable[[Any], Any]) -> Any:
+    """Return a copy of R with the function of each parameter that is a number or an array of numbers."""
+    if isinstance(R, Separable):
+        return R.map_parameters(lambda _, value: function(value))
+    twin = copy.copy(R)
+    for name in (field.name for field in fields(R)):
+        value = getattr(R, name)
+        if isinstance(value, Regularizer):
+            object.__setattr__(twin, name, with_parameters(value, function))
+        elif isinstance(value, tuple) and value and isinstance(value[0], tuple) and isinstance(value[0][0], Regularizer):
+            object.__setattr__(twin, name, tuple((with_parameters(block, function), n) for block, n in value))
+        elif isinstance(value, float) or (hasattr(value, "dtype") and value.dtype.kind in "fO"):
+            object.__setattr__(twin, name, function(value))
+    return twin
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The exact result, and how much it moves as the inputs do: both like the result."""
+
+    exact: Array
+    moves: Array
+
+
+def mp_float(x: Any) -> float:
+    """Return the float nearest to an exact number."""
+    return float(mpmath.libmp.to_float(x._mpf_, rnd="n")) if hasattr(x, "_mpf_") else float(x)
+
+
+def answer(R: Regularizer, of: str, U: Array, t: Array) -> Answer:
+    """Return the exact prox at (u, t), or the exact value at u."""
+    U, t = exact(U), exact(t)
+    numbers: list[Any] = []
+    with_parameters(R, lambda value: numbers.append(value) or value)
+
+    def at(moved: int) -> Array:
+        """Return the result with one input moved: 0 is u, 1 is t, 2 ... are the parameters, -1 is none."""
+        count = iter(range(2, 2 + len(numbers)))
+        twin = with_parameters(R, lambda v: exact(v) * (1 + MOVE * (next(count) == moved)))
+        u = U * (1 + MOVE * (moved == 0)) 
+        step = t * (1 + MOVE * (moved == 1))
+        if of == "value":
+            return exact(twin.value_on(XP, u))
+        return exact(twin.prox_on(XP, u, step))
+
+    result = at(-1)
+    moves = abs(result) if R.is_separable or of == "value" else abs(result) * 0 + abs(result).max(-1, keepdims=True)
+    inputs = [*([0] if len(R.terms) > 1 or of == "value" else []), *([1] if of == "prox" else []), *range(2, 2 + len(numbers))]
+    for i in inputs:
+        change = abs(at(i) - result) / MOVE
+        if of == "prox" and not R.is_separable:
+            change = abs(result) * 0 + change.max(-1, keepdims=True)
+        moves = moves + change
+    return Answer(result, moves)
+
+
+def rounded(R: Regularizer, dtype: str) -> Regularizer:
+    return with_parameters(R, lambda v: np.asarray(v, dtype).astype(np.float64)[()] if np.ndim(v) else float(np.asarray(v, dtype)))
+
+
+def prox_ulps(R: Regularizer, U: Array, t: Array) -> Array:
+    """Return for each code the error of the prox in ulps; U and t (n, 1) are of one dtype."""
+    dtype = str(U.dtype)
+    eps, smallest = float(np.finfo(dtype).eps), float(np.finfo(dtype).smallest_subnormal)
+    Z = R.prox_unchecked(U, t)
+    if not np.isfinite(Z).all():
+        Z = np.where(np.isfinite(Z), Z, 1e308 * np.sign(U) + 0.0)
+    R = rounded(R, dtype)
+
+    def one(U, t, Z, unit):
+        a = answer(R, "prox", U, t)
+        unit = XP.maximum(unit, XP.maximum(a.moves * eps, smallest))
+        error = abs(exact(Z) - a.exact)
+        ratio = error / unit
+        return np.array([min(mp_float(e), 1e300) for e in ratio.ravel()]).reshape(ratio.shape), unit, error
+
+    errors, unit, error = one(U, t, Z, 0.0)
+    errors = errors.max(-1)
+    rng = np.random.default_rng(0)
+    bad = np.flatnonzero(errors > NEAR)
+    if len(bad):
+        U, t, Z, unit, best = U[bad], t[bad], Z[bad], unit[bad], errors[bad]
+        found = [error[bad]]
+        for i in range(6):
+            signs = np.ones(U.shape[1]) * (-1) ** i if i < 2 else rng.choice([-1.0, 0.0, 1.0], U.shape[1])
+            _, unit, e = one(exact(U) * (1 + NEAR * eps * exact(signs)), t, Z, unit)
+            found.append(e)
+        for e in found:
+            ratio = e / unit
+            ratio = np.array([min(mp_float(x), 1e300) for x in ratio.ravel()]).reshape(ratio.shape)
+            best = np.minimum(best, ratio.max(-1))
+        errors[bad] = best
+    return errors
