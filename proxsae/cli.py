@@ -204,7 +204,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from proxsae.report import format_table, table_row
 
     saes = {str(path): ProxSAE.load(path) for path in options.saes}
-    provenance: dict[str, Any] = next((found for sae in saes.values() if (found := getattr(sae, "provenance_", None))), {})
+    provenance: dict[str, Any] = next(
+        (found for sae in saes.values() if (found := getattr(sae, "provenance_", None))), {}
+    )
     block = options.block or provenance.get("site")
     if block is None:
         raise ValueError("no file says where its activations come from; give --block")

@@ -44,11 +44,12 @@ def tiny_tokenizer(special: bool = True) -> transformers.PreTrainedTokenizerFast
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def tiny_transformer(architecture: str = "llama") -> transformers.PreTrainedModel:
-    prefix, sizes = _CONFIGS[architecture]
+def tiny_transformer(architecture: str = "llama", **sizes: int) -> transformers.PreTrainedModel:
+    """Return a model of random weights; `sizes` are for its configuration."""
+    prefix, usual = _CONFIGS[architecture]
     config_class = getattr(transformers, f"{prefix}TextConfig", None) or getattr(transformers, f"{prefix}Config")
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config_class(**sizes, **_COMMON))
+    model = transformers.AutoModelForCausalLM.from_config(config_class(**(usual | sizes), **_COMMON))
     # initial weights are so small that every block would be nearly the identity
     with torch.no_grad():
         for parameter in model.parameters():
@@ -57,8 +58,8 @@ def tiny_transformer(architecture: str = "llama") -> transformers.PreTrainedMode
     return model.eval()
 
 
-def tiny_model(architecture: str = "llama") -> LanguageModel:
-    return LanguageModel(tiny_transformer(architecture), tiny_tokenizer(), f"tiny {architecture}")
+def tiny_model(architecture: str = "llama", **sizes: int) -> LanguageModel:
+    return LanguageModel(tiny_transformer(architecture, **sizes), tiny_tokenizer(), f"tiny {architecture}")
 
 
 def tiny_texts(count: int = 60, seed: int = 0) -> list[str]:

@@ -129,8 +129,7 @@ def test_report_writes_a_page(folder, sae, capsys):
 
 def test_the_demo_ends_in_a_table_and_a_report(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    model = tiny_model()
-    model.model.config.max_position_embeddings = 128
+    model = tiny_model(max_position_embeddings=128)
     monkeypatch.setattr("proxsae.llm.load_model", lambda: model)
     monkeypatch.setattr("proxsae.llm.text._embedded", lambda: iter(tiny_texts(600)))
     monkeypatch.setattr(demo, "BLOCK", 2)

@@ -1,38 +1,63 @@
-"""The Python of the README and of the first page of the documentation runs, and says what it says."""
+"""The Python of the README and of the pages of the documentation runs, and says what it says."""
 
 import re
 import textwrap
 from pathlib import Path
 
 import pytest
+from llm_models import tiny_model, tiny_texts
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_readme_runs(tmp_path, monkeypatch):
-    pytest.importorskip("z3")
-    text = ROOT.joinpath("README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 5
+@pytest.fixture(autouse=True)
+def a_small_model_and_text(tmp_path, monkeypatch):
+    """Stand for the embedded model and text, of which the examples use the first 15 blocks."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("proxsae.llm.load_model", lambda: tiny_model(num_hidden_layers=16, max_position_embeddings=128))
+    monkeypatch.setattr("proxsae.llm.text._embedded", lambda: iter(tiny_texts(2000)))
+
+
+def _python(name):
+    text = ROOT.joinpath(name).read_text(encoding="utf-8")
+    if name.endswith(".md"):
+        return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    return [
+        textwrap.dedent(block)
+        for block in re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", text, flags=re.MULTILINE)
+    ]
+
+
+def test_the_readme_runs():
+    blocks = _python("README.md")
+    assert len(blocks) == 6
     scope: dict[str, object] = {}
     for block in blocks:
         exec(block, scope)
-    assert scope["Z"].getnnz(axis=1).max() == 8
+    assert 0 < scope["Z"].getnnz(axis=1).max() <= 8
+    assert scope["result"]["n_tokens"] >= 1024
+    assert 0 < scope["result"]["fvu"] < 1
+    assert scope["relu"].transform(scope["X"]).getnnz() / len(scope["X"]) == pytest.approx(8, rel=0.2)
     assert scope["s"].converged.all()
     assert not scope["report"].passed
     assert scope["report"].counterexample["better objective"] < scope["report"].counterexample["claimed objective"]
-    for line in re.findall(r"^(\S.*?)\s+# (.*)$", blocks[1], flags=re.MULTILINE):
-        expression, shown = line
+    said = re.findall(r"^(\S.*?)\s+# (.*)$", blocks[3], flags=re.MULTILINE)
+    assert len(said) == 5
+    for expression, shown in said:
         assert repr(eval(expression, scope)).replace(" ", "") == shown.replace(" ", ""), expression
 
 
 def test_the_first_page_runs(capsys):
-    text = ROOT.joinpath("docs", "index.rst").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", text, flags=re.MULTILINE)
+    (block,) = _python("docs/index.rst")
     scope: dict[str, object] = {}
-    exec(textwrap.dedent(block), scope)
+    exec(block, scope)
     assert (scope["Z"].data > 0).all()
     assert scope["Z"].getnnz(axis=1).max() <= 8
     assert scope["s"].certificate_kind == "duality gap"
     assert capsys.readouterr().out.startswith("passed: NonNegative() + Cardinality(8)")
+
+
+def test_the_page_on_language_models_is_the_example_of_the_readme():
+    (block,) = _python("docs/language_models.rst")
+    without_notes = [re.sub(r"\s+#.*", "", text).strip() for text in (block, _python("README.md")[1])]
+    assert without_notes[1].startswith(without_notes[0])
