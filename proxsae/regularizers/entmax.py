@@ -88,7 +88,7 @@ class Entmax(NonSeparable):
 
 
 def _level(xp: ArrayNamespace, v: Array, t: Array, alpha: float) -> Array:
-    """Return the level by Newton's method from below, of v <= 0: the sum is convex and falling in it, so no step overshoots."""
+    """Return the level by Newton's method from below, of v <= 0: the sum is convex and falling in it, so no step overshoots."""  # noqa: E501
     level = 0.0 * v[..., :1] - (1.0 - t + t / (alpha - 1.0))  # there the largest entry, v = 0, is 1
     for _ in range(LEVEL_STEPS):
         z = _entries(xp, v - level, t, alpha)

@@ -53,7 +53,9 @@ class LogSum(Separable):
         root = base * xp.sqrt(xp.where(discriminant > 0, discriminant, 1.0))
         # Of the two forms of the same root, each branch takes the one that does not cancel.
         gap = xp.abs(a - self.delta)
-        larger = xp.where(a > self.delta, 0.5 * gap + 0.5 * root, 2.0 * (a - t / self.delta) * (self.delta / (gap + root)))
+        larger = xp.where(
+            a > self.delta, 0.5 * gap + 0.5 * root, 2.0 * (a - t / self.delta) * (self.delta / (gap + root))
+        )
         z = xp.where(discriminant > 0, xp.maximum(larger, 0.0), 0.0)
         return self.best_of(xp, u, t, [xp.sign(u) * z])
 

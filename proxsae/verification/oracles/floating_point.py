@@ -72,7 +72,7 @@ class ExactNamespace(ArrayNamespace):
 
     @property
     def wide(self) -> ExactNamespace:
-        """This namespace."""
+        """This namespace."""  # noqa: D404
         return self
 
     sqrt = staticmethod(_each(mp.sqrt))
@@ -112,7 +112,9 @@ def with_parameters(R: Any, function: Callable[[Any], Any]) -> Any:
         value = getattr(R, name)
         if isinstance(value, Regularizer):
             object.__setattr__(twin, name, with_parameters(value, function))
-        elif isinstance(value, tuple) and value and isinstance(value[0], tuple) and isinstance(value[0][0], Regularizer):
+        elif (
+            isinstance(value, tuple) and value and isinstance(value[0], tuple) and isinstance(value[0][0], Regularizer)
+        ):
             object.__setattr__(twin, name, tuple((with_parameters(block, function), n) for block, n in value))
         elif isinstance(value, float) or (hasattr(value, "dtype") and value.dtype.kind in "fO"):
             object.__setattr__(twin, name, function(value))
@@ -142,7 +144,7 @@ def answer(R: Regularizer, of: str, U: Array, t: Array) -> Answer:
         """Return the result with one input moved: 0 is u, 1 is t, 2 ... are the parameters, -1 is none."""
         count = iter(range(2, 2 + len(numbers)))
         twin = with_parameters(R, lambda v: exact(v) * (1 + MOVE * (next(count) == moved)))
-        u = U * (1 + MOVE * (moved == 0)) 
+        u = U * (1 + MOVE * (moved == 0))
         step = t * (1 + MOVE * (moved == 1))
         if of == "value":
             return exact(twin.value_on(XP, u))
@@ -150,7 +152,11 @@ def answer(R: Regularizer, of: str, U: Array, t: Array) -> Answer:
 
     result = at(-1)
     moves = abs(result) if R.is_separable or of == "value" else abs(result) * 0 + abs(result).max(-1, keepdims=True)
-    inputs = [*([0] if len(R.terms) > 1 or of == "value" else []), *([1] if of == "prox" else []), *range(2, 2 + len(numbers))]
+    inputs = [
+        *([0] if len(R.terms) > 1 or of == "value" else []),
+        *([1] if of == "prox" else []),
+        *range(2, 2 + len(numbers)),
+    ]
     for i in inputs:
         change = abs(at(i) - result) / MOVE
         if of == "prox" and not R.is_separable:
@@ -159,8 +165,10 @@ def answer(R: Regularizer, of: str, U: Array, t: Array) -> Answer:
     return Answer(result, moves)
 
 
-def rounded(R: Regularizer, dtype: str) -> Regularizer:
-    return with_parameters(R, lambda v: np.asarray(v, dtype).astype(np.float64)[()] if np.ndim(v) else float(np.asarray(v, dtype)))
+def rounded(R: Regularizer, dtype: str) -> Regularizer:  # noqa: D103
+    return with_parameters(
+        R, lambda v: np.asarray(v, dtype).astype(np.float64)[()] if np.ndim(v) else float(np.asarray(v, dtype))
+    )
 
 
 def prox_ulps(R: Regularizer, U: Array, t: Array) -> Array:
