@@ -14,9 +14,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from proxsae.encoders import Amortized
 from proxsae.kernels import triton_sparse
 from proxsae.kernels.sparse import Pattern, product, row_dots, transposed_product
 from proxsae.kernels.top_k import matrix_support, row_support, top_k_mask
+from proxsae.regularizers import Cardinality, NonNegative
+from proxsae.training import Scaling, Trainer, TrainingState
+from proxsae.training.autoencoder import initial_autoencoder
 
 REPEATS = 7
 
@@ -73,6 +77,68 @@ def kernel_rows(d: int, p: int, k: int, n: int, dtype: torch.dtype) -> dict[str,
     return rows
 
 
+def proxsae_step(d: int, p: int, k: int, n: int, precision: str) -> Callable[[], object]:
+    """Return our training step, TopK."""
+    R = NonNegative() + Cardinality(k)
+    generator = torch.Generator().manual_seed(0)
+    encoder = Amortized(precision=precision)
+    model = initial_autoencoder(encoder, R, p, d, generator, torch.float32, False).to("cuda")
+    x = torch.randn(n, d, device="cuda")
+    state = TrainingState.start(model, Scaling(torch.zeros(d, device="cuda"), 1.0), R)
+    trainer = Trainer(state, learning_rate=1e-3)
+    return lambda: trainer.step(x)
+
+
+def dense_step(d: int, p: int, k: int, n: int, precision: str) -> Callable[[], object]:
+    """Return the step that one writes first, through torch.compile: dense codes, torch.topk, autograd, Adam."""
+    D = torch.nn.Parameter(torch.nn.functional.normalize(torch.randn(p, d, device="cuda"), dim=1))
+    W = torch.nn.Parameter(D.detach().clone())
+    bias = torch.nn.Parameter(torch.zeros(p, device="cuda"))
+    optimizer = torch.optim.Adam([W, D, bias], lr=1e-3, fused=True)
+    x = torch.randn(n, d, device="cuda")
+
+    @torch.compile(dynamic=False)
+    def loss_of(x: torch.Tensor, W: torch.Tensor, D: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+            u = torch.nn.functional.linear(x, W, bias).relu()
+            top = u.topk(k, dim=-1)
+            z = torch.zeros_like(u).scatter(-1, top.indices, top.values)
+            return 0.5 * (x - z @ D).square().sum() / len(x)
+
+    def step() -> None:
+        loss = loss_of(x, W, D, bias)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            D.div_(torch.linalg.vector_norm(D, dim=1, keepdim=True))
+
+    return step
+
+
+def step_rows(d: int, p: int, k: int, n: int, precision: str, *, dense: bool) -> dict[str, float]:
+    """Return time and memory of whole steps."""
+    low = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    x, W = torch.randn(n, d, device="cuda", dtype=low), torch.randn(p, d, device="cuda", dtype=low)
+    rows = {"product (ms)": milliseconds(lambda: x @ W.T)}
+    del x, W
+    kept = 3 * 4 * 2 * p * d  # parameters and the two moments of Adam, in bytes
+    for name, make in (("proxsae", proxsae_step), ("dense", dense_step)):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        rows |= {f"{name} step": float("nan"), f"{name} tokens/s": float("nan"), f"{name} memory": float("nan")}
+        if name == "dense" and not dense:
+            continue
+        try:
+            time = milliseconds(make(d, p, k, n, precision), 5)
+        except torch.cuda.OutOfMemoryError:
+            continue
+        rows[f"{name} step"] = time / rows["product (ms)"]
+        rows[f"{name} tokens/s"] = 1000 * n / time
+        rows[f"{name} memory"] = torch.cuda.max_memory_allocated() / kept
+    return rows
+
+
 def check() -> None:
     """Raise AssertionError where a kernel differs from its plain version on this device."""
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
@@ -88,8 +154,8 @@ def table(results: list[tuple[str, dict[str, float]]]) -> str:
     """Return the rows as aligned text."""
     names = list(results[0][1])
     width = max(len(label) for label, _ in results)
-    lines = [" " * width + "".join(f"{name:>18s}" for name in names)]
-    lines += [f"{label:{width}s}" + "".join(f"{row[name]:18.3f}" for name in names) for label, row in results]
+    lines = [" " * width + "".join(f"{name:>17s}" for name in names)]
+    lines += [f"{label:{width}s}" + "".join(f"{row[name]:17.4g}" for name in names) for label, row in results]
     return "\n".join(lines)
 
 
@@ -101,12 +167,17 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Python {platform.python_version()}")
     torch.manual_seed(0)
     check()
-    for dtype in (torch.bfloat16, torch.float32):
-        results = []
+    for precision in ("bfloat16", "float32"):
+        steps, kernels = [], []
         for d, p, k, n in sizes(quick):
-            results.append((f"d {d} p {p} k {k} n {n}", kernel_rows(d, p, k, n, dtype)))
+            label = f"d {d} p {p} k {k} n {n}"
+            steps.append((label, step_rows(d, p, k, n, precision, dense=k == 32)))
+            if d == 2304:
+                kernels.append((label, kernel_rows(d, p, k, n, getattr(torch, precision))))
             torch.cuda.empty_cache()
-        print(f"\nproducts in {dtype}\n{table(results)}", flush=True)
+        print(f"\nwhole steps, TopK, product in {precision}: step in encoder products, memory in parameters and Adam")
+        print(table(steps))
+        print(f"\nkernel by kernel, in encoder products of {precision}\n{table(kernels)}", flush=True)
 
 
 if __name__ == "__main__":
