@@ -116,12 +116,16 @@ def dense_step(d: int, p: int, k: int, n: int, precision: str) -> Callable[[], o
     return step
 
 
+def product_time(d: int, p: int, n: int, dtype: torch.dtype) -> float:
+    """Return the time of (n, d) @ (d, p)."""
+    x, W = torch.randn(n, d, device="cuda", dtype=dtype), torch.randn(p, d, device="cuda", dtype=dtype)
+    return milliseconds(lambda: x @ W.T)
+
+
 def step_rows(d: int, p: int, k: int, n: int, precision: str, *, dense: bool) -> dict[str, float]:
     """Return time and memory of whole steps."""
     low = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    x, W = torch.randn(n, d, device="cuda", dtype=low), torch.randn(p, d, device="cuda", dtype=low)
-    rows = {"product (ms)": milliseconds(lambda: x @ W.T)}
-    del x, W
+    rows = {"product (ms)": product_time(d, p, n, low)}
     kept = 3 * 4 * 2 * p * d  # parameters and the two moments of Adam, in bytes
     for name, make in (("proxsae", proxsae_step), ("dense", dense_step)):
         torch.cuda.empty_cache()
