@@ -56,8 +56,8 @@ def a_hundredth_of_the_gap(*arguments):
 MISTAKES = {
     1: (L0, "prox_of", cut_at_t),
     2: (L0, "prox_of", cut_at_t),
-    3: (Cardinality, "mirror", lambda self, step: -1.0),
-    4: (Cardinality, "mirror", lambda self, step: 1.0),
+    3: (Cardinality, "rank_sign", lambda self, step: -1.0),
+    4: (Cardinality, "rank_sign", lambda self, step: 1.0),
     5: (from_activation, "_largest_expansion", lambda u, f: None),
     6: (Problem, "proximal_step", half_a_step),
     7: (proxsae.ProxSAE, "amortization_gap", lambda self, X: np.zeros(len(X))),

@@ -132,7 +132,7 @@ for r in partners:
 
 R = np.array([0.1, 2.0]) * L1() + Cardinality(1)
 u = np.array([1.5, 2.0])
-print("gains", R.separable.gains(u), "-> code", R.prox(u))
+print("gains", R.partner.gains(u), "-> code", R.prox(u))
 assert R.prox(u).tolist() == [1.4, 0.0]
 
 # %%
@@ -142,7 +142,7 @@ assert R.prox(u).tolist() == [1.4, 0.0]
 
 u = np.linspace(-3, 3, 1201)
 shown = {
-    "AbsTopK: no partner": (Cardinality(1).separable, "#999999", 5),
+    "AbsTopK: no partner": (Cardinality(1).partner, "#999999", 5),
     "TopK: NonNegative": (NonNegative(), "#0072b2", 2),
     "soft TopK: L1": (L1(), "#009e73", 2),
     "L0": (L0(), "#d55e00", 2),

@@ -191,7 +191,7 @@ class Encoder(nn.Module, ABC):
 def separable_part(regularizer: Regularizer) -> Separable | None:
     """Return the scalar prox that acts on the selected coordinates, or None where coordinates interact."""
     if isinstance(regularizer, Cardinality):
-        return regularizer.separable
+        return regularizer.partner
     return regularizer if isinstance(regularizer, Separable) else None
 
 

@@ -86,6 +86,24 @@ class ArrayNamespace:
         """Return the hyperbolic tangent."""
         return self._xp.tanh(a)
 
+    def magnitudes(self, Z: Array, parts: Any) -> Array:
+        """Return for each group of a partition the power of two below its largest modulus, 1 for a zero group.
+
+        What is divided by it has squares that neither over- nor underflow, and is rounded as before. Exact numbers need
+        none: their readers return 1.
+        """
+        largest = parts.largest(self._xp.abs(Z.detach() if self.is_torch else Z))
+        largest = self.where(largest > 0, largest, 1.0)
+        return largest / (2.0 * self._xp.frexp(largest)[0])
+
+    def in_order(self, squares: Array, scale: Array) -> Array:
+        """Return numbers in the order of squares * scale^2, none of which leaves the range: their roots."""
+        return scale * self.sqrt(self.maximum(squares, 0.0))
+
+    def rounds_alike(self, a: Array, b: Array) -> Array:
+        """Return where two results agree, so that one may stand for the other: of exact numbers that says nothing."""
+        return a == b
+
     @staticmethod
     def lemma(a: Array, holds: Callable[[Any], Any]) -> Array:  # noqa: ARG004
         """Return `a`, of which the formula says that a property holds: a stepping stone for the prover."""

@@ -1,17 +1,16 @@
 """R: what the user specifies. Every regularizer carries its value and its proximal operator."""
 
 from proxsae.regularizers.asymmetric import AsymmetricL0, Tilt, gated
-from proxsae.regularizers.balls import L2Ball, LInfBall
+from proxsae.regularizers.balls import LInfBall
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L0, L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.blocks import Blocks
-from proxsae.regularizers.cardinality import Cardinality
+from proxsae.regularizers.cardinality import Cardinality, GroupCardinality, GroupL0
 from proxsae.regularizers.concave import CEL0, MCP, SCAD, CappedL1
 from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.envelope import conjugate_prox, moreau_envelope
 from proxsae.regularizers.from_cvxpy import FromCvxpy, from_cvxpy
-from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
-from proxsae.regularizers.groups import GroupL2
+from proxsae.regularizers.groups import GroupL2, L2Ball, OfNorms
 from proxsae.regularizers.huber import Huber
 from proxsae.regularizers.k_support import KSupport, KSupportNorm, L1MinusL2
 from proxsae.regularizers.log_tanh import LogSum, Tanh
@@ -52,6 +51,7 @@ __all__ = [
     "Lq",
     "NonNegative",
     "Numeric",
+    "OfNorms",
     "Regularizer",
     "Separable",
     "Simplex",

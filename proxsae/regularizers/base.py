@@ -90,7 +90,7 @@ class Regularizer(ABC):
 
     @property
     def is_radial(self) -> bool:
-        """R is a non-decreasing convex function of the Euclidean norm, or a sum of such over groups."""
+        """R is a non-decreasing function of the Euclidean norm, or a sum of such over nested or disjoint groups."""
         return False
 
     @property
@@ -308,13 +308,16 @@ class Regularizer(ABC):
         return (self,)
 
     def scaled(self, weight: Any) -> Any:
-        """Return ``weight * self``; a positive multiple of an indicator is the indicator."""
+        """Return ``weight * self``; a constraint has no weight: each multiple of an indicator is the indicator.
+
+        That holds for the weight 0 too, as the limit of small ones: the domain of ``w * R`` is that of R for every w.
+        """
         weight = as_parameter(weight, "weight")
         if not self.is_indicator:
             return self.replace(weight=self.weight * weight)
-        if isinstance(weight, float) and weight > 0:
+        if isinstance(weight, float) and weight >= 0:
             return self
-        raise ValueError(f"an indicator takes only positive scalar weights, got {weight} * {self}")
+        raise ValueError(f"an indicator takes only scalar weights >= 0, got {weight} * {self}")
 
     def rescaled(self, scale: float) -> Any:
         r"""Return the regularizer of codes measured in other units, :math:`z \mapsto s^2 R(z / s)`.

@@ -1,19 +1,175 @@
-"""The group lasso, and what penalties of groups share."""
+"""Norms of groups: any scalar regularizer of the Euclidean norm of each group."""
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.base import Scope
-from proxsae.regularizers.nonseparable import NonSeparable
-from proxsae.regularizers.partition import Partition, as_groups, check_groups, groups_width, partition, same_groups
-from proxsae.regularizers.simplex import largest_modulus
+from proxsae.formulas.latex import scalar_value
+from proxsae.regularizers.balls import LInfBall
+from proxsae.regularizers.base import Regularizer, Scope
+from proxsae.regularizers.basic import L1, SquaredL2
+from proxsae.regularizers.conjugate import slack
+from proxsae.regularizers.nonseparable import NonSeparable, as_positive
+from proxsae.regularizers.partition import (
+    Partition,
+    as_costs,
+    as_groups,
+    check_groups,
+    given_costs,
+    groups_width,
+    norms_of,
+    partition,
+    same_groups,
+)
+from proxsae.regularizers.separable import Separable
+
+NORM = r"\|z_g\|_2"
 
 
-class GroupL2(NonSeparable):
+class OfNorms(NonSeparable):
+    r"""A scalar regularizer of the norm of each group, :math:`\sum_g c_g\, r(\|z_g\|_2)`.
+
+    The best z of a given norm lies on the ray of u, so the prox scales each group:
+    :math:`\mathrm{prox}_{tR}(u)_g = \mathrm{prox}_{t c_g r}(\|u_g\|_2)\; u_g / \|u_g\|_2`. ``OfNorms(MCP(3.0), 4)`` is
+    group MCP; SCAD, Lq, Huber, ``L1() + a * SquaredL2()`` and regularizers of your own are taken alike.
+
+    Parameters
+    ----------
+    r : Separable
+        Even, non-decreasing in abs(z), 0 at 0, and the same for all coordinates.
+    groups : int or integer array of shape (n_components,), optional
+        The size of consecutive groups, or the label of each component; a label that no component has is an empty group
+        and costs nothing. None, the default: the code is one group.
+    group_weights : array of shape (largest label + 1,), optional
+        c_g >= 0, 1 unless given.
+
+    References
+    ----------
+    Huang, Breheny and Ma (2012), A selective review of group selection in high-dimensional models, Statist. Sci. 27.
+    """
+
+    r: Separable
+    groups: Any = None
+    group_weights: Any = None
+
+    is_symmetric = True
+    is_radial = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "groups", as_groups(self.groups))
+        object.__setattr__(self, "group_weights", as_costs(self.group_weights, self.groups))
+        r: Any = self.r
+        if not isinstance(r, Separable) or not (r.is_symmetric and r.is_uniform and r.is_zero_at_zero()):
+            raise ValueError(
+                f"{type(self).__name__} takes one even scalar regularizer that is 0 at 0 and grows with abs(z), got {r}"
+            )
+        if r.is_indicator and self.group_weights is not None:
+            raise ValueError(f"{type(self).__name__}: a constraint on norms takes no group_weights, got {r}")
+        if len(r.terms) == 1 and not r.is_indicator:  # one weight is enough
+            object.__setattr__(self, "weight", self.weight * r.weight)
+            object.__setattr__(self, "r", r.replace(weight=1.0))
+
+    @property
+    def is_convex(self) -> bool:
+        return self.r.is_convex
+
+    @property
+    def is_indicator(self) -> bool:
+        return self.r.is_indicator
+
+    @property
+    def scope(self) -> Scope:
+        return "sample" if self.groups is None else "group"
+
+    @property
+    def value_latex(self) -> str:
+        value = scalar_value(self.r).replace("z_{i}", NORM).replace(rf"\left|{{{NORM}}}\right|", NORM)
+        value = rf"\left({value}\right)" if " " in value else value
+        return rf"\sum_g {value}" if self.is_indicator else rf"\sum_g c_g {value}"
+
+    @property
+    def prox_latex(self) -> str:
+        step = "t r" if self.is_indicator else "t w c_g r"
+        moved = r"\mathrm{prox}_{tR}(u)_g = \frac{p_g}{\|u_g\|_2}\, u_g"
+        scalar = rf"\mathrm{{prox}}_{{tr}}(u_i) = {self.r.printed_entry('u_i')}"
+        return rf"{moved}, \quad p_g = \mathrm{{prox}}_{{{step}}}(\|u_g\|_2), \quad {scalar}"
+
+    def costs(self, xp: ArrayNamespace, parts: Partition) -> Array:
+        """Return c_g of the groups that are not empty."""
+        return xp.asarray(given_costs(self.group_weights, parts, np.ones(len(parts.sizes))))
+
+    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
+        return self._values(xp, Z, partition(self.groups, Z.shape[-1])).sum(-1)
+
+    def _values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
+        """Return c_g r(||z_g||); where r ends, an excess of 1e-9 of the norm is allowed (1e-6 in float32): rounding."""
+        norms = norms_of(xp, Z, parts).norms
+        values = self.r.weighted_value(xp, norms)
+        values = xp.where(values < xp.inf, values, self.r.weighted_value(xp, norms / (1.0 + slack(Z))))
+        return xp.where(values < xp.inf, self.costs(xp, parts) * values, xp.inf)
+
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
+        parts = partition(self.groups, U.shape[-1])
+        norms, entries, roots = norms_of(xp, U, parts)
+        shrunk = self.r.weighted_prox(xp, norms, t * self.costs(xp, parts))
+        alive = roots > 0
+        Z = entries * parts.spread(shrunk / xp.where(alive, roots, 1.0))
+        return xp.where(parts.spread(alive & xp.rounds_alike(shrunk, norms)), U, Z)
+
+    def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
+        values = self.on(xp)._values(xp, Z, parts)
+        return values if self.is_indicator else xp.asarray(self.weight) * values
+
+    # --- the conjugate: that of w c_g r at the norms -------------------------------------------------------------
+
+    @property
+    def has_conjugate(self) -> bool:
+        return self.defines("conjugate_on") and self.r.is_convex and self.r.has_conjugate
+
+    @property
+    def has_conjugate_with_ridge(self) -> bool:
+        return self.has_conjugate and (self.r + SquaredL2()).has_conjugate
+
+    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
+        r, norms = self._of_the_norms(xp, V)
+        return r.conjugate_on(xp, norms)
+
+    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
+        r, norms = self._of_the_norms(xp, V)
+        return r.gauge_on(xp, norms)
+
+    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
+        r, norms = self._of_the_norms(xp, V)
+        return (r + SquaredL2(weight=a)).conjugate_on(xp, norms)
+
+    def _of_the_norms(self, xp: ArrayNamespace, V: Array) -> tuple[Regularizer, Array]:
+        """Return w c_g r as a regularizer of codes that have a coordinate a group, and the norms of the groups."""
+        parts = partition(self.groups, V.shape[-1])
+        weights = xp.asarray(self.weight) * self.costs(xp, parts)
+        return (self.r if self.is_indicator else self.r.scaled(weights)), norms_of(xp, V, parts).norms
+
+    # --- the algebra ---------------------------------------------------------------------------------------------
+
+    def in_units(self, scale: float) -> Regularizer:
+        return self.replace(r=self.r.rescaled(scale))
+
+    def is_sum_over(self, groups: Any) -> bool:
+        return same_groups(self.groups, groups)
+
+    @property
+    def width(self) -> int | None:
+        return groups_width(self.groups)
+
+    def check_width(self, n_components: int) -> None:
+        check_groups(self.groups, n_components, type(self).__name__)
+
+
+class GroupL2(OfNorms):
     r"""The group lasso :math:`\sum_g c_g \|z_g\|_2` with :math:`c_g = \sqrt{|g|}` unless given.
 
     The prox scales each group by :math:`\max(1 - t c_g / \|u_g\|, 0)`. ``lam * L1() + mu * GroupL2(groups)`` is the
@@ -21,11 +177,8 @@ class GroupL2(NonSeparable):
 
     Parameters
     ----------
-    groups : int or integer array of shape (n_components,)
-        The size of consecutive groups, or the label of each component. A label that no component has is an empty group
-        and costs nothing.
-    group_weights : array of shape (largest label + 1,), optional
-        c_g >= 0.
+    groups, group_weights
+        As in :class:`OfNorms`.
 
     References
     ----------
@@ -33,94 +186,35 @@ class GroupL2(NonSeparable):
     Simon, Friedman, Hastie and Tibshirani (2013), A sparse-group lasso, J. Comput. Graph. Statist. 22.
     """
 
-    groups: Any
-    group_weights: Any = None
+    r: Separable = field(default=L1(), init=False)
 
-    is_convex = True
-    is_symmetric = True
-    is_radial = True
-    degree = 1
-    value_latex = r"\sum_g c_g \|z_g\|_2"
-    prox_latex = r"\mathrm{prox}_{tR}(u)_g = \max\left(1 - \frac{t w c_g}{\|u_g\|_2}, 0\right) u_g"
+    def costs(self, xp: ArrayNamespace, parts: Partition) -> Array:
+        return xp.asarray(given_costs(self.group_weights, parts, np.sqrt(parts.sizes)))
+
+    def in_units(self, scale: float) -> Regularizer:
+        return self.replace(weight=self.weight * scale)
+
+
+class L2Ball(OfNorms):
+    r"""The indicator of :math:`\|z\|_2 \le \rho`, whose prox is :math:`u \min(1, \rho / \|u\|_2)`.
+
+    :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32): rounding.
+
+    Parameters
+    ----------
+    radius : float, default 1
+        rho > 0.
+    """
+
+    r: Separable = field(default=LInfBall(), init=False)
+    groups: Any = field(default=None, init=False)
+    group_weights: Any = field(default=None, init=False)
+    radius: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", as_positive(self.radius, "radius", "L2Ball"))
+        object.__setattr__(self, "r", LInfBall(self.radius))
         super().__post_init__()
-        set_groups(self)
 
-    @property
-    def scope(self) -> Scope:
-        """A group."""
-        return "group"
-
-    def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the weighted sum of the norms of the groups."""
-        return self.norms(xp, Z).sum(-1)
-
-    def norms(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return c_g ||z_g|| of each group."""
-        parts = partition(self.groups, Z.shape[-1])
-        return group_costs(self, xp, parts) * euclidean_norms(xp, Z, parts)
-
-    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the groups shrunk towards zero."""
-        parts = partition(self.groups, U.shape[-1])
-        norms, threshold = euclidean_norms(xp, U, parts), t * group_costs(self, xp, parts)
-        alive = norms > threshold
-        shrink = xp.where(alive, 1.0 - threshold / xp.where(alive, norms, 1.0), 0.0)
-        return U * parts.spread(shrink)
-
-    def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
-        r"""Return :math:`\max_g \|v_g\|_2 / c_g`."""
-        parts = partition(self.groups, V.shape[-1])
-        norms, costs = euclidean_norms(xp, V, parts), group_costs(self, xp, parts)
-        ratios = xp.where(costs > 0, norms / xp.where(costs > 0, costs, 1.0), xp.where(norms > 0, xp.inf, 0.0))
-        return largest_modulus(xp, ratios)
-
-    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
-        r"""Return :math:`\sum_g (\|v_g\|_2 - w c_g)_+^2 / 2a`."""
-        parts = partition(self.groups, V.shape[-1])
-        excess = xp.maximum(euclidean_norms(xp, V, parts) - xp.asarray(self.weight) * group_costs(self, xp, parts), 0.0)
-        return (excess * excess).sum(-1) / (2.0 * a)
-
-    def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:  # noqa: ARG002
-        """Return the value of each group."""
-        return xp.asarray(self.weight) * self.norms(xp, Z)
-
-    @property
-    def width(self) -> int | None:
-        return groups_width(self.groups)
-
-    def is_sum_over(self, groups: Any) -> bool:
-        return same_groups(self.groups, groups)
-
-    def check_width(self, n_components: int) -> None:
-        check_groups(self.groups, n_components, type(self).__name__)
-
-
-def set_groups(R: Any) -> None:
-    """Check and store the groups and their weights."""
-    object.__setattr__(R, "groups", as_groups(R.groups))
-    if R.group_weights is None:
-        return
-    weights = np.asarray(R.group_weights, dtype=np.float64)
-    needed = None if isinstance(R.groups, int) or not len(R.groups) else int(R.groups.max()) + 1
-    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"group_weights must be finite numbers >= 0, one a group, got {R.group_weights!r}")
-    if needed is not None and len(weights) != needed:
-        raise ValueError(f"group_weights has {len(weights)} entries and the labels go from 0 to {needed - 1}")
-    object.__setattr__(R, "group_weights", weights)
-
-
-def group_costs(R: Any, xp: ArrayNamespace, parts: Partition) -> Array:
-    """Return c_g of the groups that are not empty."""
-    if R.group_weights is None:
-        return xp.asarray(np.sqrt(parts.sizes) if isinstance(R, GroupL2) else np.ones(len(parts.sizes)))
-    if len(R.group_weights) <= (parts.names[-1] if len(parts.names) else -1):
-        raise ValueError(f"group_weights has {len(R.group_weights)} entries for {len(parts.names)} groups")
-    return xp.asarray(R.group_weights[parts.names])
-
-
-def euclidean_norms(xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
-    """Return ||z_g|| of each group; the derivative at a zero group is zero."""
-    squares = parts.sums(Z * Z)
-    return xp.where(squares > 0, xp.sqrt(xp.where(squares > 0, squares, 1.0)), 0.0)
+    def in_units(self, scale: float) -> Regularizer:
+        return L2Ball(self.radius * scale)

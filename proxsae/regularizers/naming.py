@@ -11,10 +11,9 @@ from typing import Any, NoReturn
 from proxsae.regularizers.asymmetric import AsymmetricL0, gated
 from proxsae.regularizers.base import CLASSES, Regularizer, combine
 from proxsae.regularizers.basic import L0, L1, NonNegative, SquaredL2
-from proxsae.regularizers.cardinality import Cardinality
+from proxsae.regularizers.cardinality import Cardinality, GroupCardinality
 from proxsae.regularizers.concave import MCP
 from proxsae.regularizers.entmax import Entmax
-from proxsae.regularizers.group_selection import GroupCardinality
 from proxsae.regularizers.simplex import Simplex
 from proxsae.regularizers.translated import Translated
 

@@ -105,12 +105,12 @@ class NonSeparable(Regularizer):
         R = self.on(xp)
         return R.prox_of(xp, U, step if self.is_indicator else step * R.weight)
 
-    def takes(self, base: Separable) -> bool:
+    def accepts(self, base: Separable) -> bool:
         """Whether :meth:`prox_with` is exact for this separable partner.
 
         For r that ignores signs and grows with every abs(z_i), z >= 0 takes the prox of max(u, 0): a negative u_i is
-        best at 0, and no positive one ends below. For r a convex function of the Euclidean norm, any partner f that is
-        convex and positively homogeneous goes first: f has the same subgradients all along a ray (Yu, 2013, On
+        best at 0, and no positive one ends below. For r a function of norms, whose prox moves along rays, any partner f
+        that is convex and positively homogeneous goes first: f has the same subgradients all along a ray (Yu, 2013, On
         decomposing the proximal map).
         """
         if isinstance(base, Zero) or (self.is_symmetric and isinstance(base, NonNegative)):
@@ -129,7 +129,7 @@ class NonSeparable(Regularizer):
         if self.is_nonnegative:
             rest = [term for term in rest if not isinstance(term, NonNegative)]
         base: Any = combine(rest) if rest else Zero()
-        if not total.is_separable or any(np.ndim(ridge.weight) for ridge in ridges) or not self.takes(base):
+        if not total.is_separable or any(np.ndim(ridge.weight) for ridge in ridges) or not self.accepts(base):
             raise ValueError(no_rule(self, total))
         if not (ridges or tilts or rest):
             return self

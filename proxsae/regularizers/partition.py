@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
 
-from proxsae.formulas.arrays import Array, to_numpy
+from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,59 @@ class Partition:
 
     def sums(self, Z: Array) -> Array:
         """Return the sums over the groups, shape (..., n_groups), added in the same pairs by every backend."""
+        return self._reduced(Z, operator.add)
+
+    def largest(self, Z: Array) -> Array:
+        """Return the largest of the numbers >= 0 in each group."""
+        return self._reduced(Z, array_api_compat.array_namespace(Z).maximum)
+
+    def _reduced(self, Z: Array, together: Callable[[Array, Array], Array]) -> Array:
         xp = array_api_compat.array_namespace(Z)
-        sums = _columns(Z, self.order)
+        Z = _columns(Z, self.order)
         for left, right in self.halvings:
-            padded = xp.concat([sums, xp.zeros_like(sums[..., :1])], axis=-1)
-            sums = _columns(padded, left) + _columns(padded, right)
-        return sums
+            padded = xp.concat([Z, xp.zeros_like(Z[..., :1])], axis=-1)
+            Z = together(_columns(padded, left), _columns(padded, right))
+        return Z
 
     def spread(self, V: Array) -> Array:
         """Return an array over the coordinates that holds the entry of each coordinate's group."""
         return _columns(V, self.labels)
 
 
+class Coordinates:
+    """The partition whose groups are the single coordinates, 0, 1, ..."""
+
+    @staticmethod
+    def sums(Z: Array) -> Array:
+        return Z
+
+    largest = spread = sums
+
+
+Units = Partition | Coordinates
+
+
+class Norms(NamedTuple):
+    """The Euclidean norms of groups, and what they were computed from: squares that neither over- nor underflow."""
+
+    norms: Array  # ||z_g||, of shape (..., n_groups)
+    entries: Array  # z divided, within each group, by a power of two near the largest modulus
+    roots: Array  # the norms of these groups of entries, between 1 and twice the root of the size, or 0
+
+
+def norms_of(xp: ArrayNamespace, Z: Array, parts: Partition) -> Norms:
+    """Return the norms of the groups; at a zero group their derivative is zero."""
+    scale = xp.magnitudes(Z, parts)
+    entries = Z / parts.spread(scale)
+    squares = parts.sums(entries * entries)
+    roots = xp.where(squares > 0, xp.sqrt(xp.where(squares > 0, squares, 1.0)), 0.0)
+    return Norms(scale * roots, entries, roots)
+
+
 def as_groups(groups: Any) -> Any:
-    """Return a group size, or the labels as an integer array, or raise."""
+    """Return a group size, the labels as an integer array, or None for one group that holds all; or raise."""
+    if groups is None:
+        return None
     if isinstance(groups, int | np.integer) and not isinstance(groups, bool):
         if groups < 1:
             raise ValueError(f"the group size must be at least 1, got {groups}")
@@ -53,7 +94,7 @@ def check_groups(groups: Any, n_components: int, owner: str) -> None:
     if isinstance(groups, int):
         if n_components % groups:
             raise ValueError(f"{owner}: {n_components} components cannot be split into groups of {groups}")
-    elif len(groups) != n_components:
+    elif groups is not None and len(groups) != n_components:
         raise ValueError(f"{owner}: groups has {len(groups)} labels and the codes have {n_components} components")
 
 
@@ -63,13 +104,36 @@ def same_groups(one: Any, other: Any) -> bool:
 
 
 def groups_width(groups: Any) -> int | None:
-    """Return the only width that the groups fit, or None for a group size."""
-    return None if isinstance(groups, int) else len(groups)
+    """Return the only width that the groups fit, or None where every width, or every multiple of a size, does."""
+    return None if groups is None or isinstance(groups, int) else len(groups)
+
+
+def as_costs(weights: Any, groups: Any) -> Any:
+    """Return one cost >= 0 for each label as an array, or None where none are given; or raise."""
+    if weights is None:
+        return None
+    costs = np.asarray(weights, dtype=np.float64)
+    if costs.ndim != 1 or not np.isfinite(costs).all() or (costs < 0).any():
+        raise ValueError(f"group_weights must be finite numbers >= 0, one a group, got {weights!r}")
+    if groups is None or (not isinstance(groups, int) and len(groups) and len(costs) != groups.max() + 1):
+        last = 0 if groups is None else groups.max()
+        raise ValueError(f"group_weights has {len(costs)} entries and the labels go from 0 to {last}")
+    return costs
+
+
+def given_costs(costs: Any, parts: Partition, otherwise: Any) -> Any:
+    """Return the costs of the groups that are not empty."""
+    if costs is None:
+        return otherwise
+    if len(costs) <= (parts.names[-1] if len(parts.names) else -1):
+        raise ValueError(f"group_weights has {len(costs)} entries for {len(parts.names)} groups")
+    return costs[parts.names]
 
 
 def partition(groups: Any, n_components: int) -> Partition:
-    """Return the partition of `n_components` coordinates that a group size or labels describe."""
-    labels = np.arange(n_components) // groups if isinstance(groups, int) else groups
+    """Return the partition of `n_components` coordinates that a group size, labels or None describe."""
+    size = max(n_components, 1) if groups is None else groups
+    labels = np.arange(n_components) // size if isinstance(size, int) else size
     return _partition(labels.astype(np.int64).tobytes())
 
 

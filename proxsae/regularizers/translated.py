@@ -7,6 +7,7 @@ from typing import Any
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.base import Regularizer, as_parameter
+from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.wrapper import Wrapper
@@ -113,6 +114,6 @@ def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
     """
     if isinstance(inner, Separable):
         return TranslatedSeparable(inner, center)
-    if isinstance(inner, NonSeparable):
+    if isinstance(inner, NonSeparable) and not isinstance(inner, Cardinality):
         return TranslatedNonSeparable(inner, center)
     raise TypeError(f"Translated takes a separable regularizer or a single term of whole codes, got {inner}")

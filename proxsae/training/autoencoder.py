@@ -135,7 +135,7 @@ def per_sample(regularizer: Regularizer, smallest_gain: float) -> Separable:
     """Return the regularizer that frees a coordinate where its gain exceeds the one a batch demanded on average."""
     assert isinstance(regularizer, Cardinality)
     threshold: Regularizer = smallest_gain * L0()
-    for term in regularizer.separable.terms:
+    for term in regularizer.partner.terms:
         threshold = threshold + term
     assert isinstance(threshold, Separable)
     return threshold

@@ -149,9 +149,9 @@ def test_weights_must_be_numbers(weight):
         L1(weight=weight)
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, np.ones(2)])
-def test_indicators_take_positive_scalar_weights_only(weight):
-    with pytest.raises(ValueError, match="an indicator takes only positive scalar weights"):
+@pytest.mark.parametrize("weight", [-1.0, np.ones(2)])
+def test_indicators_take_scalar_weights_only(weight):
+    with pytest.raises(ValueError, match="an indicator takes only scalar weights >= 0"):
         weight * NonNegative()
 
 

@@ -22,7 +22,6 @@ from proxsae.regularizers import (
     TreeGroups,
     parse,
 )
-from proxsae.verification.oracles.convex import expression_of
 
 LABELS = [0, 2, 0, 3, 3, 2, 3]  # out of order, of different sizes, and group 1 is empty
 MEMBERS = [[0, 2], [1, 5], [3, 4, 6]]
@@ -76,19 +75,6 @@ def test_convex_group_penalties_solve_their_problem(R, value, nonnegative):
             assert 0.5 * np.sum((claimed - u) ** 2) + t * R.value(claimed) <= problem.value + 1e-7
             z.value = claimed
             assert R.value(claimed) == pytest.approx(value(z).value, abs=1e-9)
-
-
-WITH_EXPRESSION = CONVEX[:2] + CONVEX[6:7]
-
-
-@pytest.mark.parametrize(("R", "value", "nonnegative"), WITH_EXPRESSION, ids=[repr(R) for R, _, _ in WITH_EXPRESSION])
-def test_the_expression_for_cvxpy_has_the_value(R, value, nonnegative):
-    z = cp.Variable(7)
-    expression, constraints = expression_of(R, z)
-    for point in points():
-        z.value = point
-        assert expression.value == pytest.approx(R.value(point), abs=1e-9)
-    assert constraints == []
 
 
 def by_choice(R, partner, u, t, counted):

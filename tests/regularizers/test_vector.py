@@ -348,7 +348,7 @@ def test_the_fit_is_isotonic_regression():
         (lambda: LInf() + L1(), "no calculus rule"),
         (lambda: L1Ball() + Cardinality(2), "no calculus rule"),
         (lambda: np.ones(3) * SquaredL2() + LInf(), "no calculus rule"),
-        (lambda: -1 * Simplex(), "positive scalar weights"),
+        (lambda: -1 * Simplex(), "scalar weights >= 0"),
     ],
 )
 def test_bad_input_is_refused_in_words(build, sentence):

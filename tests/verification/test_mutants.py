@@ -216,12 +216,12 @@ mutant(
 
 
 def keep(R, xp, ranks, U, step, k=None):
-    return xp.where(top_k_mask(ranks, R.k if k is None else k), R.separable.prox_on(xp, U, step), 0.0)
+    return xp.where(top_k_mask(ranks, R.k if k is None else k), R.partner.prox_on(xp, U, step), 0.0)
 
 
 def largest_index(s, xp, U, step):
     flipped = s.ranks(xp, U, step)[..., ::-1]
-    return xp.where(top_k_mask(flipped.copy(), s.k)[..., ::-1], s.separable.prox_on(xp, U, step), 0.0)
+    return xp.where(top_k_mask(flipped.copy(), s.k)[..., ::-1], s.partner.prox_on(xp, U, step), 0.0)
 
 
 def down_the_columns(s, xp, U, step):

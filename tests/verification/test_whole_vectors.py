@@ -21,6 +21,8 @@ from proxsae.regularizers import (
     L1MinusL2,
     L2Ball,
     LInf,
+    Lq,
+    OfNorms,
     Simplex,
     SortedL1,
     SumOfKLargest,
@@ -36,8 +38,10 @@ from proxsae.verification.proofs.arrays_z3 import paths
 from proxsae.verification.proofs.catalogue import CERTIFIED, GROUPS, SEARCHED, SELECTIONS, WHOLE_CODES
 from proxsae.verification.proofs.catalogue import CLASSES as SCALAR
 from proxsae.verification.proofs.composition import composition_lemma, square_lemma
+from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.gain_rule import settle_lemma
 from proxsae.verification.proofs.separable import OPTIMAL
+from proxsae.verification.proofs.whole_vectors import _answers
 
 FAR = float("inf")
 
@@ -263,3 +267,58 @@ def test_timeout_is_unknown():
     start = time.monotonic()
     assert prove(LInf(), timeout=0.05).verdict == "unknown"
     assert time.monotonic() - start < 10
+
+
+class StepSquared(OfNorms):
+    def prox_of(self, xp, U, t):
+        return super().prox_of(xp, U, t * t)
+
+
+class WithoutTheCosts(OfNorms):
+    def costs(self, xp, parts):
+        return 2.0 * super().costs(xp, parts)
+
+    def prox_of(self, xp, U, t):
+        return super().prox_of(xp, U, 0.5 * t * t)
+
+
+class TurnsAround(OfNorms):
+    def prox_of(self, xp, U, t):
+        return -super().prox_of(xp, U, t)
+
+
+class SoftMCP(MCP):
+    def prox_of(self, xp, u, t):
+        return xp.sign(u) * xp.maximum(xp.abs(u) - t, 0.0)
+
+
+@pytest.mark.parametrize("r", [L1(), MCP(3.0)], ids=repr)
+@pytest.mark.parametrize("kind", [StepSquared, WithoutTheCosts, TurnsAround])
+def test_wrong_code_of_norms_is_refuted_with_numbers(kind, r):
+    proof = prove(kind(r, 2))
+    assert proof.verdict == "counterexample", str(proof)
+    assert proof.counterexample["fails"]
+
+
+def test_a_wrong_scalar_makes_wrong_norms():
+    proof = prove(OfNorms(SoftMCP(3.0), 2))
+    assert proof.verdict == "counterexample"
+    assert proof.counterexample["better objective"] < proof.counterexample["claimed objective"]
+
+
+@pytest.mark.parametrize("kind", [StepSquared, TurnsAround])
+def test_wrong_code_of_norms_that_z3_cannot_read_itself_is_not_proved(kind):
+    assert not prove(kind(Lq(0.5), 2)).verdict.startswith("proved")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["OfNorms(Huber, 2)", "OfNorms(CEL0, 2)", "OfNorms(MCP, 2) + GroupL0(2)", "L1 + OfNorms(Lq(0.5), 2) + SquaredL2"],
+)
+def test_any_scalar_of_norms_is_proved(text):
+    assert prove(parse(text)).verdict == "proved"
+
+
+def test_what_a_stand_in_is_assumed_to_be_is_possible():
+    for answer in _answers(OfNorms(MCP(), 2), FAR, any_scalar=True):
+        assert decide(answer.reader.facts, answer.reader.definitions, FAR)[0] == z3.sat

@@ -12,12 +12,12 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.asymmetric import Tilt
-from proxsae.regularizers.balls import L2Ball, LInfBall
+from proxsae.regularizers.balls import LInfBall
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.from_cvxpy import FromCvxpy
-from proxsae.regularizers.groups import GroupL2, group_costs
+from proxsae.regularizers.groups import OfNorms
 from proxsae.regularizers.huber import Huber
 from proxsae.regularizers.k_support import KSupport, KSupportNorm
 from proxsae.regularizers.partition import partition
@@ -61,10 +61,13 @@ def _quotients(cp: Any, z: Any, shares: Any) -> Any:
     return sum(0.5 * cp.quad_over_lin(z[i], shares[i]) for i in range(z.shape[0]))
 
 
-def _group_l2(cp: Any, R: GroupL2, z: Any) -> Written:
+def _of_norms(cp: Any, R: OfNorms, z: Any) -> Written | None:
     parts = partition(R.groups, z.shape[0])
-    costs = group_costs(R, ArrayNamespace(np.zeros(1)), parts)
-    return sum(c * cp.norm2(z[np.flatnonzero(parts.labels == g)]) for g, c in enumerate(costs)), []
+    members = [np.flatnonzero(parts.labels == g) for g in range(len(parts.sizes))]
+    costs = R.costs(ArrayNamespace(np.zeros(1)), parts)
+    bounds = cp.Variable(len(members))  # r does not fall: its least value is at the norms
+    written = expression_of(R.r if R.is_indicator else R.r.scaled(costs), bounds)
+    return written and (written[0], [*written[1], *(cp.norm2(z[g]) <= bounds[i] for i, g in enumerate(members))])
 
 
 def _tree_groups(cp: Any, R: TreeGroups, z: Any) -> Written:
@@ -79,7 +82,7 @@ def _from_cvxpy(cp: Any, R: FromCvxpy, z: Any) -> Written:  # noqa: ARG001
 
 
 # At weight one, by the class that writes the value: entry by entry where R is separable.
-EXPRESSIONS: dict[type, Callable[[Any, Any, Any], Written]] = {
+EXPRESSIONS: dict[type, Callable[[Any, Any, Any], Written | None]] = {
     Zero: lambda cp, R, z: (0.0 * z, []),
     L1: lambda cp, R, z: (cp.abs(z), []),
     SquaredL2: lambda cp, R, z: (0.5 * cp.square(z), []),
@@ -88,7 +91,6 @@ EXPRESSIONS: dict[type, Callable[[Any, Any, Any], Written]] = {
     NonNegative: lambda cp, R, z: (0.0 * z, [z >= 0]),
     Box: lambda cp, R, z: (0.0 * z, [z >= R.lower, z <= R.upper]),
     LInfBall: lambda cp, R, z: (0.0 * z, [cp.abs(z) <= R.radius]),
-    L2Ball: lambda cp, R, z: (cp.Constant(0.0), [cp.norm2(z) <= R.radius]),
     L1Ball: lambda cp, R, z: (cp.Constant(0.0), [cp.norm1(z) <= R.radius]),
     Simplex: lambda cp, R, z: (cp.Constant(0.0), [z >= 0, cp.sum(z) == R.radius]),
     LInf: lambda cp, R, z: (cp.norm_inf(z), []),
@@ -96,7 +98,7 @@ EXPRESSIONS: dict[type, Callable[[Any, Any, Any], Written]] = {
     SumOfKLargest: lambda cp, R, z: (cp.sum_largest(cp.abs(z), min(R.k, z.shape[0])), []),
     KSupport: _k_support,
     KSupportNorm: _k_support_norm,
-    GroupL2: _group_l2,
+    OfNorms: _of_norms,
     TreeGroups: _tree_groups,
     FromCvxpy: _from_cvxpy,
 }
@@ -119,9 +121,10 @@ def expression_of(R: Regularizer, z: Any) -> Written | None:
     if len(R.terms) > 1:
         return _sum(expression_of(term, z) for term in R.terms)
     write = EXPRESSIONS.get(R.writer)
-    if write is None:
+    written = write and write(cp, R, z)
+    if written is None:
         return None
-    expression, constraints = write(cp, R, z)
+    expression, constraints = written
     weight: Any = 1.0 if R.is_indicator else R.weight
     return cp.sum(cp.multiply(weight, expression)), constraints
 

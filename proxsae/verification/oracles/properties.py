@@ -157,9 +157,9 @@ def _claims(R: Regularizer, pair: Pair) -> dict[str, tuple[Array, Array, Array]]
     if isinstance(R, Separable) and R.is_uniform:
         order = np.random.default_rng(1).permutation(pair.n)
         claims["a permutation of u permutes the code"] = (P[:, order], R.prox(U[:, order]), U)
-    if isinstance(R, Cardinality) and R.separable.is_uniform and R.scope == "sample":
-        tied = np.resize([1.5, -1.5 if R.separable.is_symmetric else 1.5], (1, pair.n))
-        partner = R.separable.prox(tied)
+    if isinstance(R, Cardinality) and R.partner.is_uniform and R.scope == "sample":
+        tied = np.resize([1.5, -1.5 if R.partner.is_symmetric else 1.5], (1, pair.n))
+        partner = R.partner.prox(tied)
         claims["among equal gains the lowest index is kept"] = (partner * (np.arange(pair.n) < R.k), R.prox(tied), tied)
     halved = np.stack([R.prox(u, 0.5) for u in U])
     if R.scope != "batch":

@@ -41,7 +41,7 @@ def enumerate_supports(R: Cardinality) -> Check:
 
 
 def _refute(R: Cardinality, matrices: Array, t: float) -> dict[str, object] | None:
-    optima = _optima(R.separable, matrices, t)
+    optima = _optima(R.partner, matrices, t)
     supports = _supports(
         matrices[0].size, min(R.k if R.scope == "sample" else R.k * len(matrices[0]), matrices[0].size)
     )

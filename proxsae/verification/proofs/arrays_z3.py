@@ -40,6 +40,8 @@ class PathReader(Reader):
         What the answers say of the symbols.
     obligations : list
         What has to hold for the comparisons to be defined.
+    scalars : dict or None
+        The stand-ins for scalar regularizers by their place, where such are asked for.
     turnings : list of list of bool
         The answers that lead to the paths which leave this one.
     """
@@ -49,6 +51,7 @@ class PathReader(Reader):
         self.facts: list[Any] = []
         self.obligations: list[Any] = []
         self.turnings: list[list[bool]] = []
+        self.scalars: dict[str, Any] | None = None
         self._given = answers
         self._answers: list[bool] = []
         self._known: dict[str, bool] = {}
@@ -95,6 +98,18 @@ class PathReader(Reader):
         entries = [Vector(self, {f"{name}{i}": self.number(1)}) for i in range(n)]
         self.facts += [(entry * entry).term >= 0 for entry in entries]
         return self.asarray(entries)
+
+    def magnitudes(self, Z: Array, parts: Any) -> Array:
+        """Return 1 for each group: exact numbers have no range to leave."""
+        return self.asarray(np.ones(parts.sums(np.zeros(Z.shape)).shape))
+
+    def in_order(self, squares: Array, scale: Array) -> Array:
+        """Return the squares themselves, which is the same order."""
+        return squares * scale * scale
+
+    def rounds_alike(self, a: Array, b: Array) -> Array:
+        """Return False: where rounded numbers take a short cut, exact ones take the formula."""
+        return np.zeros(np.broadcast_shapes(a.shape, b.shape), dtype=bool)
 
     # --- the functions of a formula, on arrays ------------------------------------------------------------------------
 

@@ -52,6 +52,9 @@ SELECTIONS = (
     "LogSum(0.5) + Cardinality(2)",
 )
 GROUPS = (
+    "OfNorms(MCP(3.0), 2)",
+    "OfNorms(SCAD(3.7, 1.0), 2)",
+    "OfNorms(Lq(0.5), 2)",
     "GroupL2(2)",
     "GroupL0(2)",
     "GroupCardinality(1, 2)",

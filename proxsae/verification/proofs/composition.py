@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import z3
 
+from proxsae.regularizers.basic import L1
 from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.nonseparable import NonSeparableSum
 from proxsae.regularizers.separable import Separable
@@ -21,8 +22,9 @@ from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either, negation
 from proxsae.verification.proofs.gain_rule import settle_lemma
+from proxsae.verification.proofs.groups import prove_norms
 from proxsae.verification.proofs.separable import OPTIMAL, read
-from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial, shipped_prox
+from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial, prove_read, shipped_prox
 from proxsae.verification.report import Proof
 
 
@@ -43,15 +45,23 @@ def prove_sparse_groups(R: NonSeparableSum, timeout: float = 60.0) -> Proof:
         verdict, numbers = _prove_tree(core, deadline)
         core = _chain(core)
     else:
-        verdict, numbers = prove_radial(core, deadline)
+        verdict, numbers = prove_norms(core, deadline)
     if verdict == "proved":
         verdict, numbers = goes_first(R.base, deadline)
     if verdict == "proved":
-        verdict, numbers = prove_equal(replace(R, core=core), shipped_prox, _partner_first, deadline)
+        verdict, numbers = _goes_first_in_code(replace(R, core=core), deadline)
     if verdict == "proved":
         verdict = settle_lemma(composition_lemma() + square_lemma(), deadline)
     theorem = f"{OPTIMAL} for codes and groups of every size, t > 0 and all admissible weights, the partner going first"
     return Proof(repr(R), theorem, verdict, time.monotonic() - start, numbers)
+
+
+def _goes_first_in_code(R: NonSeparableSum, deadline: float) -> tuple[str, dict[str, Any] | None]:
+    """Prove that the code is the composition, for any r in a core of norms; else look for numbers with r itself."""
+    verdict, numbers = prove_equal(R, shipped_prox, _partner_first, deadline, any_scalar=True)
+    if verdict == "proved":
+        return verdict, numbers
+    return prove_equal(R, shipped_prox, _partner_first, deadline, any_scalar=False)
 
 
 def _partner_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
@@ -74,9 +84,14 @@ def prove_tree(R: TreeGroups, timeout: float = 60.0) -> Proof:
 
 
 def _prove_tree(R: TreeGroups, deadline: float) -> tuple[str, dict[str, Any] | None]:
-    verdict, numbers = prove_radial(GroupL2(1), deadline, is_homogeneous=True)
+    slopes = prove_read(GroupL2(1), deadline - time.monotonic())
+    verdict, numbers = slopes.verdict, slopes.counterexample
     if verdict == "proved":
-        verdict, numbers = prove_equal(_chain(R), shipped_prox, _leaf_first, deadline)
+        verdict = prove_radial(GroupL2(1), deadline)
+    if verdict == "proved":
+        verdict, numbers = goes_first(L1(), deadline)  # s ||z|| = ||s z||, and so r(s ||z||) = s r(||z||)
+    if verdict == "proved":
+        verdict, numbers = prove_equal(_chain(R), shipped_prox, _leaf_first, deadline, any_scalar=False)
     if verdict == "proved":
         verdict = settle_lemma(composition_lemma(), deadline)
     return verdict, numbers

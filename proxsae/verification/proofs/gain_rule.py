@@ -33,7 +33,7 @@ def prove_selection(R: Cardinality, timeout: float = 60.0) -> Proof:
         Seconds after which the verdict is "unknown".
     """
     start = time.monotonic()
-    partner = R.separable
+    partner = R.partner
     theorem = f"{_ranking_in_words(R)} and applying the scalar prox is optimal for all n, k, u and t > 0"
     reader = Reader()
     objective = read(partner, reader)
@@ -55,7 +55,7 @@ def settle_lemma(refutations: list[list[Any]], deadline: float) -> str:
 
 
 def _ranking_in_words(R: Cardinality) -> str:
-    rank = {1.0: "max(u, 0)", -1.0: "abs(u)", None: "gains"}[R.mirror(np.ones(()))]
+    rank = {1.0: "max(u, 0)", -1.0: "abs(u)", None: "gains"}[R.rank_sign(np.ones(()))]
     return f"keeping the k largest {rank}"
 
 
@@ -70,17 +70,17 @@ def _claims_of_the_gain(R: Cardinality, objective: Objective) -> dict[str, Any]:
     gain = o.r.gain_of(reader, o.u, o.t)
     saved = o.u * o.u * 0.5 - o.at(o.claimed, o.value_of_claimed)
     claims = {"the gain is what a free z saves": both(gain.is_finite, both(gain.term == saved.term, gain.term >= 0))}
-    mirror = R.mirror(np.ones(()))
-    if mirror is None:
+    sign = R.rank_sign(np.ones(()))
+    if sign is None:
         return claims
     claims["r is never negative"] = either(o.value.infinite, o.value.term >= 0)
-    if mirror == 1.0:
+    if sign == 1.0:
         claims["r is infinite below zero"] = either(o.z.term >= 0, o.value.infinite)
     else:
         mirrored = o.r.weighted_value(reader, -o.z)
         even = either(z3.And(o.value.infinite, mirrored.infinite), o.value.term == mirrored.term)
         same_domain = o.value.infinite == mirrored.infinite
-        given = [symbol.term == reader.number(float(value)).term for symbol, value in _with_values(o.r, R.separable)]
+        given = [symbol.term == reader.number(float(value)).term for symbol, value in _with_values(o.r, R.partner)]
         # Evenness may be a matter of the numbers, as for the box [-c, c]: it is claimed for those given.
         claims["r is even for these parameters"] = z3.Implies(z3.And(given), both(even, same_domain))
     return claims

@@ -98,6 +98,7 @@ def _proof_for(R: Regularizer) -> Callable[[Any, float], Proof]:
     from proxsae.verification.proofs.composition import prove_sparse_groups, prove_tree
     from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
     from proxsae.verification.proofs.gain_rule import prove_selection
+    from proxsae.verification.proofs.groups import prove_groups
     from proxsae.verification.proofs.separable import prove_separable
     from proxsae.verification.proofs.whole_vectors import is_radial, prove_read
 
@@ -105,6 +106,8 @@ def _proof_for(R: Regularizer) -> Callable[[Any, float], Proof]:
         raise NotAlgebraicError("a solver")
     if isinstance(R, NonSeparableSum) and (is_radial(R.core) or isinstance(R.core, TreeGroups)):
         return prove_sparse_groups
+    if not isinstance(R, Separable) and is_radial(R):
+        return prove_groups
     proofs: list[tuple[type, Callable[[Any, float], Proof]]] = [
         (Cardinality, prove_selection),
         (Separable, prove_separable),

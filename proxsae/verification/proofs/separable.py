@@ -83,10 +83,10 @@ def parts(R: Separable) -> Iterator[Separable]:
             yield from parts(part)
 
 
-def read(R: Separable, reader: Reader) -> Objective:
-    """Run the shipped formulas of R on symbols."""
+def read(R: Separable, reader: Reader, *, has_weight: bool = True) -> Objective:
+    """Run the shipped formulas of R on symbols; without a weight, it is one."""
     u, z, t = (reader.real(name) for name in ("u", "z", "t"))
-    r = R.map_parameters(lambda name, _: reader.real(name))
+    r = R.map_parameters(lambda name, _: reader.real(name) if has_weight or name != "weight" else reader.number(1))
     claimed = r.weighted_prox(reader, u, t)
     assumptions = [t.term > 0]
     for holds, _ in r.conditions():

@@ -18,22 +18,22 @@ import numpy as np
 import z3
 
 from proxsae.formulas.arrays import Array
-from proxsae.regularizers.balls import L2Ball
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import SquaredL2
-from proxsae.regularizers.group_selection import GroupCardinality, GroupL0
-from proxsae.regularizers.groups import GroupL2
+from proxsae.regularizers.cardinality import GroupCardinality, GroupL0
+from proxsae.regularizers.groups import L2Ball, OfNorms
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.translated import TranslatedNonSeparable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.pairs import width_of
+from proxsae.verification.proofs.any_scalar import AnyScalar
 from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, inner_product, paths
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Number, both, negation
 from proxsae.verification.proofs.separable import OPTIMAL, TIES, as_float
 from proxsae.verification.report import Proof
 
-RADIAL = (GroupL2, GroupL0, GroupCardinality, L2Ball, SquaredL2)  # of norms and inner products of groups alone
+RADIAL = (OfNorms, GroupL0, GroupCardinality, SquaredL2)  # of norms and inner products of groups alone
 ABSENT = {"ridge": "weight", "tilt": "slope"}  # a sum holds these at zero where it has none
 VARIATIONAL = "<u - p, z - p> <= t (R(z) - R(p))"
 
@@ -75,7 +75,7 @@ def prove_read(R: Regularizer, timeout: float = 60.0) -> Proof:
     answers, rivals = list(_answers(R, start + timeout)), list(_rivals(R, start + timeout))
     verdict, numbers = _settle(R, answers, rivals, start + timeout)
     verdict = _in_words(R) if verdict == "proved" else verdict
-    return Proof(repr(R), _statement(R), verdict, time.monotonic() - start, numbers)
+    return Proof(repr(R), statement(R), verdict, time.monotonic() - start, numbers)
 
 
 def _in_words(R: Regularizer) -> str:
@@ -86,7 +86,8 @@ def _in_words(R: Regularizer) -> str:
     return "proved" if n == 1 else f"proved for {n} groups"
 
 
-def _statement(R: Regularizer) -> str:
+def statement(R: Regularizer) -> str:
+    """Return the theorem about R in words."""
     n = length(R)
     if not is_radial(R):
         subject = f"all real u and z of {n} coordinates"
@@ -121,26 +122,38 @@ def length(R: Regularizer) -> int:
     return 1 + max([1, *(getattr(term, "k", 1) for term in R.terms)])
 
 
-def _answers(R: Regularizer, deadline: float) -> Iterator[Answer]:
+def _answers(R: Regularizer, deadline: float, *, any_scalar: bool = False) -> Iterator[Answer]:
     def run(reader: PathReader) -> Answer:
+        reader.scalars = {} if any_scalar else None
         symbolic = with_symbols(R, reader, length(R))
         t = reader.real("t")
         reader.assume(t > 0)
         u = _code(R, reader, "u")
         p = symbolic.prox_on(reader, u, reader.asarray([[t]]))  # type: ignore[arg-type]
-        return Answer(reader, u[0], t, p[0], _value(symbolic, reader, p))
+        answer = Answer(reader, u[0], t, p[0], _value(symbolic, reader, p))
+        reader.facts += _theorems(reader, reader)
+        return answer
 
     yield from in_time(paths(run), deadline)
 
 
-def _rivals(R: Regularizer, deadline: float) -> Iterator[Rival]:
+def _rivals(R: Regularizer, deadline: float, *, any_scalar: bool = False) -> Iterator[Rival]:
     def run(reader: PathReader) -> Rival:
+        reader.scalars = {} if any_scalar else None
         z = _code(R, reader, "z")
-        return Rival(reader, z[0], _value(with_symbols(R, reader, length(R)), reader, z))
+        rival = Rival(reader, z[0], _value(with_symbols(R, reader, length(R)), reader, z))
+        reader.facts += _theorems(reader, reader)
+        return rival
 
     for rival in in_time(paths(run, mark="z#"), deadline):
         if rival.value.infinite is not True:
             yield rival
+
+
+def _theorems(proxes: PathReader, values: PathReader) -> list[Any]:
+    """Return what the theorems of the stand-ins say of the proxes on one path and the values on another."""
+    theirs = values.scalars or {}
+    return [fact for name, r in (proxes.scalars or {}).items() if name in theirs for fact in r.facts(theirs[name])]
 
 
 def in_time(results: Iterator[tuple[PathReader, Any]], deadline: float) -> Iterator[Any]:
@@ -200,7 +213,9 @@ def _symbols(R: Any, reader: PathReader, n: int, groups: Any, path: str) -> dict
     symbols: dict[str, Any] = {}
     for name in (field.name for field in fields(R)):
         value = getattr(R, name)
-        if isinstance(value, Regularizer):
+        if isinstance(R, OfNorms) and name == "r" and reader.scalars is not None:
+            symbols[name] = reader.scalars.setdefault(path, AnyScalar(reader, f"{path}r", R.r))
+        elif isinstance(value, Regularizer):
             is_absent = name in ABSENT and not np.any(getattr(value, ABSENT[name]))
             symbols[name] = value if is_absent else with_symbols(value, reader, n, groups, f"{path}{name}.")
         elif (name == "weight" and not R.is_indicator) or name == "radius":
@@ -229,20 +244,19 @@ def _costs(reader: PathReader, name: str, n: int) -> Array:
     return costs
 
 
-def prove_radial(R: Regularizer, deadline: float, *, is_homogeneous: bool = False) -> tuple[str, dict[str, Any] | None]:
-    """Prove a regularizer of norms, and that its prox is a non-negative multiple of u; on request R(s z) = s R(z)."""
-    answers, rivals = list(_answers(R, deadline)), list(_rivals(R, deadline))
-    verdict, numbers = _settle(R, answers, rivals, deadline)
-    if verdict != "proved":
-        return verdict, numbers
-    entries = [(answer.reader, entry) for answer in answers for entry in answer.p if isinstance(entry, Vector)]
-    claims = [(reader, factor.term >= 0) for reader, entry in entries for factor in entry.parts.values()]
-    claims += _proportions(R, deadline) if is_homogeneous else []
-    for reader, claim in claims:
-        result, _ = decide([z3.Not(claim), *reader.facts], reader.definitions, deadline)
-        if result != z3.unsat:
-            return "unknown", None
-    return "proved", None
+def prove_radial(R: Regularizer, deadline: float) -> str:
+    """Return the verdict on a regularizer of norms whose scalars are any that their theorems hold of.
+
+    Proved is too that its prox is a non-negative multiple of u. A counterexample need not be one for the r at hand.
+    """
+    answers = list(_answers(R, deadline, any_scalar=True))
+    verdict, _ = _settle(R, answers, list(_rivals(R, deadline, any_scalar=True)), deadline)
+    for answer in answers if verdict == "proved" else []:
+        factors = [factor for entry in answer.p if isinstance(entry, Vector) for factor in entry.parts.values()]
+        claim = z3.And([factor.term >= 0 for factor in factors])
+        result, _ = decide([z3.Not(claim), *answer.reader.facts], answer.reader.definitions, deadline)
+        verdict = verdict if result == z3.unsat else "unknown"
+    return verdict
 
 
 def shipped_prox(R: Regularizer, xp: Any, u: Array, t: Array) -> Array:
@@ -256,11 +270,12 @@ def shipped_value(R: Regularizer, xp: Any, z: Array, t: Array) -> Array:  # noqa
 
 
 def prove_equal(
-    R: Regularizer, shipped: Callable[..., Array], formula: Callable[..., Array], deadline: float
+    R: Regularizer, shipped: Callable[..., Array], formula: Callable[..., Array], deadline: float, *, any_scalar: bool
 ) -> tuple[str, dict[str, Any] | None]:
     """Prove that what runs on codes of two coordinates is what a formula says, both of (R, xp, code, t)."""
 
     def run(reader: PathReader) -> tuple[PathReader, Array, Array]:
+        reader.scalars = {} if any_scalar else None
         symbolic, t = with_symbols(R, reader, 2), reader.real("t")
         reader.assume(t > 0)
         code, step = reader.reals("u", 2)[None], reader.asarray([[t]])
@@ -278,18 +293,6 @@ def prove_equal(
     return "proved", None
 
 
-def _proportions(R: Regularizer, deadline: float) -> list[tuple[PathReader, Any]]:
-    """Return on each path of the value the claim R(s z) = s R(z), for s > 0."""
-
-    def run(reader: PathReader) -> tuple[PathReader, Any]:
-        s = reader.real("s")
-        reader.assume(s > 0)
-        z, symbolic = _code(R, reader, "z"), with_symbols(R, reader, length(R))
-        return reader, (_value(symbolic, reader, z * s) == _value(symbolic, reader, z) * s).holds
-
-    return list(in_time(paths(run), deadline))
-
-
 def _settle(
     R: Regularizer, answers: list[Answer], rivals: list[Rival], deadline: float
 ) -> tuple[str, dict[str, Any] | None]:
@@ -301,7 +304,7 @@ def _settle(
                 return "counterexample", {"fails": words, **_numbers(model, answer, None)}
             verdict = "unknown" if result == z3.unknown else verdict
         for rival in rivals:
-            result, model = _beats(answer, rival, deadline, by_slope=R.is_convex)
+            result, model = _beats(answer, rival, deadline, by_slope=R.is_convex and not answer.reader.scalars)
             if result == z3.sat:
                 return "counterexample", _refutation(answer, rival, model, rivals, deadline)
             verdict = "unknown" if result == z3.unknown else verdict
@@ -343,7 +346,13 @@ def _beats(answer: Answer, rival: Rival, deadline: float, *, by_slope: bool) -> 
         refuted = inner(u - p, z - p).term > (t * (rival.value - answer.value)).term
     else:
         refuted = _objective(answer, p, answer.value).term > _objective(answer, z, rival.value).term
-    facts = [refuted, *_cauchy_schwarz(answer, rival), *answer.reader.facts, *rival.reader.facts]
+    facts = [
+        refuted,
+        *_theorems(answer.reader, rival.reader),
+        *_cauchy_schwarz(answer, rival),
+        *answer.reader.facts,
+        *rival.reader.facts,
+    ]
     return decide(facts, answer.reader.definitions + rival.reader.definitions, deadline)
 
 
