@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from proxsae.formulas.arrays import to_numpy
+from proxsae.kernels.threads import one_thread_after_fork
 
 LARGE_RATIO = 10.0  # a row of more than so many times the median norm is worth a warning
 BLOCK = 8192  # rows read at once where all are looked at
@@ -107,6 +108,7 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     ValueError, TypeError
         If X has not two dimensions, no rows, other features than fitted, or anything but real finite numbers.
     """
+    one_thread_after_fork()
     if not _is_row_source(X):
         narrow = str(getattr(X, "dtype", "")) == "float16"
         dtype = np.float32 if narrow else [np.float64, np.float32]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from proxsae.kernels.threads import parallel_loops
 
-@numba.njit(cache=True, parallel=True, fastmath={"reassoc", "contract"})
+
+@parallel_loops(fastmath={"reassoc", "contract"})
 def row_dots(offsets: np.ndarray, indices: np.ndarray, G: np.ndarray, D: np.ndarray, out: np.ndarray) -> None:
     """Write <G_i, D_j> for every entry (i, j) of the support."""
     for i in numba.prange(offsets.size - 1):
@@ -18,7 +20,7 @@ def row_dots(offsets: np.ndarray, indices: np.ndarray, G: np.ndarray, D: np.ndar
             out[e] = total
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_loops()
 def transposed_product(
     column_offsets: np.ndarray,
     entries: np.ndarray,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from proxsae.kernels.threads import parallel_loops
+
 BLOCK = 64  # entries compared at once; the comparison of a block vectorises, a branch an entry does not
 
 
@@ -62,7 +64,7 @@ def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> i
     return size
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_loops()
 def select_in_rows(U: np.ndarray, k: int, mirror: float, indices: np.ndarray, counts: np.ndarray) -> None:
     """Write the indices of the k largest positive max(u, mirror u) of each row, ascending, and how many there are."""
     for i in numba.prange(U.shape[0]):
@@ -77,7 +79,7 @@ def _any_outside(block: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
     return outside
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_loops()
 def count_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, counts: np.ndarray) -> None:
     """Count the entries of each row outside the interval [low_j, high_j] of their column."""
     for i in numba.prange(U.shape[0]):
@@ -92,7 +94,7 @@ def count_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, counts: np.n
         counts[i] = count
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_loops()
 def fill_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, offsets: np.ndarray, indices: np.ndarray) -> None:
     """Write the columns of the entries outside their intervals, row after row."""
     for i in numba.prange(U.shape[0]):
