@@ -8,14 +8,12 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from proxsae.regularizers import Regularizer
 
 if TYPE_CHECKING:
-    from proxsae.data.rows import Rows
     from proxsae.encoders import Encoder
     from proxsae.training.autoencoder import Autoencoder
     from proxsae.training.fitting import Asked
@@ -40,8 +38,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_components : int, optional
         Number of atoms; None: 8 times the features.
     encoder : str or Encoder, default "amortized"
-        How codes are computed: one proximal step with a free matrix; or an object of :mod:`proxsae.encoders` that holds
-        options, such as ``Amortized(bandwidth=0.3)``.
+        One proximal step with a free matrix, or an object of :mod:`proxsae.encoders` that holds options.
     target_l0 : float, optional
         Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
         each atom then learns a threshold of its own.
@@ -54,8 +51,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     dead_after : int, default 100_000
         Samples after which an unused atom counts as dead and is trained on the residual.
     max_norm_ratio : float, optional
-        Leave rows out of the training whose norm exceeds this many times the median norm. None: warn of those of more
-        than 10 times.
+        Leave rows out whose norm exceeds this many times the median. None: warn of those of more than 10 times.
     sparse_output : bool, default True
         Return codes as SciPy CSR; False: as a dense array.
     device : str, default "auto"
@@ -94,6 +90,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> sae.transform(X).shape
     (500, 40)
     """
+
+    _training: TrainingState | None = None  # of partial_fit; not pickled
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "regularizer": [Regularizer, str, None],
@@ -142,8 +140,6 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    # --- fitting -----------------------------------------------------------------------------------------------
-
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
         """Train on X, from random atoms.
 
@@ -161,10 +157,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError, TypeError
-            If a parameter or X is not as described, or X holds NaN or infinity.
-        FloatingPointError
-            If the loss becomes NaN or infinite.
+        ValueError, TypeError, FloatingPointError
+            If a parameter or X is not as described, or the loss becomes NaN or infinite.
         """
         self._train(X, self.n_steps, is_new=True)
         self._training = None  # with the moments of Adam a fitted model would be three times as large
@@ -174,73 +168,18 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Go on training with one pass over X, at a constant step size; parameters are read at every call.
 
         The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
-        state of the training is kept with the object but not pickled; :meth:`save` writes it where asked to.
+        state of the training is kept, but not pickled; :meth:`save` writes it where asked to.
         """
         self._train(X, None, is_new=not hasattr(self, "components_"))
         return self
 
     def _train(self, X: Any, n_steps: int | None, *, is_new: bool) -> None:
-        from proxsae.data.rows import checked_rows, provenance_of
-        from proxsae.training.fitting import Wishes, finished, train
-        from proxsae.training.history import joined
+        from proxsae.training.fitting import finished, train
 
         self._validate_params()
-        rows = checked_rows(self, X, reset=is_new)
-        wishes = Wishes.of(self.get_params(deep=False), rows.shape[1])
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        before = None if is_new else self._training
-        self._training = None  # should the training fail, the next one starts from what is fitted
-        fitted = None if is_new else (self._autoencoder(), self._asked)
-        state, history = train(rows, wishes, n_steps, seed, before, fitted)
-        history = history if is_new else joined(self.history_, history)
-        self._set_fitted(finished(state), (wishes.regularizer, wishes.target_l0), history, provenance_of(X))
+        state, asked, history, provenance = train(self, X, n_steps, is_new=is_new)
+        self._set_fitted(finished(state), asked, history, provenance)
         self._training = state
-
-    def calibrate(self, X: Any) -> Self:
-        """Set the weight of the fitted R anew so that codes of X have a mean L0 of `target_l0`.
-
-        For data unlike those of the training, or samples kept from it: on few samples seen often, an encoder learns
-        codes that are sparser than those of new ones. 4096 evenly spaced rows of X are used.
-        """
-        from proxsae.training.fitting import calibrate
-
-        rows = self._rows(X)
-        if self.target_l0 is None:
-            raise ValueError("calibrate needs a model with target_l0")
-        calibrate(self._encoder(), rows, self.target_l0, self._training)
-        return self
-
-    # --- fitted --------------------------------------------------------------------------------------------------
-
-    _training: TrainingState | None = None  # of partial_fit
-
-    @classmethod
-    def from_parts(cls, atoms: Any, bias: Any, encoder: Encoder, **parameters: Any) -> Self:
-        """Return a fitted model with a given dictionary and encoder.
-
-        Parameters
-        ----------
-        atoms, bias : arrays of shape (n_components, n_features) and (n_features,)
-            D and b.
-        encoder : Encoder
-            Such as ``Amortized.of(R, W, b_e)``, in the units of the data; it holds R.
-        **parameters
-            Of the constructor.
-        """
-        from proxsae.training.autoencoder import fitted_autoencoder
-
-        model = fitted_autoencoder(encoder, atoms, bias)
-        options = {"encoder": type(encoder)(**encoder.get_params()), "n_components": len(model.atoms)}
-        sae = cls(encoder.current_regularizer, **{**options, **parameters})
-        sae._set_fitted(model, (encoder.current_regularizer, None))
-        return sae
-
-    @property
-    def regularizer_(self) -> Regularizer:
-        """R as fitted."""
-        from proxsae.encoders.base import on_device
-
-        return on_device(self.encoder_.current_regularizer, "cpu")
 
     def _set_fitted(self, model: Autoencoder, asked: Asked, history: Any = None, provenance: Any = None) -> None:
         self.encoder_ = model.encoder.requires_grad_(False)
@@ -249,34 +188,42 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked
         self.n_iter_ = int(self.history_["step"][-1]) if self.history_ else 0
 
-    def _encoder(self) -> Encoder:
-        from proxsae.data.rows import torch_device
+    @classmethod
+    def from_parts(cls, atoms: Any, bias: Any, encoder: Encoder, **parameters: Any) -> Self:
+        """Return a fitted model with the arrays D and b and a fitted encoder, such as ``Amortized.of(R, W, b_e)``.
 
-        return self.encoder_.to(torch_device(self.device))
-
-    def _autoencoder(self) -> Autoencoder:
+        All in the units of the data; the encoder holds R. `parameters` are those of the constructor.
+        """
         from proxsae.training.autoencoder import fitted_autoencoder
 
-        return fitted_autoencoder(self._encoder(), self.components_, self.intercept_)
+        model, R = fitted_autoencoder(encoder, atoms, bias), encoder.current_regularizer
+        sae = cls(R, **{"encoder": encoder.unfitted(), "n_components": len(model.atoms), **parameters})
+        sae._set_fitted(model, (R, None))
+        return sae
 
-    def _rows(self, X: Any) -> Rows:
-        from proxsae.data.rows import checked_rows
+    def calibrate(self, X: Any) -> Self:
+        """Set the weight of the fitted R anew so that codes of X have a mean L0 of `target_l0`.
 
-        check_is_fitted(self)
-        return checked_rows(self, X, reset=False)
+        For data unlike those of the training, or samples kept from it: on few samples seen often, an encoder learns
+        codes that are sparser than those of new ones. 4096 evenly spaced rows of X are used.
+        """
+        from proxsae.training.inference import calibrate
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in super().__getstate__().items() if name != "_training"}
-        encoder = {"encoder_": copy.deepcopy(self.encoder_).to("cpu")} if "encoder_" in state else {}
-        return {**state, **encoder}
+        calibrate(self, X)
+        return self
 
-    # --- using ---------------------------------------------------------------------------------------------------
+    @property
+    def regularizer_(self) -> Regularizer:
+        """R as fitted."""
+        from proxsae.encoders.base import on_device
+
+        return on_device(self.encoder_.current_regularizer, "cpu")
 
     def transform(self, X: Any) -> Any:
         """Return the codes of X: CSR, or a dense array, of shape (n_samples, n_components), in the precision of X."""
         from proxsae.training.inference import codes
 
-        Z = codes(self._rows(X), self._encoder(), self.batch_size)
+        Z = codes(self, X)
         return Z if self.sparse_output else Z.toarray()
 
     def inverse_transform(self, Z: Any) -> Any:
@@ -293,7 +240,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         from proxsae.training.inference import explained_variance
 
-        return explained_variance(self._rows(X), self._autoencoder(), self.batch_size)
+        return explained_variance(self, X)
 
     def amortization_gap(self, X: Any) -> Any:
         """Return by how much the encoder misses the objective that a solver reaches, one number a sample.
@@ -303,24 +250,18 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         from proxsae.training.inference import amortization_gap
 
-        return amortization_gap(self._rows(X), self._autoencoder())
-
-    # --- files ---------------------------------------------------------------------------------------------------
+        return amortization_gap(self, X)
 
     def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
         """Write the fitted model to one safetensors file, whole or not at all.
 
-        With `training_state`, after `partial_fit`, write what that needs to go on as if never stopped: four times the
-        size.
+        With `training_state`, after `partial_fit`, the file holds what that needs to go on as if never stopped and is
+        four times as large.
         """
-        from proxsae.formats.native import SavedSAE, write
+        from proxsae.formats.native import write
 
         check_is_fitted(self)
-        if training_state and self._training is None:
-            raise ValueError("there is no training to go on with: partial_fit keeps its state, fit and load do not")
-        fitted = (self._asked, self.history_, self.provenance_)
-        training = self._training if training_state else None
-        write(path, SavedSAE(self._autoencoder(), self.get_params(deep=False), *fitted, training))
+        write(path, self, with_training=training_state)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -334,14 +275,15 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         from proxsae.formats.native import read
 
         saved = read(path)
-        try:
-            sae = cls(**saved.parameters)
-            sae._validate_params()
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: the field 'parameters': {error}") from None
+        sae: Self = saved.estimator(cls)
         sae._set_fitted(saved.model, saved.asked, saved.history, saved.provenance)
         sae._training = saved.training
         return sae
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in super().__getstate__().items() if name != "_training"}
+        encoder = {"encoder_": copy.deepcopy(self.encoder_).to("cpu")} if "encoder_" in state else {}
+        return {**state, **encoder}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -85,6 +85,10 @@ class Encoder(nn.Module, ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
 
+    def unfitted(self) -> Self:
+        """Return an encoder with these options alone."""
+        return type(self)(**self.get_params())
+
     @property
     def is_fitted(self) -> bool:
         """Whether there are a regularizer and parameters."""

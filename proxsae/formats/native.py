@@ -21,10 +21,11 @@ from proxsae.training.state import TrainingState, written
 
 @dataclass(frozen=True)
 class SavedSAE:
-    """A fitted autoencoder.
+    """What a file holds.
 
     Attributes
     ----------
+    path : path
     model : Autoencoder
         In the units of the data.
     parameters : dict
@@ -38,6 +39,7 @@ class SavedSAE:
         Where the training is to go on exactly.
     """
 
+    path: str | os.PathLike[str]
     model: Autoencoder
     parameters: dict[str, Any]
     asked: tuple[Regularizer, float | None]
@@ -45,34 +47,45 @@ class SavedSAE:
     provenance: dict[str, Any]
     training: TrainingState | None = None
 
+    def estimator(self, cls: Any) -> Any:
+        """Return an unfitted estimator with the parameters, or raise ValueError, naming the file."""
+        try:
+            sae = cls(**self.parameters)
+            sae._validate_params()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path}: the field 'parameters': {error}") from None
+        return sae
 
-def write(path: str | os.PathLike[str], saved: SavedSAE) -> None:
-    """Write an autoencoder to one safetensors file, whole or not at all.
+
+def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> None:
+    """Write a fitted estimator to one safetensors file, whole or not at all.
 
     Raises
     ------
-    TypeError
-        If a regularizer is a Python function of the user's, or not read back from its text.
+    ValueError, TypeError
+        If there is no training to go on with, or a regularizer is not read back from its text.
     OSError
         If the file cannot be written.
     """
-    encoder = saved.model.encoder
+    if with_training and sae._training is None:
+        raise ValueError("there is no training to go on with: partial_fit keeps its state, fit and load do not")
+    encoder, parameters = sae.encoder_, sae.get_params(deep=False)
+    given = parameters.pop("regularizer")
+    given = parse(given) if isinstance(given, str) else given
     fields: dict[str, Any] = {
-        "components": saved.model.atoms,
-        "intercept": saved.model.bias,
-        "parameters": {name: _as_json(value) for name, value in saved.parameters.items() if name != "regularizer"},
-        "provenance": saved.provenance,
-        "target_l0": saved.asked[1],
+        "components": sae.components_,
+        "intercept": sae.intercept_,
+        "parameters": {name: _as_json(value) for name, value in parameters.items()},
+        "provenance": sae.provenance_,
+        "target_l0": sae._asked[1],
         "encoder": _as_json(encoder),
         **_under("encoder", encoder.tensors()),
-        **_under("history", saved.history),
+        **_under("history", sae.history_),
         **written("fitted_regularizer", encoder.current_regularizer),
-        **written("asked_regularizer", saved.asked[0]),
+        **written("asked_regularizer", sae._asked[0]),
     }
-    given = saved.parameters["regularizer"]
-    given = parse(given) if isinstance(given, str) else given
     fields |= {"regularizer": None} if given is None else written("regularizer", given)
-    training = None if saved.training is None else saved.training.state_dict()
+    training = sae._training.state_dict() if with_training else None
     if training is not None:
         fields |= _under("training", {name: value for name, value in training.items() if _is_array(value)})
         training = {name: value for name, value in training.items() if not _is_array(value)}
@@ -101,6 +114,7 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
     given = None if fields.of("regularizer", str, type(None)) is None else fields.regularizer("regularizer")
     training = fields.of("training", dict, type(None))
     return SavedSAE(
+        path=path,
         model=model,
         parameters={"regularizer": given, **parameters},
         asked=(fields.regularizer("asked_regularizer"), fields.of("target_l0", int, float, type(None))),

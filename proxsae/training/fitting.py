@@ -8,25 +8,24 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from sklearn.utils import check_random_state
 from torch import Tensor
 from tqdm import tqdm
 
-from proxsae.data.rows import BatchOrder, Rows, evenly_spaced, ordinary, torch_device
+from proxsae.data.rows import BatchOrder, Rows, checked_rows, evenly_spaced, ordinary, provenance_of, torch_device
 from proxsae.encoders import Encoder
 from proxsae.encoders.base import encoder_of
 from proxsae.regularizers import Cardinality, Regularizer, parse
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder, per_sample
+from proxsae.training.history import joined
+from proxsae.training.inference import N_FOR_WEIGHT, model_of
 from proxsae.training.scaling import MAX_ROWS, Scaling
 from proxsae.training.signals import signals_held_back
 from proxsae.training.sparsity import WeightControl, check_steerable
 from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Trainer
 
-N_FOR_WEIGHT = 4096  # rows on which the weight of R is set
-
-
 Asked = tuple[Regularizer, float | None]  # R in the units of the data and the target L0 that a model was fitted for
-Fitted = tuple[Autoencoder, Asked]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,13 @@ class Wishes:
     dead_after: int
     max_norm_ratio: float | None
     device: torch.device
+    seed: int
     verbose: bool
+
+    @property
+    def asked(self) -> Asked:
+        """What the model is then fitted for."""
+        return self.regularizer, self.target_l0
 
     @classmethod
     def of(cls, parameters: dict[str, Any], n_features: int) -> Wishes:
@@ -53,14 +58,22 @@ class Wishes:
         ValueError
             If parameters do not fit one another, in one sentence.
         """
-        given = {field.name: parameters[field.name] for field in fields(cls)}
+        given = {field.name: parameters[field.name] for field in fields(cls) if field.name in parameters}
         n_components = 8 * n_features if given["n_components"] is None else int(given["n_components"])
         R = given["regularizer"]
         R = parse(R) if isinstance(R, str) else R
-        R = Cardinality(max(1, min(32, n_components // 8))) if R is None else R
-        made = {"regularizer": R, "n_components": n_components, "encoder": encoder_of(given["encoder"])}
-        rate, device = float(given["learning_rate"]), torch_device(given["device"])
-        wishes = cls(**{**given, **made, "learning_rate": rate, "device": device, "verbose": bool(given["verbose"])})
+        wishes = cls(
+            **{
+                **given,
+                "regularizer": Cardinality(max(1, min(32, n_components // 8))) if R is None else R,
+                "n_components": n_components,
+                "encoder": encoder_of(given["encoder"]),
+                "learning_rate": float(given["learning_rate"]),
+                "device": torch_device(given["device"]),
+                "seed": int(check_random_state(parameters["random_state"]).randint(2**31 - 1)),
+                "verbose": bool(given["verbose"]),
+            }
+        )
         wishes.check()
         return wishes
 
@@ -113,32 +126,34 @@ class NormalisedBatches:
 
 
 def train(
-    rows: Rows, wishes: Wishes, n_steps: int | None, seed: int, state: TrainingState | None, fitted: Fitted | None
-) -> tuple[TrainingState, dict[str, Any]]:
-    """Train for `n_steps`, or for one pass without an end in sight; return the state and the history of the steps.
+    sae: Any, X: Any, n_steps: int | None, *, is_new: bool
+) -> tuple[TrainingState, Asked, dict[str, Any], dict[str, Any]]:
+    """Train an estimator on X, from a new start or from what is fitted: for `n_steps`, or for one pass.
 
-    Parameters
-    ----------
-    rows : Rows
-    wishes : Wishes
-    n_steps : int or None
-    seed : int
-    state : TrainingState or None
-        To go on with.
-    fitted : pair of Autoencoder and Asked, or None
-        Without a state: to go on from. Without either the atoms are random.
+    Returns
+    -------
+    state, asked, history, provenance
+        The history includes what was before; the provenance is what X says of itself.
     """
+    rows = checked_rows(sae, X, reset=is_new)
+    wishes = Wishes.of(sae.get_params(deep=False), rows.shape[1])
     rows = ordinary(rows, wishes.max_norm_ratio, MAX_ROWS)
-    if state is not None:
-        take_up(state.to(wishes.device), wishes)
-    elif fitted is not None:
-        state = go_on_from(*fitted, rows, wishes, seed)
-    else:
-        state = start(rows, wishes, seed, n_steps)
-    return state, run(state, rows, wishes, -(-len(rows) // wishes.batch_size) if n_steps is None else n_steps)
+    state = start(rows, wishes, n_steps) if is_new else continued(sae, rows, wishes)
+    sae._training = None  # should a step fail, the next training starts from what is fitted
+    history = run(state, rows, wishes, n_steps)
+    return state, wishes.asked, history if is_new else joined(sae.history_, history), provenance_of(X)
 
 
-def start(rows: Rows, wishes: Wishes, seed: int, n_steps: int | None) -> TrainingState:
+def continued(sae: Any, rows: Rows, wishes: Wishes) -> TrainingState:
+    """Return the state in which a fitted estimator is trained further: the one it keeps, or a new one."""
+    if sae._training is None:
+        return go_on_from(model_of(sae), sae._asked, rows, wishes)
+    state: TrainingState = sae._training.to(wishes.device)
+    take_up(state, wishes)
+    return state
+
+
+def start(rows: Rows, wishes: Wishes, n_steps: int | None) -> TrainingState:
     """Return the state before the first step, with the scaling of the rows and random atoms."""
     _check_memory(wishes.n_components, rows.shape[1], rows.dtype)
     scaling = Scaling.of(rows, rows.dtype, wishes.device)
@@ -148,15 +163,15 @@ def start(rows: Rows, wishes: Wishes, seed: int, n_steps: int | None) -> Trainin
         wishes.regularizer.rescaled(1 / scaling.scale),
         wishes.n_components,
         rows.shape[1],
-        torch.Generator().manual_seed(seed),
+        torch.Generator().manual_seed(wishes.seed),
         rows.dtype,
         learn_thresholds=wishes.target_l0 is not None,
     ).to(wishes.device)
     given, target = wishes.regularizer, wishes.target_l0
-    return TrainingState.start(model, scaling, given, seed=seed, n_steps=n_steps, target_l0=target)
+    return TrainingState.start(model, scaling, given, seed=wishes.seed, n_steps=n_steps, target_l0=target)
 
 
-def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, wishes: Wishes, seed: int) -> TrainingState:
+def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, wishes: Wishes) -> TrainingState:
     """Return the state in which a fitted autoencoder, in the units of the data, is trained further on rows.
 
     Where what it was asked for has not changed, a steered weight and learned thresholds stay.
@@ -171,7 +186,7 @@ def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, wishes: Wishes, se
     given, target = wishes.regularizer, wishes.target_l0
     scaling = Scaling.of(rows, fitted.atoms.dtype, fitted.atoms.device)
     model = fitted.in_units(scaling.inverse, scaling.inverse)
-    state = TrainingState.start(model, scaling, given, seed=seed, target_l0=target)
+    state = TrainingState.start(model, scaling, given, seed=wishes.seed, target_l0=target)
     if state.control is not None and asked[1] is not None and given == asked[0]:
         state.control.is_met = True
         state.replace_encoder(model.encoder.with_regularizer(model.encoder.regularizer, learn_thresholds=True))
@@ -193,8 +208,12 @@ def take_up(state: TrainingState, wishes: Wishes) -> None:
     state.new_data()
 
 
-def run(state: TrainingState, rows: Rows, wishes: Wishes, n_steps: int) -> dict[str, Any]:
-    """Train, meet the target L0, and return the history of these steps; a signal ends it between two steps."""
+def run(state: TrainingState, rows: Rows, wishes: Wishes, n_steps: int | None) -> dict[str, Any]:
+    """Train for `n_steps` or one pass, meet the target L0, and return the history of these steps.
+
+    A signal ends the training between two steps. A target that cannot be met at the end is a warning; nothing is lost.
+    """
+    n_steps = -(-len(rows) // wishes.batch_size) if n_steps is None else n_steps
     batches = NormalisedBatches(rows, wishes.batch_size, state)
     trainer = Trainer(state, learning_rate=wishes.learning_rate, dead_after=wishes.dead_after)
     bar = tqdm(total=n_steps, desc="fit", unit="step", disable=None if wishes.verbose else True)
@@ -208,21 +227,13 @@ def run(state: TrainingState, rows: Rows, wishes: Wishes, n_steps: int) -> dict[
 
         trainer.run(batches, n_steps, on_step)
         if stop:
-            warnings.warn(f"{stop.signal_name}: the model is that of step {state.n_done}", stacklevel=5)
+            warnings.warn(f"{stop.signal_name}: the model is that of step {state.n_done}", stacklevel=4)
         if state.control is not None:
             try:
                 state.control.meet(state.model.encoder, batches.read(evenly_spaced(len(rows), N_FOR_WEIGHT)))
             except ValueError as error:
-                warnings.warn(f"the weight of R is that of the last step: {error}", stacklevel=5)
+                warnings.warn(f"the weight of R is that of the last step: {error}", stacklevel=4)
     return trainer.history.arrays()
-
-
-def calibrate(encoder: Encoder, rows: Rows, target_l0: float, training: TrainingState | None) -> None:
-    """Set the weight of R so that codes of the rows have the target L0, and that of the training along with it."""
-    x = rows.read(evenly_spaced(len(rows), N_FOR_WEIGHT), encoder.dtype, encoder.device)
-    factor = WeightControl(target_l0).meet(encoder, x)
-    if training is not None:
-        training.model.encoder.scale_weight(factor)
 
 
 def finished(state: TrainingState) -> Autoencoder:
