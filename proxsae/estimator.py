@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from proxsae.regularizers import Regularizer
+from proxsae.regularizers import Regularizer, parse
+from proxsae.regularizers.settings import settings_of, with_settings
 
 if TYPE_CHECKING:
     from proxsae.encoders import Encoder
@@ -279,6 +280,21 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         sae._set_fitted(saved.model, saved.asked, saved.history, saved.provenance)
         sae._training = saved.training
         return sae
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep` also the numbers of R, such as ``regularizer__weight``."""
+        R = parse(self.regularizer) if isinstance(self.regularizer, str) and deep else self.regularizer
+        inner = settings_of(R) if deep and isinstance(R, Regularizer) else {}
+        return {**super().get_params(deep), **{f"regularizer__{name}": value for name, value in inner.items()}}
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set parameters; ``regularizer__weight=0.3`` replaces R by one of that weight."""
+        inner = {name: parameters.pop(name) for name in list(parameters) if name.startswith("regularizer__")}
+        super().set_params(**parameters)
+        if inner:
+            R = parse(self.regularizer) if isinstance(self.regularizer, str) else self.regularizer
+            self.regularizer = with_settings(R, **{name.split("__", 1)[1]: value for name, value in inner.items()})
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in super().__getstate__().items() if name != "_training"}

@@ -79,8 +79,9 @@ class ReconstructionSums:
         """Return mse, fvu, explained_variance, l0 and dead_fraction."""
         if self.n_rows == 0:
             raise ValueError("The metrics were asked of no rows; give at least one.")
-        # rows that are all equal have nothing to explain: the convention of scikit-learn's r2_score
-        fvu = self.squared_error / self.spread if self.spread > 0 else float(self.squared_error > 0)
+        # equal rows, up to the rounding of their mean, have nothing to explain: the convention of scikit-learn's r2_score
+        rounding = self.n_rows * float(np.square(2 * np.finfo(np.float64).eps * self.mean).sum())
+        fvu = self.squared_error / self.spread if self.spread > rounding else float(self.squared_error > rounding)
         return {
             "mse": self.squared_error / (self.n_rows * self.n_features),
             "fvu": fvu,

@@ -95,8 +95,7 @@ class Wishes:
 
     def check_scale(self, scaling: Scaling, dtype: torch.dtype) -> None:
         """Raise ValueError where the weights of R cannot be written in the units of the training."""
-        is_squared = self.target_l0 is not None or self.regularizer.scope == "batch"
-        scaling.check_weights(self.regularizer, dtype, is_squared)
+        scaling.check_weights(self.regularizer, dtype, is_steered=self.target_l0 is not None)
 
 
 class NormalisedBatches:

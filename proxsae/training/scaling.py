@@ -79,21 +79,22 @@ class Scaling:
         """Return the same scaling on a device."""
         return Scaling(self.mean.to(device), self.scale)
 
-    def check_weights(self, R: Regularizer, dtype: torch.dtype, is_squared: bool) -> None:
+    def check_weights(self, R: Regularizer, dtype: torch.dtype, is_steered: bool) -> None:
         """Raise ValueError where a weight of R, or a learned threshold, leaves the dtype in the units of the training.
 
         Parameters
         ----------
         R : Regularizer
             In the units of the data.
-        is_squared : bool
-            Thresholds are learned, or fitted from the gains of batches: weights in squared units of the data.
+        is_steered : bool
+            Its weight is found in the units of the training, and then written in those of the data.
         """
-        limits = torch.finfo(dtype)
-        numbers = [value for term in R.rescaled(1 / self.scale).terms for value in _weights(term)]
-        numbers += [np.float64(self.scale) ** 2] if is_squared else []
+        limits, room = torch.finfo(dtype), 2.0**20
+        there, back = R.rescaled(1 / self.scale), R.rescaled(self.scale)
+        numbers = [value for term in (*there.terms, *(back.terms if is_steered else ())) for value in _weights(term)]
+        numbers += [np.float64(self.scale) ** 2] if R.scope == "batch" else []  # the weight is a gain of batches
         sizes = abs(np.concatenate([np.ravel(number) for number in numbers])) if numbers else np.ones(1)
-        if ((sizes > limits.max) | ((sizes < limits.tiny) & (sizes > 0))).any():
+        if ((sizes > limits.max / room) | ((sizes < limits.tiny * room) & (sizes > 0))).any():
             raise ValueError(
                 f"X has entries of the order of {self.scale:.1g} about their mean, for which the weight of {R} leaves "
                 f"{str(dtype).removeprefix('torch.')}: multiply X by a constant, or give it in float64"
