@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+
+from proxsae.kernels.lower_hull import lower_hull
 
 SPACING = 1e-3  # of the nodes of z, relative to 1 + abs(z)
 INPUT_SPACING = 1e-3  # of the first nodes of u, before cells are halved
@@ -205,27 +207,5 @@ def _grid(function: Any, limit: float, points: tuple[float, ...]) -> tuple[Any, 
 @lru_cache(maxsize=256)
 def _hull(function: Any, limit: float, points: tuple[float, ...], step: float) -> Any:
     """Return the nodes on the lower convex hull of z^2 / 2 + t r(z): each is the best node for some u."""
-    import numba
-
     nodes, values = _grid(function, limit, points)
-    return _compiled_hull(numba)(nodes, 0.5 * nodes**2 + step * values)
-
-
-@cache
-def _compiled_hull(numba: Any) -> Any:
-    return numba.njit(lower_hull)
-
-
-def lower_hull(x: Any, y: Any) -> Any:
-    """Return the indices of the lower convex hull of points with ascending x (Andrew's chain); compiled when used."""
-    hull = np.empty(len(x), np.int64)
-    size = 0
-    for i in range(len(x)):
-        while size > 1:
-            a, b = hull[size - 2], hull[size - 1]
-            if (y[b] - y[a]) * (x[i] - x[a]) < (y[i] - y[a]) * (x[b] - x[a]):
-                break
-            size -= 1
-        hull[size] = i
-        size += 1
-    return hull[:size]
+    return lower_hull(nodes, 0.5 * nodes**2 + step * values)

@@ -10,11 +10,10 @@ from typing import Any
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.naming import parse
-from proxsae.verification.callables import pairs_of_callables
 from proxsae.verification.oracles.backends import check_backends
 from proxsae.verification.oracles.codes import search_codes
 from proxsae.verification.oracles.convex import compare_with_solver
-from proxsae.verification.oracles.line import STEPS, search_line
+from proxsae.verification.oracles.line import search_pair
 from proxsae.verification.oracles.mixed_integer import compare_with_mixed_integer, is_mixed_integer
 from proxsae.verification.oracles.properties import (
     check_coordinates_apart,
@@ -26,11 +25,12 @@ from proxsae.verification.oracles.properties import (
     check_traits,
 )
 from proxsae.verification.oracles.supports import enumerate_supports
-from proxsae.verification.pairs import Pair, pair_of_regularizer
 from proxsae.verification.proofs.prove import can_prove, prove
 from proxsae.verification.report import Check, Outcome, Report, run
+from proxsae.verification.subject import Effort, Pair, pair_of_regularizer, pairs_of_functions
 
 MAX_COORDINATES = 8  # searched one by one where each has parameters of its own
+PROOF_SECONDS = 20.0
 
 
 def verify(
@@ -40,12 +40,14 @@ def verify(
     prox: Callable[..., Any] | None = None,
     n: int | None = None,
     steps: tuple[float, ...] | None = None,
-    proof_timeout: float = 20.0,
+    effort: Effort = "full",
+    proof_timeout: float | None = None,
 ) -> Report:
     r"""Check whether a prox is right: :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12\|z - u\|^2 + t R(z)`.
 
     Every oracle that applies is run: a search over the whole line, brute force over codes, enumeration of supports, a
-    convex and a mixed-integer solver, the properties that every prox has, agreement of the backends, and a proof.
+    convex and a mixed-integer solver, the properties that every prox has, agreement of the backends, and a proof. How
+    many points are looked at is fixed by `effort`, and does not depend on the time that they take.
 
     Parameters
     ----------
@@ -53,18 +55,19 @@ def verify(
         A regularizer, or the text of one: ``verify("0.1*L1 + NonNegative")``.
     value : callable
         In place of R: ``value(z)`` of an array z of shape (n,), which returns n numbers (a penalty applied entry by
-        entry) or one (a penalty of the whole code); or of single numbers, of Torch tensors, or of matrices of codes
-        alone. ``inf`` outside the domain, or NaN, or an arithmetic error.
+        entry) or one (a penalty of the whole code); ``inf`` or NaN outside the domain. NumPy or Torch.
     prox : callable
-        With value: ``prox(u, t)``, which returns an array of the shape of u (or a number for a number). Where it, or
-        the value, overflows, it is not judged.
+        With value: ``prox(u, t)``, which returns an array of the shape of u. Where it, or the value, overflows, it is
+        not judged.
     n : int, optional
-        With value: the length of a code, for functions that fit one length only. Found by trial if not given.
+        The length of a code. By default that of the parameters of R; of functions, those of 3, 8 and 40 that fit.
     steps : tuple of float, optional
-        With value: the steps t for which the prox is claimed, as some published formulas are for small t only. By
-        default from 1e-4 to 1e4.
+        The steps t for which the prox is claimed, as some published formulas are for small t only. By default from
+        1e-4 to 1e4.
+    effort : {"full", "quick"}
+        With "quick" fewer points and steps are looked at, for slow functions; each check says how many.
     proof_timeout : float, default 20
-        Seconds for the proof; 0 leaves it out.
+        With R: seconds for the proof; 0 leaves it out.
 
     Returns
     -------
@@ -73,8 +76,11 @@ def verify(
 
     Raises
     ------
-    TypeError, ValueError
-        If neither R nor both of value and prox are given, or they cannot be read.
+    TypeError
+        If neither R nor both of value and prox are given, if a function takes single numbers only, or if a
+        `proof_timeout` is given with functions, of which no proof is tried.
+    ValueError
+        If R, or a function, does not fit codes of length n, or a step is not positive and finite.
 
     Examples
     --------
@@ -89,11 +95,14 @@ def verify(
     if isinstance(R, str):
         R = parse(R)
     if R is None and value is not None and prox is not None:
+        if proof_timeout is not None:
+            raise TypeError("proof_timeout is for a regularizer: of value= and prox= there is no formula to prove")
         name = f"value={_name(value)}, prox={_name(prox)}"
-        return _run(name, _checks_of_callables(pairs_of_callables(value, prox, n, steps)))
+        return _run(name, _checks_of_functions(pairs_of_functions(value, prox, n, steps, effort)))
     if not isinstance(R, Regularizer) or value is not None or prox is not None:
         raise TypeError("verify takes a regularizer or its text, or both value= and prox=")
-    return _run(repr(R), _checks_of_regularizer(R, proof_timeout))
+    seconds = PROOF_SECONDS if proof_timeout is None else proof_timeout
+    return _run(repr(R), _checks_of_regularizer(R, pair_of_regularizer(R, n, steps, effort), seconds))
 
 
 def _run(subject: str, checks: Iterator[partial[Check]]) -> Report:
@@ -104,7 +113,7 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", repr(function))
 
 
-def _checks_of_callables(pairs: list[Pair]) -> Iterator[partial[Check]]:
+def _checks_of_functions(pairs: list[Pair]) -> Iterator[partial[Check]]:
     first, *longer = pairs
     yield partial(check_repeatable, first)
     yield from _checks_of_pair(first)
@@ -119,7 +128,9 @@ def _checks_of_callables(pairs: list[Pair]) -> Iterator[partial[Check]]:
 
 def _checks_of_pair(pair: Pair) -> Iterator[partial[Check]]:
     if pair.is_separable:
-        yield from _line_searches(pair)
+        shared, few = pair.scalar is not None, pair.n <= MAX_COORDINATES
+        for j in range(1) if shared else range(0, pair.n, 1 if few else pair.n // MAX_COORDINATES):
+            yield partial(search_pair, pair, j)
         if pair.n > 1:
             yield partial(check_coordinates_apart, pair)
     else:
@@ -128,47 +139,41 @@ def _checks_of_pair(pair: Pair) -> Iterator[partial[Check]]:
     yield partial(check_limits, pair)
 
 
-def _checks_of_regularizer(R: Regularizer, proof_timeout: float) -> Iterator[partial[Check]]:
-    pair = pair_of_regularizer(R)
+def _checks_of_regularizer(R: Regularizer, pair: Pair, proof_timeout: float) -> Iterator[partial[Check]]:
     if R.scope != "batch":
         yield from _checks_of_pair(pair)
     if isinstance(R, Cardinality):
-        yield partial(enumerate_supports, R)
+        yield partial(enumerate_supports, R, pair)
     if is_mixed_integer(R):
-        yield partial(_with_package, "pyscipopt", partial(compare_with_mixed_integer, R), "mixed-integer solver (SCIP)")
+        yield partial(_mixed_integer, R, pair)
     if R.is_convex:
-        yield partial(compare_with_solver, R)
+        yield partial(compare_with_solver, R, pair)
         yield partial(check_firm, R, pair)
         yield partial(check_fenchel_young, R, pair)
     yield partial(check_traits, R, pair)
     yield partial(check_backends, R, pair)
     if proof_timeout > 0:
-        yield partial(_check_proof, R, proof_timeout)
+        yield partial(_proof, R, pair.steps, proof_timeout)
 
 
-def _line_searches(pair: Pair) -> Iterator[partial[Check]]:
-    seconds = pair.value_seconds + pair.prox_seconds
-    steps = pair.steps or (STEPS if pair.tolerance > 0 else None)  # a numerical prox has a table to make for each
-    search = partial(search_line, steps=steps, tolerance=pair.tolerance, reach=pair.reach)
-    if pair.scalar is not None:
-        yield partial(search, *pair.scalar, seconds=seconds)
-        return
-    chosen = range(pair.n) if pair.n <= MAX_COORDINATES else range(0, pair.n, pair.n // MAX_COORDINATES)
-    for j in chosen:  # which share the time
-        yield partial(search, *pair.coordinate(j), f", coordinate {j}", seconds=seconds * len(chosen))
+def _mixed_integer(R: Regularizer, pair: Pair) -> Check:
+    if importlib.util.find_spec("pyscipopt") is None:
+        reason = 'pyscipopt is not installed: pip install "proxsae[prove]"'
+        return Check("mixed-integer solver (SCIP)", "", "skipped", reason=reason)
+    return compare_with_mixed_integer(R, pair)
 
 
-def _with_package(package: str, check: partial[Check], method: str) -> Check:
-    if importlib.util.find_spec(package) is None:
-        return Check(method, "", "skipped", reason=f'{package} is not installed: pip install "proxsae[prove]"')
-    return check()
-
-
-def _check_proof(R: Regularizer, timeout: float) -> Check:
+def _proof(R: Regularizer, steps: tuple[float, ...] | None, timeout: float) -> Check:
     if not can_prove():
         return Check("proof", "", "skipped", reason='z3 or python-flint is missing: pip install "proxsae[prove]"')
     proof = prove(R, timeout=timeout)
-    found = "passed" if proof.verdict.startswith(("proved", "certified")) else "undecided"
-    verdict: Outcome = "failed" if proof.verdict == "counterexample" else found  # type: ignore[assignment]
+    verdict: Outcome = "undecided"
+    if proof.verdict.startswith(("proved", "certified")):
+        verdict = "passed"
+    elif proof.verdict == "counterexample" and steps is None:
+        verdict = "failed"
     reason = "" if verdict == "passed" else proof.verdict
-    return Check("proof", f"{proof.verdict}: {proof.theorem}", verdict, proof.counterexample, reason)
+    if verdict == "undecided" and proof.counterexample:
+        reason = f"refuted, but for all steps: {proof.counterexample}"
+    counterexample = proof.counterexample if verdict == "failed" else None
+    return Check("proof", f"{proof.verdict}: {proof.theorem}", verdict, counterexample, reason)

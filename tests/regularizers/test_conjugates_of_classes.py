@@ -35,7 +35,7 @@ from proxsae.regularizers import (
 from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling, has_conjugate
 from proxsae.verification.oracles.convex import expression_of
 from proxsae.verification.oracles.properties import check_fenchel_young
-from proxsae.verification.pairs import pair_of_regularizer, width_of
+from proxsae.verification.subject import pair_of_regularizer
 
 LABELS = [0, 2, 0, 2, 1]
 CENTER = np.array([0.5, -1.0, 0.0, 2.0, 0.3])
@@ -73,7 +73,7 @@ def test_every_convex_class_has_a_conjugate_but_two():
 
 @pytest.mark.parametrize("R", WRITTEN, ids=repr)
 def test_is_the_supremum_that_a_solver_finds(R):
-    n = width_of(R) or 4
+    n = pair_of_regularizer(R).n
     rng = np.random.default_rng(1)
     for scale in (0.05, 0.3, 1.0, 4.0):
         v = scale * rng.normal(size=n)
@@ -93,7 +93,7 @@ def test_is_the_supremum_that_a_solver_finds(R):
 def test_fenchel_young(R):
     found = check_fenchel_young(R, pair_of_regularizer(R))
     assert found.verdict == "passed", str(found)
-    n = width_of(R) or 4
+    n = pair_of_regularizer(R).n
     rng = np.random.default_rng(2)
     Z = R.prox(3.0 * rng.normal(size=(400, n)))  # in the domain
     V = np.resize([0.1, 0.4, 1.0, 3.0], 400)[:, None] * rng.normal(size=(400, n))
@@ -162,7 +162,7 @@ def test_a_weight_scales_value_and_argument(R):
 
 @pytest.mark.parametrize("R", WRITTEN, ids=repr)
 def test_torch_is_numpy_in_both_precisions(R):
-    n = width_of(R) or 4
+    n = pair_of_regularizer(R).n
     V = np.random.default_rng(4).normal(size=(40, n)) * np.resize([0.1, 0.5, 2.0], 40)[:, None]
     wide = conjugate(R, V)
     np.testing.assert_allclose(conjugate(R, torch.from_numpy(V)).numpy(), wide, rtol=1e-12, atol=1e-14)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ import torch
 from scipy.special import lambertw
 
 from proxsae.verification import verify
+
+
+def entries(function):
+    """Make a function of arrays of one of single numbers, as people write it."""
+    return np.vectorize(function, otypes=[float])
 
 
 def soft(u, t):
@@ -154,18 +160,21 @@ EXCHANGED = WEIGHTS.copy()
 EXCHANGED[[11, 37]] = WEIGHTS[[37, 11]]
 
 STYLES = {
-    "numbers": (math.fabs, soft_number),
+    "numbers": (entries(math.fabs), entries(soft_number)),
     "lists": (lambda z: [abs(x) for x in z], lambda u, tau: [soft_number(x, tau) for x in u]),
     "tensors": (torch.abs, torch.nn.functional.softshrink),
     "module": (torch.nn.LeakyReLU(-1.0), lambda u, t: torch.nn.Softshrink(t)(u)),
-    "matrices": (lambda Z: np.abs(Z).sum(axis=1), lambda U, t: soft(U, t)),
-    "named step": (np.abs, lambda u, *, step: soft(u, step)),
+    "matrices": (lambda z: np.abs(z[None]).sum(axis=1), lambda u, t: soft(u[None], t)[0]),
+    "named step": (np.abs, lambda u, step: soft(u, t=step)),
     "changes its input": (np.abs, in_place),
     "returns its buffer": (np.abs, into_a_buffer),
     "single precision": (np.abs, lambda u, t: soft(u.astype(np.float32), np.float32(t))),
     "value in single precision": (lambda z: np.float32(np.abs(z).sum()), soft),
     "truth values": (lambda z: z != 0, hard),
-    "integers": (lambda z: 0 if z in (-1, 0, 1) else math.inf, lambda u, t: max(-1, min(1, round(u)))),
+    "integers": (
+        entries(lambda z: 0 if z in (-1, 0, 1) else math.inf),
+        entries(lambda u, t: max(-1, min(1, round(u)))),
+    ),
     "a large number for infinity": (lambda z: np.where(z < 0, 1e300, 0.0), lambda u, t: np.maximum(u, 0)),
     "terms of the sum, sorted": (
         lambda z: np.sort(np.abs(z))[::-1] * (np.arange(len(z)) < 1),
@@ -184,13 +193,16 @@ RIGHT = {
     ),
     "power 4/3": (lambda z: np.abs(z) ** (4 / 3), power_4_3),
     "power 4": (lambda z: z**4, power_4),
-    "logistic, overflowing": (lambda z: math.log(1 + math.exp(-z)), logistic_prox),
+    "logistic, overflowing": (lambda z: np.log(1 + np.exp(-z)), entries(logistic_prox)),
     "entropy, overflowing": (
         lambda z: np.where(z < 0, np.inf, z * np.log(np.where(z > 0, z, 1))),
         lambda u, t: t * np.real(lambertw(np.exp(u / t - 1) / t)),
     ),
     "barrier, NaN outside": (lambda z: -np.log(z), lambda u, t: (u + np.sqrt(u * u + 4 * t)) / 2),
-    "barrier, raising outside": (lambda z: -math.log(z), lambda u, t: (u + math.sqrt(u * u + 4 * t)) / 2),
+    "barrier of numbers": (
+        entries(lambda z: -math.log(z) if z > 0 else math.inf),
+        entries(lambda u, t: (u + math.sqrt(u * u + 4 * t)) / 2),
+    ),
     "integer lattice": (lambda z: np.where(z == np.round(z), 0.0, np.inf), lambda u, t: np.round(u)),
     "two points with slack": (
         lambda z: np.where(np.abs(np.abs(z) - 1 / 3) < 1e-12, 0, np.inf),
@@ -226,8 +238,8 @@ WRONG = {
         lambda u, t: transformed_l1(u, t, late=1.01),
     ),
     "power 4: 25 for 27": (lambda z: z**4, lambda u, t: power_4(u, t, 25)),
-    "logistic: sign": (lambda z: math.log(1 + math.exp(-z)), lambda u, t: -logistic_prox(-u, t)),
-    "barrier: 3.9 for 4": (lambda z: -math.log(z), lambda u, t: (u + math.sqrt(u * u + 3.9 * t)) / 2),
+    "logistic: sign": (lambda z: np.log(1 + np.exp(-z)), entries(lambda u, t: -logistic_prox(-u, t))),
+    "barrier: 3.9 for 4": (lambda z: -np.log(z), lambda u, t: (u + np.sqrt(u * u + 3.9 * t)) / 2),
     "thirty-three kinks: one off": (
         many_kinks,
         lambda u, t: (lambda z: np.where(z == KNOTS[20], z + 3e-3, z))(many_kinks_prox(u, t)),
@@ -239,22 +251,25 @@ WRONG = {
     "nine for eight": (at_most(8), keep(9)),
     "half precision": (np.abs, lambda u, t: soft(u, t).astype(np.float16)),
     "random": (np.abs, lambda u, t: soft(u, t) + 1e-3 * np.random.default_rng().normal(size=np.shape(u))),
-    "no number in a branch": (abs, lambda u, t: u - t if u > t else u + t if u < -t else None),
+    "no number in a branch": (abs, np.vectorize(lambda u, t: u - t if u > t else u + t if u < -t else None)),
     "infinite at zero": (np.abs, lambda u, t: np.where(u == 0, 1 / (u * u), soft(u, t))),
     "value minus infinity": (lambda z: np.log(np.abs(z)), lambda u, t: u),
 }
 
 
+LENGTHS = {"groups by reshaping": 4, "two of forty weights exchanged": 40, "other groups": 8}  # where 3 does not fit
+
+
 @pytest.mark.parametrize("name", [*STYLES, *RIGHT])
 def test_right_formula_passes(name):
     value, prox = (STYLES | RIGHT)[name]
-    report = verify(value=value, prox=prox)
+    report = verify(value=value, prox=prox, n=LENGTHS.get(name))
     assert report.passed, str(report)
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_formula_is_rejected(name):
-    report = verify(value=WRONG[name][0], prox=WRONG[name][1])
+    report = verify(value=WRONG[name][0], prox=WRONG[name][1], n=LENGTHS.get(name))
     assert not report.passed, str(report)
     assert report.counterexample
 
@@ -263,10 +278,10 @@ def test_exception_is_reported_with_its_point():
     def prox(u, t):
         return max(u - t, 0.0) if u > -t else {}["negative"]
 
-    report = verify(value=abs, prox=prox)
+    report = verify(value=abs, prox=entries(prox))
     assert not report.passed
     found = report.counterexample
-    assert found["u"] <= -found["t"]
+    assert min(found["u"]) <= -found["t"]
     assert found["raised"] == "KeyError('negative')"
     assert "the prox raises an exception" in str(report)
 
@@ -292,17 +307,59 @@ def test_prox_without_a_step_is_named():
 
 def test_value_that_is_no_number_is_named():
     for value in (lambda z: "one", lambda z: np.sqrt(z.astype(complex)), lambda z: 1 / 0):
-        with pytest.raises(ValueError, match="it must return one real number, or one an entry"):
+        with pytest.raises(
+            ValueError, match=r"value must take an array of shape \(n,\) and return n real numbers, or one"
+        ):
             verify(value=value, prox=soft)
 
 
-def test_slow_functions_are_asked_less():
-    import time
+def test_functions_of_single_numbers_are_told_of_vectorize():
+    words = r"must take an array of shape \(n,\) and takes single numbers only; np.vectorize\(f, otypes=\[float\]\)"
+    with pytest.raises(TypeError, match=f"value {words}"):
+        verify(value=math.fabs, prox=soft)
+    with pytest.raises(TypeError, match=f"prox {words}"):
+        verify(value=np.abs, prox=soft_number)
 
-    def value(z):
-        time.sleep(1e-3)
-        return abs(float(z))
 
-    start = time.monotonic()
-    assert not verify(value=value, prox=lambda u, t: soft_number(u, 1.05 * t)).passed
-    assert time.monotonic() - start < 60
+# --- the verdict does not depend on the clock ----------------------------------------------------------------------
+
+
+class Counted:
+    """A function that counts its calls, and the clock of a machine a million times slower."""
+
+    def __init__(self, function):
+        self.function, self.calls, self.numbers = function, 0, 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        self.numbers += np.size(arguments[0])
+        return self.function(*arguments)
+
+
+def spike(u, t):
+    return np.where(np.abs(np.abs(u) - 3.217) < 0.004, 0.0, soft(u, t))
+
+
+def test_a_spike_is_seen_however_slow_the_value_is(monkeypatch):
+    looked_at = []
+    for seconds_a_call in (1e-9, 1.0):
+        value = Counted(np.abs)
+        now = iter(range(10**9))
+        for clock in ("perf_counter", "monotonic", "time"):
+            monkeypatch.setattr(time, clock, lambda now=now, pace=seconds_a_call: pace * next(now))
+        report = verify(value=value, prox=spike)
+        assert not report.passed
+        looked_at.append((value.calls, value.numbers, report.counterexample["u"]))
+    assert looked_at[0] == looked_at[1]
+
+
+def test_effort_fixes_how_much_is_looked_at():
+    numbers = {}
+    for effort in ("quick", "full"):
+        value = Counted(np.abs)
+        assert verify(value=value, prox=soft, effort=effort).passed
+        numbers[effort] = value.numbers
+    assert 20 * numbers["quick"] < numbers["full"]
+    assert not verify(value=np.abs, prox=lambda u, t: soft(u, 1.05 * t), effort="quick").passed
+    with pytest.raises(ValueError, match=r"effort must be .quick. or .full., got 'slow'"):
+        verify(value=np.abs, prox=soft, effort="slow")

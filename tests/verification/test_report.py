@@ -10,7 +10,6 @@ from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
 from proxsae.regularizers import L0, L1, SCAD, Box, Cardinality, NonNegative, SquaredL2
 from proxsae.verification import Check, Report, verify
-from proxsae.verification.callables import pair_of_callables, pairs_of_callables
 from proxsae.verification.oracles.codes import search_codes
 from proxsae.verification.oracles.convex import compare_with_solver
 from proxsae.verification.oracles.line import search_line
@@ -23,7 +22,7 @@ from proxsae.verification.oracles.properties import (
     check_traits,
 )
 from proxsae.verification.oracles.supports import enumerate_supports
-from proxsae.verification.pairs import Pair, pair_of_regularizer, width_of
+from proxsae.verification.subject import pair_of_regularizer, pairs_of_functions
 
 SELECTIONS = [
     Cardinality(2),
@@ -110,7 +109,11 @@ class WrongCardinality(Cardinality):
 
 
 def pair(prox):
-    return pair_of_callables(lambda z: np.abs(z).sum(), prox)
+    return pairs_of_functions(lambda z: np.abs(z).sum(), prox, n=3)[0]
+
+
+def on_pair(check, R):
+    return check(R, pair_of_regularizer(R))
 
 
 @pytest.mark.parametrize(
@@ -118,9 +121,9 @@ def pair(prox):
     [
         lambda: search_line(np.abs, wrong_soft),
         lambda: search_codes(pair(wrong_soft)),
-        lambda: enumerate_supports(WrongCardinality(2)),
-        lambda: compare_with_solver(WrongL1()),
-        lambda: compare_with_mixed_integer(WrongCardinality(2)),
+        lambda: on_pair(enumerate_supports, WrongCardinality(2)),
+        lambda: on_pair(compare_with_solver, WrongL1()),
+        lambda: on_pair(compare_with_mixed_integer, WrongCardinality(2)),
         lambda: check_monotone(pair(lambda u, t: np.roll(u, 1))),
         lambda: check_monotone(pair(lambda u, t: -u)),
         lambda: check_firm(WrongL1(), pair(lambda u, t: 1.5 * u)),
@@ -139,10 +142,10 @@ def test_oracle_alone_sees_the_error(check):
     "check",
     [
         lambda: search_line(np.abs, lambda u, t: np.sign(u) * np.maximum(np.abs(u) - t, 0.0)),
-        lambda: compare_with_solver(0.3 * L1() + 0.5 * SquaredL2() + NonNegative()),
-        lambda: compare_with_mixed_integer(0.2 * L1() + Box(-0.5, 1.0) + L0()),
-        lambda: compare_with_mixed_integer(
-            np.array([0.1, 2.0, 0.5]) * L0() + SquaredL2() + NonNegative() + Cardinality(2)
+        lambda: on_pair(compare_with_solver, 0.3 * L1() + 0.5 * SquaredL2() + NonNegative()),
+        lambda: on_pair(compare_with_mixed_integer, 0.2 * L1() + Box(-0.5, 1.0) + L0()),
+        lambda: on_pair(
+            compare_with_mixed_integer, np.array([0.1, 2.0, 0.5]) * L0() + SquaredL2() + NonNegative() + Cardinality(2)
         ),
         lambda: check_fenchel_young(0.3 * L1() + NonNegative(), pair_of_regularizer(0.3 * L1() + NonNegative())),
     ],
@@ -175,13 +178,13 @@ def test_local_minimum_does_not_hold_the_search():
     [(L1(), None), (np.ones(3) * L1(), 3), (np.ones(3) * L0() + Cardinality(2), 3), (Cardinality(9), None)],
 )
 def test_width(R, width):
-    assert width_of(R) == width
+    assert pair_of_regularizer(R).is_free == (width is None)
+    assert width in (None, pair_of_regularizer(R).n)
 
 
 def test_pair_counts_what_interacts():
-    assert pair_of_callables(np.abs, wrong_soft).is_separable
+    assert all(pair.is_separable for pair in pairs_of_functions(np.abs, wrong_soft))
     assert pair(wrong_soft).is_separable  # a sum, though it is given as one number
-    assert isinstance(pair(wrong_soft), Pair)
 
 
 @pytest.mark.parametrize(
@@ -197,4 +200,4 @@ def test_pair_counts_what_interacts():
     ],
 )
 def test_what_interacts_is_no_sum(value):
-    assert not any(pair.is_separable for pair in pairs_of_callables(value, lambda u, t: u))
+    assert not any(pair.is_separable for pair in pairs_of_functions(value, lambda u, t: u))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import wrightomega
 
+from proxsae.regularizers import L1
 from proxsae.verification import verify
 
 
@@ -122,7 +123,7 @@ RIGHT = {
         lambda z: np.where((z == -1) | (z == 1.37), 0.0, np.inf),
         lambda u, t: np.where(u > 0.185, 1.37, -1.0),
     ),
-    "huber in plain python": (python_huber, python_huber_prox),
+    "huber in plain python": (np.vectorize(python_huber), np.vectorize(python_huber_prox)),
     "mcp at all steps": (mcp, firm),
     "log sum": (lambda z: np.log1p(np.abs(z) / 0.4), log_sum_prox),
     "half threshold": (lambda z: np.sqrt(np.abs(z)), half_threshold),
@@ -162,10 +163,13 @@ RIGHT = {
 }
 
 
+LENGTHS = {"weighted l1": 4, "weights reversed": 4, "mean square difference": 2}  # where 3 does not fit
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_published_formula_passes(name):
     value, prox = RIGHT[name]
-    report = verify(value=value, prox=prox)
+    report = verify(value=value, prox=prox, n=LENGTHS.get(name))
     assert report.passed, str(report)
 
 
@@ -183,12 +187,9 @@ def test_length_of_the_code_may_be_given(n):
 
 
 def test_prox_of_single_numbers():
-    def prox(u, t):
-        return math.copysign(max(abs(u) - t, 0.0), u)
-
+    prox = np.vectorize(lambda u, t: math.copysign(max(abs(u) - t, 0.0), u))
     assert verify(value=np.abs, prox=prox).passed
-    assert verify(value=lambda z: abs(float(z)), prox=prox).passed
-    assert not verify(value=np.abs, prox=lambda u, t: max(abs(u) - t, 0.0)).passed
+    assert not verify(value=np.abs, prox=np.vectorize(lambda u, t: max(abs(u) - t, 0.0))).passed
 
 
 def bend(u):
@@ -250,7 +251,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_pair_is_rejected_with_a_counterexample(name):
-    report = verify(value=WRONG[name][0], prox=WRONG[name][1])
+    report = verify(value=WRONG[name][0], prox=WRONG[name][1], n=LENGTHS.get(name))
     assert not report.passed
     assert report.counterexample
 
@@ -269,6 +270,7 @@ def test_precise_numbers_in_the_counterexample():
         ({"value": np.abs}, "verify takes a regularizer"),
         ({"R": "L1", "value": np.abs, "prox": soft}, "verify takes a regularizer"),
         ({"R": 3}, "verify takes a regularizer"),
+        ({"value": np.abs, "prox": soft, "proof_timeout": 1.0}, "proof_timeout is for a regularizer"),
         ({"value": 3, "prox": soft}, "value must be a function, got int"),
         ({"value": np.abs, "prox": "soft"}, "prox must be a function, got str"),
     ],
@@ -279,5 +281,36 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_value_that_fits_no_code():
-    with pytest.raises(ValueError, match="value fits no code of length up to 64: it must return one real number"):
+    with pytest.raises(ValueError, match="for n = 3, 8, 40; another length is given by n="):
         verify(value=lambda z: np.ones((2, 2)), prox=soft)
+    with pytest.raises(ValueError, match="does not for n=5"):
+        verify(value=lambda z: WEIGHTS * np.abs(z), prox=soft, n=5)
+
+
+def test_no_argument_is_ignored():
+    report = verify("L1", n=7, steps=(1.0, 2.0), proof_timeout=0.0)
+    assert report.passed
+    for check in report.checks:
+        if "t from" in check.covers:
+            assert "t from 1 to 2" in check.covers, check.covers
+        if "of length" in check.covers:
+            assert "of length 7" in check.covers, check.covers
+    assert sum("t from" in check.covers for check in report.checks) > 3
+    assert sum("of length 7" in check.covers for check in report.checks) > 3
+    with pytest.raises(ValueError, match=r"has 3 entries and the codes have 4"):
+        verify(np.ones(3) * L1(), n=4)
+    with pytest.raises(ValueError, match="steps must be positive"):
+        verify("L1", steps=(-1.0,))
+
+
+class WrongBeyondTwo(L1):
+    def prox_of(self, xp, u, t):
+        return xp.sign(u) * xp.maximum(xp.abs(u) - xp.where(t > 2.0, 1.1 * t, t), 0.0)
+
+
+def test_a_regularizer_may_be_claimed_for_some_steps_only():
+    assert not verify(WrongBeyondTwo(), proof_timeout=0.0).passed
+    report = verify(WrongBeyondTwo(), steps=(0.5, 1.9))
+    assert report.passed, str(report)
+    assert {check.method: check.verdict for check in report.checks}["proof"] == "undecided"
+    assert not verify(WrongBeyondTwo(), steps=(0.5, 2.1), proof_timeout=0.0).passed

@@ -9,22 +9,20 @@ Among the points u are those on both sides of where the claimed prox jumps along
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations, product
 
 import numpy as np
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.tabulation import jumps
-from proxsae.verification.oracles.line import GOING_ON
-from proxsae.verification.pairs import Pair
-from proxsae.verification.report import Check, counterexample
+from proxsae.verification.oracles.judge import into_the_domain, judge
+from proxsae.verification.report import Check
+from proxsae.verification.subject import STEPS, Pair
 
-STEPS = (0.1, 0.5, 1.0, 3.0, 30.0)
 MORE_STEPS = tuple(float(t) for t in np.logspace(-2, 2, 13))
-SLOW = 1e-4  # seconds for one code: then only the first steps are looked at, and no rays
 TOLERANCE = 1e-9  # of the sizes of the terms; a pattern search in several dimensions finds no more digits
 STARTS = 3
+LONG = 8  # coordinates, from which fewer codes are looked at closely
 MOST_SEARCHED = 16  # coordinates
 PATTERN_ROUNDS = 50
 
@@ -37,38 +35,28 @@ def search_codes(pair: Pair) -> Check:
     pair : Pair
         Value and prox on codes of length n.
     """
-    method = "brute force over codes"
-    is_slow = pair.value_seconds + pair.prox_seconds > SLOW
-    steps = pair.steps or (*STEPS, *(() if is_slow else MORE_STEPS))
-    count = pair.affordable(60, 0.05)
-    questions = {t: pair.answers(_questions(pair, t, count, i, is_slow), t) for i, t in enumerate(steps)}
+    method, sizes = "brute force over codes", pair.sizes
+    steps = pair.steps or (*STEPS, *(MORE_STEPS if sizes.is_thorough else ()))
+    questions = {t: pair.answers(_questions(pair, t, i), t) for i, t in enumerate(steps)}
     covers = f"{sum(len(U) for U, _ in questions.values())} pairs (u, t) of length {pair.n}, "
     covers += f"t from {min(steps):g} to {max(steps):g}"
     claimed = np.concatenate([Z for _, Z in questions.values()])
-    pool = _pool(claimed[np.isfinite(claimed).all(axis=1)], pair.n, pair.affordable(10_000, 0.3))
+    pool = _pool(claimed[np.isfinite(claimed).all(axis=1)], pair.n, sizes.pool)
     heights = pair.value(pool)
     pool, heights = pool[np.isfinite(heights)], heights[np.isfinite(heights)]
     if not len(pool):
         reason = "the value is finite nowhere, the claimed z included"
         return Check(method, covers, "failed", {"z": claimed[0]}, reason)
     targets = pool[:: max(1, len(pool) // 10)][:10]
-    evaluations = len(_restrictions(np.ones(pair.n))) + 8 * (len(_directions(pair.n)) + 24)
-    near = _affordable(pair, 0.35 / len(steps), evaluations)
-    evaluations = (STARTS + 1) * PATTERN_ROUNDS * (len(_directions(pair.n)) + 4)
-    far = _affordable(pair, 0.5 / len(pair.steps or STEPS), evaluations)
+    fewer = 1 if pair.n <= LONG else 4
     for is_far in (False, True)[: 2 if pair.n <= MOST_SEARCHED else 1]:
         for t, (U, Z) in questions.items():
-            some = _spread(len(U), (far if t in (pair.steps or STEPS) else 0) if is_far else near)
+            count = (sizes.far if t in (pair.steps or STEPS) else 0) if is_far else sizes.near
+            some = _spread(len(U), -(-count // fewer))
             found = _refute(pair, pool, heights, targets, U[some], t, Z[some], is_far=is_far)
             if found is not None:
                 return Check(method, covers, "failed", *found)
     return Check(method, covers, "passed")
-
-
-def _affordable(pair: Pair, seconds: float, evaluations: int) -> int:
-    """Return how many questions can be looked at in that time, where each takes so many evaluations of the value."""
-    least = 2 if pair.value_seconds < SLOW else 1 if evaluations < 2000 else 0
-    return int(np.clip(seconds / (evaluations * max(pair.value_seconds, 3e-7)), least, 60))
 
 
 def _spread(size: int, count: int) -> Array:
@@ -80,40 +68,17 @@ def _refute(
 ) -> tuple[dict[str, object], str] | None:
     if not len(U):
         return None
-    finite = np.isfinite(claimed).all(axis=1)
-    if not finite.all():
-        i = int(np.argmin(finite))
-        better = _starts(pair, pool, heights, U[i], t)[0]
-        objectives = (np.inf, float(pair.objective(U[[i]], t, better[None])[0]))
-        return counterexample(U[i], t, claimed[i], better, objectives), "the prox is not finite"
     starts = np.stack([_starts(pair, pool, heights, u, t) for u in U])
-    mine, inside = _into_the_domain(pair, claimed, (starts[:, 0], pool.mean(axis=0)), U, t)
-    starts = np.concatenate([starts, np.where(np.isfinite(mine)[:, None], inside, starts[:, 0])[:, None]], axis=1)
-    found, best = (_pattern_search if is_far else _around)(pair, starts, U, t, targets)
+    feasible = (starts[:, 0], pool.mean(axis=0))
+    if np.isfinite(claimed).all():
+        inside, mine = into_the_domain(pair.value, claimed, feasible)
+        starts = np.concatenate([starts, np.where(np.isfinite(mine)[:, None], inside, starts[:, 0])[:, None]], axis=1)
+    best = (_pattern_search if is_far else _around)(pair, starts, U, t, targets)
+    nearest = pool[[np.argmin(((z - pool) ** 2).sum(-1)) for z in best]]
     allowed = max(TOLERANCE, pair.tolerance)
-    scale = 0.5 * (U**2).sum(-1) + 0.5 * (claimed**2).sum(-1) + np.abs(best) + 1e-5 * t
-    distance = np.linalg.norm(claimed - found, axis=1)
-    size = 1.0 + np.linalg.norm(found, axis=1) + np.linalg.norm(U, axis=1)
-    forgiven = is_slack(pair.value, claimed, found) | (distance <= pair.tolerance * size)
-    nearest = pool[np.argmin(((found[:, None] - pool) ** 2).sum(-1), axis=1)]
-    forgiven |= is_slack(pair.value, nearest, found) & ((mine - pair.objective(U, t, nearest)) / scale <= allowed)
-    excess = np.where(forgiven, 0.0, (mine - best) / scale)
-    i = int(np.argmax(excess))
-    if excess[i] <= allowed:
-        return None
-    reason = "a better z exists" if np.isfinite(mine[i]) else "the claimed z is outside of the domain"
-    return counterexample(U[i], t, claimed[i], found[i], (mine[i], best[i])), reason
-
-
-def is_slack(value: Callable[[Array], Array], claimed: Array, better: Array) -> Array:
-    """Whether a better z is one only by the tolerance with which the value tests its domain, for each row.
-
-    It is within 1e-5 of the claimed one, and going on in that direction, within 1e-5, leaves the domain; or the claimed
-    one misses the domain by rounding.
-    """
-    step = np.linalg.norm(better - claimed, axis=-1) / (1.0 + np.linalg.norm(claimed, axis=-1))
-    leaves = [~np.isfinite(value(claimed + k * (better - claimed))) & (0.5 * k * step <= 1e-5) for k in GOING_ON]
-    return np.logical_or.reduce(leaves) | (~np.isfinite(value(claimed)) & (step <= 2e-6))
+    return judge(
+        pair.value, U, t, claimed, best, nearest, allowed=allowed, tolerance=pair.tolerance, targets=feasible[1:]
+    )
 
 
 def _starts(pair: Pair, pool: Array, heights: Array, u: Array, t: float) -> Array:
@@ -126,23 +91,7 @@ def _starts(pair: Pair, pool: Array, heights: Array, u: Array, t: float) -> Arra
     return points[first[np.argsort(F[first], kind="stable")]]
 
 
-def _into_the_domain(
-    pair: Pair, claimed: Array, targets: tuple[Array, Array], U: Array, t: float
-) -> tuple[Array, Array]:
-    """Forgive rounding: a claimed z that is infeasible by 1e-9 of its size is moved in.
-
-    Towards a feasible point, or towards the mean of many, which is inside where the domain is convex.
-    """
-    z, F = claimed, pair.objective(U, t, claimed)
-    for feasible, shrink, pull in product(targets, (0.0, -1e-10, 1e-10), (0.0, 1e-9)):
-        moved = claimed * (1.0 + shrink) + pull * (feasible - claimed)
-        level = pair.objective(U, t, moved)
-        rescued = ~np.isfinite(F) & np.isfinite(level)
-        z, F = np.where(rescued[:, None], moved, z), np.where(rescued, level, F)
-    return np.where(np.isnan(F), np.inf, F), z
-
-
-def _around(pair: Pair, starts: Array, U: Array, t: float, targets: Array) -> tuple[Array, Array]:
+def _around(pair: Pair, starts: Array, U: Array, t: float, targets: Array) -> Array:
     """Return the best of the starts, and of points around the last of them, for each u."""
     sizes = 10.0 ** -np.arange(8)[:, None, None]
     best, level = starts[:, 0], pair.objective(U, t, starts[:, 0])
@@ -154,10 +103,10 @@ def _around(pair: Pair, starts: Array, U: Array, t: float, targets: Array) -> tu
         j = int(np.argmin(np.where(np.isnan(F), np.inf, F)))
         if F[j] < level[i]:
             best[i], level[i] = tried[j], F[j]
-    return best, level
+    return best
 
 
-def _pattern_search(pair: Pair, starts: Array, U: Array, t: float, targets: Array) -> tuple[Array, Array]:
+def _pattern_search(pair: Pair, starts: Array, U: Array, t: float, targets: Array) -> Array:
     """Return the best code for each u: all directions are tried at once, at a step that halves when none helps."""
     targets = targets[:4]
     z = starts.reshape(-1, pair.n)
@@ -180,9 +129,7 @@ def _pattern_search(pair: Pair, starts: Array, U: Array, t: float, targets: Arra
         if step.max() < 1e-9:
             break
     z, F = z.reshape(starts.shape), F.reshape(starts.shape[:2])
-    best = np.argmin(F, axis=1)
-    each = np.arange(len(U))
-    return z[each, best], F[each, best]
+    return z[np.arange(len(U)), np.argmin(F, axis=1)]
 
 
 def _directions(n: int) -> Array:
@@ -198,10 +145,10 @@ def _directions(n: int) -> Array:
     return np.concatenate([forward, -forward])
 
 
-def _questions(pair: Pair, t: float, count: int, seed: int, is_slow: bool) -> Array:
+def _questions(pair: Pair, t: float, seed: int) -> Array:
     """Return points u of several kinds, and on rays, where the claimed prox jumps."""
-    points = _points(pair.n, count, seed)
-    if is_slow:
+    points = pair.points(pair.sizes.codes, seed)
+    if not pair.sizes.is_thorough:
         return points
     rng = np.random.default_rng(seed)
     spread = 3.0 * max(1.0, t, np.sqrt(t)) * np.linspace(0.01, 1.0, 40)
@@ -216,30 +163,6 @@ def _questions(pair: Pair, t: float, count: int, seed: int, is_slow: bool) -> Ar
         sizes = np.concatenate([near * (1.0 + e) for e in (-0.02, -4e-3, -1e-3, -1e-6, 1e-6, 1e-3, 4e-3, 0.02)])
         found.append(np.concatenate([spread[seed % 4 :: 4], sizes])[:, None] * ray)
     return np.concatenate([points, *found])
-
-
-def _points(n: int, count: int, seed: int) -> Array:
-    """Return points u: zero, ties, single spikes, both signs, several scales."""
-    rng = np.random.default_rng(seed)
-    special = [
-        np.zeros(n),
-        np.linspace(-0.4, 0.3, n),
-        np.arange(n, 0, -1.0),
-        np.where(np.arange(n) == n - 1, 2.0, 0.1),
-        np.where(np.arange(n) == 0, -2.0, 0.3),
-        np.ones(n),
-        -np.ones(n),
-        np.where(np.arange(n) % 2, -1.0, 1.0),
-        np.resize([2.0, 2.0, 1.0], n),
-    ]
-    ties = list(rng.integers(-2, 3, size=(max(0, count - len(special)) // 6, n)).astype(float))
-    scales = np.resize([1.0, 100.0, 3.0, 0.3, 10.0], max(0, count - len(special) - len(ties)))
-    normal = scales[:, None] * rng.normal(size=(len(scales), n))
-    normal[::7] = -np.abs(normal[::7])
-    # Interleaved, so that a few points are of every kind.
-    places = [np.linspace(0, 1, len(part)) for part in (special, ties, normal)]
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return np.concatenate([np.array(special), np.reshape(ties, (-1, n)), normal])[order][:count]
 
 
 def _pool(claimed: Array, n: int, count: int) -> Array:

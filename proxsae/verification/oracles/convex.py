@@ -25,10 +25,9 @@ from proxsae.regularizers.simplex import L1Ball, LInf, Simplex
 from proxsae.regularizers.sorted_l1 import SortedL1, SumOfKLargest
 from proxsae.regularizers.translated import TranslatedNonSeparable, TranslatedSeparable
 from proxsae.regularizers.tree import TreeGroups
-from proxsae.verification.pairs import width_of
 from proxsae.verification.report import Check, counterexample
+from proxsae.verification.subject import STEPS, Pair
 
-STEPS = (0.2, 1.0, 6.0)
 TOLERANCE = 1e-6  # of the sizes of the terms: what an interior-point method gives
 
 Written = tuple[Any, list[Any]]  # an expression and its constraints
@@ -140,25 +139,26 @@ def _sum(written: Iterable[Written | None]) -> Written | None:
 # --- the oracle -----------------------------------------------------------------------------------------------------
 
 
-def compare_with_solver(R: Regularizer) -> Check:
+def compare_with_solver(R: Regularizer, pair: Pair) -> Check:
     """Compare the prox of a convex R with Clarabel's solution of min 1/2 ||z - u||^2 + t R(z).
 
     Parameters
     ----------
     R : Regularizer
         Convex.
+    pair : Pair
+        R as a pair, for its length and steps.
     """
     import cvxpy as cp
 
-    n = width_of(R) or 5
-    covers = (
-        f"{len(STEPS) * 6} points u of length {n}, t from {min(STEPS)} to {max(STEPS)}; objective, minimiser, value"
-    )
+    n, steps = pair.n, pair.steps or STEPS[::2]
+    covers = f"{len(steps) * 6} points u of length {n}, t from {min(steps):g} to {max(steps):g}; "
+    covers += "objective, minimiser, value"
     method = "convex solver (cvxpy, Clarabel)"
     if expression_of(R, cp.Variable(n)) is None:
         return Check(method, covers, "skipped", reason=f"{type(R).__name__} is not written for cvxpy")
     rng = np.random.default_rng(n)
-    for t in STEPS:
+    for t in steps:
         for scale in (0.3, 1.0, 1.0, 3.0, 3.0, 10.0):
             u = scale * rng.normal(size=n)
             found = _refute(R, u, t)

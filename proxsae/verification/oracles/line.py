@@ -15,13 +15,14 @@ from collections.abc import Callable
 import numpy as np
 
 from proxsae.formulas.arrays import Array
+from proxsae.kernels.lower_hull import lower_hull
 from proxsae.regularizers.tabulation import jumps
-from proxsae.verification.report import Check, counterexample
+from proxsae.verification.oracles.judge import judge
+from proxsae.verification.report import Check
+from proxsae.verification.subject import FULL, Pair, Sizes
 
 STEPS = (1e-4, 0.01, 0.1, 0.37, 0.5, 1.0, 2.0, 3.7, 11.0, 100.0, 1e4)
 MORE_STEPS = tuple(float(t) for t in np.logspace(-3, 3, 37))
-GOING_ON = (2.0, 8.0, 64.0, 512.0)  # times the step from a claimed z to a better one: does it leave the domain?
-SLOW = 2e-4  # seconds for one number: then only the first steps are looked at, and only the scans
 TOLERANCE = 1e-12  # of the sizes of the terms: an error e in z shows from about e = 1e-6 of its size on
 
 _FINE = np.arange(-1000, 1001) / 100.0
@@ -32,6 +33,15 @@ _LADDER = np.concatenate([s * 10.0 ** -np.arange(8) for s in (1, -1)])
 
 Scalar = Callable[[Array], Array]
 ScalarProx = Callable[[Array, float], Array]
+Answers = tuple[Array, Array]  # points u, and what is claimed for them
+
+
+def search_pair(pair: Pair, j: int = 0) -> Check:
+    """Search the line of coordinate j, or of all of them where they are alike."""
+    # A numerical prox has a table to make for each step.
+    steps = pair.steps or (STEPS if pair.tolerance > 0 else None)
+    subject = "" if pair.scalar is not None else f", coordinate {j}"
+    return search_line(*pair.coordinate(j), subject, steps, pair.tolerance, pair.reach, pair.sizes)
 
 
 def search_line(
@@ -41,7 +51,7 @@ def search_line(
     steps: tuple[float, ...] | None = None,
     tolerance: float = 0.0,
     reach: float = np.inf,
-    seconds: float = 0.0,
+    sizes: Sizes = FULL,
 ) -> Check:
     """Compare a claimed scalar prox with the best of a search over the whole line.
 
@@ -54,25 +64,23 @@ def search_line(
     subject : str
         Which coordinate this is, for the report.
     steps : tuple of float, optional
-        The steps t; by default `STEPS`, and, looked at more quickly, `MORE_STEPS`.
+        The steps t; by default `STEPS`, and, looked at at fewer points, `MORE_STEPS`.
     tolerance : float
         Error in z, relative to 1 + abs(z), to forgive: zero for a formula.
     reach : float
         Modulus up to which the value does not overflow.
-    seconds : float
-        What value and prox take for one number; fewer numbers are put to slow functions.
+    sizes : Sizes
+        How many points are looked at.
     """
     method = f"search over the line{subject}"
-    more = () if steps or seconds > SLOW else MORE_STEPS
-    scans = {t: _judged(prox, _scan(t, t in more, seconds), t, reach) for t in (*(steps or STEPS), *more)}
-    questions = {
-        t: _judged(prox, _thin(_adversarial_points(prox, t, *scans[t]), seconds, 0.1 / 820, 3), t, reach)
-        for t in steps or STEPS
-        if seconds <= SLOW
-    }
+    more = () if steps or not sizes.is_thorough else MORE_STEPS
+    steps = steps or STEPS
+    scans = {t: _judged(prox, _scan(t, t in more, sizes.scan), t, reach) for t in (*steps, *more)}
+    asked = {t: _thin(_adversarial_points(prox, t, *scans[t]), sizes.asked) for t in steps}
+    questions = {t: _judged(prox, u, t, reach) for t, u in asked.items()}
     claimed = np.concatenate([z for part in (scans, questions) for _, z in part.values()])
     known = np.unique(claimed[np.isfinite(claimed)])
-    candidates = _candidates(value, claimed[np.isfinite(claimed)], known, seconds)
+    candidates = _candidates(value, claimed[np.isfinite(claimed)], known)
     heights = value(candidates)
     covers = f"{len(claimed)} pairs (u, t), t from {min(scans):g} to {max(scans):g}, |u| to {min(reach, 1e6):g}"
     if not np.isfinite(heights).any():
@@ -80,20 +88,32 @@ def search_line(
     for name, bad in (("not a number", np.isnan(heights)), ("minus infinity", heights == -np.inf)):
         if bad.any():
             return Check(method, covers, "failed", {"z": float(candidates[bad][0])}, f"the value is {name} there")
+
+    def judged(t: float, u: Array, z: Array, best: Array) -> Check | None:
+        nearest = known[np.clip(np.searchsorted(known, best - 1e-5 * (1.0 + np.abs(best))), 0, max(len(known) - 1, 0))]
+        # A formula that is right in the reals has rounding errors of the size of u; at extreme steps it may lose more.
+        allowed = max(TOLERANCE if 0.01 <= t <= 100 else 1e-7, tolerance)
+        columns = (x[:, None] for x in (z, best, nearest if len(known) else best))
+        found = judge(_of_codes(value), u[:, None], t, *columns, allowed=allowed, tolerance=tolerance)
+        return None if found is None else Check(method, covers, "failed", *found)
+
     for t, (u, z) in scans.items():
-        budget = (0.02 if t in more else 0.05) / 33
-        u, z = _thin(u, seconds, budget, 3), _thin(z, seconds, budget, 3)
-        found = _refute(value, *_near_and_far(value, candidates, heights, u, t, z), u, t, z, known, tolerance)
-        if found is not None:
-            return Check(method, covers, "failed", *found)
+        if failed := judged(t, u, z, _best_candidate(candidates, heights, u, t)):
+            return failed
+        near = _spread(len(u), sizes.around // 2 if t in more else sizes.around)
+        if failed := judged(t, u[near], z[near], _nearby(value, u[near], t, z[near])):
+            return failed
     for t, (u, z) in questions.items():
-        found = _refute(value, *best_on_the_line(value, candidates, heights, u, t), u, t, z, known, tolerance)
-        if found is not None:
-            return Check(method, covers, "failed", *found)
+        if failed := judged(t, u, z, best_on_the_line(value, candidates, heights, u, t)[0]):
+            return failed
     return Check(method, covers, "passed")
 
 
-def _judged(prox: ScalarProx, u: Array, t: float, reach: float) -> tuple[Array, Array]:
+def _of_codes(value: Scalar) -> Callable[[Array], Array]:
+    return lambda Z: value(Z[:, 0])
+
+
+def _judged(prox: ScalarProx, u: Array, t: float, reach: float) -> Answers:
     """Return points u and the claimed answers, without those where value or prox overflows."""
     u = u[np.abs(u) <= reach]
     z = prox(u, t)
@@ -101,90 +121,38 @@ def _judged(prox: ScalarProx, u: Array, t: float, reach: float) -> tuple[Array, 
     return u[judged], z[judged]
 
 
-def _thin(points: Array, seconds: float, budget: float, least: int = 9) -> Array:
-    """Return evenly chosen points, as many as the budget in seconds allows; a few in any case."""
-    count = max(least, int(budget / max(seconds, 1e-12)))
-    return points if count >= len(points) else points[np.linspace(0, len(points) - 1, count).astype(int)]
+def _spread(size: int, count: int) -> Array:
+    """Return evenly chosen indices, as many as are wanted."""
+    return np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)) if size else np.empty(0, int)
 
 
-def _scan(t: float, is_coarse: bool, seconds: float) -> Array:
+def _thin(points: Array, count: int) -> Array:
+    return points[_spread(len(points), count)]
+
+
+def _scan(t: float, is_coarse: bool, count: int) -> Array:
     """Return points u over all sizes, ascending, finely spaced where formulas change from branch to branch."""
     own = 4.0 * max(1.0, t, np.sqrt(t))
     if is_coarse:
-        return _thin(np.unique(np.concatenate([np.linspace(-8, 8, 801), np.linspace(-own, own, 401)])), seconds, 0.01)
+        return _thin(np.unique(np.concatenate([np.linspace(-8, 8, 801), np.linspace(-own, own, 401)])), count // 4)
     lines = [np.linspace(-16, 16, 3201), np.linspace(-100, 100, 2001), np.linspace(-own, own, 1601)]
-    return _thin(np.unique(np.concatenate([*lines, *(s * np.logspace(-6, 6, 241) for s in (1, -1))])), seconds, 0.05)
+    return _thin(np.unique(np.concatenate([*lines, *(s * np.logspace(-6, 6, 241) for s in (1, -1))])), count)
 
 
-def _near_and_far(
-    value: Scalar, candidates: Array, heights: Array, u: Array, t: float, claimed: Array
-) -> tuple[Array, Array]:
-    """Return the better of the best candidate and the best of a ladder of steps away from the claimed answer."""
-    inside = np.flatnonzero(np.isfinite(heights))
-    z, level = candidates[inside], heights[inside]
-    hull = _lower_hull(z.tolist(), (0.5 * z * z + t * level).tolist())
-    z, level = z[hull], level[hull]
-    i = np.searchsorted(np.diff(0.5 * z * z + t * level) / np.diff(z), u) if len(z) > 1 else np.zeros(len(u), int)
+def _best_candidate(candidates: Array, heights: Array, u: Array, t: float) -> Array:
+    """Return the best candidate for each u: on the lower hull of z^2 / 2 + t r(z) they are in the order of the u."""
+    inside = np.isfinite(heights)
+    z, curve = candidates[inside], 0.5 * candidates[inside] ** 2 + t * heights[inside]
+    hull = lower_hull(z, curve)
+    return z[hull][np.searchsorted(np.diff(curve[hull]) / np.diff(z[hull]), u)]
+
+
+def _nearby(value: Scalar, u: Array, t: float, claimed: Array) -> Array:
+    """Return the best of a ladder of steps away from each claimed answer."""
     away = np.concatenate([claimed[:, None] + _LADDER, claimed[:, None] * (1.0 + _LADDER)], axis=1)
-    near = value(away.ravel()).reshape(away.shape)
-    F = _objective(away, np.where(np.isnan(near), np.inf, near), u[:, None], t)
-    rows, j = np.arange(len(u)), np.argmin(F, axis=1)
-    is_near = F[rows, j] < _objective(z[i], level[i], u, t)
-    return np.where(is_near, away[rows, j], z[i]), np.where(is_near, near[rows, j], level[i])
-
-
-def _lower_hull(x: list[float], y: list[float]) -> list[int]:
-    """Return the indices of the lower convex hull of points with ascending x: each is the best z for some u."""
-    hull: list[int] = []
-    for i in range(len(x)):
-        while len(hull) > 1:
-            a, b = hull[-2], hull[-1]
-            if (y[b] - y[a]) * (x[i] - x[a]) < (y[i] - y[a]) * (x[b] - x[a]):
-                break
-            hull.pop()
-        hull.append(i)
-    return hull
-
-
-def _refute(
-    value: Scalar, best: Array, height: Array, u: Array, t: float, claimed: Array, known: Array, tolerance: float
-) -> tuple[dict[str, object], str] | None:
-    """Return the clearest example of a claimed answer that is worse than the best found, and why; or None."""
-    if np.isnan(claimed).any():
-        i = int(np.argmax(np.isnan(claimed)))
-        objectives = (np.inf, 0.5 * (best[i] - u[i]) ** 2 + t * height[i])
-        return counterexample(float(u[i]), t, float(claimed[i]), float(best[i]), objectives), "the prox is not a number"
-    claimed, mine = _into_the_domain(value, claimed, best)
-
-    def loss(z: Array, level: Array) -> Array:  # differences of squares, so that large u do not hide a small one
-        scale = u * u + claimed * claimed + t * (np.abs(np.where(np.isfinite(mine), mine, 0.0)) + np.abs(level))
-        # What is below a rounding of one at u = 0 is zero.
-        return (0.5 * (claimed - z) * (claimed + z - 2.0 * u) + t * (mine - level)) / (scale + 1e-3 * t)
-
-    # A formula that is right in the reals has rounding errors of the size of u; at extreme steps it may lose more.
-    allowed = max(TOLERANCE if 0.01 <= t <= 100 else 1e-7, tolerance)
-    close = np.maximum(tolerance * (1.0 + np.abs(best)), 64 * np.finfo(float).eps * (np.abs(u) + np.abs(best)))
-    forgiven = is_slack(value, claimed, best) | (np.abs(claimed - best) <= close)
-    nearest = known[np.clip(np.searchsorted(known, best - 1e-5 * (1.0 + np.abs(best))), 0, max(len(known) - 1, 0))]
-    forgiven |= is_slack(value, nearest, best) & (loss(nearest, value(nearest)) <= allowed)
-    excess = np.where(forgiven, 0.0, loss(best, height))
-    excess = np.where(np.isnan(excess), np.inf, excess)
-    i = int(np.argmax(excess))
-    if excess[i] <= allowed:
-        return None
-    reason = "a better z exists" if np.isfinite(mine[i]) else "the claimed z is outside of the domain"
-    objectives = (0.5 * (claimed[i] - u[i]) ** 2 + t * mine[i], 0.5 * (best[i] - u[i]) ** 2 + t * height[i])
-    return counterexample(float(u[i]), t, float(claimed[i]), float(best[i]), objectives), reason
-
-
-def is_slack(value: Scalar, claimed: Array, better: Array) -> Array:
-    """Whether a better z is one only by the tolerance with which the value tests its domain.
-
-    It is within 1e-5 of the claimed one, and going on in that direction, within 1e-5, leaves the domain.
-    """
-    step = np.abs(better - claimed) / (1.0 + np.abs(claimed))
-    leaves = [~np.isfinite(value(claimed + k * (better - claimed))) & (0.5 * k * step <= 1e-5) for k in GOING_ON]
-    return np.logical_or.reduce(leaves)
+    heights = value(away.ravel()).reshape(away.shape)
+    F = _objective(away, np.where(np.isnan(heights), np.inf, heights), u[:, None], t)
+    return away[np.arange(len(u)), np.argmin(F, axis=1)]
 
 
 def best_on_the_line(value: Scalar, candidates: Array, heights: Array, u: Array, t: float) -> tuple[Array, Array]:
@@ -242,26 +210,11 @@ def _objective(z: Array, height: Array, u: Array, t: float) -> Array:
     return z * (0.5 * z - u) + t * height
 
 
-def _into_the_domain(value: Scalar, claimed: Array, best: Array) -> tuple[Array, Array]:
-    """Forgive rounding: a claimed z that is infeasible by 1e-9 of its size is moved in."""
-    height = value(claimed)
-    for step in (1e-12, 1e-9):
-        outside = ~np.isfinite(height)
-        if not outside.any():
-            break
-        for moved in (claimed + step * (best - claimed), claimed * (1.0 - step), claimed * (1.0 + step)):
-            level = value(moved)
-            rescued = outside & np.isfinite(level) & ~np.isfinite(height)
-            claimed, height = np.where(rescued, moved, claimed), np.where(rescued, level, height)
-    return claimed, height
-
-
-def _candidates(value: Scalar, claimed: Array, known: Array, seconds: float) -> Array:
+def _candidates(value: Scalar, claimed: Array, known: Array) -> Array:
     """Return the common candidates, ascending: the grid, claimed answers, and both sides of each jump of the value."""
     own = (known[:: len(known) // 400 + 1], claimed[:: len(claimed) // 400 + 1])
-    points = _thin(np.unique(np.concatenate([GRID, *own])), seconds, 0.3, 200)
-    sudden = jumps(value, points, value(points)) if seconds <= SLOW else np.zeros(1)
-    return np.unique(np.concatenate([points, sudden, [0.0]]))
+    points = np.unique(np.concatenate([GRID, *own]))
+    return np.unique(np.concatenate([points, jumps(value, points, value(points)), [0.0]]))
 
 
 def _adversarial_points(prox: ScalarProx, t: float, scan: Array, answers: Array) -> Array:

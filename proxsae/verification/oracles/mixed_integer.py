@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,25 +11,25 @@ from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L0, L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.cardinality import Cardinality
-from proxsae.verification.pairs import width_of
 from proxsae.verification.report import Check, counterexample
+from proxsae.verification.subject import Pair
 
 TOLERANCE = 1e-5  # of the sizes of the terms: SCIP's feasibility tolerance enters through the square
 KINDS = (Zero, L0, L1, SquaredL2, NonNegative, Box, Cardinality)
 
 
-def compare_with_mixed_integer(R: Regularizer) -> Check:
+def compare_with_mixed_integer(R: Regularizer, pair: Pair) -> Check:
     """Compare the prox of a sum of L0, Cardinality, L1, SquaredL2, NonNegative and Box with SCIP's optimum.
 
     With b_i binary and abs(z_i) <= M b_i: minimise 1/2 ||z - u||^2 + t R, where ||z||_0 is the sum of b.
 
     Needs pyscipopt: ``pip install "proxsae[prove]"``.
     """
-    n = width_of(R) or 5
+    n, steps = pair.n, pair.steps or (0.5, 1.0, 2.0)
     method = "mixed-integer solver (SCIP)"
-    covers = f"3 points u of length {n}, t from 0.5 to 2"
+    covers = f"{len(steps)} points u of length {n}, t from {min(steps):g} to {max(steps):g}"
     rng = np.random.default_rng(n)
-    for t, scale in ((0.5, 1.0), (1.0, 0.5), (2.0, 2.0)):
+    for t, scale in zip(steps, cycle((1.0, 0.5, 2.0)), strict=False):
         u = scale * rng.normal(size=n)
         claimed = R.prox(u, t)
         mine = 0.5 * ((claimed - u) ** 2).sum() + t * R.value(claimed)

@@ -9,21 +9,20 @@ from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.conjugate import conjugate, has_conjugate
 from proxsae.regularizers.separable import Separable
-from proxsae.verification.pairs import Pair
 from proxsae.verification.report import Check, counterexample
+from proxsae.verification.subject import STEPS, Pair
 
 EPS = float(np.finfo(np.float64).eps)
-STEPS = (0.05, 0.5, 1.0, 3.0, 40.0)
 ROUNDING = 1e-9  # or the error that a prox computed numerically states of itself
 
 
 def check_monotone(pair: Pair) -> Check:
     """Check <p - q, u - v> >= 0, and that no answer is a better one to another's question: both hold for every prox."""
     rounding = max(ROUNDING, pair.tolerance)
-    count = pair.affordable(60, 0.2)
+    count = pair.sizes.pairs
     covers = f"{len(pair.steps or STEPS)} x {count} x {count} pairs of points of length {pair.n}"
     for t in pair.steps or STEPS:
-        U, P = pair.answers(_points(pair.n, count), t)
+        U, P = pair.answers(pair.points(count), t)
         if not len(U):
             continue
         levels = 0.5 * ((P[None] - U[:, None]) ** 2).sum(-1) + t * pair.value(P)[None]  # of answer j to question i
@@ -45,10 +44,10 @@ def check_monotone(pair: Pair) -> Check:
 def check_coordinates_apart(pair: Pair) -> Check:
     """Check that the prox of a sum over coordinates takes them one at a time, each with its own parameters."""
     rounding = max(ROUNDING, pair.tolerance)
-    covers = f"points of length {pair.n}, t from {min(pair.steps or STEPS)} to {max(pair.steps or STEPS)}"
+    covers = f"points of length {pair.n}, t from {min(pair.steps or STEPS):g} to {max(pair.steps or STEPS):g}"
     method = "one coordinate does not influence another"
     for t in pair.steps or STEPS:
-        U, P = pair.answers(_points(pair.n, pair.affordable(40, 0.1)), t)
+        U, P = pair.answers(pair.points(pair.sizes.pairs), t)
         for j in range(min(pair.n, 16)):
             alone = pair.coordinate(j)[1](U[:, j], t)
             wrong = ~(np.abs(alone - P[:, j]) <= rounding * (1.0 + np.abs(U[:, j]))) & ~np.isinf(alone)
@@ -66,13 +65,14 @@ def check_coordinates_apart(pair: Pair) -> Check:
 
 def check_repeatable(pair: Pair) -> Check:
     """Check that the prox gives the same answer to the same question twice."""
-    U, P = pair.answers(_points(pair.n, pair.affordable(20, 0.1)), (pair.steps or (1.0,))[0])
-    again = pair.prox(U, (pair.steps or (1.0,))[0])
+    t = (pair.steps or (1.0,))[0]
+    U, P = pair.answers(pair.points(20), t)
+    again = pair.prox(U, t)
     covers = f"{len(U)} points of length {pair.n}, each asked twice"
     differs = (np.abs(P - again) > ROUNDING * (1.0 + np.abs(U))).any(axis=-1)
     if differs.any():
         i = int(np.argmax(differs))
-        numbers = {"u": U[i], "t": (pair.steps or (1.0,))[0], "claimed z": P[i], "claimed z again": again[i]}
+        numbers = {"u": U[i], "t": t, "claimed z": P[i], "claimed z again": again[i]}
         return Check("the same answer twice", covers, "failed", numbers, "the prox is random, or remembers")
     return Check("the same answer twice", covers, "passed")
 
@@ -86,7 +86,7 @@ def check_firm(R: Regularizer, pair: Pair) -> Check:
     covers = f"{len(pair.steps or STEPS)} x 60 x 60 pairs of points of length {pair.n}"
     method = "firm non-expansiveness and three-point inequality"
     for t in pair.steps or STEPS:
-        U = _points(pair.n, 60)
+        U = pair.points(60)
         P = pair.prox(U, t)
         size = 1.0 + (U**2).sum(-1)[:, None] + (U**2).sum(-1)[None]
         between = P[:, None] - P[None]
@@ -109,12 +109,12 @@ def check_firm(R: Regularizer, pair: Pair) -> Check:
 def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
     """Check R(p) + R*(v) = <p, v> at v = (u - p) / t, with the conjugate R* that is written apart from the prox."""
     rounding = max(ROUNDING, pair.tolerance)
-    covers = f"60 points of length {pair.n}, t from {min(pair.steps or STEPS)} to {max(pair.steps or STEPS)}"
+    covers = f"60 points of length {pair.n}, t from {min(pair.steps or STEPS):g} to {max(pair.steps or STEPS):g}"
     method = "Fenchel-Young equality with the conjugate"
     if not has_conjugate(R):
         return Check(method, covers, "skipped", reason="no conjugate is written for this R")
     for t in pair.steps or STEPS:
-        U = _points(pair.n, 60)
+        U = pair.points(60)
         P = R.prox(U, t)
         # A difference that is all rounding is zero: at a zero weight nothing else is in the domain of R*.
         V = np.where(np.abs(U - P) > 4.0 * EPS * (1.0 + np.abs(U)), U - P, 0.0) / t
@@ -142,29 +142,33 @@ def check_traits(R: Regularizer, pair: Pair) -> Check:
 
 
 def _claims(R: Regularizer, pair: Pair) -> dict[str, tuple[Array, Array, Array]]:
-    U = _points(pair.n, 40)
-    P = R.prox(U)
+    t = (pair.steps or (1.0,))[0]
+    U = pair.points(40)
+    P = R.prox(U, t)
     claims: dict[str, tuple[Array, Array, Array]] = {}
     if R.is_nonnegative:
         claims["codes are non-negative"] = (np.maximum(P, 0.0), P, U)
     if R.is_scale_free:
-        claims["the step does not matter"] = (P, R.prox(U, 23.0), U)
-        claims["prox(3 u) = 3 prox(u)"] = (3.0 * P, R.prox(3.0 * U), U)
+        claims["the step does not matter"] = (P, R.prox(U, 23.0 * t), U)
+        claims["prox(3 u) = 3 prox(u)"] = (3.0 * P, R.prox(3.0 * U, t), U)
     if not np.any(R.value(P)) and R.is_convex:
-        claims["a projection is idempotent"] = (P, R.prox(P), U)
+        claims["a projection is idempotent"] = (P, R.prox(P, t), U)
     if isinstance(R, Separable) and R.is_symmetric:
-        claims["prox(-u) = -prox(u)"] = (-P, R.prox(-U), U)
+        claims["prox(-u) = -prox(u)"] = (-P, R.prox(-U, t), U)
     if isinstance(R, Separable) and R.is_uniform:
         order = np.random.default_rng(1).permutation(pair.n)
-        claims["a permutation of u permutes the code"] = (P[:, order], R.prox(U[:, order]), U)
+        claims["a permutation of u permutes the code"] = (P[:, order], R.prox(U[:, order], t), U)
     if isinstance(R, Cardinality) and R.partner.is_uniform and R.scope == "sample":
         tied = np.resize([1.5, -1.5 if R.partner.is_symmetric else 1.5], (1, pair.n))
-        partner = R.partner.prox(tied)
-        claims["among equal gains the lowest index is kept"] = (partner * (np.arange(pair.n) < R.k), R.prox(tied), tied)
-    halved = np.stack([R.prox(u, 0.5) for u in U])
+        partner = R.partner.prox(tied, t)
+        claims["among equal gains the lowest index is kept"] = (
+            partner * (np.arange(pair.n) < R.k),
+            R.prox(tied, t),
+            tied,
+        )
     if R.scope != "batch":
-        claims["rows are independent"] = (halved, R.prox(U, 0.5), U)
-    scaled = R.rescaled(4.0).prox(4.0 * U) if R.scope != "batch" else 4.0 * P
+        claims["rows are independent"] = (np.stack([R.prox(u, t) for u in U]), P, U)
+    scaled = R.rescaled(4.0).prox(4.0 * U, t) if R.scope != "batch" else 4.0 * P
     claims["codes in other units: prox of R.rescaled(s) at s u is s prox(u)"] = (4.0 * P, scaled, U)
     return claims
 
@@ -173,8 +177,7 @@ def check_limits(pair: Pair) -> Check:
     """Check that R(prox(u)) falls and ||prox(u) - u|| grows with t: both follow from optimality at two steps."""
     method = "limits in t"
     steps = np.sort(pair.steps) if pair.steps else np.logspace(-4, 4, 25)
-    U = _points(pair.n, pair.affordable(40, 0.5 / len(steps)))
-    U = U[(np.abs(U) <= pair.reach).all(axis=-1)]
+    U = pair.points(pair.sizes.pairs)
     covers = f"R(prox) falls and ||prox - u|| grows as t goes from {steps[0]:g} to {steps[-1]:g}"
     answers = [pair.prox(U, float(t)) for t in steps]
     for s, t, Q, P in zip(steps[:-1], steps[1:], answers[:-1], answers[1:], strict=True):
@@ -191,10 +194,3 @@ def check_limits(pair: Pair) -> Check:
             numbers |= {"R rises by": float(rise[i]), "squared distance falls by": float(approach[i])}
             return Check(method, covers, "failed", numbers, "one of the two is not a minimiser")
     return Check(method, covers, "passed")
-
-
-def _points(n: int, count: int) -> Array:
-    """Return random points of several scales, with zeros, ties and exact thresholds among them."""
-    rng = np.random.default_rng(n)
-    smooth = rng.normal(size=(count - count // 4, n)) * np.resize([0.1, 1.0, 4.0, 30.0], count - count // 4)[:, None]
-    return np.concatenate([np.zeros((1, n)), rng.integers(-2, 3, size=(count // 4 - 1, n)).astype(float), smooth])

@@ -10,30 +10,31 @@ from proxsae.formulas.arrays import Array
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.oracles.line import GRID, best_on_the_line
-from proxsae.verification.pairs import width_of
 from proxsae.verification.report import Check, counterexample
+from proxsae.verification.subject import STEPS, Pair
 
-STEPS = (0.3, 1.0, 7.0)
-LENGTHS = (2, 5, 12)
+LENGTHS = (2, 5, 12)  # of codes, where any will do
 
 
-def enumerate_supports(R: Cardinality) -> Check:
+def enumerate_supports(R: Cardinality, pair: Pair) -> Check:
     """Compare the prox with the best of all supports, the partner on each coordinate minimised by a search of the line.
 
     Parameters
     ----------
     R : Cardinality
         At batch scope the matrix of two rows is the code.
+    pair : Pair
+        R as a pair, for its length and steps.
     """
-    width = width_of(R)
-    lengths = (width,) if width else LENGTHS
+    steps = pair.steps or STEPS
+    lengths = LENGTHS if pair.is_free else (pair.n,)
     rows = 1 if R.scope == "sample" else 2
-    covers = f"all supports of {rows} x {', '.join(map(str, lengths))} entries, t from {min(STEPS)} to {max(STEPS)}"
+    covers = f"all supports of {rows} x {', '.join(map(str, lengths))} entries, t from {min(steps):g} to {max(steps):g}"
     method = "enumeration of supports"
-    if width and width * rows > 12:
-        return Check(method, covers, "skipped", reason=f"codes of {width} coordinates have too many supports")
+    if not pair.is_free and pair.n * rows > 12:
+        return Check(method, covers, "skipped", reason=f"codes of {pair.n} coordinates have too many supports")
     for n in lengths:
-        for t in STEPS:
+        for t in steps:
             found = _refute(R, _matrices(rows, min(n, 12 // rows)), t)
             if found is not None:
                 return Check(method, covers, "failed", found, "another support is better")

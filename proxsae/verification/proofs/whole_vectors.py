@@ -25,7 +25,6 @@ from proxsae.regularizers.groups import L2Ball, OfNorms
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.translated import TranslatedNonSeparable
 from proxsae.regularizers.tree import TreeGroups
-from proxsae.verification.pairs import width_of
 from proxsae.verification.proofs.any_scalar import AnyScalar
 from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, inner_product, paths
 from proxsae.verification.proofs.decide import decide
@@ -95,7 +94,7 @@ def statement(R: Regularizer) -> str:
         subject = "all u and z" if isinstance(R, L2Ball) else "groups of every size, all real u and z"
     else:
         subject = f"{n} groups of every size, all real u and z"
-    given = width_of(R)
+    given = R.width
     if given not in (None, n) and not is_radial(R):
         subject += f" (the one given is for {given})"
     ties = f"; {TIES}" if _prefers_zero(R) else ""
