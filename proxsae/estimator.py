@@ -293,6 +293,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         super().set_params(**parameters)
         if inner:
             R = parse(self.regularizer) if isinstance(self.regularizer, str) else self.regularizer
+            if R is None:
+                raise ValueError(f"{', '.join(inner)} set numbers of R, and regularizer is None")
             self.regularizer = with_settings(R, **{name.split("__", 1)[1]: value for name, value in inner.items()})
         return self
 

@@ -79,7 +79,7 @@ class ReconstructionSums:
         """Return mse, fvu, explained_variance, l0 and dead_fraction."""
         if self.n_rows == 0:
             raise ValueError("The metrics were asked of no rows; give at least one.")
-        # equal rows, up to the rounding of their mean, have nothing to explain: the convention of scikit-learn's r2_score
+        # Equal rows, up to the rounding of their mean, have nothing to explain: as scikit-learn's r2_score has it.
         rounding = self.n_rows * float(np.square(2 * np.finfo(np.float64).eps * self.mean).sum())
         fvu = self.squared_error / self.spread if self.spread > rounding else float(self.squared_error > rounding)
         return {

@@ -9,6 +9,7 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.nonseparable import NonSeparable, as_count
+from proxsae.regularizers.partition import norms_of, partition
 from proxsae.regularizers.sorted_l1 import falling
 
 NEWTON_STEPS = 50  # for the shrinkage of the k-support norm; a few do
@@ -114,18 +115,21 @@ class KSupportNorm(NonSeparable):
         return rf"\|z\|_{{{self.k}}}^{{sp}}"
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the norm."""
-        squares = squared_norm(xp, Z, self.k)
-        return xp.asarray(xp.where(squares > 0, xp.sqrt(xp.where(squares > 0, squares, 1.0)), 0.0))
+        scale = xp.magnitudes(Z, partition(None, Z.shape[-1]))
+        squares = squared_norm(xp, Z / scale, self.k)
+        return scale[..., 0] * xp.asarray(xp.where(squares > 0, xp.sqrt(xp.where(squares > 0, squares, 1.0)), 0.0))
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the shrunk code."""
         space = array_api_compat.array_namespace(U)
         wide = xp.wide
         u = wide.asarray(U)
-        a, t = space.abs(u), wide.asarray(t) + 0.0 * u[..., :1]
+        scale = wide.magnitudes(u, partition(None, U.shape[-1]))  # squares neither over- nor underflow
+        u = u / scale
+        a, t = space.abs(u), wide.asarray(t) / scale + 0.0 * u[..., :1]
         norm = wide.sqrt(squared_dual_norm(wide, a, self.k)[..., None])
-        alive, free = (norm > t * (1.0 + ROUNDING)) & (t > 0), t == 0
+        free = t <= norm * 2.0**-60  # u moves by less than its rounding
+        alive = (norm > t * (1.0 + ROUNDING)) & ~free
         x = wide.where(alive, norm / wide.where(alive, t, 1.0), 2.0)  # at most the root: no entry shrinks by more
         a, t = wide.where(alive, a, 2.0), wide.where(alive, t, 1.0)
         x, constant_a, constant_t = (v.detach() for v in (x, a, t)) if wide.is_torch else (x, a, t)
@@ -135,7 +139,7 @@ class KSupportNorm(NonSeparable):
                 break
         # One more step that autograd sees: its derivative is the implicit one.
         x = _newton_step(wide, a, t, x, self.k)
-        return xp.asarray(wide.where(alive, shrunk(space, u, a, x, self.k), wide.where(free, u, 0.0)))
+        return xp.asarray(scale * wide.where(alive, shrunk(space, u, a, x, self.k), wide.where(free, u, 0.0)))
 
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
         """Return the Euclidean norm of the k largest moduli."""
@@ -241,15 +245,15 @@ class L1MinusL2(NonSeparable):
     )
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the difference of the norms."""
-        return xp.maximum(xp.abs(Z).sum(-1) - xp.sqrt((Z * Z).sum(-1)), 0.0)
+        norm = norms_of(xp, Z, partition(None, Z.shape[-1])).norms.sum(-1)
+        return xp.maximum(xp.abs(Z).sum(-1) - norm, 0.0)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the stretched soft threshold, or the largest entry alone."""
         space = array_api_compat.array_namespace(U)
         soft = xp.sign(U) * xp.maximum(xp.abs(U) - t, 0.0)
-        squares = (soft * soft).sum(-1)[..., None]
-        stretch = 1.0 + t / xp.sqrt(xp.where(squares > 0, squares, 1.0))
+        norm = norms_of(xp, soft, partition(None, U.shape[-1])).norms
+        stretch = 1.0 + t / xp.where(norm > 0, norm, 1.0)
         first = space.argmax(xp.abs(U), axis=-1)[..., None]
         only = space.arange(U.shape[-1], device=array_api_compat.device(U)) == first
-        return xp.where(squares > 0, soft * stretch, xp.where(only, U, 0.0))
+        return xp.where(norm > 0, soft * stretch, xp.where(only, U, 0.0))

@@ -25,7 +25,8 @@ def with_settings(R: Regularizer, **settings: Any) -> Regularizer:
     ValueError
         If R has no setting of a name.
     """
-    places, terms = _places(R), list(R.terms)
+    places = _places(R)
+    terms: list[Regularizer] = list(R.terms)
     for name, value in settings.items():
         if name not in places:
             raise ValueError(f"{R} has no setting {name!r}; it has {', '.join(places) or 'none'}")
@@ -45,5 +46,5 @@ def _places(R: Regularizer) -> dict[str, tuple[int, str]]:
 
 
 def _numbers(term: Regularizer) -> list[str]:
-    names = [f.name for f in fields(term) if f.init and not (f.name == "weight" and term.is_indicator)]  # type: ignore[arg-type]
+    names = [f.name for f in fields(term) if f.init and not (f.name == "weight" and term.is_indicator)]
     return [name for name in names if isinstance(getattr(term, name), int | float | np.ndarray)]

@@ -148,8 +148,10 @@ class WithCount(SeparableSum, named=False):
         z = self.inner.weighted_prox(xp, u, t)
         # Both over abs(z): a square would overflow, or lose a tiny z that costs nothing.
         size = xp.where(xp.abs(z) > 0, xp.abs(z), 1.0)
-        gain = xp.sign(z) * (u - 0.5 * z) - t * (self.inner.weighted_value(xp, z) / size)
-        return xp.where(gain > t * (self.outer.weight / size), z, 0.0)
+        value = self.inner.weighted_value(xp, z)
+        gain = xp.sign(z) * (u - 0.5 * z) - t * (value / size)
+        chosen = xp.where(gain > t * (self.outer.weight / size), z, 0.0)
+        return xp.where(value < xp.inf, chosen, z)  # a value overflows far beyond any price
 
     def printed_entry(self, u: str) -> str:
         # The gain written out would repeat the prox five times: name it, as the rule does.

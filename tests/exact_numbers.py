@@ -1,4 +1,4 @@
-"""How exact is a prox, or a value, in floating point? The same formula is read with many digits and compared.
+"""How exact is a prox in floating point? The same formula is read with many digits and compared.
 
 An error is counted in roundings: in units of eps times what the exact result moves where one input (the result itself,
 the step, a parameter; u where R is a sum or a translation) moves relative to its own size. Near a jump either side is
@@ -8,7 +8,8 @@ right: a result is also compared with the exact ones of inputs moved by a few un
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -72,7 +73,7 @@ class ExactNamespace(ArrayNamespace):
 
     @property
     def wide(self) -> ExactNamespace:
-        """This namespace."""  # noqa: D404
+        """This namespace."""
         return self
 
     sqrt = staticmethod(_each(mp.sqrt))
@@ -84,6 +85,14 @@ class ExactNamespace(ArrayNamespace):
     def asarray(self, value: Any) -> Array:
         """Return an array of exact numbers."""
         return exact(value)
+
+    def magnitudes(self, Z: Array, parts: Any) -> Array:
+        """Return ones: exact numbers neither over- nor underflow."""
+        return exact(1 + 0 * parts.largest(abs(Z)))
+
+    def rounds_alike(self, a: Array, b: Array) -> Array:
+        """Return False everywhere: no rounding lets one number stand for another."""
+        return np.zeros(np.broadcast(a, b).shape, dtype=bool)
 
     def power(self, a: Any, b: Any) -> Array:
         """Return a to the power b, for a >= 0."""
@@ -129,78 +138,70 @@ class Answer:
     moves: Array
 
 
-def mp_float(x: Any) -> float:
+def as_float(x: Any) -> float:
     """Return the float nearest to an exact number."""
     return float(mpmath.libmp.to_float(x._mpf_, rnd="n")) if hasattr(x, "_mpf_") else float(x)
 
 
-def answer(R: Regularizer, of: str, U: Array, t: Array) -> Answer:
-    """Return the exact prox at (u, t), or the exact value at u."""
+def answer(R: Regularizer, U: Array, t: Array) -> Answer:
+    """Return the exact prox at (u, t)."""
     U, t = exact(U), exact(t)
     numbers: list[Any] = []
-    with_parameters(R, lambda value: numbers.append(value) or value)
+
+    def noted(value: Any) -> Any:
+        numbers.append(value)
+        return value
+
+    with_parameters(R, noted)
 
     def at(moved: int) -> Array:
         """Return the result with one input moved: 0 is u, 1 is t, 2 ... are the parameters, -1 is none."""
         count = iter(range(2, 2 + len(numbers)))
         twin = with_parameters(R, lambda v: exact(v) * (1 + MOVE * (next(count) == moved)))
         u = U * (1 + MOVE * (moved == 0))
-        step = t * (1 + MOVE * (moved == 1))
-        if of == "value":
-            return exact(twin.value_on(XP, u))
-        return exact(twin.prox_on(XP, u, step))
+        return exact(twin.prox_on(XP, u, t * (1 + MOVE * (moved == 1))))
 
     result = at(-1)
-    moves = abs(result) if R.is_separable or of == "value" else abs(result) * 0 + abs(result).max(-1, keepdims=True)
-    inputs = [
-        *([0] if len(R.terms) > 1 or of == "value" else []),
-        *([1] if of == "prox" else []),
-        *range(2, 2 + len(numbers)),
-    ]
-    for i in inputs:
-        change = abs(at(i) - result) / MOVE
-        if of == "prox" and not R.is_separable:
-            change = abs(result) * 0 + change.max(-1, keepdims=True)
-        moves = moves + change
+    largest = (lambda a: a) if R.is_separable else (lambda a: 0 * a + a.max(-1, keepdims=True))
+    moves = largest(abs(result))
+    for i in [*([0] if len(R.terms) > 1 else []), 1, *range(2, 2 + len(numbers))]:
+        moves = moves + largest(abs(at(i) - result) / MOVE)
     return Answer(result, moves)
 
 
-def rounded(R: Regularizer, dtype: str) -> Regularizer:  # noqa: D103
-    return with_parameters(
-        R, lambda v: np.asarray(v, dtype).astype(np.float64)[()] if np.ndim(v) else float(np.asarray(v, dtype))
-    )
+def rounded(R: Regularizer, dtype: str) -> Any:
+    """Return R with the parameters that a dtype holds."""
+    return with_parameters(R, lambda value: np.asarray(value, dtype).astype(np.float64)[()])
 
 
-def prox_ulps(R: Regularizer, U: Array, t: Array) -> Array:
-    """Return for each code the error of the prox in ulps; U and t (n, 1) are of one dtype."""
+@contextmanager
+def fewer_digits() -> Iterator[None]:
+    """Compute with digits enough for numbers of ordinary size, where powers and logarithms are dear."""
+    mp.prec = FEWER_BITS
+    yield
+    mp.prec = BITS
+
+
+def prox_roundings(R: Regularizer, U: Array, t: Array) -> Array:
+    """Return for each row the error of the prox in roundings; U (m, n) and t (m, 1) are of one dtype."""
     dtype = str(U.dtype)
     eps, smallest = float(np.finfo(dtype).eps), float(np.finfo(dtype).smallest_subnormal)
     Z = R.prox_unchecked(U, t)
-    if not np.isfinite(Z).all():
-        Z = np.where(np.isfinite(Z), Z, 1e308 * np.sign(U) + 0.0)
+    assert np.isfinite(Z).all(), f"{R}: {Z[~np.isfinite(Z).all(-1)]}"
     R = rounded(R, dtype)
 
-    def one(U, t, Z, unit):
-        a = answer(R, "prox", U, t)
-        unit = XP.maximum(unit, XP.maximum(a.moves * eps, smallest))
-        error = abs(exact(Z) - a.exact)
-        ratio = error / unit
-        return np.array([min(mp_float(e), 1e300) for e in ratio.ravel()]).reshape(ratio.shape), unit, error
+    def compared(U: Array, t: Array, Z: Array) -> Array:
+        found = answer(R, U, t)
+        ratios = abs(exact(Z) - found.exact) / XP.maximum(found.moves * eps, smallest)
+        return np.array([[min(as_float(ratio), 1e300) for ratio in row] for row in ratios]).max(-1)
 
-    errors, unit, error = one(U, t, Z, 0.0)
-    errors = errors.max(-1)
+    errors = compared(U, t, Z)
     rng = np.random.default_rng(0)
-    bad = np.flatnonzero(errors > NEAR)
-    if len(bad):
-        U, t, Z, unit, best = U[bad], t[bad], Z[bad], unit[bad], errors[bad]
-        found = [error[bad]]
-        for i in range(6):
-            signs = np.ones(U.shape[1]) * (-1) ** i if i < 2 else rng.choice([-1.0, 0.0, 1.0], U.shape[1])
-            _, unit, e = one(exact(U) * (1 + NEAR * eps * exact(signs)), t, Z, unit)
-            found.append(e)
-        for e in found:
-            ratio = e / unit
-            ratio = np.array([min(mp_float(x), 1e300) for x in ratio.ravel()]).reshape(ratio.shape)
-            best = np.minimum(best, ratio.max(-1))
-        errors[bad] = best
+    for i in range(6):
+        far = np.flatnonzero(errors > NEAR)
+        if not len(far):
+            break
+        signs = np.ones(U.shape[1]) * (-1) ** i if i < 2 else rng.choice([-1.0, 0.0, 1.0], U.shape[1])
+        moved = exact(U[far]) * (1 + NEAR * eps * exact(signs))
+        errors[far] = np.minimum(errors[far], compared(moved, t[far], Z[far]))
     return errors

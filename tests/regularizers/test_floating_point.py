@@ -1,0 +1,86 @@
+"""Every prox over the whole range of its dtype, against the same formula read with many digits.
+
+An error is counted in roundings of the inputs; a formula that cancels, overflows or underflows loses thousands.
+"""
+
+import numpy as np
+import pytest
+from exact_numbers import fewer_digits, prox_roundings
+from hypothesis import example, given, seed, settings
+from hypothesis import strategies as st
+from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
+
+from proxsae.regularizers import Entmax, KSupportNorm, L1MinusL2, LogSum, Lq, Simplex, Tanh
+
+EXACT = [*SEPARABLE, *SUMS, *(R for R in JOINT if not isinstance(R, Entmax))]
+FEW = 64.0  # roundings; half of the digits of float32 would be 4096
+RANGE = {"float32": 30, "float64": 250}  # powers of ten on either side
+
+
+def points(dtype, seed, n_rows, decades):
+    rng = np.random.default_rng(seed)
+    scales = 10.0 ** rng.uniform(-decades, decades, (n_rows, 1))
+    ordinary = rng.normal(size=(n_rows, 5))
+    ties = rng.integers(-2, 3, size=(4, 5)) * 0.5
+    steps = 10.0 ** rng.uniform(-2, 2, (2 * n_rows + 4, 1))
+    return np.concatenate([ordinary, ordinary * scales, ties]).astype(dtype), steps.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", RANGE)
+@pytest.mark.parametrize("R", EXACT, ids=str)
+def test_a_prox_loses_few_roundings(R, dtype):
+    with np.errstate(all="ignore"):
+        errors = prox_roundings(R, *points(dtype, 0, 8, RANGE[dtype]))
+    assert errors.max() <= FEW
+
+
+@pytest.mark.parametrize("dtype", RANGE)
+@pytest.mark.parametrize("R", [*TRANSCENDENTAL, Entmax(1.5)], ids=str)
+def test_a_transcendental_prox_loses_few_roundings(R, dtype):
+    with np.errstate(all="ignore"), fewer_digits():
+        errors = prox_roundings(R, *points(dtype, 1, 2, 10))
+    assert errors.max() <= FEW
+
+
+@seed(0)
+@settings(max_examples=60, deadline=None, database=None)
+@given(
+    st.sampled_from([R for R in EXACT if R.width is None]),
+    st.sampled_from(["float32", "float64"]),
+    st.lists(st.floats(-1, 1), min_size=5, max_size=5),
+    st.integers(-30, 30),
+    st.integers(-3, 3),
+)
+@example(Simplex(), "float64", [1.0, 1.000000002, 0.999999995, 3e-8, 0.0], 8, 0)
+@example(Simplex(), "float64", [1.0, 0.0, 0.0, 0.0, 0.0], 17, 0)
+def test_half_of_the_digits_hold(R, dtype, entries, decade, log_step):
+    U = (np.array([entries]) * 10.0**decade).astype(dtype)
+    step = np.full((1, 1), 10.0**log_step, dtype)
+    with np.errstate(all="ignore"):
+        errors = prox_roundings(R, U, step)
+    assert errors.max() <= np.finfo(dtype).eps ** -0.5
+
+
+@pytest.mark.parametrize(
+    ("R", "u", "dtype", "z"),
+    [
+        (Simplex(), [1e17, 0.0], "float64", [1.0, 0.0]),
+        (LogSum(1.0), [1e20], "float32", [1e20]),
+        (KSupportNorm(2), [3e200, 4e200], "float64", [3e200, 4e200]),
+        (L1MinusL2(), [3e200, 4e200], "float64", [3e200, 4e200]),
+        (0 * Lq(0.5), [1e-30], "float32", [1e-30]),
+        (0 * Lq(2 / 3), [1e-30], "float32", [1e-30]),
+        (0 * Lq(0.3), [1e-30], "float32", [1e-30]),
+        (0 * LogSum(1.0), [1e-30], "float32", [1e-30]),
+        (0 * Tanh(1.0), [1e-30], "float32", [1e-30]),
+    ],
+    ids=str,
+)
+def test_faults_that_shipped(R, u, dtype, z):
+    np.testing.assert_array_max_ulp(R.prox(np.array(u, dtype)), np.array(z, dtype), maxulp=16)  # 2/3 takes cube roots
+
+
+def test_a_code_of_large_entries_lands_on_the_simplex():
+    z = Simplex().prox(np.array([1e8, 1e8 + 0.2, 1e8 - 0.5, 3.0]))
+    assert abs(z.sum() - 1) <= 1e-15
+    assert Simplex().value(z) == 0
