@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -283,7 +284,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; with `deep` also the numbers of R, such as ``regularizer__weight``."""
-        R = parse(self.regularizer) if isinstance(self.regularizer, str) and deep else self.regularizer
+        R = self.regularizer
+        if deep and isinstance(R, str):
+            with suppress(ValueError):  # what the text says is checked by fit
+                R = parse(R)
         inner = settings_of(R) if deep and isinstance(R, Regularizer) else {}
         return {**super().get_params(deep), **{f"regularizer__{name}": value for name, value in inner.items()}}
 

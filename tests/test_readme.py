@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 def a_small_model_and_text(tmp_path, monkeypatch):
     """Stand for the embedded model and text, of which the examples use the first 15 blocks."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("proxsae.llm.load_model", lambda: tiny_model(num_hidden_layers=16, max_position_embeddings=128))
+    sizes = {"num_hidden_layers": 16, "max_position_embeddings": 128, "hidden_size": 96}
+    monkeypatch.setattr("proxsae.llm.load_model", lambda: tiny_model(**sizes))
     monkeypatch.setattr("proxsae.llm.text._embedded", lambda: iter(tiny_texts(2000)))
 
 

@@ -18,8 +18,7 @@ def dead_zone(prox: Callable[[Any], Any], n_components: int, dtype: str, *, is_u
         return None
     width, fan = (1, 64) if is_uniform else (n_components, 2)  # few calls where a call costs more than its work
     integer = np.dtype(dtype.replace("float", "int"))
-    # Beyond, squares in a formula may overflow; codes are far below.
-    largest = np.array(np.sqrt(np.finfo(dtype).max) / 16, dtype).view(integer)
+    largest = np.array(np.finfo(dtype).max / 16, dtype).view(integer)  # beyond, a sum of a few overflows
     side = np.array([-1.0, 1.0], dtype)[:, None, None]
     nth = np.arange(1, fan + 1, dtype=integer)[:, None]
     # Positive floats are ordered as the integers of the same bits.

@@ -15,6 +15,9 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace, as_float_array, to_numpy
 from proxsae.kernels.top_k import pattern_of
 
+# A formula computes all its branches, and one that is not taken may divide by zero or overflow.
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
 Scope = Literal["coordinate", "group", "sample", "batch"]
 
 # The classes that a text may name, by name and by the module that defines them: those of the library and of its users.
@@ -184,6 +187,7 @@ class Regularizer(ABC):
         values = self.value_unchecked(Z if Z.ndim == 2 else Z[None, :])
         return values if Z.ndim == 2 else float(values[0])
 
+    @quiet
     def value_unchecked(self, Z: Array) -> Array:
         """Return :meth:`value` of a matrix known to be right."""
         with np.errstate(over="ignore"):  # infinity compares as it should
@@ -217,6 +221,7 @@ class Regularizer(ABC):
             self.check_width(U.shape[-1])
         return self.prox_unchecked(U, step)
 
+    @quiet
     def prox_unchecked(self, U: Array, step: Any = 1.0) -> Array:
         """Return :meth:`prox` of input known to be right: the inner loops of solvers and training call this."""
         xp = ArrayNamespace(U)
@@ -224,6 +229,7 @@ class Regularizer(ABC):
             Z = self.prox_on(xp, xp.asarray(U), xp.asarray(step)) + 0.0
         return Z if Z.dtype == U.dtype else array_api_compat.array_namespace(U).astype(Z, U.dtype)
 
+    @quiet
     def conjugate_unchecked(self, V: Array) -> Array:
         """Return R*(v) of each row of a matrix known to be right, where `has_conjugate`."""
         return self.conjugate_on(ArrayNamespace(V), V)

@@ -13,7 +13,7 @@ from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
 from proxsae.formulas.latex import scalar_prox, scalar_value
 from proxsae.kernels.dead_zone import dead_zone
 from proxsae.kernels.top_k import outside_support
-from proxsae.regularizers.base import Regularizer, Scope, all_hold, as_parameter, row_sums
+from proxsae.regularizers.base import Regularizer, Scope, all_hold, as_parameter, quiet, row_sums
 from proxsae.regularizers.conjugate import Piece, conjugates, dual_scaling, has_normal_form
 from proxsae.regularizers.wrapper import Rescaling
 
@@ -121,11 +121,13 @@ class Separable(Regularizer):
     def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         return self.on(xp).weighted_prox(xp, U, step)
 
+    @quiet
     def penalties(self, Z: Array) -> Array:
         """Return w_i r(z_i) of every entry, an array like Z, unchecked."""
         xp = ArrayNamespace(Z)
         return self.on(xp).weighted_value(xp, Z)
 
+    @quiet
     def gains(self, U: Array, step: Any = 1.0) -> Array:
         """Return the gain of every entry (see :meth:`gain_of`), an array like U, unchecked."""
         xp = ArrayNamespace(U)

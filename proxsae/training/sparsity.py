@@ -60,7 +60,7 @@ class WeightControl:
                 return counted(factor)
 
         low, high = 1e-8, 1e8
-        while not l0(high) < self.target < l0(low) and high < 1e80:
+        while not l0(high) < self.target < l0(low) and high < 1e32:
             low, high = low * 1e-8, high * 1e8
         if not l0(high) < self.target < l0(low):
             raise ValueError(

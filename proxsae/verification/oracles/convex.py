@@ -20,7 +20,9 @@ from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.regularizers.groups import OfNorms
 from proxsae.regularizers.huber import Huber
 from proxsae.regularizers.k_support import KSupport, KSupportNorm
+from proxsae.regularizers.nonseparable import RescaledNonSeparable
 from proxsae.regularizers.partition import partition
+from proxsae.regularizers.separable import RescaledSeparable
 from proxsae.regularizers.simplex import L1Ball, LInf, Simplex
 from proxsae.regularizers.sorted_l1 import SortedL1, SumOfKLargest
 from proxsae.regularizers.translated import TranslatedNonSeparable, TranslatedSeparable
@@ -117,6 +119,9 @@ def expression_of(R: Regularizer, z: Any) -> Written | None:
         )
     if isinstance(R, TranslatedSeparable | TranslatedNonSeparable):
         return expression_of(R.inner, z - R.center)
+    if isinstance(R, RescaledSeparable | RescaledNonSeparable):  # s^2 R(z / s)
+        inner = expression_of(R.inner, z / R.scale)
+        return inner and (R.scale**2 * inner[0], inner[1])
     if len(R.terms) > 1:
         return _sum(expression_of(term, z) for term in R.terms)
     write = EXPRESSIONS.get(R.writer)
