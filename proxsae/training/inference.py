@@ -26,11 +26,18 @@ def model_of(sae: Any) -> Autoencoder:
     return fitted_autoencoder(sae.encoder_.to(torch_device(sae.device)), sae.components_, sae.intercept_)
 
 
+def model_and_rows(sae: Any, X: Any) -> tuple[Autoencoder, Rows]:
+    """Return the autoencoder, and X as rows that fit it; the rows first, which see to threads after a fork."""
+    check_is_fitted(sae)
+    rows = checked_rows(sae, X, reset=False)
+    return model_of(sae), rows
+
+
 def codes(sae: Any, X: Any) -> Any:
     """Return the codes of X as a CSR matrix, in the precision of X."""
     from scipy.sparse import vstack
 
-    model, rows = model_of(sae), checked_rows(sae, X, reset=False)
+    model, rows = model_and_rows(sae, X)
     dtype = str(rows.dtype).removeprefix("torch.")
     parts = [Z.to_csr().astype(dtype, copy=False) for _, Z in encoded(model.encoder, rows, sae.batch_size)]
     return vstack(parts, format="csr")
@@ -38,7 +45,7 @@ def codes(sae: Any, X: Any) -> Any:
 
 def explained_variance(sae: Any, X: Any) -> float:
     """Return 1 - FVU of the reconstructions, see :mod:`proxsae.metrics`."""
-    model, rows = model_of(sae), checked_rows(sae, X, reset=False)
+    model, rows = model_and_rows(sae, X)
     sums, D, b = ReconstructionSums(), model.atoms.detach(), model.bias.detach()
     for x, Z in encoded(model.encoder, rows, sae.batch_size):
         sums.add(x.cpu().numpy(), (Z.decode(D) + b).cpu().numpy(), Z.to_csr())
@@ -49,7 +56,7 @@ def amortization_gap(sae: Any, X: Any) -> Any:
     """Return F(z_encoder) - F(z_solver) of each row, a float64 array; the solver starts at the code of the encoder."""
     from proxsae.solvers import solve
 
-    model, rows = model_of(sae), checked_rows(sae, X, reset=False)
+    model, rows = model_and_rows(sae, X)
     D, b, R = model.atoms.detach(), model.bias.detach(), model.encoder.current_regularizer
     gaps = []
     for x, sparse in encoded(model.encoder, rows, max(1, GAP_ENTRIES // len(D))):
@@ -61,7 +68,7 @@ def amortization_gap(sae: Any, X: Any) -> Any:
 
 def calibrate(sae: Any, X: Any) -> None:
     """Set the weight of R so that codes of X have the target L0, and that of a training that goes on along with it."""
-    model, rows = model_of(sae), checked_rows(sae, X, reset=False)
+    model, rows = model_and_rows(sae, X)
     if sae.target_l0 is None:
         raise ValueError("calibrate needs a model with target_l0")
     encoder = model.encoder
