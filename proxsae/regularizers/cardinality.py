@@ -189,9 +189,13 @@ class Cardinality(Selection):
                 return -1.0
         return None
 
-    def selected(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Units) -> Array:
+    def ranks(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array) -> Array:
+        """Return numbers like U in the order of the gains."""
         sign = self.rank_sign(step)
-        rank = ranks(self.partner, xp, U, step, Z, units) if sign is None else xp.maximum(U, sign * U)
+        return ranks(self.partner, xp, U, step, Z, Coordinates()) if sign is None else xp.maximum(U, sign * U)
+
+    def selected(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Units) -> Array:  # noqa: ARG002
+        rank = self.ranks(xp, U, step, Z)
         if self.scope == "sample":
             return xp.where(top_k_mask(rank, self.k), Z, 0.0)
         n_rows = 1 if U.ndim == 1 else U.shape[0]
@@ -199,9 +203,10 @@ class Cardinality(Selection):
 
     def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
         """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`."""
-        sign = self.rank_sign(step)
+        sign, xp = self.rank_sign(step), ArrayNamespace(U)
         if sign is None:
-            return super().support(U, step)
+            t = xp.asarray(step)
+            U, sign = self.ranks(xp, U, t, self.partner.prox_on(xp, U, t)), 1.0
         return matrix_support(U, self.k * len(U), sign) if self.scope == "batch" else row_support(U, self.k, sign)
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:

@@ -143,6 +143,16 @@ def conjugate_domain(R: Any, like: Array) -> tuple[Array, Array]:
     return xp.asarray(low), xp.asarray(high)
 
 
+def domain_gauge(R: Any, V: Array) -> Array:
+    """Return for each row v of V the largest v_i beside the end of the domain of r_i* on its side; 0 has to lie in it."""
+    xp = ArrayNamespace(V)
+    low, high = conjugate_domain(R, V)
+    edge = xp.where(V > 0, high, -low)
+    ratio = xp.abs(V) / xp.where(edge > 0, edge, 1.0)
+    ratio = xp.where(edge > 0, ratio, xp.where(V == 0, 0.0 * V, xp.inf))
+    return array_api_compat.array_namespace(ratio).max(ratio, axis=-1) if V.shape[-1] else V.sum(-1)
+
+
 def beyond_domain(R: Any, V: Array) -> Array:
     """Return how far each v_i is beyond the domain of r_i*, by more than rounding, or 0."""
     xp = ArrayNamespace(V)
@@ -225,7 +235,7 @@ def joint_dual_scaling(R: Any, V: Array) -> Array:
 def is_finite_around_zero(R: Any, like: Array) -> bool:
     """Whether R* of an R of whole codes is finite around 0, so that R is coercive."""
     xp = ArrayNamespace(like)
-    tiny = 1e-12 * (0.0 * like[..., 0] + 1.0)[None, :]
+    tiny = 2.0**20 * float(np.finfo(dtype_name(like)).tiny) * (0.0 * like[..., 0] + 1.0)[None, :]
     return all(bool((R.gauge_on(xp, V) < 1).all()) for V in (tiny, -tiny, 0.0 * tiny))
 
 

@@ -14,7 +14,7 @@ from proxsae.formulas.latex import scalar_prox, scalar_value
 from proxsae.kernels.dead_zone import dead_zone
 from proxsae.kernels.top_k import outside_support
 from proxsae.regularizers.base import Regularizer, Scope, all_hold, as_parameter, quiet, row_sums
-from proxsae.regularizers.conjugate import Piece, conjugates, dual_scaling, has_normal_form
+from proxsae.regularizers.conjugate import Piece, conjugates, domain_gauge, has_normal_form
 from proxsae.regularizers.wrapper import Rescaling
 
 
@@ -203,10 +203,8 @@ class Separable(Regularizer):
     def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
         return row_sums(conjugates(self, V))
 
-    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        scaling = dual_scaling(self, V)
-        outside = xp.where(scaling > 0, 1.0 / xp.where(scaling > 0, scaling, 1.0), xp.inf)
-        return xp.where(scaling < 1, outside, 0.0)
+    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
+        return domain_gauge(self, V)
 
 
 class RescaledSeparable(Rescaling, Separable, named=False):

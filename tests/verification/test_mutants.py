@@ -220,12 +220,12 @@ def keep(R, xp, ranks, U, step, k=None):
 
 
 def largest_index(s, xp, U, step):
-    flipped = s.ranks(xp, U, step)[..., ::-1]
+    flipped = s.ranks(xp, U, step, U)[..., ::-1]
     return xp.where(top_k_mask(flipped.copy(), s.k)[..., ::-1], s.partner.prox_on(xp, U, step), 0.0)
 
 
 def down_the_columns(s, xp, U, step):
-    return keep(s, xp, s.ranks(xp, U, step).T, U.T, step).T if U.ndim == 2 else U * 0.0
+    return keep(s, xp, s.ranks(xp, U, step, U).T, U.T, step).T if U.ndim == 2 else U * 0.0
 
 
 mutant(
@@ -242,17 +242,17 @@ mutant(Cardinality(1), "top-k: value allows one more", value_on=lambda s, xp, Z:
 mutant(
     NonNegative() + Cardinality(1),
     "top-k: abs(u) where codes are non-negative",
-    ranks=lambda s, xp, U, step: xp.abs(U),
+    ranks=lambda s, xp, U, step, Z: xp.abs(U),
 )
 mutant(
     W * L1() + Cardinality(1),
     "soft top-k: abs(u) where weights differ",
-    ranks=lambda s, xp, U, step: xp.abs(U),
+    ranks=lambda s, xp, U, step, Z: xp.abs(U),
 )
 mutant(
     Box(-1.0, 0.2) + Cardinality(1),
     "boxed top-k: abs(u) where the gain is another",
-    ranks=lambda s, xp, U, step: xp.abs(U),
+    ranks=lambda s, xp, U, step, Z: xp.abs(U),
 )
 mutant(
     0.5 * L1() + Cardinality(1),
