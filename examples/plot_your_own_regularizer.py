@@ -12,7 +12,6 @@ There are two ways. The short one is to write down the values and let the prox b
 a class with both formulas, which is proved, compiled and printed like those of the library.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -43,7 +42,6 @@ print(f"tolerance {short.tolerance:g}, and certainly no error above {short.error
 # prover and the LaTeX printer all read this one text.
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class SkewedL1(Separable):
     """r(z) = max(z, 0) + c max(-z, 0)."""
 
@@ -52,6 +50,7 @@ class SkewedL1(Separable):
     is_convex = True
     is_symmetric = False
     is_least_at_zero = True
+    degree = 1  # r(s z) = s r(z): the weight is in the units of z
 
     def conditions(self):
         """State c >= 0."""
@@ -64,10 +63,6 @@ class SkewedL1(Separable):
     def prox_of(self, xp, u, t):
         """Return the soft threshold of either side."""
         return xp.maximum(u - t, 0.0) + xp.minimum(u + t * self.c, 0.0)
-
-    def rescaled(self, scale):
-        """Return s^2 r(z/s) = s r(z)."""
-        return self.replace(weight=self.weight * scale)
 
 
 R = 0.5 * SkewedL1(3.0)

@@ -144,7 +144,7 @@ def conjugate_domain(R: Any, like: Array) -> tuple[Array, Array]:
 
 
 def domain_gauge(R: Any, V: Array) -> Array:
-    """Return for each row v of V the largest v_i beside the end of the domain of r_i* on its side; 0 has to lie in it."""
+    """Return for each row the largest ratio of a v_i to the end of the domain of r_i* on its side; 0 lies in it."""
     xp = ArrayNamespace(V)
     low, high = conjugate_domain(R, V)
     edge = xp.where(V > 0, high, -low)

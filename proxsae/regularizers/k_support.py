@@ -9,7 +9,7 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.nonseparable import NonSeparable, as_count
-from proxsae.regularizers.partition import norms_of, partition
+from proxsae.regularizers.partition import partition
 from proxsae.regularizers.sorted_l1 import falling
 
 NEWTON_STEPS = 50  # for the shrinkage of the k-support norm; a few do
@@ -245,15 +245,18 @@ class L1MinusL2(NonSeparable):
     )
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        norm = norms_of(xp, Z, partition(None, Z.shape[-1])).norms.sum(-1)
-        return xp.maximum(xp.abs(Z).sum(-1) - norm, 0.0)
+        scale = xp.magnitudes(Z, partition(None, Z.shape[-1]))
+        z = Z / scale
+        return scale[..., 0] * xp.maximum(xp.abs(z).sum(-1) - xp.sqrt((z * z).sum(-1)), 0.0)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the stretched soft threshold, or the largest entry alone."""
         space = array_api_compat.array_namespace(U)
         soft = xp.sign(U) * xp.maximum(xp.abs(U) - t, 0.0)
-        norm = norms_of(xp, soft, partition(None, U.shape[-1])).norms
-        stretch = 1.0 + t / xp.where(norm > 0, norm, 1.0)
+        scale = xp.magnitudes(soft, partition(None, U.shape[-1]))  # squares neither over- nor underflow
+        entries = soft / scale
+        squares = (entries * entries).sum(-1)[..., None]
+        stretch = 1.0 + t / scale / xp.sqrt(xp.where(squares > 0, squares, 1.0))
         first = space.argmax(xp.abs(U), axis=-1)[..., None]
         only = space.arange(U.shape[-1], device=array_api_compat.device(U)) == first
-        return xp.where(norm > 0, soft * stretch, xp.where(only, U, 0.0))
+        return xp.where(squares > 0, soft * stretch, xp.where(only, U, 0.0))

@@ -255,7 +255,7 @@ class NegativeBelowOne(L1):
 
 def test_ranking_by_u_is_refuted_where_the_gain_orders_otherwise():
     assert prove(NegativeBelowOne()).verdict == "proved"
-    proof = prove(Cardinality(1, separable=NegativeBelowOne()))
+    proof = prove(Cardinality(1, partner=NegativeBelowOne()))
     assert proof.verdict == "counterexample"
     assert proof.counterexample["fails"] == "r is never negative"
 

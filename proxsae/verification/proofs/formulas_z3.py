@@ -269,7 +269,7 @@ class Reader:
     def quotient(self, a: Term, b: Term) -> Term:
         """Return q with q b = a wherever b is not zero."""
         if z3.is_rational_value(b) and b.as_fraction() != 0:
-            return a / b
+            return a if b.as_fraction() == 1 else a / b
         return self.fresh(f"{a.sexpr()} over", b, lambda q: Definition(q, [], b != 0, q * b == a))
 
     def fresh(self, function: str, argument: Term, defining: Callable[[Term], Definition]) -> Term:
