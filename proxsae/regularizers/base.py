@@ -14,11 +14,11 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace, as_float_array, to_numpy
 from proxsae.kernels.top_k import pattern_of
+from proxsae.regularizers.parameters import as_parameter, spelled_value
+from proxsae.regularizers.traits import Traits
 
 # A formula computes all its branches, and one that is not taken may divide by zero or overflow.
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-
-Scope = Literal["coordinate", "group", "sample", "batch"]
 
 # The classes that a text may name, by name and by the module that defines them: those of the library and of its users.
 CLASSES: dict[str, dict[str, type[Regularizer]]] = {}
@@ -26,7 +26,7 @@ CLASSES: dict[str, dict[str, type[Regularizer]]] = {}
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field,))
 @dataclass(frozen=True, repr=False, eq=False)
-class Regularizer(ABC):
+class Regularizer(Traits, ABC):
     r"""A function R of a code z, with :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12 \|z - u\|^2 + t R(z)`.
 
     Regularizers are immutable. They add (``0.1 * L1() + NonNegative()``) and take non-negative weights. A sum exists
@@ -34,7 +34,7 @@ class Regularizer(ABC):
 
     A subclass is a frozen dataclass by being defined, and :func:`parse`, files and the command line know it by its
     name; ``class Mine(Separable, named=False)`` keeps the name out of them. Its traits are plain class attributes, or
-    properties where they depend on the parameters; what a trait means, and its default, stands below.
+    properties where they depend on the parameters; :mod:`proxsae.regularizers.traits` says what each means.
 
     Parameters
     ----------
@@ -53,92 +53,6 @@ class Regularizer(ABC):
         dataclass(frozen=True, repr=False, eq=False)(cls)
         if named and not inspect.isabstract(cls):
             CLASSES.setdefault(cls.__name__, {})[cls.__module__] = cls
-
-    # --- traits --------------------------------------------------------------------------------------------------
-
-    @property
-    def is_convex(self) -> bool:
-        """R is convex, so that its prox is single-valued and firmly non-expansive."""
-        return False
-
-    @property
-    def is_separable(self) -> bool:
-        """R(z) is a sum of functions of one coordinate each."""
-        return False
-
-    @property
-    def is_nonnegative(self) -> bool:
-        """R(z) is infinite unless every z_i >= 0."""
-        return False
-
-    @property
-    def is_indicator(self) -> bool:
-        """R is 0 or infinite, so that it has no weight."""
-        return False
-
-    @property
-    def is_scale_free(self) -> bool:
-        """R is the indicator of a cone: neither step nor weight matters."""
-        return False
-
-    @property
-    def is_symmetric(self) -> bool:
-        """R ignores the signs of the z_i and does not fall as an abs(z_i) grows."""
-        return False
-
-    @property
-    def is_least_at_zero(self) -> bool:
-        """R is least at zero: in each coordinate, whatever the others are."""
-        return self.is_symmetric
-
-    @property
-    def is_radial(self) -> bool:
-        """R is a non-decreasing function of the Euclidean norm, or a sum of such over nested or disjoint groups."""
-        return False
-
-    @property
-    def is_algebraic(self) -> bool:
-        """Value and prox use +, -, *, /, comparisons and square roots alone, which every backend rounds alike."""
-        return True
-
-    @property
-    def has_formula(self) -> bool:
-        """Value and prox are scalar formulas that can be compiled and printed."""
-        return False
-
-    @property
-    def has_conjugate(self) -> bool:
-        """The convex conjugate of R is written down, apart from the prox."""
-        return False
-
-    @property
-    def scope(self) -> Scope:
-        """How much of a code matrix one decision of the prox looks at."""
-        return "sample"
-
-    @property
-    def tolerance(self) -> float:
-        """The error of the prox in z, relative to 1 + abs(z), beyond rounding; 0 for a formula."""
-        return 0.0
-
-    @property
-    def limit(self) -> float:
-        """The largest modulus of an entry that the prox takes."""
-        return np.inf
-
-    @property
-    def degree(self) -> float | None:
-        """The q of R(s z; s c) = s^q R(z; c) for s > 0, c the parameters named by `lengths`; None if there is none."""
-        return None
-
-    @property
-    def lengths(self) -> tuple[str, ...]:
-        """The names of the parameters that are measured in the units of z."""
-        return ()
-
-    def is_sum_over(self, groups: Any) -> bool:  # noqa: ARG002
-        """Whether R is a sum of one function of each of these groups, see :meth:`group_values`."""
-        return False
 
     # --- value and prox ------------------------------------------------------------------------------------------
 
@@ -450,49 +364,3 @@ def no_rule(a: Regularizer, b: Regularizer) -> str:
 
 def _prefixed(part: str, function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
     return function(f"{part}.{name}", value)
-
-
-def all_hold(holds: Any) -> bool:
-    """Whether a condition holds in every entry of an array of any kind, on any device."""
-    return bool(holds.all()) if hasattr(holds, "all") else bool(holds)
-
-
-def as_parameter(value: Any, name: str) -> Any:
-    """Return a parameter as a float or a floating (n_components,) array, or raise."""
-    if isinstance(value, bool | str):
-        raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}")
-    array = as_float_array(value, name)
-    if array.ndim > 1:
-        raise ValueError(f"{name} must be a number or have shape (n_components,), got shape {tuple(array.shape)}")
-    return array if array.ndim or array_api_compat.is_torch_array(value) else float(array)
-
-
-def spelled_value(value: Any, arrays: dict[str, Array] | None) -> str:
-    """Return the text of a parameter; arrays and functions are put into `arrays`, where given, under the name used."""
-    if isinstance(value, Regularizer):
-        return value.spelled(arrays)
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(spelled_value(entry, arrays) for entry in value)}]"
-    if isinstance(value, int):
-        return str(value)
-    is_function = callable(value)
-    if not is_function and np.ndim(value) == 0:
-        return repr(float(value))
-    if arrays is not None:
-        name = f"array_{len(arrays)}"
-        arrays[name] = value
-        return name
-    if is_function:
-        return str(getattr(value, "__name__", type(value).__name__))
-    numbers = to_numpy(value)
-    if np.issubdtype(numbers.dtype, np.integer):
-        return str(numbers.tolist())
-    return f"np.array({np.array2string(numbers, separator=', ', threshold=8, max_line_width=1000)})"
-
-
-def row_sums(Z: Array) -> Array:
-    """Return the sums of the rows, accumulated in float64, in the dtype of Z."""
-    xp = array_api_compat.array_namespace(Z)
-    return xp.astype(xp.sum(Z, axis=-1, dtype=xp.float64), Z.dtype)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from proxsae.formulas.arrays import to_numpy
-from proxsae.regularizers.base import Regularizer, all_hold
+from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.conjugate import Piece
+from proxsae.regularizers.parameters import all_hold
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.sums import WithBox, WithCount, WithRidge
 

@@ -9,9 +9,10 @@ from typing import Any
 import array_api_compat
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.base import Regularizer, Scope
+from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import SquaredL2
 from proxsae.regularizers.nonseparable import NonSeparable
+from proxsae.regularizers.traits import Scope
 
 
 class Blocks(NonSeparable):

@@ -19,9 +19,10 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.kernels.top_k import matrix_support, row_support, top_k_mask
-from proxsae.regularizers.base import Regularizer, as_parameter, no_rule, spelled_value
+from proxsae.regularizers.base import Regularizer, no_rule
 from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.nonseparable import NonSeparable, check_step, feasible
+from proxsae.regularizers.parameters import as_parameter, spelled_value
 from proxsae.regularizers.partition import (
     Coordinates,
     Partition,

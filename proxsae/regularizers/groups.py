@@ -10,7 +10,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.formulas.latex import scalar_value
 from proxsae.regularizers.balls import LInfBall
-from proxsae.regularizers.base import Regularizer, Scope
+from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L1, SquaredL2
 from proxsae.regularizers.conjugate import slack
 from proxsae.regularizers.nonseparable import NonSeparable, as_positive
@@ -26,6 +26,7 @@ from proxsae.regularizers.partition import (
     same_groups,
 )
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.traits import Scope
 
 NORM = r"\|z_g\|_2"
 

@@ -11,10 +11,12 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.formulas.latex import printed
 from proxsae.regularizers.asymmetric import Tilt
-from proxsae.regularizers.base import Regularizer, Scope, as_parameter, combine, no_rule
+from proxsae.regularizers.base import Regularizer, combine, no_rule
 from proxsae.regularizers.basic import L1, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.conjugate import beyond_domain, slack
+from proxsae.regularizers.parameters import as_parameter
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.traits import Scope
 from proxsae.regularizers.wrapper import Rescaling
 
 

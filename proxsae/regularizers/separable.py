@@ -13,8 +13,10 @@ from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
 from proxsae.formulas.latex import scalar_prox, scalar_value
 from proxsae.kernels.dead_zone import dead_zone
 from proxsae.kernels.top_k import outside_support
-from proxsae.regularizers.base import Regularizer, Scope, all_hold, as_parameter, quiet, row_sums
+from proxsae.regularizers.base import Regularizer, quiet
 from proxsae.regularizers.conjugate import Piece, conjugates, domain_gauge, has_normal_form
+from proxsae.regularizers.parameters import all_hold, as_parameter, row_sums
+from proxsae.regularizers.traits import Scope
 from proxsae.regularizers.wrapper import Rescaling
 
 

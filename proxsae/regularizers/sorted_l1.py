@@ -9,8 +9,8 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.kernels.isotonic import nonincreasing_fit
-from proxsae.regularizers.base import as_parameter
 from proxsae.regularizers.nonseparable import NonSeparable, as_count
+from proxsae.regularizers.parameters import as_parameter
 from proxsae.regularizers.simplex import largest_modulus
 
 

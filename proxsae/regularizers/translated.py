@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.base import Regularizer, as_parameter
+from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.nonseparable import NonSeparable
+from proxsae.regularizers.parameters import as_parameter
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.wrapper import Wrapper
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.base import Regularizer, Scope
+from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.traits import Scope
 
 
 class Wrapper(Regularizer, named=False):

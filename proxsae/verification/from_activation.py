@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from proxsae.regularizers.numeric import Numeric
-from proxsae.verification.subject import on_arrays
+from proxsae.verification.functions import on_arrays
 
 NODES = 20001
 ROUNDING = 1e-9  # a fall, or an expansion, smaller than this relative to the values is rounding

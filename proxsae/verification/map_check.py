@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.verification.subject import on_arrays
+from proxsae.verification.functions import on_arrays
 
 ACCURACY = 1e-5  # of a Jacobian by central differences
 

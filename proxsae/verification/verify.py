@@ -10,6 +10,7 @@ from typing import Any
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.naming import parse
+from proxsae.verification.functions import pairs_of_functions
 from proxsae.verification.oracles.backends import check_backends
 from proxsae.verification.oracles.codes import search_codes
 from proxsae.verification.oracles.convex import compare_with_solver
@@ -25,9 +26,9 @@ from proxsae.verification.oracles.properties import (
     check_traits,
 )
 from proxsae.verification.oracles.supports import enumerate_supports
+from proxsae.verification.pair import Effort, Pair, pair_of_regularizer
 from proxsae.verification.proofs.prove import can_prove, prove
 from proxsae.verification.report import Check, Outcome, Report, run
-from proxsae.verification.subject import Effort, Pair, pair_of_regularizer, pairs_of_functions
 
 MAX_COORDINATES = 8  # searched one by one where each has parameters of its own
 PROOF_SECONDS = 20.0

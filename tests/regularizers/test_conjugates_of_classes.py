@@ -35,7 +35,7 @@ from proxsae.regularizers import (
 from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling, has_conjugate
 from proxsae.verification.oracles.convex import expression_of
 from proxsae.verification.oracles.properties import check_fenchel_young
-from proxsae.verification.subject import pair_of_regularizer
+from proxsae.verification.pair import pair_of_regularizer
 
 LABELS = [0, 2, 0, 2, 1]
 CENTER = np.array([0.5, -1.0, 0.0, 2.0, 0.3])

@@ -28,7 +28,7 @@ from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.verification import verify
 from proxsae.verification.oracles.convex import compare_with_solver
 from proxsae.verification.oracles.properties import check_firm, check_traits
-from proxsae.verification.subject import pair_of_regularizer
+from proxsae.verification.pair import pair_of_regularizer
 
 
 def modulus(z):

@@ -7,7 +7,7 @@ from zoo import JOINT, PER_COORDINATE, SEPARABLE, SUMS
 
 from proxsae.regularizers import L1, Blocks, Entmax, GroupL2, Huber, NonNegative, Simplex, Tilt, Translated, from_cvxpy
 from proxsae.verification.oracles.convex import compare_with_solver, expression_of
-from proxsae.verification.subject import pair_of_regularizer
+from proxsae.verification.pair import pair_of_regularizer
 
 COMPOSED = [
     Translated(0.7 * GroupL2([0, 0, 1, 1, 1]), PER_COORDINATE) + Tilt(0.2),

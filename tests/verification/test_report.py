@@ -10,6 +10,7 @@ from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
 from proxsae.regularizers import L0, L1, SCAD, Box, Cardinality, NonNegative, SquaredL2
 from proxsae.verification import Check, Report, verify
+from proxsae.verification.functions import pairs_of_functions
 from proxsae.verification.oracles.codes import search_codes
 from proxsae.verification.oracles.convex import compare_with_solver
 from proxsae.verification.oracles.line import search_line
@@ -22,7 +23,7 @@ from proxsae.verification.oracles.properties import (
     check_traits,
 )
 from proxsae.verification.oracles.supports import enumerate_supports
-from proxsae.verification.subject import pair_of_regularizer, pairs_of_functions
+from proxsae.verification.pair import pair_of_regularizer
 
 SELECTIONS = [
     Cardinality(2),

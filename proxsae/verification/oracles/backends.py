@@ -7,8 +7,8 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.separable import Separable
+from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check
-from proxsae.verification.subject import Pair
 
 ULPS = 64  # for transcendental functions, whose last digits every library rounds in its own way
 

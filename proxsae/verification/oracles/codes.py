@@ -16,8 +16,8 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.tabulation import jumps
 from proxsae.verification.oracles.judge import into_the_domain, judge
+from proxsae.verification.pair import STEPS, Pair
 from proxsae.verification.report import Check
-from proxsae.verification.subject import STEPS, Pair
 
 MORE_STEPS = tuple(float(t) for t in np.logspace(-2, 2, 13))
 TOLERANCE = 1e-9  # of the sizes of the terms; a pattern search in several dimensions finds no more digits

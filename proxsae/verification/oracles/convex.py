@@ -27,8 +27,8 @@ from proxsae.regularizers.simplex import L1Ball, LInf, Simplex
 from proxsae.regularizers.sorted_l1 import SortedL1, SumOfKLargest
 from proxsae.regularizers.translated import TranslatedNonSeparable, TranslatedSeparable
 from proxsae.regularizers.tree import TreeGroups
+from proxsae.verification.pair import STEPS, Pair
 from proxsae.verification.report import Check, counterexample
-from proxsae.verification.subject import STEPS, Pair
 
 TOLERANCE = 1e-6  # of the sizes of the terms: what an interior-point method gives
 

@@ -18,8 +18,8 @@ from proxsae.formulas.arrays import Array
 from proxsae.kernels.lower_hull import lower_hull
 from proxsae.regularizers.tabulation import jumps
 from proxsae.verification.oracles.judge import judge
+from proxsae.verification.pair import FULL, Pair, Sizes
 from proxsae.verification.report import Check
-from proxsae.verification.subject import FULL, Pair, Sizes
 
 STEPS = (1e-4, 0.01, 0.1, 0.37, 0.5, 1.0, 2.0, 3.7, 11.0, 100.0, 1e4)
 MORE_STEPS = tuple(float(t) for t in np.logspace(-3, 3, 37))

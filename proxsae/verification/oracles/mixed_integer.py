@@ -11,8 +11,8 @@ from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L0, L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.cardinality import Cardinality
+from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check, counterexample
-from proxsae.verification.subject import Pair
 
 TOLERANCE = 1e-5  # of the sizes of the terms: SCIP's feasibility tolerance enters through the square
 KINDS = (Zero, L0, L1, SquaredL2, NonNegative, Box, Cardinality)

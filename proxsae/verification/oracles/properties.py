@@ -9,8 +9,8 @@ from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.conjugate import conjugate, has_conjugate
 from proxsae.regularizers.separable import Separable
+from proxsae.verification.pair import STEPS, Pair
 from proxsae.verification.report import Check, counterexample
-from proxsae.verification.subject import STEPS, Pair
 
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 1e-9  # or the error that a prox computed numerically states of itself

@@ -10,8 +10,8 @@ from proxsae.formulas.arrays import Array
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.oracles.line import GRID, best_on_the_line
+from proxsae.verification.pair import STEPS, Pair
 from proxsae.verification.report import Check, counterexample
-from proxsae.verification.subject import STEPS, Pair
 
 LENGTHS = (2, 5, 12)  # of codes, where any will do
 

@@ -7,6 +7,7 @@ a path computes is a plain term, and the paths together cover all real inputs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -263,3 +264,11 @@ def paths(run: Callable[[PathReader], T], mark: str = "#") -> Iterator[tuple[Pat
             raise UnreadableError(str(error)) from error
         pending += reader.turnings
         yield reader, result
+
+
+def in_time(results: Iterator[tuple[PathReader, Any]], deadline: float) -> Iterator[Any]:
+    """Yield the results of paths; TimeoutError after the deadline."""
+    for _, result in results:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        yield result

@@ -26,7 +26,7 @@ from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.translated import TranslatedNonSeparable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.any_scalar import AnyScalar
-from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, inner_product, paths
+from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, in_time, inner_product, paths
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Number, both, negation
 from proxsae.verification.proofs.separable import OPTIMAL, TIES, as_float
@@ -153,14 +153,6 @@ def _theorems(proxes: PathReader, values: PathReader) -> list[Any]:
     """Return what the theorems of the stand-ins say of the proxes on one path and the values on another."""
     theirs = values.scalars or {}
     return [fact for name, r in (proxes.scalars or {}).items() if name in theirs for fact in r.facts(theirs[name])]
-
-
-def in_time(results: Iterator[tuple[PathReader, Any]], deadline: float) -> Iterator[Any]:
-    """Yield the results of paths; TimeoutError after the deadline."""
-    for _, result in results:
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        yield result
 
 
 def _code(R: Regularizer, reader: PathReader, name: str) -> Array:
