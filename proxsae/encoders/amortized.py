@@ -16,6 +16,8 @@ from proxsae.kernels.sparse import LinearAt, Pattern
 from proxsae.kernels.top_k import pattern_of
 from proxsae.regularizers import Regularizer, Separable
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 class Amortized(Encoder):
     r"""z = prox_R(x W^T + b_e): what the field calls an SAE encoder.
@@ -28,6 +30,9 @@ class Amortized(Encoder):
     ----------
     bandwidth : float, default 0.5
         Where thresholds are learned: width of the surrogate window around each, in units of the codes.
+    precision : {"auto", "float32", "bfloat16"}, default "auto"
+        Of the factors of x W^T in training, whose sums are float32 in any case: "auto" is bfloat16 on CUDA devices that
+        compute with it. Parameters, moments, thresholds and fitted codes keep the dtype of the data.
 
     Attributes
     ----------
@@ -45,18 +50,19 @@ class Amortized(Encoder):
     bias: Tensor
     threshold: Tensor | None
 
-    def __init__(self, bandwidth: float = 0.5) -> None:
+    def __init__(self, bandwidth: float = 0.5, precision: str = "auto") -> None:
         super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, got {precision!r}")
+        self.precision = precision
         if not bandwidth > 0:
             raise ValueError(f"bandwidth must be positive, got {bandwidth!r}")
         self.bandwidth = bandwidth
 
     @classmethod
-    def of(
-        cls, R: Regularizer, weight: Tensor, bias: Tensor, threshold: Tensor | None = None, bandwidth: float = 0.5
-    ) -> Self:
-        """Return the encoder with these parameters; see the attributes for their shapes."""
-        encoder = cls(bandwidth)
+    def of(cls, R: Regularizer, weight: Tensor, bias: Tensor, threshold: Tensor | None = None, **options: Any) -> Self:
+        """Return the encoder with these parameters, see the attributes for their shapes, and options."""
+        encoder = cls(**options)
         encoder.regularizer = R
         encoder.weight = nn.Parameter(weight)
         encoder.bias = nn.Parameter(bias)
@@ -66,13 +72,13 @@ class Amortized(Encoder):
     def initial(self, R: Regularizer, atoms: Tensor, *, learn_thresholds: bool) -> Self:
         """Return the encoder with W = D and b_e = 0."""
         threshold = initial_thresholds(R, atoms) if learn_thresholds else None
-        return self.of(R, atoms.clone(), torch.zeros_like(atoms[:, 0]), threshold, self.bandwidth)
+        return self.of(R, atoms.clone(), torch.zeros_like(atoms[:, 0]), threshold, **self.get_params())
 
     def with_regularizer(self, R: Regularizer, *, learn_thresholds: bool) -> Self:
         """Return the encoder with the same W and b_e and another R."""
         weight, bias = self.weight.detach().clone(), self.bias.detach().clone()
         threshold = initial_thresholds(R, weight) if learn_thresholds else None
-        return self.of(R, weight, bias, threshold, self.bandwidth)
+        return self.of(R, weight, bias, threshold, **self.get_params())
 
     def tensors(self) -> dict[str, Tensor]:
         """Return ``weight``, ``bias`` and, where it is learned, ``threshold``."""
@@ -92,7 +98,7 @@ class Amortized(Encoder):
         r"""Return the same map in other units: with c the ratio of the scales, W c and :math:`s_z b_e - c W m`."""
         weight = self.weight * (z_scale / x_scale)
         R = self.current_regularizer.rescaled(z_scale)
-        return self.of(R, weight, z_scale * self.bias - weight @ mean, bandwidth=self.bandwidth)
+        return self.of(R, weight, z_scale * self.bias - weight @ mean, **self.get_params())
 
     # --- codes -----------------------------------------------------------------------------------------------------
 
@@ -140,7 +146,12 @@ class Amortized(Encoder):
 
     @torch.no_grad()
     def _without_graph(self, x: Tensor) -> Tensor:
-        return self.pre_activation(x)
+        """Return u, in training as a product of factors in the given precision."""
+        can = x.is_cuda and x.dtype == torch.float32 and torch.cuda.is_bf16_supported()
+        if not (self.training and can and self.precision != "float32"):
+            return self.pre_activation(x)
+        u = torch.mm(x.bfloat16(), self.weight.bfloat16().T, out_dtype=torch.float32)
+        return u.add_(self.bias)
 
     def _linear_at(self, pattern: Pattern, x: Tensor, u: Tensor) -> Tensor:
         """Return u at a pattern, with gradients."""

@@ -13,7 +13,7 @@ def adam_step(
     mean: Tensor,
     square: Tensor,
     *,
-    step: int,
+    step: Tensor,
     learning_rate: float,
     betas: tuple[float, float],
     epsilon: float,
@@ -25,24 +25,22 @@ def adam_step(
     ----------
     parameter, gradient, mean, square : Tensor of shape (p, d)
         Contiguous, of one dtype; the last two are the running means m of g and v of g squared, updated in place.
-    step : int
-        The number of this step, from 1.
+    step : Tensor of shape ()
+        The number of this step, from 1, on the device.
     on_sphere : bool
         The rows have unit norm: the radial part of the gradient is left out, and the norm restored after the step.
     """
     p, d = parameter.shape
-    beta, beta_square = betas
     block = max(16, triton.next_power_of_2(d))
     _adam_rows[(p,)](
         parameter,
         gradient,
         mean,
         square,
+        step,
         d,
-        learning_rate / (1 - beta**step),
-        (1 - beta_square**step) ** -0.5,
-        beta,
-        beta_square,
+        learning_rate,
+        *betas,
         epsilon,
         SPHERE=on_sphere,
         BLOCK=block,
@@ -56,9 +54,9 @@ def _adam_rows(
     gradient,
     mean,
     square,
+    step,
     d,
     rate,
-    correction,
     beta,
     beta_square,
     epsilon,
@@ -72,6 +70,9 @@ def _adam_rows(
     g = tl.load(gradient + at, mask=c < d, other=0.0)
     m = tl.load(mean + at, mask=c < d, other=0.0)
     v = tl.load(square + at, mask=c < d, other=0.0)
+    n = tl.load(step)
+    rate = rate / (1.0 - tl.exp2(n * tl.log2(beta)))
+    correction = tl.rsqrt(1.0 - tl.exp2(n * tl.log2(beta_square)))
     if SPHERE:
         g -= tl.sum(g * p) * p
     m += (1.0 - beta) * (g - m)

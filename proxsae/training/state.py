@@ -14,6 +14,7 @@ from proxsae.encoders.base import ENCODERS
 from proxsae.regularizers import Regularizer, parse
 from proxsae.regularizers.naming import checked_spelling
 from proxsae.training.autoencoder import Autoencoder
+from proxsae.training.optimizer import adam
 from proxsae.training.scaling import Scaling
 from proxsae.training.sparsity import WeightControl
 
@@ -71,7 +72,17 @@ class TrainingState:
     ) -> TrainingState:
         """Return the state before the first step."""
         control = None if target_l0 is None else WeightControl(target_l0)
-        return cls(model, scaling, scaling, given, adam(model), seed, n_steps, order_seed=seed, control=control)
+        return cls(
+            model,
+            scaling,
+            scaling,
+            given,
+            adam(list(model.parameters())),
+            seed,
+            n_steps,
+            order_seed=seed,
+            control=control,
+        )
 
     def new_data(self) -> None:
         """Begin an order of rows of its own for data that have not been drawn from."""
@@ -81,7 +92,7 @@ class TrainingState:
         """Put another encoder in place; parameters of the same name and shape keep their moments."""
         before = {name: (p.shape, self.optimizer.state[p]) for name, p in self.model.named_parameters()}
         self.model.encoder = encoder.to(self.model.atoms.device)
-        self.optimizer = adam(self.model)
+        self.optimizer = adam(list(self.model.parameters()))
         for name, parameter in self.model.named_parameters():
             shape, moments = before.get(name, (None, {}))
             if moments and shape == parameter.shape:
@@ -132,7 +143,7 @@ class TrainingState:
         encoder = encoder_type.from_tensors(R, _group(state, "encoder"), **state["encoder_options"])
         model = Autoencoder(encoder, state["atoms"].clone(), state["bias"].clone()).cpu().train()
         model.unused_for.copy_(state["unused_for"])
-        optimizer = adam(model)
+        optimizer = adam(list(model.parameters()))
         for name, parameter in model.named_parameters():
             moments = _group(state, f"adam.{name}")
             if any(value.shape not in (parameter.shape, ()) for value in moments.values()):
@@ -149,11 +160,6 @@ class TrainingState:
         if state["smallest_gain"] is not None:
             training.smallest_gain = torch.tensor(state["smallest_gain"], dtype=torch.float64)
         return training
-
-
-def adam(model: Autoencoder) -> torch.optim.Adam:
-    """Return the optimizer; the trainer sets its step size."""
-    return torch.optim.Adam(model.parameters(), fused=True)
 
 
 def written(name: str, R: Regularizer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from proxsae.encoders.base import separable_part
 from proxsae.training.autoencoder import Forward
 from proxsae.training.history import History
 from proxsae.training.losses import Loss, standard
+from proxsae.training.optimizer import move
 from proxsae.training.state import TrainingState
 
 
@@ -94,7 +95,7 @@ class Trainer:
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         rate = self.learning_rate * self._schedule()
-        self._update(rate)
+        move(self.state.optimizer, self.state.model.atoms, rate)
         self._follow(forward)
         self.state.n_done += 1
         spread = forward.y.square().sum().double().clamp(min=1e-30)
@@ -118,17 +119,6 @@ class Trainer:
         rise = step / max(1.0, self.warmup * n_steps)
         fall = (n_steps - step + 1) / max(1.0, self.decay * n_steps)
         return min(1.0, rise, max(fall, 0.0))
-
-    @torch.no_grad()
-    def _update(self, rate: float) -> None:
-        """Do an Adam step along the unit spheres of the atoms."""
-        atoms = self.state.model.atoms
-        assert atoms.grad is not None
-        atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
-        self.state.optimizer.step()
-        atoms.div_(torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
 
     @torch.no_grad()
     def _follow(self, forward: Forward) -> None:

@@ -96,7 +96,8 @@ def test_adam_in_one_pass(on_sphere, shape):
         gradient = draw(*shape, seed=step)
         theirs.grad = gradient.double()
         options = {"learning_rate": 0.05, "betas": (0.9, 0.999), "epsilon": 1e-8, "on_sphere": on_sphere}
-        triton_adam.adam_step(ours, gradient, mean, square, step=step, **options)
+        number = torch.tensor(float(step), device=DEVICE)
+        triton_adam.adam_step(ours, gradient, mean, square, step=number, **options)
         with torch.no_grad():
             if on_sphere:
                 theirs.grad -= (theirs.grad * theirs).sum(1, keepdim=True) * theirs

@@ -1,0 +1,57 @@
+"""Adam along the unit spheres of the atoms: one pass over each matrix on CUDA, Torch's operations elsewhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from proxsae.kernels.dispatch import on_cuda
+
+
+def adam(parameters: list[Tensor]) -> torch.optim.Adam:
+    """Return the optimizer; :func:`move` sets its step size."""
+    return torch.optim.Adam(parameters, fused=True)
+
+
+@torch.no_grad()
+def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float) -> None:
+    """Do a step of size `rate`; the rows of `atoms` keep unit norm, and the radial part of their gradient is left out.
+
+    The step uses the gradients up.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        if on_cuda(atoms) and atoms.dtype == torch.float32:
+            for matrix in (p for p in group["params"] if p.ndim == 2 and p.grad is not None):
+                _move_matrix(optimizer, matrix, rate, group, on_sphere=matrix is atoms)
+    if atoms.grad is None:
+        optimizer.step()
+        return
+    atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms
+    optimizer.step()
+    atoms.div_(torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
+
+
+def _move_matrix(
+    optimizer: torch.optim.Adam, matrix: Tensor, rate: float, group: dict[str, object], *, on_sphere: bool
+) -> None:
+    """Move one matrix by the Triton kernel, with the moments where Torch's own step would keep them."""
+    from proxsae.kernels.triton_adam import adam_step
+
+    moments = optimizer.state[matrix]
+    if not moments:
+        moments["step"] = torch.zeros((), dtype=torch.float32, device=matrix.device)
+        moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(matrix), torch.zeros_like(matrix)
+    moments["step"] += 1
+    adam_step(
+        matrix,
+        matrix.grad.contiguous(),  # type: ignore[union-attr]
+        moments["exp_avg"],
+        moments["exp_avg_sq"],
+        step=moments["step"],
+        learning_rate=rate,
+        betas=group["betas"],  # type: ignore[arg-type]
+        epsilon=group["eps"],  # type: ignore[arg-type]
+        on_sphere=on_sphere,
+    )
+    matrix.grad = None
