@@ -50,6 +50,7 @@ CATALOGUE = {
     "Scalar": (*CLASSES, "Tanh(1.0)"),
     "Selections": SELECTIONS,
     "Groups": (
+        "OfNorms(MCP(3.0), 4)",
         "GroupL2(4)",
         "GroupL0(4)",
         "GroupCardinality(2, 4)",
