@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["ReconstructionSums", "SparseAutoencoder", "loss_metrics", "reconstruction_metrics"]
+
 
 class SparseAutoencoder(Protocol):
     """What the metrics need of a sparse autoencoder: activations in, codes out, and back."""
