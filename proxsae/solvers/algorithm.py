@@ -21,6 +21,7 @@ class Algorithm(NamedTuple):
     refuses: Callable[[Regularizer], str | None]  # what it lacks for this R, in one sentence, or None
     of_samples: tuple[str, ...]  # the fields of the state with a row a sample: a sample that is done leaves them
     check_every: int  # steps between certificates
+    is_compiled: bool = False  # NumPy and a Gram matrix, a coordinate at a time; its state has a field ``correlations``
 
 
 def without(algorithm: Algorithm, state: Any, rows: Array) -> Any:

@@ -21,7 +21,7 @@ from proxsae.regularizers.conjugate import (
 )
 from proxsae.solvers.problem import Problem
 
-CertificateKind = Literal["duality gap", "fixed-point residual"]
+CertificateKind = Literal["duality gap", "coordinate-wise residual", "fixed-point residual"]
 ROUNDINGS = 2.0  # roundings that a correlation is off by, in units of its largest terms
 FAR = 1e140  # outside of every domain; its square does not overflow
 
@@ -61,16 +61,16 @@ def fit_of(problem: Problem, Z: Array) -> Fit:
     return Fit(residual @ D.T, _squares(residual), _squares(explained), _squares(Y))
 
 
-def quick_fit_of(problem: Problem, Z: Array) -> Fit:
+def quick_fit_of(problem: Problem, Z: Array, correlations: Array | None = None) -> Fit:
     """Return the fit through the Gram matrix and in the dtype of Z: good enough to see when to look closer."""
-    V = _double(-problem.gradient(Z))
+    V = _double(-problem.gradient(Z) if correlations is None else correlations)
     C, Z, target = _double(problem.correlations), _double(Z), _squares(_double(problem.targets))
     xp = ArrayNamespace(V)
     residual = xp.maximum(target - (Z * (C + V)).sum(-1), 0.0)
     return Fit(V, residual, xp.maximum((Z * (C - V)).sum(-1), 0.0), target)
 
 
-def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Certify]:
+def certificate_of(R: Regularizer, D: Array, *, by_coordinates: bool = False) -> tuple[CertificateKind, Certify]:
     """Return the kind of certificate that codes of R over D can have, and the function that computes it.
 
     The gap needs a dual point in the domain of R*. Where every r_i grows to infinity (L1, ridge, bounded boxes) a
@@ -78,21 +78,22 @@ def certificate_of(R: Regularizer, D: Array) -> tuple[CertificateKind, Certify]:
     for once; if there is none, or R is unbounded below, not convex or without a conjugate here, what remains is the
     residual. For an R of whole codes, R* has to be finite around 0.
     """
+    residual: tuple[CertificateKind, Certify] = ("fixed-point residual", fixed_point_residual)
+    if by_coordinates:
+        residual = ("coordinate-wise residual", coordinate_residual)
     if not R.has_conjugate:
-        return "fixed-point residual", fixed_point_residual
+        return residual
     if not isinstance(R, Separable):
-        if is_finite_around_zero(R, D):
-            return "duality gap", joint_duality_gap
-        return "fixed-point residual", fixed_point_residual
+        return ("duality gap", joint_duality_gap) if is_finite_around_zero(R, D) else residual
     free = np.broadcast_to(to_numpy(is_free(R, D)), D.shape[:1])
     if not free.any():
         return "duality gap", duality_gap
     low, high = (np.broadcast_to(to_numpy(end), D.shape[:1])[free] for end in conjugate_domain(R, D))
     if np.isfinite(low).any() or (high < 0).any():
-        return "fixed-point residual", fixed_point_residual
+        return residual
     direction = inward_direction(to_numpy(D)[free])
     if direction is None:
-        return "fixed-point residual", fixed_point_residual
+        return residual
     xp = array_api_compat.array_namespace(D)
     direction = xp.asarray(direction, device=array_api_compat.device(D))
     return "duality gap", partial(duality_gap, direction=direction)
@@ -184,7 +185,8 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> 
     """
     fit = fit_of(problem, Z) if fit is None else fit
     R = problem.regularizer
-    move = _double(Z - problem.proximal_step(Z))
+    t, V = problem.step, array_api_compat.array_namespace(Z).astype(fit.correlations, Z.dtype, copy=False)
+    move = _double(Z - R.prox_unchecked(Z + t * V, t))
     noise = noise_of(problem, Z, fit)
     objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))
     xp = ArrayNamespace(objective)
@@ -192,6 +194,30 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> 
     least = xp.maximum(length, xp.sqrt(problem.step * fit.target))
     least = xp.where(least > 0, least, 1.0)
     blur = problem.step * noise.unit * float(_squares(noise.norms)) ** 0.5 + noise.eps * length
+    return Report(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
+
+
+def coordinate_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:
+    r"""Return F(z) and how far the coordinates are from the best value of each, relative to the code; the scale is 1.
+
+    :math:`\|z - \hat z\|_D / \max(\|z\|_D, \|y\|)` with :math:`\hat z_j = \mathrm{prox}_{t_j r_j}(z_j + t_j v_j)`,
+    :math:`t_j = 1 / \|d_j\|^2`, the best value of z_j with the others held, and :math:`\|z\|_D^2 = \sum_j z_j^2
+    \|d_j\|^2`. Zero where no change of one coordinate lowers F: at the minimisers where R is convex, and stronger than
+    a fixed point of the proximal-gradient step where it is not.
+    """
+    fit = fit_of(problem, Z) if fit is None else fit
+    R = problem.regularizer
+    noise = noise_of(problem, Z, fit)
+    xp = ArrayNamespace(Z)
+    lengths = xp.asarray(noise.norms)
+    steps = 1.0 / xp.where(lengths > 0, lengths * lengths, 1.0)
+    move = _double((Z - R.prox_unchecked(Z + steps * xp.asarray(fit.correlations), steps)) * lengths)
+    size = _squares(_double(Z) * noise.norms)
+    xp = ArrayNamespace(fit.residual)
+    objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))
+    least = xp.sqrt(xp.maximum(size, fit.target))
+    least = xp.where(least > 0, least, 1.0)
+    blur = noise.unit * ((Z != 0).sum(-1) + 1) ** 0.5 + noise.eps * xp.sqrt(size)
     return Report(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import array_api_compat
 from scipy.sparse import issparse, vstack
@@ -47,7 +47,7 @@ def run(
     n_iter = 0
     while rows.shape[0]:
         is_last = n_iter == max_iter
-        picked, report = _looked_at(problem, state.codes, certify, tol, everything=is_last)
+        picked, report = _looked_at(problem, algorithm, state, certify, tol, everything=is_last)
         converged = report.meets(tol)
         finished = xp.ones_like(converged) if is_last else converged
         if problem.regularizer.scope == "batch" and not (picked.shape[0] == rows.shape[0] and bool(xp.all(finished))):
@@ -73,17 +73,20 @@ def run(
 
 
 def _looked_at(
-    problem: Problem, codes: Array, certify: Certify, tol: float, *, everything: bool
+    problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, tol: float, *, everything: bool
 ) -> tuple[Array, Report]:
     """Return which samples may be done, and their report: in float64, through the features.
 
     With a Gram matrix the samples are picked by the certificate that it gives, which costs a step and not many.
     """
+    codes = state.codes
     if problem.gram is None or everything:
         xp = array_api_compat.array_namespace(codes)
         everyone = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
         return everyone, certify(problem, codes, fit_of(problem, codes))
-    report = certify(problem, codes, quick_fit_of(problem, codes))
+    report = certify(
+        problem, codes, quick_fit_of(problem, codes, state.correlations if algorithm.is_compiled else None)
+    )
     near = report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol)
     picked = array_api_compat.array_namespace(near).nonzero(near)[0]
     if picked.shape[0] < codes.shape[0]:

@@ -49,6 +49,13 @@ class Inputs:
         xp = array_api_compat.array_namespace(D)
         return xp.zeros((n, D.shape[0]), dtype=D.dtype, device=array_api_compat.device(D))
 
+    def as_numpy(self) -> Inputs:
+        """Return the same with NumPy arrays in place of tensors on the CPU, which share their memory."""
+        if not array_api_compat.is_torch_array(self.dictionary):
+            return self
+        dtype = np.dtype(dtype_name(self.dictionary)) if self.dictionary.dtype == self.dtype else np.dtype(np.float32)
+        return Inputs(_shared(self.X), _shared(self.dictionary), _shared(self.intercept), _shared(self.init), dtype)
+
     def _dense(self, block: Any) -> Array:
         D = self.dictionary
         xp = array_api_compat.array_namespace(D)
@@ -66,6 +73,12 @@ class Inputs:
         if largest > float(limits.max) or 0 < largest < float(limits.smallest_normal):
             raise ValueError(f"the codes are of size {largest:.3g}, which float32 cannot hold; pass float64")
         return xp.astype(codes, self.dtype)
+
+
+def _shared(a: Any) -> Any:
+    if a is None or issparse(a):
+        return a
+    return (a.float() if dtype_name(a) in HALF_DTYPES else a).numpy()
 
 
 def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:

@@ -4,25 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_compat
+
+from proxsae.formulas.arrays import Array, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.coordinates import ACTIVE_SET, CD, resting_slopes
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
 
-ALGORITHMS: dict[str, Algorithm] = {"ista": ISTA, "fista": FISTA}
+ALGORITHMS: dict[str, Algorithm] = {"active_set": ACTIVE_SET, "cd": CD, "fista": FISTA, "ista": ISTA}
+LARGEST_GRAM = 20_000  # atoms; beyond, its Gram matrix takes over 3.2 GB
 
 
-def method_for(R: Regularizer) -> str:
-    """Return what "auto" takes: the fastest method whose theory covers R."""
+def method_for(R: Regularizer, D: Array) -> str:
+    """Return what "auto" takes: the fastest method whose theory covers R, on this device and at this size."""
+    if is_on_cpu(D) and dtype_name(D) == "float64" and len(D) <= LARGEST_GRAM:
+        if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
+            return "active_set"
+        if CD.refuses(R) is None and not R.is_convex:
+            return "cd"
     return "fista" if R.is_convex else "ista"
 
 
-def checked_method(method: Any, R: Regularizer) -> str:
+def _leaves_zeros(R: Regularizer, D: Array) -> bool:
+    """Whether small correlations leave every coordinate at 0, so that codes are sparse."""
+    D = to_numpy(D).astype("float64")
+    below, above = resting_slopes(R, (D * D).sum(1))
+    return bool((above - below > 1e-290).all())
+
+
+def is_on_cpu(D: Array) -> bool:
+    """Whether compiled loops can read the array."""
+    return "cpu" in str(array_api_compat.device(D))
+
+
+def checked_method(method: Any, R: Regularizer, D: Array) -> str:
     """Return the name of an algorithm whose theory covers R, or raise ValueError."""
+    best = method_for(R, D)
     if method == "auto":
-        return method_for(R)
+        return best
     if method not in ALGORITHMS:
         raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
     refusal = ALGORITHMS[method].refuses(R)
+    if refusal is None and ALGORITHMS[method].is_compiled and not is_on_cpu(D):
+        refusal = "runs on the CPU, and X is on another device"
     if refusal:
-        raise ValueError(f'{method!r} {refusal}; use "{method_for(R)}"')
+        raise ValueError(f'{method!r} {refusal}; use "{best}"')
     return str(method)

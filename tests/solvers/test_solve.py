@@ -39,8 +39,7 @@ def objective(X, D, R, Z):
 def test_fista_reaches_a_gap_of_1e_10(text):
     X, D = data()
     scale = 0.5 * (X**2).sum(1)
-    s = solve(X, D, text, tol=1e-10, max_iter=20_000)
-    assert s.method == "fista"
+    s = solve(X, D, text, method="fista", tol=1e-10, max_iter=20_000)
     assert s.converged.all()
     assert np.all(s.certificate <= 1e-10 * scale)
     np.testing.assert_allclose(s.objective, objective(X, D, parse(text), s.codes), rtol=1e-12)
@@ -59,8 +58,7 @@ def test_ista_and_fista_agree(text):
 def test_nonconvex_solutions_are_fixed_points(text):
     X, D = data()
     R = parse(text)
-    s = solve(X, D, R, tol=1e-9, max_iter=20_000)
-    assert s.method == "ista"
+    s = solve(X, D, R, method="ista", tol=1e-9, max_iter=20_000)
     assert s.certificate_kind == "fixed-point residual"
     assert s.converged.all()
     t = 0.99 / lipschitz_constant(D)
@@ -241,7 +239,7 @@ def test_warns_when_it_has_not_converged():
     with pytest.warns(
         ConvergenceWarning, match=r"8 of 8 samples .* after 3 steps; the largest duality gap is"
     ) as caught:
-        s = solve(X, D, "0.01*L1", max_iter=3, tol=1e-12)
+        s = solve(X, D, "0.01*L1", method="fista", max_iter=3, tol=1e-12)
     assert caught[0].filename == __file__
     assert not s.converged.any()
     assert (s.n_iter == 3).all()

@@ -1,0 +1,138 @@
+"""Coordinate descent and the active set against the other methods, scikit-learn, and degenerate dictionaries."""
+
+import numpy as np
+import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from sklearn.linear_model import Lasso
+
+from proxsae import solve
+from proxsae.regularizers import (
+    CEL0,
+    L0,
+    L1,
+    MCP,
+    SCAD,
+    Box,
+    CappedL1,
+    Cardinality,
+    Huber,
+    LogSum,
+    Lq,
+    NonNegative,
+    SquaredL2,
+    Tilt,
+)
+
+CONVEX = [
+    0.1 * L1(),
+    np.linspace(0.05, 0.3, 20) * L1(),
+    0.1 * L1() + NonNegative(),
+    0.1 * L1() + 0.2 * SquaredL2(),
+    0.1 * L1() + Box(-0.2, 0.3),
+    0.1 * Huber(0.05),
+    0.1 * L1() + Tilt(0.05),
+    NonNegative() + 0.1 * SquaredL2(),
+]
+RESTING = [R for R in CONVEX if not any(isinstance(term, Tilt) for term in R.terms)]
+NONCONVEX = [0.1 * L0(), 0.1 * MCP(0.5), 0.1 * SCAD(3.7, 0.1), 0.1 * CappedL1(0.3), CEL0(1.0, 0.02)]
+NONCONVEX += [0.05 * Lq(0.5), 0.05 * LogSum(0.1), 0.1 * L0() + NonNegative(), 0.1 * L0() + 0.2 * SquaredL2()]
+
+
+def data(n=6, d=9, p=20, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    D = rng.standard_normal((p, d)) + 0.5
+    return rng.standard_normal((n, d)).astype(dtype), (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(dtype)
+
+
+@pytest.mark.parametrize("R", CONVEX, ids=str)
+def test_coordinate_descent_reaches_the_optimum(R):
+    X, D = data()
+    best = solve(X, D, R, method="fista", tol=1e-10, max_iter=50_000)
+    s = solve(X, D, R, method="cd", tol=1e-10, max_iter=20_000)
+    assert s.converged.all()
+    assert s.certificate_kind == "duality gap"
+    np.testing.assert_allclose(s.objective, best.objective, rtol=1e-8)
+
+
+@pytest.mark.parametrize("R", RESTING, ids=str)
+def test_the_active_set_is_exact_in_a_few_steps(R):
+    X, D = data()
+    best = solve(X, D, R, method="fista", tol=1e-10, max_iter=50_000)
+    s = solve(X, D, R, method="active_set", tol=1e-10, max_iter=100)
+    assert s.converged.all()
+    assert np.all(s.certificate <= 1e-10 * np.maximum(0.5 * (X**2).sum(1), 0.5 * ((s.codes @ D) ** 2).sum(1)))
+    np.testing.assert_allclose(s.objective, best.objective, rtol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["cd", "active_set"])
+def test_scikit_learn_agrees(method):
+    X, D = data(n=4, d=30, p=50)
+    s = solve(X, D, 0.2 * L1(), method=method, tol=1e-12)
+    lasso = Lasso(alpha=0.2 / 30, fit_intercept=False, tol=1e-12, max_iter=100_000)
+    codes = np.stack([lasso.fit(D.T, x).coef_ for x in X])
+    np.testing.assert_allclose(s.codes, codes, atol=1e-6)
+
+
+@pytest.mark.parametrize("R", NONCONVEX, ids=str)
+def test_no_change_of_one_coordinate_is_better(R):
+    X, D = data()
+    s = solve(X, D, R, method="cd", tol=1e-9, max_iter=20_000)
+    assert s.certificate_kind == "coordinate-wise residual"
+    assert s.converged.all()
+    moves = [*np.linspace(-0.2, 0.2, 21), *np.linspace(-2, 2, 21)]
+    for i, z in enumerate(s.codes):
+        for j in range(20):
+            others = np.array([np.where(np.arange(20) == j, v, z) for v in (0.0, *(z[j] + np.array(moves)))])
+            F = 0.5 * ((X[i] - others @ D) ** 2).sum(1) + R.value(others)
+            assert F.min() >= s.objective[i] - 1e-9
+
+
+@seed(0)
+@settings(max_examples=40, deadline=None, database=None)
+@given(
+    st.sampled_from(["cd", "active_set"]),
+    st.sampled_from([0.1 * L1(), 0.1 * L1() + NonNegative(), 0.1 * L1() + 0.1 * SquaredL2()]),
+    st.integers(0, 10**6),
+    st.sampled_from(["duplicates", "zero", "collinear", "scales", "wide"]),
+)
+def test_degenerate_dictionaries(method, R, number, kind):
+    rng = np.random.default_rng(number)
+    D = rng.standard_normal((12, 5))
+    D = {
+        "duplicates": np.concatenate([D, D, -D[:3]]),
+        "zero": np.concatenate([D, np.zeros((2, 5))]),
+        "collinear": np.concatenate([D, D[:6] + 1e-9 * rng.standard_normal((6, 5))]),
+        "scales": D * 10.0 ** rng.uniform(-3, 3, (12, 1)),
+        "wide": rng.standard_normal((60, 5)),
+    }[kind]
+    X = rng.standard_normal((4, 5))
+    s = solve(X, D, R, method=method, tol=1e-6, max_iter=20_000)
+    assert np.isfinite(s.codes).all()
+    assert s.converged.all()
+    best = solve(X, D, R, method="fista", tol=1e-5, max_iter=200_000)
+    assert np.all(s.objective <= best.objective + 2e-6 * (X**2).sum(1))
+
+
+def test_what_auto_takes():
+    X, D = data()
+    regularizers = (0.1 * L1(), 0.1 * MCP(0.5), 0.1 * L1() + Tilt(0.5), Cardinality(3))
+    took = {str(R): solve(X, D, R, max_iter=20_000).method for R in regularizers}
+    assert took == {
+        "0.1*L1()": "active_set",
+        "0.1*MCP(0.5)": "cd",
+        "0.1*L1() + Tilt(0.5)": "fista",
+        "Cardinality(3)": "ista",
+    }
+
+
+def test_refusals_and_sparse_codes():
+    X, D = data()
+    with pytest.raises(ValueError, match="'cd' needs a separable regularizer, and Cardinality"):
+        solve(X, D, Cardinality(3), method="cd")
+    with pytest.raises(ValueError, match="'active_set' needs a convex regularizer"):
+        solve(X, D, 0.1 * L0(), method="active_set")
+    s = solve(X, D, 0.3 * L1(), sparse_output=True)
+    assert isinstance(s.codes, csr_array)
+    np.testing.assert_array_equal(s.codes.toarray(), solve(X, D, 0.3 * L1()).codes)
