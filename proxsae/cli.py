@@ -1,4 +1,4 @@
-"""The command line: proxsae demo | harvest | fit | evaluate | report | verify | prove."""
+"""The command line: proxsae demo | harvest | fit | evaluate | report | convert | verify | prove."""
 
 from __future__ import annotations
 
@@ -108,6 +108,24 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--model", help="language model whose tokenizer prints the tokens (default: that of the store)")
     report.add_argument("--features", type=int, default=24, help="how many cards (default: 24)")
     report.add_argument("--out", type=Path, default=Path("report.html"))
+
+    convert = _command(
+        commands,
+        "convert",
+        run_convert,
+        "read a sparse autoencoder of any library and write it for another",
+        "proxsae convert sae.safetensors gpt2-sae --format saelens",
+    )
+    convert.add_argument("source", metavar="IN", help="a file, a folder, or hf://user/repository/path")
+    convert.add_argument("out", metavar="OUT", type=Path, help="the file or folder to write")
+    convert.add_argument("--format", required=True, help="of OUT, such as saelens; proxsae is ours")
+    convert.add_argument("--from", dest="source_format", default="auto", help="of IN (default: by its files)")
+    convert.add_argument(
+        "--signed",
+        choices=["double", "native"],
+        default="double",
+        help="signed codes as pairs of non-negative ones, or as AbsTopK where the format has it (default: double)",
+    )
 
     verify = _command(
         commands,
@@ -250,6 +268,17 @@ def run_report(options: argparse.Namespace) -> None:
         cards={"Features": cards},
     )
     print(f"report: {path.resolve()}")
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    """Write a model for another library."""
+    from proxsae.formats import load, save
+
+    sae = load(options.source, options.source_format)
+    save(sae, options.out, options.format, options.signed)
+    n_components, n_features = sae.components_.shape
+    print(f"{options.source}: {n_components} atoms, {n_features} features, R = {sae.regularizer_}")
+    print(f"saved {options.out} for {options.format}")
 
 
 def run_verify(options: argparse.Namespace) -> int:

@@ -62,3 +62,11 @@ def test_the_page_on_language_models_is_the_example_of_the_readme():
     (block,) = _python("docs/language_models.rst")
     without_notes = [re.sub(r"\s+#.*", "", text).strip() for text in (block, _python("README.md")[1])]
     assert without_notes[1].startswith(without_notes[0])
+
+
+def test_the_page_on_formats_runs(capsys):
+    (block,) = _python("docs/formats.rst")
+    scope: dict[str, object] = {}
+    exec(block, scope)
+    assert capsys.readouterr().out == "Cardinality(4)\n"
+    assert abs(scope["again"].transform(scope["X"]) - scope["sae"].transform(scope["X"])).max() == 0

@@ -55,13 +55,13 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
             for field, wanted in (("format", FORMAT), ("version", VERSION)):
                 found = header.get(field)
                 if found != wanted:
-                    raise ValueError(f"{path}: the field {field!r} is {_shown(found)}, needed is {wanted!r}")
+                    raise ValueError(f"{path}: the field {field!r} is {shown(found)}, needed is {wanted!r}")
             text = header.get("metadata", "")
             if len(text) > MAX_METADATA:
                 raise ValueError(f"{path}: the field 'metadata' has {len(text)} characters, at most {MAX_METADATA}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, AttributeError) as error:  # the last two: a dtype that NumPy does not have
-        raise ValueError(f"{path} is not a whole safetensors file: {_shown(str(error))}") from None
+        raise ValueError(f"{path} is not a whole safetensors file: {shown(str(error))}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if header.get("checksum") != _checksum(text, tensors):
@@ -83,7 +83,8 @@ def _checksum(text: str, tensors: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a text for a sentence: not too long."""
     text = repr(value) if not isinstance(value, str) else value
     return text if len(text) <= 200 else f"{text[:200]}..."
 

@@ -1,0 +1,117 @@
+"""From files to fitted models and back, in any format."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from proxsae.formats.doubling import encoder_and_atoms, parts_of
+from proxsae.formats.registry import Format, formats
+
+if TYPE_CHECKING:
+    from proxsae.estimator import ProxSAE
+
+OURS = "proxsae"
+
+
+def load(path: str | os.PathLike[str], format: str = "auto") -> ProxSAE:  # noqa: A002
+    r"""Return a sparse autoencoder of any library as a fitted model.
+
+    The codes and reconstructions are those of the library, up to rounding. ``regularizer_`` is the R whose prox the
+    activation is: i{z >= 0} for ReLU, :math:`\frac12\theta^2\|z\|_0` + i{z >= 0} for JumpReLU and gated, at most k
+    non-zeros for TopK. What a file cannot say stays unknown: a ReLU autoencoder trained with a weight of L1 has that
+    weight in its bias, so that :meth:`~proxsae.ProxSAE.amortization_gap` is for R = i{z >= 0}.
+
+    A model with 2p atoms of which the second half is exactly the first with the other sign, see :func:`save`, is
+    returned as the signed one with p atoms that it is.
+
+    Parameters
+    ----------
+    path : path
+        A file or folder.
+    format : str, default "auto"
+        "proxsae" or the name of another format; "auto" looks at the names of the files.
+
+    Returns
+    -------
+    ProxSAE
+        In float32, or float64 where the file is; half precision is exact in float32. ``provenance_`` is what the file
+        says of its activations.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, damaged, contradicts itself, or holds what is not a prox; the sentence names the file
+        and the field.
+    """
+    from proxsae.estimator import ProxSAE
+
+    where = Path(path).expanduser()
+    if not where.exists():
+        raise FileNotFoundError(f"no file or folder at {where}")
+    chosen = _format_of(where) if format == "auto" else _named(format)
+    if chosen is None:
+        return ProxSAE.load(where)
+    parts = chosen.read(where)
+    encoder, atoms = encoder_and_atoms(parts)
+    sae = ProxSAE.from_parts(atoms, parts.intercept, encoder)
+    sae.provenance_ = parts.provenance
+    return sae
+
+
+def save(
+    sae: ProxSAE,
+    path: str | os.PathLike[str],
+    format: str = OURS,  # noqa: A002
+    signed: Literal["double", "native"] = "double",
+) -> None:
+    """Write a fitted model for another library, to a file or a folder as that has it.
+
+    Parameters
+    ----------
+    sae : ProxSAE
+    path : path
+    format : str, default "proxsae"
+        The name of a format; only "proxsae" keeps R, the encoder's options and the history.
+    signed : {"double", "native"}, default "double"
+        Where codes have both signs: write 2p atoms [D; -D] with non-negative codes, which every library takes; or
+        signed codes, where the format has AbsTopK.
+
+    Raises
+    ------
+    ValueError
+        If the format has no such encoder or activation.
+    OSError
+        If the file cannot be written.
+    """
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(sae)
+    if signed not in ("double", "native"):
+        raise ValueError(f'signed must be "double" or "native", got {signed!r}')
+    chosen = _named(format)
+    if chosen is None:
+        sae.save(path)
+        return
+    parts = parts_of(sae, signed)
+    chosen.check_written(parts.activation)
+    chosen.write(Path(path).expanduser(), parts)
+
+
+def _named(name: str) -> Format | None:
+    """Return the format of a name, None for ours."""
+    if name == OURS:
+        return None
+    if name not in formats():
+        raise ValueError(f"format must be one of {', '.join([OURS, *formats()])}, got {name!r}")
+    return formats()[name]
+
+
+def _format_of(path: Path) -> Format | None:
+    """Return the format that a file or folder is of; a single safetensors file that no other claims is ours."""
+    claimed = next((one for one in formats().values() if one.recognises(path)), None)
+    if claimed is None and path.is_dir():
+        names = "; ".join(f"{one.name}: {', '.join(one.files)}" for one in formats().values())
+        raise ValueError(f"{path} is a folder of no format that is known, which are {names}")
+    return claimed

@@ -1,0 +1,110 @@
+r"""Signed codes in formats that know z >= 0 alone, and back.
+
+An autoencoder with p atoms whose prox is odd is exactly a non-negative one with 2p atoms, W' = [W; -W], b' = [b; -b],
+D' = [D; -D]: the code of the atom i is that of i less that of p + i, at most one of which is not zero. AbsTopK becomes
+TopK with the same k, the soft threshold ReLU with lambda taken off both biases, the hard threshold JumpReLU. Only ties
+between atoms may be decided differently.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxsae.encoders import Amortized
+from proxsae.formats.activations import OneSide, cost_of, count, regularizer_of, sides_of
+from proxsae.formats.parts import Activation, Parts
+from proxsae.regularizers import L1, AsymmetricL0, Cardinality, Regularizer, Zero
+
+Signed = Literal["double", "native"]
+
+
+def parts_of(sae: Any, signed: Signed) -> Parts:
+    """Return the parts of a fitted estimator; signed codes as pairs of non-negative ones with ``signed="double"``.
+
+    Raises
+    ------
+    ValueError
+        If other libraries have no such encoder or activation.
+    """
+    encoder = sae.encoder_
+    if not isinstance(encoder, Amortized):
+        raise ValueError(f"other libraries have encoders of one matrix, as Amortized is, and this one is {encoder!r}")
+    R = encoder.current_regularizer
+    sides = sides_of(R)
+    W, b = encoder.weight.detach().cpu(), encoder.bias.detach().cpu()
+    D, intercept = torch.as_tensor(sae.components_), torch.as_tensor(sae.intercept_)
+    is_signed = len(sides.sides) == 2
+    if is_signed and signed == "native":
+        if sides.k is None or not sides.is_plain:
+            raise ValueError(f'signed="native" is for AbsTopK alone, and the prox of {R} is not that; take "double"')
+        return Parts(W, b, D, intercept, "abstopk", sides.k, provenance=sae.provenance_)
+    activation: Activation = "topk" if sides.k is not None else "jumprelu" if sides.has_thresholds else "relu"
+    threshold = torch.cat([_spread(side.threshold, b) for side in sides.sides]) if activation == "jumprelu" else None
+    weights, biases = zip(*(_one_side(side, W, b) for side in sides.sides), strict=True)
+    return Parts(
+        torch.cat(weights),
+        torch.cat(biases),
+        torch.cat([side.sign * D for side in sides.sides]),
+        intercept,
+        activation,
+        sides.k,
+        threshold,
+        sae.provenance_,
+    )
+
+
+def encoder_and_atoms(parts: Parts) -> tuple[Amortized, Tensor]:
+    """Return the encoder and D; where the second half of the atoms is exactly the first with the other sign, as one."""
+    folded = _folded(parts)
+    if folded is None:
+        return Amortized.of(regularizer_of(parts), parts.weight, parts.bias), parts.atoms
+    R, bias = folded
+    half = len(parts.atoms) // 2
+    return Amortized.of(R, parts.weight[:half].clone(), bias), parts.atoms[:half].clone()
+
+
+def _one_side(side: OneSide, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of W' and b' of a side, computed in float64; where nothing changes but the sign, to the bit."""
+    slope = side.sign * np.asarray(side.slope)
+    weight = W.double() * torch.as_tensor(slope[:, None] if slope.ndim else slope)
+    bias = b.double() * torch.as_tensor(slope) - torch.as_tensor(side.shift)
+    return weight.to(W.dtype), bias.to(b.dtype)
+
+
+def _spread(value: Any, like: Tensor) -> Tensor:
+    return torch.as_tensor(value).to(like.dtype).expand(len(like)).clone()
+
+
+def _folded(parts: Parts) -> tuple[Regularizer, Tensor] | None:
+    """Return R and b of the signed half, None where the halves are not tied or no odd prox is meant."""
+    half, odd = divmod(len(parts.atoms), 2)
+    W, D, b = parts.weight, parts.atoms, parts.bias
+    if odd or parts.activation == "abstopk" or not (_is_tied(W) and _is_tied(D)):
+        return None
+    lam = -0.5 * (b[:half].double() + b[half:].double())
+    if bool((lam < 0).any()):  # both codes of a pair may be positive
+        return None
+    shrinkage: Regularizer = lam.numpy() * L1() if bool(lam.any()) else Zero()
+    bias = (0.5 * (b[:half].double() - b[half:].double())).to(b.dtype)
+    if parts.activation == "relu":
+        return shrinkage, bias
+    if parts.activation == "topk":
+        assert parts.k is not None
+        return shrinkage + Cardinality(parts.k), bias
+    assert parts.threshold is not None
+    above, below = parts.threshold[:half], parts.threshold[half:]
+    if torch.equal(above, below):
+        return shrinkage + count(above), bias
+    if bool(lam.any()):
+        return None
+    return AsymmetricL0(cost_of(above), cost_of(below)), bias
+
+
+def _is_tied(rows: Tensor) -> bool:
+    """Whether the second half of the rows is the first with the other sign, and not all are zero."""
+    half = len(rows) // 2
+    return torch.equal(rows[half:], -rows[:half]) and bool(rows.any())

@@ -1,0 +1,225 @@
+"""SAELens: a folder with ``cfg.json`` and ``sae_weights.safetensors``. Read as SAELens 6.54 reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxsae.data.files import replacing
+from proxsae.formats.configuration import Configuration
+from proxsae.formats.parts import Activation, Parts, positive_part, shifted
+from proxsae.formats.places import hook_of, site_of
+from proxsae.formats.registry import Format
+from proxsae.formats.weights import Weights, safetensors_weights
+
+CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+VERSION = "6.54.12"  # whose conventions are written; a file without a version is read by those before 6.0
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+OF_ACTIVATION = {"relu": "standard", "topk": "topk", "abstopk": "abstopk", "jumprelu": "jumprelu"}
+OF_BATCHES = ("batchtopk", "matryoshka_batchtopk")  # of trainings; SAELens itself saves them as jumprelu
+TENSORS = {
+    "standard": {"b_enc"},
+    "topk": {"b_enc"},
+    "abstopk": {"b_enc"},
+    "jumprelu": {"b_enc", "threshold"},
+    "gated": {"b_gate", "r_mag", "b_mag"},
+    **{name: {"b_enc", "topk_threshold"} for name in OF_BATCHES},
+}
+REFUSED = {
+    "transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
+    "skip_transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
+    "jumprelu_transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
+    "jumprelu_skip_transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
+    "temporal": "its codes depend on other tokens, and those of a prox on one row alone",
+    "matching_pursuit": "it has no encoder, its codes are found one atom after another",
+}
+
+
+class SAELens(Format):
+    """Standard, topk, abstopk, jumprelu and gated, and the trainings of batchtopk.
+
+    Gated is JumpReLU: with a = x W + b_gate > 0 the gate and m = exp(r) x W + b_mag the magnitude, the gate is open
+    where m > b_mag - exp(r) b_gate.
+    """
+
+    name = "saelens"
+    library = "SAELens"
+    files = (CONFIGURATION, WEIGHTS)
+    writes = ("relu", "topk", "abstopk", "jumprelu")
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the folder has weights of that name, and no configuration of another library."""
+        return (path / WEIGHTS).is_file() and (path / CONFIGURATION).is_file()
+
+    def read(self, path: Path) -> Parts:
+        """Return the autoencoder of a folder."""
+        config = _renamed(Configuration.read(path / CONFIGURATION))
+        architecture = config.text("architecture")
+        if architecture in REFUSED:
+            raise config.wrong("architecture", f"{architecture!r} cannot be read: {REFUSED[architecture]}")
+        config.one_of("architecture", tuple(TENSORS))
+        weights = safetensors_weights(path / WEIGHTS)
+        _check_names(weights, architecture)
+        reader = _Reader(config, weights)
+        return reader.parts(architecture)
+
+    def write(self, path: Path, parts: Parts) -> None:
+        """Write the folder, the weights first."""
+        n_components, n_features = parts.atoms.shape
+        config: dict[str, Any] = {
+            "architecture": OF_ACTIVATION[parts.activation],
+            "d_in": n_features,
+            "d_sae": n_components,
+            "dtype": str(parts.atoms.dtype).removeprefix("torch."),
+            "device": "cpu",
+            "apply_b_dec_to_input": False,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+            "metadata": _metadata(parts.provenance),
+        }
+        tensors = {
+            "W_enc": parts.weight.T,
+            "b_enc": parts.bias,
+            "W_dec": parts.atoms,
+            "b_dec": parts.intercept,
+        }
+        if parts.activation in ("topk", "abstopk"):
+            config |= {"k": parts.k, "rescale_acts_by_decoder_norm": False}
+        if parts.threshold is not None:
+            tensors["threshold"] = parts.threshold
+        write_safetensors(path / WEIGHTS, tensors)
+        write_json(path / CONFIGURATION, config)
+
+
+class _Reader:
+    """The tensors of one folder, in the precision in which SAELens computes with them."""
+
+    def __init__(self, config: Configuration, weights: Weights) -> None:
+        self.config, self.weights = config, weights
+        self.d, self.p = config.integer("d_in"), config.integer("d_sae")
+        dtype = config.text("dtype", "float32").removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise config.wrong("dtype", f"it is {dtype!r}, known are {', '.join(DTYPES)}")
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        normalised = config.text("normalize_activations", "none")
+        if normalised not in ("none", "expected_average_only_in", "covariance_whitening"):
+            # the other two are not applied by SAELens either when it reads a folder
+            raise config.wrong("normalize_activations", f"{normalised!r} scales each row, which no matrix does")
+
+    def vector(self, name: str) -> Tensor:
+        return self.weights.tensor(name, self.p, dtype=self.dtype)
+
+    def parts(self, architecture: str) -> Parts:
+        W = self.weights.tensor("W_enc", self.d, self.p, dtype=self.dtype).T.contiguous()
+        D = self.weights.tensor("W_dec", self.p, self.d, dtype=self.dtype)
+        intercept = self.weights.tensor("b_dec", self.d, dtype=self.dtype)
+        bias = self.vector("b_mag" if architecture == "gated" else "b_enc")
+        activation: Activation = "jumprelu"
+        k, threshold = None, None
+        if architecture == "gated":
+            gain = self.vector("r_mag").exp()
+            threshold = bias - gain * self.vector("b_gate")
+            W = gain[:, None] * W
+        elif architecture == "jumprelu":
+            threshold = self.vector("threshold") if "threshold" in self.weights else self.vector("log_threshold").exp()
+        elif architecture in OF_BATCHES:
+            threshold = self.weights.tensor("topk_threshold").to(bias.dtype).expand(self.p).clone()
+        elif architecture == "standard":
+            activation = "relu"
+        else:
+            activation = "topk" if architecture == "topk" else "abstopk"
+            k = self.config.integer("k", 100)
+            if k > self.p:
+                raise self.config.wrong("k", f"it is {k}, and there are {self.p} atoms")
+        # in inference the norms are a choice of the file, trainings of batches have them by default
+        if self.config.flag("rescale_acts_by_decoder_norm", architecture in OF_BATCHES) and architecture != "standard":
+            W, bias, D = _with_unit_atoms(W, bias, D)
+        if self.config.flag("apply_b_dec_to_input", True):
+            bias = shifted(bias, W, -intercept)
+        return Parts(
+            W,
+            bias,
+            D,
+            intercept,
+            activation,
+            k,
+            None if threshold is None else positive_part(threshold),
+            _provenance(self.config),
+        )
+
+
+def _with_unit_atoms(W: Tensor, bias: Tensor, D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the parameters with the norms of the atoms in the codes; an atom of zeros stays, and is never used."""
+    norms = torch.linalg.vector_norm(D, dim=1)
+    return norms[:, None] * W, norms * bias, D / torch.where(norms > 0, norms, 1.0)[:, None]
+
+
+def _check_names(weights: Weights, architecture: str) -> None:
+    """Raise ValueError for tensors of another architecture, as SAELens does."""
+    known = {"W_enc", "W_dec", "b_dec", *TENSORS[architecture]}
+    known |= {"log_threshold"} if architecture == "jumprelu" else set()
+    if "scaling_factor" in weights:
+        factor = weights.tensor("scaling_factor", *weights.shape("scaling_factor", 1))
+        if not torch.allclose(factor, torch.ones_like(factor)):
+            raise weights.wrong("scaling_factor", "it scales the codes, which SAELens reads no longer")
+        known.add("scaling_factor")
+    if unknown := sorted(set(weights.shapes) - known):
+        raise weights.wrong(unknown[0], f"a SAE of architecture {architecture!r} has no such tensor")
+
+
+def _renamed(config: Configuration) -> Configuration:
+    """Return a configuration of any version with the names of 6.0."""
+    version = config.text("sae_lens_version", "") or config.text("metadata.sae_lens_version", "")
+    major = version.partition(".")[0]
+    if version and not major.isdecimal():
+        raise config.wrong("sae_lens_version", f"it is {version!r}, needed is one such as {VERSION}")
+    if version and int(major) >= 6:
+        return config
+    names = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
+    values = {names.get(name, name): value for name, value in config.values.items()}
+    values = {"architecture": "standard", **values, "metadata": values}
+    if isinstance(normalised := values.get("normalize_activations"), bool):
+        values["normalize_activations"] = "expected_average_only_in" if normalised else "none"
+    old = Configuration(config.path, values)
+    if old.get("activation_fn") == "topk" and old.get("activation_fn_kwargs.k") is not None:
+        values |= {"architecture": "topk", "k": old.get("activation_fn_kwargs.k")}
+    return old
+
+
+def _metadata(provenance: dict[str, Any]) -> dict[str, Any]:
+    found = {
+        "model_name": provenance.get("model"),
+        "hook_name": hook_of(str(provenance["site"])) if "site" in provenance else None,
+        "context_size": provenance.get("context_length"),
+    }
+    known = {name: value for name, value in found.items() if value is not None}
+    return {"sae_lens_version": VERSION, "sae_lens_training_version": None, "training_library": "proxsae", **known}
+
+
+def _provenance(config: Configuration) -> dict[str, Any]:
+    hook = config.get("metadata.hook_name")
+    found = {
+        "model": config.get("metadata.model_name"),
+        "site": site_of(hook) if isinstance(hook, str) else None,
+        "hook": hook,
+        "context_length": config.get("metadata.context_size"),
+    }
+    return {name: value for name, value in found.items() if isinstance(value, str | int)}
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors to a file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write an object to a file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(f"{json.dumps(values, indent=2, allow_nan=False)}\n", encoding="utf-8")

@@ -1,0 +1,27 @@
+"""How TransformerLens, and the libraries that follow it, call the places in a model that we call sites."""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = {"block": "hook_resid_post", "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
+_HOOK = re.compile(r"blocks\.(\d{1,6})\.(hook_\w+)")
+
+
+def hook_of(site: str) -> str:
+    """Return ``blocks.14.hook_resid_post`` for ``block.15``; what is no site of ours, unchanged."""
+    what, _, number = site.partition(".")
+    if site == "embed":
+        return "blocks.0.hook_resid_pre"
+    return f"blocks.{int(number) - 1}.{_NAMES[what]}" if what in _NAMES and number.isdecimal() else site
+
+
+def site_of(hook: str) -> str | None:
+    """Return ``block.15`` for ``blocks.14.hook_resid_post``, None for a hook that is no site of ours."""
+    match = _HOOK.fullmatch(hook)
+    if match is None:
+        return None
+    block, name = int(match[1]), match[2]
+    if name == "hook_resid_pre":
+        return f"block.{block}" if block else "embed"
+    return next((f"{what}.{block + 1}" for what, its_name in _NAMES.items() if its_name == name), None)

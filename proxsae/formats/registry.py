@@ -1,0 +1,72 @@
+"""The formats of other libraries by name. A new one is one new file in `libraries` with one subclass of `Format`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from proxsae.formats.parts import Activation, Parts
+
+_FORMATS: dict[str, Format] = {}  # by name; a subclass enters itself
+
+
+class Format(ABC):
+    """A way to write a sparse autoencoder to files.
+
+    Attributes
+    ----------
+    name : str
+        What ``load`` and ``save`` call it.
+    library : str
+        Whose it is, for sentences.
+    files : tuple of str
+        The files that are read, relative to the folder of an autoencoder.
+    writes : tuple of str
+        The activations that :meth:`write` takes; none where the format is read only.
+    """
+
+    name: ClassVar[str]
+    library: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    writes: ClassVar[tuple[Activation, ...]] = ()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        _FORMATS[cls.name] = cls()
+
+    @abstractmethod
+    def recognises(self, path: Path) -> bool:
+        """Whether a file or folder looks like one of this format, by its names and the keys of its JSON."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Parts:
+        """Return what is in a file or folder.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If it is missing, damaged or of a kind that :class:`Parts` cannot express; the sentence names the file and
+            the field.
+        """
+
+    def write(self, path: Path, parts: Parts) -> None:
+        """Write the file or folder, with an activation of :attr:`writes`."""
+        raise NotImplementedError
+
+    def check_written(self, activation: Activation) -> None:
+        """Raise ValueError where the format has no such activation."""
+        if activation not in self.writes:
+            can = f"it has {', '.join(self.writes)}" if self.writes else "it is read only"
+            raise ValueError(f"{self.library} has no place for the activation {activation!r}: {can}")
+
+
+def formats() -> dict[str, Format]:
+    """Return all formats by name."""
+    from proxsae.formats import libraries
+
+    for module in sorted(module.name for module in pkgutil.iter_modules(libraries.__path__)):
+        importlib.import_module(f"{libraries.__name__}.{module}")
+    return dict(_FORMATS)

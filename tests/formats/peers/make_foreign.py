@@ -1,0 +1,47 @@
+"""Write the files of the real libraries that `make test` reads, with what those libraries compute from them.
+
+    python tests/formats/peers/make_foreign.py
+
+needs an environment that has the libraries: that of `make test-formats`.
+"""
+
+import importlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from compare import PEERS
+from parameters import rows
+
+FILES = Path(__file__).parent.parent / "files"
+D, P, N = 4, 10, 8
+HALF = {"standard": torch.bfloat16, "jumprelu": torch.float16}
+
+
+def main():
+    X = rows(N, D)
+    for module in PEERS:
+        peer = importlib.import_module(module)
+        for name, write in {**peer.CASES, **getattr(peer, "ONCE", {})}.items():
+            folder = FILES / re.sub(r"\W+", "_", f"{peer.FORMAT}_{name}")
+            shutil.rmtree(folder, ignore_errors=True)
+            path = write(folder, D, P, HALF.get(name, torch.float32)) or folder
+            codes, reconstruction = peer.forward(path, X)
+            shutil.rmtree(folder / "inference", ignore_errors=True)
+            recorded = {
+                "library": peer.NAME,
+                "architecture": name,
+                "path": str(path.relative_to(folder)),
+                "rows": X.tolist(),
+                "codes": codes.tolist(),
+                "reconstruction": reconstruction.tolist(),
+            }
+            (folder / "recorded.json").write_text(json.dumps(recorded) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""SAELens: what it writes, and what it computes."""
+
+import json
+
+import sae_lens
+import torch
+from parameters import parameters, real_parameters
+from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from safetensors.torch import load_file, save_file
+
+NAME, FORMAT = f"SAELens {sae_lens.__version__}", "saelens"
+
+# Our regularizers that it must read, signed="native" only where it has them.
+OUT = {
+    "0.25*L1 + NonNegative": "double",
+    "0.25*L1": "double",
+    "0.125*L0 + NonNegative": "double",
+    "0.125*L0": "double",
+    "AsymmetricL0(0.125, 0.5)": "double",
+    "0.25*L1 + 0.5*SquaredL2 + 0.1*L0": "double",
+    "NonNegative + Cardinality(3)": "double",
+    "Cardinality(3)": "double",
+    "0.2*L1 + Cardinality(3)": "double",
+    "Cardinality(3) ": "native",
+}
+
+
+def save(folder, architecture, values, dtype=torch.float32, **options):
+    names = {
+        "gated": ("W_enc", "W_dec", "b_dec", "b_gate", "b_mag", "r_mag"),
+        "jumprelu": ("W_enc", "W_dec", "b_dec", "b_enc", "threshold"),
+    }
+    d, p = values["W_enc"].shape
+    config = {"architecture": architecture, "d_in": d, "d_sae": p, "dtype": str(dtype).removeprefix("torch.")}
+    metadata = {"model_name": "gpt2-small", "hook_name": "blocks.7.hook_resid_pre", "context_size": 128}
+    sae = SAE.from_dict({**config, "metadata": metadata, **options})
+    for name in names.get(architecture, ("W_enc", "W_dec", "b_dec", "b_enc")):
+        getattr(sae, name).data = values[name].clone()
+    sae.save_model(folder)
+
+
+def architecture(name, real=False, **options):
+    make = real_parameters if real else parameters
+    return lambda folder, d, p, dtype: save(folder, name, make(d, p, dtype), dtype, **options)
+
+
+def before_version_6(folder, d, p, dtype):
+    """A TopK of version 5: other names, no version."""
+    architecture("topk", real=True, k=3)(folder, d, p, dtype)
+    config = json.loads((folder / "cfg.json").read_text())
+    for name in ("metadata", "architecture", "k"):
+        del config[name]
+    config |= {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}, "hook_point": "blocks.7.hook_resid_pre"}
+    config |= {"normalize_activations": False, "model_name": "gpt2-small"}
+    (folder / "cfg.json").write_text(json.dumps(config))
+
+
+def batchtopk(folder, d, p, dtype):
+    """A training of BatchTopK as it is saved for use: a JumpReLU."""
+    batchtopk_training(folder, d, p, dtype, save="save_inference_model")
+
+
+def batchtopk_training(folder, d, p, dtype, save="save_model"):
+    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=d, d_sae=p, k=3))
+    for name, value in real_parameters(d, p, dtype).items():
+        if name in ("W_enc", "W_dec", "b_dec", "b_enc"):
+            getattr(sae, name).data = value.float()
+    sae.topk_threshold = torch.tensor(0.7, dtype=torch.double)
+    getattr(sae, save)(folder)
+
+
+def float32_rounded_when_read(folder, d, p, dtype):
+    """Weights in float32 under a configuration that says bfloat16, in which the library then computes."""
+    save(folder, "standard", real_parameters(d, p), torch.float32)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps({**config, "dtype": "torch.bfloat16"}))
+
+
+def log_threshold(folder, d, p, dtype):
+    save(folder, "jumprelu", parameters(d, p, dtype), dtype)
+    tensors = load_file(folder / "sae_weights.safetensors")
+    tensors["log_threshold"] = (tensors.pop("threshold").abs() + 0.25).log()
+    save_file(tensors, folder / "sae_weights.safetensors")
+
+
+CASES = {
+    "standard": architecture("standard"),
+    "standard, b_dec not subtracted": architecture("standard", apply_b_dec_to_input=False),
+    "jumprelu": architecture("jumprelu"),
+    "gated": architecture("gated", real=True),  # a gate within rounding of zero may be decided differently
+    "topk": architecture("topk", real=True, k=3),
+    "topk by norms": architecture("topk", real=True, k=3, rescale_acts_by_decoder_norm=True),
+    "abstopk": architecture("abstopk", real=True, k=3),
+    "batchtopk, saved": batchtopk,
+}
+ONCE = {  # whatever the dtype
+    "topk of version 5": before_version_6,
+    "rounded when read": float32_rounded_when_read,
+    "batchtopk, in training": batchtopk_training,
+}
+
+
+@torch.no_grad()
+def forward(folder, X):
+    """Codes and reconstructions by the library, of its parameters as read, computed in float32."""
+    config = json.loads((folder / "cfg.json").read_text())
+    if config.get("architecture") == "batchtopk":  # what the library makes of it for use
+        training = sae_lens.TrainingSAE.load_from_disk(folder)
+        training.save_inference_model(folder / "inference")
+        folder = folder / "inference"
+    sae = SAE.load_from_disk(folder).to(torch.float32)
+    codes = sae.encode(X)
+    return codes.numpy(), sae.decode(codes).numpy()

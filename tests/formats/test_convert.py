@@ -1,0 +1,61 @@
+"""load, save and the command line: which format it is, and what is refused."""
+
+import pytest
+from small_saes import assert_same_outputs, rows, sae_of
+
+from proxsae import ProxSAE
+from proxsae.cli import main
+from proxsae.formats import load, save
+
+
+def test_ours_is_read_and_written(tmp_path):
+    sae = sae_of("0.2*L1 + NonNegative")
+    save(sae, tmp_path / "sae.safetensors")
+    again = load(tmp_path / "sae.safetensors")
+    assert again.regularizer_ == sae.regularizer_
+    assert_same_outputs(sae, again, rows())
+
+
+def test_what_is_no_format_is_one_sentence(tmp_path):
+    sae = sae_of("Cardinality(3)")
+    with pytest.raises(ValueError, match=r"format must be one of proxsae, .*saelens.*, got 'onnx'"):
+        save(sae, tmp_path / "sae", format="onnx")
+    with pytest.raises(ValueError, match="format must be one of"):
+        load(tmp_path, format="onnx")
+    with pytest.raises(ValueError, match=r'signed must be "double" or "native", got \'both\''):
+        save(sae, tmp_path / "sae", format="saelens", signed="both")
+    with pytest.raises(ValueError, match="is a folder of no format that is known, which are "):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no file or folder at .*nothing"):
+        load(tmp_path / "nothing")
+    (tmp_path / "text").write_text("no weights")
+    with pytest.raises(ValueError, match="text is not a whole safetensors file"):
+        load(tmp_path / "text")
+    with pytest.raises(FileNotFoundError, match=r"no file at .*cfg\.json"):
+        load(tmp_path, format="saelens")
+
+
+def test_an_unfitted_model_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="not fitted yet"):
+        save(ProxSAE("Cardinality(3)"), tmp_path / "sae", format="saelens")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_the_format_lacks_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"no other library has the activation of 0\.2\*MCP"):
+        save(sae_of("0.2*MCP(3.0)"), tmp_path / "sae", format="saelens")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_converts_there_and_back(tmp_path, capsys):
+    sae = sae_of("Cardinality(3)")
+    ours, theirs, back = tmp_path / "sae.safetensors", tmp_path / "theirs", tmp_path / "back.safetensors"
+    sae.save(ours)
+    assert main(["convert", str(ours), str(theirs), "--format", "saelens"]) == 0
+    assert main(["convert", str(theirs), str(back), "--format", "proxsae"]) == 0
+    said = capsys.readouterr().out
+    assert "16 atoms, 6 features, R = Cardinality(3)" in said
+    assert f"saved {theirs} for saelens" in said
+    assert_same_outputs(sae, ProxSAE.load(back), rows())
+    assert main(["convert", str(theirs), str(back), "--format", "onnx"]) == 1
+    assert capsys.readouterr().err.startswith("proxsae convert: format must be one of proxsae, ")

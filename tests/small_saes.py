@@ -1,0 +1,35 @@
+"""Small fitted models, and what is equal about two."""
+
+import numpy as np
+import torch
+
+from proxsae import ProxSAE
+from proxsae.encoders import Amortized
+from proxsae.regularizers import parse
+
+D, P = 6, 16
+
+
+def rows(n=200, d=D, dtype="float32", seed=1):
+    return (2 * np.random.default_rng(seed).normal(size=(n, d)) + 0.5).astype(dtype)
+
+
+def sae_of(R, *, d=D, p=P, dtype=torch.float32, seed=0):
+    """A model with random parameters; the atoms are of any norm, the last is never used."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    weight, bias = normal(p, d), 0.3 * normal(p)
+    weight[-1], bias[-1] = 0.0, 0.0
+    encoder = Amortized.of(parse(R) if isinstance(R, str) else R, weight, bias)
+    return ProxSAE.from_parts(normal(p, d), normal(d), encoder)
+
+
+def assert_same_outputs(first, second, X, rtol=0.0):
+    """Codes and reconstructions are equal up to rtol of the largest."""
+    codes, others = (sae.transform(X).toarray() for sae in (first, second))
+    np.testing.assert_allclose(codes, others, rtol=0, atol=rtol * np.abs(codes).max())
+    outputs, others = (sae.inverse_transform(sae.transform(X)) for sae in (first, second))
+    np.testing.assert_allclose(outputs, others, rtol=0, atol=rtol * np.abs(outputs).max())
