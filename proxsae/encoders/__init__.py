@@ -3,5 +3,6 @@
 from proxsae.encoders.amortized import Amortized
 from proxsae.encoders.base import Encoder, Encoding
 from proxsae.encoders.codes import Codes
+from proxsae.encoders.unrolled import Unrolled
 
-__all__ = ["Amortized", "Codes", "Encoder", "Encoding"]
+__all__ = ["Amortized", "Codes", "Encoder", "Encoding", "Unrolled"]

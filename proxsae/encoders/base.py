@@ -17,7 +17,7 @@ from proxsae.formulas.arrays import to_numpy
 from proxsae.kernels.sparse import Pattern
 from proxsae.regularizers import Cardinality, Regularizer, Separable, parse
 
-ENCODERS: dict[str, type[Encoder]] = {}  # by kind; a subclass enters itself
+ENCODERS: dict[str, type[Encoder]] = {}  # by name; a subclass enters itself
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ class Encoder(nn.Module, ABC):
 
     Attributes
     ----------
-    kind : str
-        The name of the class in files and for ``ProxSAE(encoder=...)``.
+    name : str
+        Of the class, in files and for ``ProxSAE(encoder=...)``.
     regularizer : Regularizer
         R; of fitted encoders.
     """
 
-    kind: ClassVar[str]
+    name: ClassVar[str]
     regularizer: Regularizer
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        if "kind" in vars(cls):
-            ENCODERS[cls.kind] = cls
+        if "name" in vars(cls):
+            ENCODERS[cls.name] = cls
 
     # --- options ---------------------------------------------------------------------------------------------------
 
@@ -137,6 +137,15 @@ class Encoder(nn.Module, ABC):
         """Return the encoder of x = x_scale x' + mean with codes z = z_scale z', given that this one takes x' to z'.
 
         Its regularizer is z -> z_scale^2 R(z / z_scale), with what has been learned of R written into its weights.
+        """
+
+    def tie(self, atoms: nn.Parameter, bias: nn.Parameter) -> None:
+        """Take the dictionary and the bias of the autoencoder as one's own, where codes are computed with them.
+
+        Raises
+        ------
+        ValueError
+            If parameters do not fit them.
         """
 
     # --- used ------------------------------------------------------------------------------------------------------
@@ -215,7 +224,7 @@ def on_device(R: Regularizer, device: torch.device | str) -> Regularizer:
 
 
 def encoder_of(encoder: Any) -> Encoder:
-    """Return the unfitted encoder that is meant: a kind, or an object with options.
+    """Return the unfitted encoder that is meant: a name, or an object with options.
 
     Raises
     ------
@@ -225,8 +234,8 @@ def encoder_of(encoder: Any) -> Encoder:
     if isinstance(encoder, str) and encoder in ENCODERS:
         return ENCODERS[encoder]()
     if not isinstance(encoder, Encoder):
-        kinds = ", ".join(repr(kind) for kind in ENCODERS)
-        raise ValueError(f"encoder must be {kinds} or an object of proxsae.encoders, got {encoder!r}")
+        names = ", ".join(map(repr, ENCODERS))
+        raise ValueError(f"encoder must be {names} or an object of proxsae.encoders, got {encoder!r}")
     if encoder.is_fitted:
         raise ValueError(
             f"encoder must hold options alone, such as {encoder!r}, but this one is fitted: it is of another model"
@@ -234,12 +243,12 @@ def encoder_of(encoder: Any) -> Encoder:
     return encoder
 
 
-def check_tensors(kind: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_tensors(encoder: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise ValueError unless the tensors have these names and shapes."""
     for name in [*shapes, *tensors]:
         if name not in tensors:
-            raise ValueError(f"the {kind} encoder needs the tensor {name!r}")
+            raise ValueError(f"the {encoder} encoder needs the tensor {name!r}")
         if name not in shapes:
-            raise ValueError(f"the {kind} encoder has no tensor {name!r}")
+            raise ValueError(f"the {encoder} encoder has no tensor {name!r}")
         if tuple(tensors[name].shape) != shapes[name]:
             raise ValueError(f"the tensor {name!r} has shape {tuple(tensors[name].shape)}, needed is {shapes[name]}")

@@ -26,6 +26,13 @@ class Codes:
         result: Tensor = Product.apply(self.pattern, self.values, atoms)  # type: ignore[no-untyped-call]
         return result
 
+    def at(self, pattern: Pattern) -> Tensor:
+        """Return the entries at another pattern, zeros included."""
+        keys = torch.cat([self.pattern.keys, self.pattern.keys.new_full((1,), -1)])  # what is not there is at the end
+        values = torch.cat([self.values, self.values.new_zeros(1)])
+        place = torch.searchsorted(self.pattern.keys, pattern.keys)
+        return values[torch.where(keys[place] == pattern.keys, place, len(self.values))]
+
     @property
     def mean_l0(self) -> Tensor:
         """The mean number of non-zeros a sample, a float64 scalar on the device."""

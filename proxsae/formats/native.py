@@ -198,7 +198,7 @@ def _training(fields: Fields, values: dict[str, Any], model: Autoencoder) -> Tra
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, Encoder):
-        return {"kind": value.kind, "options": value.get_params()}
+        return {"kind": value.name, "options": value.get_params()}
     if isinstance(value, np.random.RandomState):
         return None  # the state of a generator is not a parameter
     return value.item() if isinstance(value, np.generic) else value

@@ -37,6 +37,11 @@ class Pattern:
         return torch.repeat_interleave(rows, counts, output_size=len(self.indices))  # the size known, nothing waits
 
     @cached_property
+    def keys(self) -> Tensor:
+        """The number of each entry in the matrix read row after row, ascending."""
+        return self.rows * self.n_columns + self.indices
+
+    @cached_property
     def by_column(self) -> tuple[Any, Any, Any]:
         """Column offsets, entries sorted by column, and their rows, shared by all products with this pattern.
 
@@ -123,7 +128,7 @@ class LinearAt(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, pattern: Pattern, entries: Tensor, x: Tensor, W: Tensor, b: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, pattern: Pattern, entries: Tensor, x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:  # noqa: ARG004
         """Return the entries."""
         ctx.pattern = pattern
         ctx.save_for_backward(x, W)
@@ -136,7 +141,8 @@ class LinearAt(torch.autograd.Function):
         x, W = ctx.saved_tensors
         for_x = product(ctx.pattern, gradient, W) if ctx.needs_input_grad[2] else None
         for_W = transposed_product(ctx.pattern, gradient, x) if ctx.needs_input_grad[3] else None
-        for_b = torch.zeros_like(W[:, 0]).index_add_(0, ctx.pattern.indices, gradient)
+        needs_b = ctx.needs_input_grad[4]
+        for_b = torch.zeros_like(W[:, 0]).index_add_(0, ctx.pattern.indices, gradient) if needs_b else None
         return None, None, for_x, for_W, for_b
 
 

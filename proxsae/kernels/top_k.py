@@ -107,7 +107,7 @@ def outside_support(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
         xp = array_api_compat.array_namespace(U)
         low, high = (xp.asarray(bound, dtype=U.dtype, device=U.device) for bound in (low, high))
         return pattern_of((U > high) | (U < low))
-    return _as_kind_of(U, *_outside(dense, low.astype(dense.dtype), high.astype(dense.dtype)))
+    return _as_kind_of(U, *_outside(dense, *(np.asarray(bound, dense.dtype) for bound in (low, high))))
 
 
 def _outside(U: Any, low: Any, high: Any) -> tuple[Any, Any]:

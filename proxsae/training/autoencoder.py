@@ -60,10 +60,15 @@ class Autoencoder(nn.Module):
 
     def __init__(self, encoder: Encoder, atoms: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.encoder = encoder
         self.atoms = nn.Parameter(atoms)
         self.bias = nn.Parameter(bias)
         self.register_buffer("unused_for", torch.zeros(len(atoms), dtype=torch.int64, device=atoms.device))
+        self.use(encoder)
+
+    def use(self, encoder: Encoder) -> None:
+        """Put an encoder in place; it shares D and b where it computes with them."""
+        encoder.tie(self.atoms, self.bias)
+        self.encoder = encoder
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Forward:
         """Return what the losses are computed from; the target y is x where it is not given."""
@@ -115,7 +120,8 @@ def fitted_autoencoder(encoder: Encoder, atoms: Any, bias: Any) -> Autoencoder:
     """
     if not (isinstance(encoder, Encoder) and encoder.is_fitted):
         raise TypeError(f"encoder must be fitted, with a regularizer and parameters, got {encoder!r}")
-    atoms, bias = (torch.as_tensor(part, dtype=encoder.dtype, device=encoder.device) for part in (atoms, bias))
+    like = next(encoder.parameters(), torch.as_tensor(atoms))
+    atoms, bias = (torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in (atoms, bias))
     if atoms.ndim != 2 or bias.shape != atoms.shape[1:]:
         raise ValueError(
             "atoms must have shape (n_components, n_features) and bias (n_features,), got "
@@ -123,12 +129,13 @@ def fitted_autoencoder(encoder: Encoder, atoms: Any, bias: Any) -> Autoencoder:
         )
     if not bool(torch.isfinite(atoms).all() & torch.isfinite(bias).all()):
         raise ValueError("atoms and bias must be finite, got NaN or infinity")
+    model = Autoencoder(encoder, atoms, bias).eval()
     with torch.no_grad():
         width = encoder.codes(atoms.new_zeros(1, atoms.shape[1])).pattern.n_columns
     if width != len(atoms):
         raise ValueError(f"the encoder gives codes of {width} components, and there are {len(atoms)} atoms")
     encoder.regularizer.check_width(width)
-    return Autoencoder(encoder, atoms, bias).eval()
+    return model
 
 
 def per_sample(regularizer: Regularizer, smallest_gain: float) -> Separable:

@@ -260,7 +260,7 @@ def _check_same_model(model: Autoencoder, wishes: Wishes) -> None:
             f"n_components = {wishes.n_components} needs a new fit: the fitted model has {len(model.atoms)}"
         )
     fitted = model.encoder
-    if (fitted.kind, fitted.get_params()) != (wishes.encoder.kind, wishes.encoder.get_params()):
+    if (fitted.name, fitted.get_params()) != (wishes.encoder.name, wishes.encoder.get_params()):
         raise ValueError(f"encoder = {wishes.encoder!r} needs a new fit: that of the fitted model is {fitted!r}")
 
 

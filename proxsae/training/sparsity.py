@@ -11,6 +11,8 @@ from torch import Tensor
 from proxsae.encoders import Encoder
 from proxsae.regularizers import Cardinality, Regularizer
 
+SETTLED = 1e-7  # how closely a weight is searched for, relative to it
+
 
 def check_steerable(regularizer: Regularizer) -> None:
     """Raise ValueError unless the number of non-zeros follows from the weight of R."""
@@ -67,7 +69,7 @@ class WeightControl:
                 f"no weight of {encoder.regularizer} gives a mean L0 of {self.target}: it stays between "
                 f"{l0(high):.1f} and {l0(low):.1f}"
             )
-        for _ in range(60):
+        while high > (1 + SETTLED) * low:
             factor = math.sqrt(low * high)
             low, high = (factor, high) if l0(factor) > self.target else (low, factor)
         factor = math.sqrt(low * high)

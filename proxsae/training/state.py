@@ -91,7 +91,7 @@ class TrainingState:
     def replace_encoder(self, encoder: Encoder) -> None:
         """Put another encoder in place; parameters of the same name and shape keep their moments."""
         before = {name: (p.shape, self.optimizer.state[p]) for name, p in self.model.named_parameters()}
-        self.model.encoder = encoder.to(self.model.atoms.device)
+        self.model.use(encoder.to(self.model.atoms.device))
         self.optimizer = adam(list(self.model.parameters()))
         for name, parameter in self.model.named_parameters():
             shape, moments = before.get(name, (None, {}))
@@ -112,7 +112,7 @@ class TrainingState:
         """Return everything as a flat dict of tensors, numbers and texts; floats keep all their bits."""
         encoder = self.model.encoder
         state: dict[str, Any] = {f"encoder.{name}": tensor for name, tensor in encoder.tensors().items()}
-        state |= {"encoder": encoder.kind, "encoder_options": encoder.get_params()}
+        state |= {"encoder": encoder.name, "encoder_options": encoder.get_params()}
         state |= {"atoms": self.model.atoms.detach(), "bias": self.model.bias.detach()}
         state |= {"unused_for": self.model.unused_for}
         for name, parameter in self.model.named_parameters():

@@ -1,0 +1,170 @@
+"""The prox of R as the activation of an encoder, with thresholds that may be learned."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxsae.encoders.base import Encoder, Encoding, separable_part
+from proxsae.encoders.codes import Codes
+from proxsae.encoders.pre_activation import PreActivation
+from proxsae.encoders.thresholds import Count, Jump, with_thresholds
+from proxsae.kernels.sparse import Pattern
+from proxsae.kernels.top_k import outside_support, pattern_of
+from proxsae.regularizers import Regularizer, Separable
+
+
+@dataclass(frozen=True)
+class Activation:
+    r""":math:`z = \mathrm{prox}_{tR}(u)` of a pre-activation u.
+
+    Attributes
+    ----------
+    regularizer : Regularizer
+        R.
+    threshold : Tensor of shape (n_components,) or None
+        Learned hard thresholds theta_i of an L0 regularizer: its weight is then theta_i^2 / 2, and at step t the prox
+        cuts at :math:`\sqrt t\,\theta_i`.
+    bandwidth : float
+        Width of the surrogate window around each threshold, in units of the codes.
+    training : bool
+        Keep coordinates that almost are non-zero, from which thresholds learn.
+    """
+
+    regularizer: Regularizer
+    threshold: Tensor | None = None
+    bandwidth: float = 0.5
+    training: bool = False
+
+    @property
+    def current_regularizer(self) -> Regularizer:
+        """R with the learned thresholds as its weights, without graph."""
+        if self.threshold is None:
+            return self.regularizer
+        return with_thresholds(self.regularizer, self.threshold.detach())
+
+    def scaled(self, factor: float) -> Activation:
+        """Return the activation with another weight of R; thresholds are multiplied by the square root."""
+        if self.threshold is None:
+            return replace(self, regularizer=self.regularizer.scaled(factor))
+        return replace(self, threshold=self.threshold.detach() * math.sqrt(factor))
+
+    def codes(self, pre: PreActivation, step: Any = 1.0) -> Codes:
+        """Return the codes, with gradients; forward and backward touch only the entries that are not zero."""
+        if separable_part(self.regularizer) is None:
+            return self._dense(pre, step)
+        pattern = self._pattern(pre, step)
+        return Codes(pattern, self._values(pattern, pre.at(pattern), step))
+
+    def encoding(self, pre: PreActivation, step: Any = 1.0) -> Encoding:
+        """Return the codes and their penalty, both with gradients.
+
+        An indicator contributes 0 to the penalty: the prox meets its constraint. With learned thresholds the count has
+        the surrogate derivative of :class:`Count`.
+        """
+        part = separable_part(self.regularizer)
+        if part is None:
+            codes = self._dense(pre, step)
+            penalty = self.regularizer.value_unchecked(codes.to_dense()).mean()
+        else:
+            pattern = self._pattern(pre, step)
+            at_support = pre.at(pattern)
+            codes = Codes(pattern, self._values(pattern, at_support, step))
+            penalty = self._penalties(part, codes, at_support, step).sum() / max(1, pattern.n_rows)
+        return Encoding(codes, penalty, self.regularizer, pre.without_graph, pre.at)
+
+    def _dense(self, pre: PreActivation, step: Any) -> Codes:
+        Z = self.regularizer.prox_unchecked(pre.with_graph(), step)
+        pattern = Pattern(*pattern_of(Z != 0), n_columns=Z.shape[1])
+        return Codes(pattern, pattern.gather(Z))
+
+    @torch.no_grad()
+    def support(self, u: Tensor, step: Any = 1.0, margin: float = 0.0) -> Pattern:
+        """Return where codes may be non-zero, with all thresholds lower by a margin where they are learned."""
+        if self.threshold is None:
+            return Pattern(*self.regularizer.support(u, float(step)), n_columns=u.shape[1])
+        high = (self.threshold - margin).clamp(min=0) * float(step) ** 0.5
+        low = torch.full_like(high, -torch.inf) if self.regularizer.is_nonnegative else -high
+        return Pattern(*outside_support(u, low, high), n_columns=u.shape[1])
+
+    def _pattern(self, pre: PreActivation, step: Any) -> Pattern:
+        """Return where codes may be non-zero, and in training those from which thresholds learn."""
+        return self.support(pre.without_graph, step, 0.5 * self.bandwidth if self.training else 0.0)
+
+    def _values(self, pattern: Pattern, at_support: Tensor, step: Any) -> Tensor:
+        part = separable_part(self.current_regularizer)
+        assert part is not None
+        part = part.at(pattern.indices)
+        if self.threshold is None:
+            return part.prox_unchecked(at_support, step)  # type: ignore[no-any-return]
+        cut = part.prox_unchecked(at_support.detach(), _detached(step))
+        values: Tensor = Jump.apply(at_support, *self._window(pattern, step, cut))  # type: ignore[no-untyped-call]
+        return values
+
+    def _penalties(self, part: Separable, codes: Codes, at_support: Tensor, step: Any) -> Tensor:
+        """Return w_i r(z_i) of every entry of the codes."""
+        if self.threshold is None:
+            return part.at(codes.pattern.indices).penalties(codes.values)  # type: ignore[no-any-return]
+        count = Count.apply(at_support, *self._window(codes.pattern, step, codes.values))  # type: ignore[no-untyped-call]
+        return 0.5 * self.threshold.detach()[codes.pattern.indices] ** 2 * count  # type: ignore[no-any-return]
+
+    def _window(self, pattern: Pattern, step: Any, z: Tensor) -> tuple[Any, ...]:
+        r"""Return the thresholds :math:`\sqrt t\,\theta` at a pattern, z there, whether R is signed, and the width."""
+        assert self.threshold is not None
+        root = step**0.5
+        signed = not self.regularizer.is_nonnegative
+        return self.threshold[pattern.indices] * root, z, signed, self.bandwidth * float(_detached(root))
+
+
+def _detached(step: Any) -> Any:
+    return step.detach() if isinstance(step, Tensor) else step
+
+
+class Activated(Encoder):
+    """An encoder that ends with an :class:`Activation`, whose thresholds are a parameter where they are learned.
+
+    Attributes
+    ----------
+    threshold : Tensor of shape (n_components,) or None
+        For an L0 regularizer: one learnable hard threshold theta_i an atom, which sets the weight of the regularizer to
+        theta_i^2 / 2. Kept in float32 or better, trained through the surrogate derivative of :class:`Jump`.
+    bandwidth : float
+        Width of the surrogate window around each, in units of the codes.
+    """
+
+    threshold: Tensor | None
+    bandwidth: float
+
+    @property
+    def activation(self) -> Activation:
+        """The prox of R, as it is now."""
+        return Activation(self.regularizer, self.threshold, self.bandwidth, self.training)
+
+    @property
+    def current_regularizer(self) -> Regularizer:
+        """R with the learned thresholds as its weights."""
+        return self.activation.current_regularizer
+
+    @property
+    def learns_thresholds(self) -> bool:
+        """Whether thresholds are parameters, beside the weight of R."""
+        return self.threshold is not None
+
+    @torch.no_grad()
+    def scale_weight(self, factor: float) -> None:
+        """Multiply the weight of R; thresholds move by the square root."""
+        if self.threshold is None:
+            super().scale_weight(factor)
+        else:
+            self.threshold.mul_(math.sqrt(factor))
+
+
+def checked_bandwidth(bandwidth: float) -> float:
+    """Return a positive bandwidth, or raise ValueError."""
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth must be positive, got {bandwidth!r}")
+    return bandwidth

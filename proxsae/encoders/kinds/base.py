@@ -1,0 +1,88 @@
+"""What a kind of unrolled encoder must provide. A new kind is one file with one subclass of `Kind`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from proxsae.encoders.codes import Codes
+from proxsae.encoders.pre_activation import PreActivation
+
+KINDS: dict[str, type[Kind]] = {}  # by name; a subclass enters itself
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a layer may look at.
+
+    Attributes
+    ----------
+    target : Tensor of shape (n_samples, n_features)
+        x - b.
+    atoms : Tensor of shape (n_components, n_features)
+        D.
+    point : tuple of (number or Tensor, Codes)
+        The codes z that the layer starts from, as a sum of codes with factors; empty for z = 0.
+    decoded : Tensor of shape (n_samples, n_features)
+        z D.
+    pre_activation : PreActivation or None
+        Of the layer before.
+    """
+
+    target: Tensor
+    atoms: Tensor
+    point: tuple[tuple[float | Tensor, Codes], ...]
+    decoded: Tensor
+    pre_activation: PreActivation | None
+
+    @classmethod
+    def at_zero(cls, target: Tensor, atoms: Tensor) -> Past:
+        """Return what the first layer sees: z = 0."""
+        return cls(target, atoms, (), torch.zeros_like(target), None)
+
+    def at(self, points: list[tuple[float | Tensor, Codes, Tensor]], pre_activation: PreActivation) -> Past:
+        """Return the past at another point: a sum of codes, with their factors and what they decode to."""
+        decoded = sum((factor * part for factor, _, part in points), torch.zeros_like(self.target))
+        point = tuple((factor, codes) for factor, codes, _ in points)
+        return replace(self, point=point, decoded=decoded, pre_activation=pre_activation)
+
+    @property
+    def residual(self) -> Tensor:
+        """Return x - b - z D."""
+        return self.target - self.decoded
+
+
+class Kind(ABC):
+    """How a layer z -> u -> prox_{tR}(u) makes u of the codes before it; parameters are those of one layer, by name."""
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        KINDS[cls.name] = cls
+
+    @abstractmethod
+    def initial(self, D: Tensor, step: float) -> dict[str, Tensor]:
+        """Return the parameters with which the layers are proximal-gradient steps of the given size."""
+
+    @abstractmethod
+    def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the parameters."""
+
+    @abstractmethod
+    def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
+        """Return u."""
+
+    @abstractmethod
+    def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
+        """Return t > 0."""
+
+
+def positive(t: Tensor) -> Tensor:
+    """Return the modulus of a learned step, which is never 0."""
+    return t.abs().clamp(min=torch.finfo(t.dtype).tiny)

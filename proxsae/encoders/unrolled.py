@@ -1,0 +1,204 @@
+"""The unrolled encoder: a fixed number of proximal steps whose parameters are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from proxsae.encoders.activation import Activated, Activation, checked_bandwidth
+from proxsae.encoders.base import Encoding, check_tensors
+from proxsae.encoders.codes import Codes
+from proxsae.encoders.kinds import KINDS, Past
+from proxsae.encoders.pre_activation import PreActivation
+from proxsae.encoders.thresholds import initial_thresholds
+from proxsae.regularizers import Regularizer
+from proxsae.solvers.problem import default_step, lipschitz_constant
+
+SHARED = ("matrices", "all", "nothing")
+
+
+class Unrolled(Activated):
+    r"""z_0 = 0, z_{s+1} = prox_{t R}(u_s) with u_s from z_s, x - b, D and learned parameters; the code is z_T.
+
+    Trained end to end with D and b, which it shares with the decoder. Before training, the steps are those of
+    ``solve(X, D, R, intercept=b, method="ista", max_iter=n_layers)``; with one layer it is an :class:`Amortized`.
+
+    Parameters
+    ----------
+    n_layers : int, default 5
+        T.
+    kind : str, default "ista"
+        - "ista": u = z + t (x - b - z D) D^T, the steps t learned.
+    shared : {"matrices", "all", "nothing"}, default "matrices"
+        What all layers have in common: matrices but not steps, everything, or nothing.
+    momentum : bool, default False
+        Take the step from z_s + beta_s (z_s - z_{s-1}), beta_s learned, one a layer, from the momentum of FISTA.
+    step : float, optional
+        The step t before training; None: 1/L with L the largest eigenvalue of D D^T, 0.99/L where R is not convex.
+    bandwidth : float, default 0.5
+        Where thresholds are learned: width of the surrogate window around each, in units of the codes.
+
+    Attributes
+    ----------
+    layers : ParameterDict
+        The parameters of the kind and ``momentum``, one row a layer or one row for all.
+    threshold : Tensor of shape (n_components,) or None
+        For an L0 regularizer: one learnable hard threshold an atom, of all layers.
+
+    References
+    ----------
+    Gregor and LeCun (2010), Learning fast approximations of sparse coding, ICML.
+    """
+
+    name = "unrolled"
+    n_layers: int
+    kind: str
+    shared: str
+    momentum: bool
+    step: float | None
+    layers: nn.ParameterDict
+    atoms: nn.Parameter
+    bias: nn.Parameter
+
+    def __init__(
+        self,
+        n_layers: Any = 5,
+        kind: str = "ista",
+        *,
+        shared: str = "matrices",
+        momentum: bool = False,
+        step: float | None = None,
+        bandwidth: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if isinstance(n_layers, bool) or not isinstance(n_layers, Integral) or n_layers < 1:
+            raise ValueError(f"n_layers must be an integer >= 1, got {n_layers!r}")
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+        if shared not in SHARED:
+            raise ValueError(f"shared must be one of {', '.join(map(repr, SHARED))}, got {shared!r}")
+        if step is not None and not step > 0:
+            raise ValueError(f"step must be positive, or None for 1/L, got {step!r}")
+        self.n_layers = int(n_layers)
+        self.kind, self.shared, self.momentum, self.step = kind, shared, momentum, step
+        self.bandwidth = checked_bandwidth(bandwidth)
+
+    def refuses(self, R: Regularizer) -> str | None:
+        """Return one sentence where R looks at a whole batch: its inner layers would have no threshold of their own."""
+        if R.scope == "batch":
+            return f"an unrolled encoder selects within each sample, and {R} within a batch"
+        return None
+
+    # --- made ------------------------------------------------------------------------------------------------------
+
+    def initial(self, R: Regularizer, atoms: Tensor, *, learn_thresholds: bool) -> Self:
+        """Return the encoder whose layers are proximal-gradient steps over D."""
+        step = default_step(lipschitz_constant(atoms), R) if self.step is None else self.step
+        layer = KINDS[self.kind]().initial(atoms, step)
+        tensors = {name: value.expand(self._rows(value.shape), *value.shape) for name, value in layer.items()}
+        if self.momentum:
+            tensors["momentum"] = atoms.new_tensor(fista_momenta(self.n_layers))
+        threshold = initial_thresholds(R, atoms) if learn_thresholds else None
+        return self._of(R, tensors, threshold)
+
+    def with_regularizer(self, R: Regularizer, *, learn_thresholds: bool) -> Self:
+        """Return the encoder with the same layers and another R."""
+        threshold = initial_thresholds(R, self.atoms.detach()) if learn_thresholds else None
+        return self._of(R, dict(self.layers), threshold)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the parameters of the layers and, where it is learned, ``threshold``."""
+        learned = {} if self.threshold is None else {"threshold": self.threshold.detach()}
+        return {name: value.detach() for name, value in self.layers.items()} | learned
+
+    @classmethod
+    def from_tensors(cls, R: Regularizer, tensors: Mapping[str, Tensor], **options: Any) -> Self:
+        """Return the encoder with the parameters that :meth:`tensors` gave; :meth:`tie` checks them."""
+        layers = {name: value for name, value in tensors.items() if name != "threshold"}
+        return cls(**options)._of(R, layers, tensors.get("threshold"))
+
+    def in_units(self, mean: Tensor, x_scale: float, z_scale: float) -> Self:  # noqa: ARG002
+        """Return the same layers: with b, x - b is in the units of the codes.
+
+        Raises
+        ------
+        ValueError
+            If the codes have other units than x.
+        """
+        if x_scale != z_scale:
+            raise ValueError("an unrolled encoder codes what it decodes: inputs and targets must have one scale")
+        return self._of(self.current_regularizer.rescaled(z_scale), dict(self.layers), None)
+
+    def tie(self, atoms: nn.Parameter, bias: nn.Parameter) -> None:
+        """Take D and b."""
+        shapes = KINDS[self.kind]().shapes(*atoms.shape)
+        rows = {name: (self._rows(shape), *shape) for name, shape in shapes.items()}
+        rows |= {"momentum": (self.n_layers,)} if self.momentum else {}
+        rows |= {} if self.threshold is None else {"threshold": tuple(atoms.shape[:1])}
+        check_tensors(f"{self.name} {self.kind}", self.tensors(), rows)
+        self.atoms, self.bias = atoms, bias
+
+    def _of(self, R: Regularizer, layers: Mapping[str, Tensor], threshold: Tensor | None) -> Self:
+        """Return a fitted encoder with these options and copies of these parameters."""
+        encoder = self.unfitted()
+        encoder.regularizer = R
+        copies = {name: nn.Parameter(value.detach().clone()) for name, value in layers.items()}
+        encoder.layers = nn.ParameterDict(copies)
+        encoder.threshold = None if threshold is None else nn.Parameter(threshold)
+        return encoder
+
+    def _rows(self, shape: tuple[int, ...]) -> int:
+        """Return how many layers have a parameter of this shape of their own."""
+        is_shared = self.shared == "all" or (self.shared == "matrices" and len(shape) > 0)
+        return 1 if is_shared else self.n_layers
+
+    # --- used ------------------------------------------------------------------------------------------------------
+
+    def codes(self, x: Tensor) -> Codes:
+        """Return the codes of the last layer; every layer keeps its codes sparse."""
+        return self._codes(x, self.activation)
+
+    def encode(self, x: Tensor) -> Encoding:
+        """Return the codes of the last layer and their penalty, both with gradients through all layers."""
+        return self.activation.encoding(*self._last(x, self.activation))
+
+    def _codes(self, x: Tensor, activation: Activation) -> Codes:
+        return activation.codes(*self._last(x, activation))
+
+    def _last(self, x: Tensor, activation: Activation) -> tuple[PreActivation, Tensor]:
+        """Return the argument and the step of the last prox."""
+        kind = KINDS[self.kind]()
+        past = Past.at_zero(x - self.bias, self.atoms)
+        last: tuple[Codes, Tensor] | None = None
+        for layer in range(self.n_layers):
+            own = {name: value[min(layer, len(value) - 1)] for name, value in self.layers.items()}
+            pre, step = kind.pre_activation(own, past), kind.prox_step(own)
+            if layer + 1 == self.n_layers:
+                break
+            codes = activation.codes(pre, step)
+            decoded = codes.decode(self.atoms)
+            pull = self.layers["momentum"][layer + 1] if self.momentum else 0.0
+            points: list[tuple[float | Tensor, Codes, Tensor]] = [(1.0 + pull, codes, decoded)]
+            if self.momentum and last is not None:
+                points.append((-pull, *last))
+            past, last = past.at(points, pre), (codes, decoded)
+        return pre, step
+
+    @torch.no_grad()
+    def l0_by_weight(self, x: Tensor) -> Callable[[float], float]:
+        """Return the mean L0 of the codes of x as a function of a factor on the weight of R."""
+        return lambda factor: float(self._codes(x, self.activation.scaled(factor)).mean_l0)
+
+
+def fista_momenta(n_layers: int) -> list[float]:
+    r"""Return :math:`(\theta_s - 1) / \theta_{s+1}` of the point that each step starts from; the first starts at 0."""
+    momenta, theta = [0.0], 1.0
+    for _ in range(n_layers - 1):
+        grown = 0.5 * (1.0 + (1.0 + 4.0 * theta * theta) ** 0.5)
+        momenta.append((theta - 1.0) / grown)
+        theta = grown
+    return momenta
