@@ -1,4 +1,4 @@
-"""Dictionaries: measures of how good one is and whether it is the true one, and data of which the true one is known."""
+"""Dictionaries: how they are learned, how good one is, whether it is the true one, and data with a known one."""
 
 from proxsae.dictionary.atoms import clustered_atoms, coherent_atoms, sphere_atoms
 from proxsae.dictionary.coherence import RestrictedIsometry, mutual_coherence, restricted_isometry, welch_bound
@@ -12,19 +12,32 @@ from proxsae.dictionary.recovery import (
     seed_stability,
     support_scores,
 )
+from proxsae.dictionary.replacement import initial_atoms
+from proxsae.dictionary.rules import KSVD, MOD, Learned, Online, Update
 from proxsae.dictionary.signals import SparseSignals, forest, sparse_signals
+from proxsae.dictionary.updates import Statistics, descend_atoms, ksvd_atoms, least_squares_atoms
 
 __all__ = [
+    "KSVD",
+    "MOD",
     "Bipolarity",
+    "Learned",
     "Matching",
+    "Online",
     "RestrictedIsometry",
     "SparseSignals",
+    "Statistics",
     "SupportScores",
+    "Update",
     "bipolarity",
     "clustered_atoms",
     "code_correlation",
     "coherent_atoms",
+    "descend_atoms",
     "forest",
+    "initial_atoms",
+    "ksvd_atoms",
+    "least_squares_atoms",
     "match_atoms",
     "matched_cosine",
     "mutual_coherence",

@@ -1,0 +1,176 @@
+"""How a dictionary is learned from solved codes: the update and its options, and one step of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from proxsae.dictionary.arrays import Matrix
+from proxsae.dictionary.replacement import Start, doubles, initial_atoms, replaced
+from proxsae.dictionary.updates import AtomSet, Statistics, descend_atoms, ksvd_atoms, least_squares_atoms
+from proxsae.regularizers import Regularizer
+
+DOUBLES_EVERY = 10  # steps between looks at all pairs of atoms
+UPDATES: dict[str, type[Update]] = {}  # by name; a subclass enters itself
+
+
+class Batch(NamedTuple):
+    """What an update may ask about a batch."""
+
+    X: Matrix  # (n_samples, n_features)
+    codes: csr_array  # (n_samples, n_components)
+    intercept: Matrix  # b with which they were found
+    regularizer: Regularizer  # R
+    keep: float  # by which sums over earlier samples are multiplied
+
+
+@dataclass(frozen=True)
+class Update(ABC):
+    r"""A step of the dictionary after the codes of a batch have been solved.
+
+    Parameters
+    ----------
+    init : {"data", "k-means++", "random"}, default "data"
+        The first atoms: rows, rows that differ from one another, or random directions; see
+        :func:`proxsae.dictionary.initial_atoms`.
+    forgetting : float, default 8.0
+        :math:`\rho \ge 0`: before batch t is added, sums over earlier samples are multiplied by
+        :math:`(1 - 1/t)^\rho`, so that about the last :math:`1/(\rho+1)` of the samples counts; 0 forgets nothing.
+        Codes of the first batches are those of a poor dictionary.
+    atoms : {"sphere", "ball"}, default "sphere"
+        Norm 1, or at most 1.
+    nonnegative : bool, default False
+        Atoms >= 0.
+    """
+
+    name: ClassVar[str]
+    init: Start = "data"
+    forgetting: float = 8.0
+    atoms: AtomSet = "sphere"
+    nonnegative: bool = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        UPDATES[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        for option, allowed in (("init", get_args(Start)), ("atoms", get_args(AtomSet))):
+            if getattr(self, option) not in allowed:
+                raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
+        if not 0 <= self.forgetting < np.inf:
+            raise ValueError(f"forgetting must be finite and >= 0, got {self.forgetting!r}")
+
+    @abstractmethod
+    def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
+        """Return the atoms, the sums with the batch in them, and its codes over the new atoms."""
+
+
+class Online(Update):
+    """Block coordinate descent on sums over all samples so far; see :func:`proxsae.dictionary.descend_atoms`."""
+
+    name = "online"
+
+    def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
+        """Return the atoms after one pass."""
+        S = S.plus(batch.codes, batch.X, batch.keep)
+        return descend_atoms(D, *S.centred, atoms=self.atoms, nonnegative=self.nonnegative), S, batch.codes
+
+
+class MOD(Update):
+    """The method of optimal directions: least squares; see :func:`proxsae.dictionary.least_squares_atoms`."""
+
+    name = "mod"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nonnegative:
+            raise ValueError('MOD is least squares without bounds: for nonnegative atoms take "online" or "ksvd"')
+
+    def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
+        """Return the best atoms for the sums, at norm 1."""
+        S = S.plus(batch.codes, batch.X, batch.keep)
+        D, scale = least_squares_atoms(D, *S.centred, atoms=self.atoms)
+        return D, S.rescaled(scale), csr_array(batch.codes.multiply(scale[None, :]))
+
+
+class KSVD(Update):
+    """Approximate K-SVD on each batch: atoms with their codes, one by one; see :func:`proxsae.dictionary.ksvd_atoms`.
+
+    It looks at the present batch alone: `forgetting` is that of b, and batches must be many times the atoms.
+    """
+
+    name = "ksvd"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.atoms == "ball":
+            raise ValueError('KSVD is for atoms of norm 1: for those in the ball take "online" or "mod"')
+
+    def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
+        """Return the atoms after one pass over the batch."""
+        Y = batch.X - batch.intercept
+        D, Z = ksvd_atoms(D, batch.codes, Y, batch.regularizer, nonnegative=self.nonnegative)
+        return D, S.plus(Z, batch.X, batch.keep), Z
+
+
+class Learned(NamedTuple):
+    """A dictionary between two steps."""
+
+    atoms: Matrix  # D, (n_components, n_features)
+    intercept: Matrix  # b, (n_features,)
+    statistics: Statistics
+    unused_for: NDArray[np.int64]  # samples since a code used the atom, (n_components,)
+    n_steps: int
+
+    @classmethod
+    def start(cls, X: Matrix, n_components: int, update: Update, random: np.random.Generator) -> Learned:
+        """Return the dictionary before the first step on rows like X, with b their mean."""
+        b = X.mean(axis=0)
+        D = initial_atoms(X - b, n_components, update.init, random, nonnegative=update.nonnegative)
+        return cls(D, b, Statistics.zeros(*D.shape), np.zeros(n_components, dtype=np.int64), 0)
+
+    def step(
+        self,
+        X: Matrix,
+        Z: csr_array,
+        R: Regularizer,
+        update: Update,
+        random: np.random.Generator,
+        *,
+        most_weight: float = np.inf,
+        dead_after: int = 100_000,
+    ) -> Learned:
+        """Return the dictionary after a batch X with codes Z.
+
+        Atoms that no code has used for `dead_after` samples, and the less used of two that are alike, make place for
+        the residuals of the worst-reconstructed samples. Sums over earlier samples are cut to a weight of
+        `most_weight`.
+        """
+        t, S = self.n_steps + 1, self.statistics
+        keep = min((1.0 - 1.0 / t) ** update.forgetting, most_weight / S.weight if S.weight else 1.0)
+        D, S, Z = update.moved(self.atoms, S, Batch(X, Z, self.intercept, R, keep))
+        b = S.intercept(D)
+        is_used = np.bincount(Z.indices, minlength=len(D)) > 0
+        unused_for = np.where(is_used, 0, self.unused_for + len(X))
+        which = unused_for >= dead_after
+        if t % DOUBLES_EVERY == 0:
+            which |= doubles(D, S.gram.diagonal(), signed=not R.is_nonnegative)
+        if which.any():
+            D = replaced(D, which, X - b - Z @ D, random, nonnegative=update.nonnegative)
+            S, unused_for = S.rescaled(np.where(which, 0.0, 1.0)), np.where(which, 0, unused_for)
+        return Learned(D, b, S, unused_for, t)
+
+
+def update_of(update: Any) -> Update:
+    """Return the update that is meant by a name or an object, or raise ValueError."""
+    if isinstance(update, str) and update in UPDATES:
+        return UPDATES[update]()
+    if not isinstance(update, Update):
+        names = ", ".join(map(repr, UPDATES))
+        raise ValueError(f'update must be "gradient", {names} or an object of proxsae.dictionary, got {update!r}')
+    return update

@@ -1,0 +1,186 @@
+r"""Steps of the dictionary for fixed codes, as pure functions: none of them increases the error of reconstruction.
+
+With codes Z, targets Y = X - b, :math:`A = Z^T Z` and :math:`B = Z^T Y`, that error is
+
+.. math:: \tfrac12 \|Y - Z D\|^2 = \tfrac12 \langle D, A D\rangle - \langle D, B\rangle + \tfrac12 \|Y\|^2 .
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array
+
+from proxsae.dictionary.arrays import Matrix
+from proxsae.regularizers import Regularizer, Separable
+
+AtomSet = Literal["sphere", "ball"]
+BLOCK = 64  # atoms whose corrections are kept up to date one by one; the others by a product
+DAMPING = 1e-10  # of the diagonal of A: what the least squares of few samples leave undecided stays
+
+
+class Statistics(NamedTuple):
+    """Sums over samples that a dictionary step needs; with forgetting, older samples count less."""
+
+    weight: float  # number of samples
+    code_sum: Matrix  # sum of z, (n_components,)
+    sample_sum: Matrix  # sum of x, (n_features,)
+    gram: Matrix  # sum of z z^T, (n_components, n_components)
+    moments: Matrix  # sum of z x^T, (n_components, n_features)
+
+    @classmethod
+    def zeros(cls, n_components: int, n_features: int) -> Statistics:
+        """Return the sums over no samples."""
+        p, d = n_components, n_features
+        return cls(0.0, np.zeros(p), np.zeros(d), np.zeros((p, p)), np.zeros((p, d)))
+
+    def plus(self, Z: csr_array, X: Matrix, keep: float = 1.0) -> Statistics:
+        """Return the sums with the samples X and their codes Z; what was there is multiplied by `keep`."""
+        return Statistics(
+            keep * self.weight + len(X),
+            keep * self.code_sum + np.asarray(Z.sum(axis=0)).ravel(),
+            keep * self.sample_sum + X.sum(axis=0),
+            keep * self.gram + (Z.T @ Z).toarray(),
+            keep * self.moments + Z.T @ X,
+        )
+
+    def rescaled(self, scale: Matrix) -> Statistics:
+        """Return the sums for codes whose columns are multiplied by `scale`, (n_components,); 0 forgets an atom."""
+        return self._replace(
+            code_sum=self.code_sum * scale,
+            gram=self.gram * scale * scale[:, None],
+            moments=self.moments * scale[:, None],
+        )
+
+    @property
+    def centred(self) -> tuple[Matrix, Matrix]:
+        """A and B of the problem in which b is always the best one for D."""
+        mean = self.code_sum / max(self.weight, 1.0)
+        return self.gram - np.outer(self.code_sum, mean), self.moments - np.outer(mean, self.sample_sum)
+
+    def intercept(self, D: Matrix) -> Matrix:
+        """Return the best b for D, the mean of x - z D."""
+        b: Matrix = (self.sample_sum - self.code_sum @ D) / max(self.weight, 1.0)
+        return b
+
+
+def onto(U: Matrix, atoms: AtomSet, nonnegative: bool, instead: Matrix) -> Matrix:
+    """Return the nearest atoms: rows of norm 1 or at most 1, >= 0 on request; `instead` where none is nearest."""
+    U = np.maximum(U, 0.0) if nonnegative else U
+    norms = np.linalg.norm(U, axis=1, keepdims=True)
+    if atoms == "ball":
+        inside: Matrix = U / np.maximum(norms, 1.0)
+        return inside
+    return np.where(norms > 0, U / np.where(norms > 0, norms, 1.0), instead)
+
+
+def descend_atoms(
+    D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere", nonnegative: bool = False, n_passes: int = 1
+) -> Matrix:
+    r"""Return D after passes of block coordinate descent, an atom a block.
+
+    :math:`d_j \leftarrow \Pi(d_j + (B_j - A_j D) / A_{jj})`, with the projection :math:`\Pi` on the sphere or the ball,
+    is the best atom with the others held; one that no code uses stays.
+
+    Parameters
+    ----------
+    D : array of shape (n_components, n_features)
+        Admissible atoms.
+    A, B : arrays of shape (n_components, n_components) and (n_components, n_features)
+    atoms : {"sphere", "ball"}, default "sphere"
+        Norm 1, or at most 1.
+    nonnegative : bool, default False
+        Atoms >= 0.
+    n_passes : int, default 1
+
+    References
+    ----------
+    Mairal, Bach, Ponce and Sapiro (2010), Online learning for matrix factorization and sparse coding, JMLR 11.
+    """
+    D = D.copy()
+    diagonal = A.diagonal()
+    used = np.flatnonzero(diagonal > 1e-14 * max(diagonal.max(initial=0.0), 0.0))
+    for _ in range(n_passes):
+        for first in range(0, len(used), BLOCK):
+            block = used[first : first + BLOCK]
+            inner = A[np.ix_(block, block)]
+            C = B[block] - A[block] @ D
+            for i, j in enumerate(block):
+                new = onto((D[j] + C[i] / diagonal[j])[None], atoms, nonnegative, D[j])[0]
+                C[i + 1 :] -= np.outer(inner[i + 1 :, i], new - D[j])
+                D[j] = new
+    return D
+
+
+def least_squares_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere") -> tuple[Matrix, Matrix]:
+    r"""Return the dictionary of least squares, :math:`A^{-1} B`, at norm 1 or at most 1, and the former norms.
+
+    The method of optimal directions: codes multiplied by the norms, (n_components,), reconstruct as before. Where A is
+    singular, D moves only in directions that the codes decide.
+
+    References
+    ----------
+    Engan, Aase and Husoy (1999), Method of optimal directions for frame design, ICASSP.
+    """
+    unit = 1.0 / np.sqrt(np.where(A.diagonal() > 0, A.diagonal(), 1.0))  # atoms used seldom count as much as others
+    damped = A * unit * unit[:, None]
+    damped[np.diag_indices_from(damped)] = 1.0 + DAMPING
+    U = D + unit[:, None] * cho_solve(cho_factor(damped, lower=True), unit[:, None] * (B - A @ D))
+    norms = np.linalg.norm(U, axis=1)
+    scale = norms if atoms == "sphere" else np.maximum(norms, 1.0)
+    return onto(U, atoms, False, D), scale
+
+
+def ksvd_atoms(
+    D: Matrix, Z: csr_array, Y: Matrix, R: Regularizer, *, nonnegative: bool = False
+) -> tuple[Matrix, csr_array]:
+    r"""Return D and Z after a pass of approximate K-SVD: each atom and then its own codes, the others held.
+
+    With E the residual without atom j on the samples that use it, :math:`d_j \leftarrow E^T z_j` at norm 1 and
+    :math:`z_j \leftarrow \mathrm{prox}_{r_j}(E d_j)`, one power iteration for the largest singular pair. Codes of
+    unit atoms are the best on their support for every R that is a sum over coordinates, with or without a cardinality;
+    other R leave them as they are. Atoms must have norm 1.
+
+    Parameters
+    ----------
+    D : array of shape (n_components, n_features)
+    Z : csr_array of shape (n_samples, n_components)
+    Y : array of shape (n_samples, n_features)
+        X - b.
+    R : Regularizer
+    nonnegative : bool, default False
+        Atoms >= 0.
+
+    References
+    ----------
+    Aharon, Elad and Bruckstein (2006), K-SVD, IEEE Trans. Signal Process. 54; Rubinstein, Zibulevsky and Elad (2008),
+    Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit, Technion.
+    """
+    D = D.copy()
+    residual = Y - Z @ D
+    columns = Z.tocsc()
+    part = scalar_part(R)
+    for j in range(len(D)):
+        entries = slice(columns.indptr[j], columns.indptr[j + 1])
+        rows, z = columns.indices[entries], columns.data[entries]
+        if not z.any():
+            continue
+        without = residual[rows] + np.outer(z, D[j])
+        D[j] = onto((z @ without)[None], "sphere", nonnegative, D[j])[0]
+        if part is not None:
+            z = part.at(np.full(len(z), j)).prox_unchecked(without @ D[j])
+        residual[rows] = without - np.outer(z, D[j])
+        columns.data[entries] = z
+    codes = csr_array(columns)
+    codes.eliminate_zeros()
+    return D, codes
+
+
+def scalar_part(R: Regularizer) -> Separable | None:
+    """Return the sum over coordinates that acts on a support, or None where coordinates interact in other ways."""
+    from proxsae.regularizers import Cardinality
+
+    inner: Any = R.partner if isinstance(R, Cardinality) else R
+    return inner if isinstance(inner, Separable) else None
