@@ -6,6 +6,7 @@ import pickle
 import signal
 
 import numpy as np
+import pandas
 import pytest
 import scipy.sparse
 import torch
@@ -116,7 +117,23 @@ def test_learned_thresholds_differ_between_atoms(X):
     assert np.ptp(np.asarray(weights)) > 0
 
 
-@pytest.mark.parametrize("kind", ["memmap", "float16 memmap", "tensor", "store", "list", "float64"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "memmap",
+        "float16 memmap",
+        ">f4 memmap",
+        ">f4",
+        "float16",
+        "frame",
+        "float16 frame",
+        "tensor",
+        "bfloat16",
+        "store",
+        "list",
+        "float64",
+    ],
+)
 def test_rows_come_from_anything_indexable(X, kind, tmp_path):
     class Store:
         shape, dtype = X.shape, X.dtype
@@ -126,19 +143,28 @@ def test_rows_come_from_anything_indexable(X, kind, tmp_path):
 
     sources = {
         "tensor": lambda: torch.from_numpy(X),
+        "bfloat16": lambda: torch.from_numpy(X).bfloat16(),
+        "float16": lambda: X.astype(np.float16),
+        ">f4": lambda: X.astype(">f4"),
+        "frame": lambda: pandas.DataFrame(X),
+        "float16 frame": lambda: pandas.DataFrame(X.astype(np.float16)),
         "store": Store,
         "list": X.tolist,
         "float64": lambda: X.astype(float),
     }
     if "memmap" in kind:
-        np.save(tmp_path / "x.npy", X.astype(np.float16) if "16" in kind else X)
+        np.save(tmp_path / "x.npy", X.astype(kind.removesuffix("memmap").strip() or X.dtype))
         data = np.load(tmp_path / "x.npy", mmap_mode="r")
     else:
         data = sources[kind]()
     sae = small().fit(data)
-    tolerance = 1e-2 if "16" in kind else 1e-4
-    np.testing.assert_allclose(sae.components_, small().fit(X).components_, atol=tolerance)
-    assert sae.transform(data).shape == (300, 24)
+    same = small().fit(X)
+    tolerance = 0.1 if kind == "bfloat16" else 1e-2 if "16" in kind else 1e-4
+    np.testing.assert_allclose(sae.components_, same.components_, atol=tolerance)
+    Z = sae.transform(data)
+    assert Z.shape == (300, 24)
+    assert sae.score(data) == pytest.approx(same.score(X), abs=tolerance)
+    assert sae.amortization_gap(data).shape == (300,)
     assert sae.components_.dtype == (np.float64 if kind in ("list", "float64") else np.float32)
 
 
@@ -347,5 +373,18 @@ def test_bad_data_is_one_sentence(X):
             small().fit(empty)
     with pytest.raises(TypeError, match=r"[Ss]parse"):
         small().fit(scipy.sparse.csr_matrix(X))
-    with pytest.raises(ValueError, match=r"Z must have shape \(n_samples, 24\), got \(2, 3\)"):
-        small().fit(X).inverse_transform(np.zeros((2, 3)))
+    for nothing in (None, "abc", 5, {}, (row for row in X)):
+        with pytest.raises(TypeError, match=r"X must be a matrix of shape \(n_samples, n_features\), got "):
+            small().fit(nothing)
+    with pytest.raises(TypeError, match=r"real numbers, got datetime64\[s\]"):
+        small().fit(np.zeros((3, 5), "datetime64[s]"))
+    with pytest.raises(TypeError, match=r"real numbers, got torch\.float8_e4m3fn"):
+        small().fit(torch.zeros(3, 5, dtype=torch.float8_e4m3fn))
+    sae = small().fit(X)
+    for Z, shape in ((np.zeros((2, 3)), r"\(2, 3\)"), (None, "None"), (np.zeros(24), r"\(24,\)"), ("a", r"\(\)")):
+        with pytest.raises(ValueError, match=rf"^Z must have shape \(n_samples, 24\), got {shape}$"):
+            sae.inverse_transform(Z)
+    Z = sae.transform(X)
+    for kind in (torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, torch.Tensor.bfloat16, torch.Tensor.half):
+        codes = kind(torch.from_numpy(Z.toarray()))
+        np.testing.assert_allclose(sae.inverse_transform(codes), sae.inverse_transform(Z), atol=0.05)

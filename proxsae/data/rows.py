@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,13 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from proxsae.formulas.arrays import to_numpy
-from proxsae.kernels.threads import one_thread_after_fork
+from proxsae.kernels.threads import note_threads
 
 LARGE_RATIO = 10.0  # a row of more than so many times the median norm is worth a warning
+TORCH_DTYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 BLOCK = 8192  # rows read at once where all are looked at
 
 
@@ -108,9 +113,11 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     ValueError, TypeError
         If X has not two dimensions, no rows, other features than fitted, or anything but real finite numbers.
     """
-    one_thread_after_fork()
+    note_threads()
     if not _is_row_source(X):
-        narrow = str(getattr(X, "dtype", "")) == "float16"
+        _check_matrix(X)
+        names = {getattr(dtype, "name", "") for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
+        narrow = names <= {"float16", "float32"}  # in any byte order
         dtype = np.float32 if narrow else [np.float64, np.float32]
         return Rows(validate_data(estimator, X, reset=reset, dtype=dtype, order="C"), is_finite=True)
     if isinstance(X, Tensor) and (X.layout != torch.strided or X.device.type == "meta"):
@@ -173,11 +180,11 @@ def provenance_of(X: Any) -> dict[str, Any]:
 
 def checked_codes(Z: Any, n_components: int) -> Any:
     """Return codes as a float CSR matrix or array of shape (n_samples, n_components), or raise."""
-    Z = to_numpy(Z) if isinstance(Z, Tensor) else Z
-    Z = check_array(Z, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="Z")
-    if Z.shape[1] != n_components:
-        raise ValueError(f"Z must have shape (n_samples, {n_components}), got {Z.shape}")
-    return Z
+    Z = to_numpy(Z.to_dense()) if isinstance(Z, Tensor) else Z
+    shape = tuple(getattr(Z, "shape", ())) or np.shape(Z)
+    if len(shape) != 2 or shape[1] != n_components:
+        raise ValueError(f"Z must have shape (n_samples, {n_components}), got {'None' if Z is None else shape}")
+    return check_array(Z, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="Z")
 
 
 def evenly_spaced(n_rows: int, most: int) -> Any:
@@ -244,9 +251,17 @@ def _is_row_source(X: Any) -> bool:
     return not in_memory and hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
 
 
+def _check_matrix(X: Any) -> None:
+    """Raise TypeError for what is no matrix at all, which scikit-learn would call a scalar or take for numbers."""
+    if isinstance(X, str | bytes) or not (hasattr(X, "shape") or hasattr(X, "__array__") or isinstance(X, Sequence)):
+        raise TypeError(f"X must be a matrix of shape (n_samples, n_features), got {type(X).__name__}")
+    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
+        raise TypeError(f"X must hold real numbers, got {X.dtype}")
+
+
 def _is_real(dtype: Any) -> bool:
     if isinstance(dtype, torch.dtype):
-        return not dtype.is_complex
+        return dtype in TORCH_DTYPES
     return np.dtype(dtype).kind in "biuf"
 
 

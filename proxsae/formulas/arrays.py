@@ -9,6 +9,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from proxsae.kernels.threads import note_threads
+
 Array = Any  # a NumPy array or a Torch tensor; what goes in decides what comes out
 Equation = Callable[[Any], tuple[Any, Any]]  # z -> the left-hand side of "... = 0" and its slope
 MOST_TABLES = 64  # for one call of a tabulated prox
@@ -195,7 +197,9 @@ def as_float_array(x: Any, name: str) -> Array:
     ValueError
         If an entry is NaN or infinite.
     """
-    if not array_api_compat.is_torch_array(x):
+    if array_api_compat.is_torch_array(x):
+        note_threads()
+    else:
         x = np.asarray(x)
         if np.issubdtype(x.dtype, np.integer):
             x = x.astype(np.float64)
@@ -208,5 +212,7 @@ def as_float_array(x: Any, name: str) -> Array:
 
 
 def to_numpy(x: Array) -> Any:
-    """Return a NumPy array of the entries of an array of either kind."""
-    return x.detach().cpu().numpy() if array_api_compat.is_torch_array(x) else np.asarray(x)
+    """Return a NumPy array of the entries of an array of either kind; bfloat16, which NumPy lacks, as float32."""
+    if not array_api_compat.is_torch_array(x):
+        return np.asarray(x)
+    return (x.float() if dtype_name(x) == "bfloat16" else x).detach().cpu().numpy()

@@ -1,37 +1,41 @@
 """Threads and fork: a child of a process whose threads have run must not wait for threads that it does not have.
 
-OpenMP, on which Torch and Numba run, hangs there. Who computes after a fork therefore does it in one thread, as the
-workers of a Torch DataLoader do. A child of a process that has not computed yet has all threads.
+OpenMP, on which Torch and Numba run, hangs there. A child of a process that has computed here therefore computes in one
+thread, as the workers of a Torch DataLoader do; a child of one that has not computed yet has all threads.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-import numba
-
 _computing = {"process": 0}  # the process in which threads were first used; a fork copies the number
+
+
+def note_threads() -> None:
+    """Note that this process, unless it has been forked off one that did, uses threads from now on."""
+    _computing["process"] = _computing["process"] or os.getpid()
 
 
 def is_forked() -> bool:
     """Whether threads were used before this process was forked off."""
-    _computing["process"] = _computing["process"] or os.getpid()
-    return _computing["process"] != os.getpid()
+    return _computing["process"] not in (0, os.getpid())
 
 
-def one_thread_after_fork() -> None:
-    """Let Torch compute in one thread where more would hang."""
-    if is_forked():
-        import torch
+def _compute_in_one_thread() -> None:
+    if _computing["process"] and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
-        torch.set_num_threads(1)
+
+os.register_at_fork(after_in_child=_compute_in_one_thread)
 
 
 def parallel_loops(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Compile a function with parallel loops, and without for a forked process."""
+    import numba
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         threaded = numba.njit(cache=True, parallel=True, **options)(function)
@@ -40,6 +44,7 @@ def parallel_loops(**options: Any) -> Callable[[Callable[..., None]], Callable[.
         alone = numba.njit(cache=True, **options)(twin)
 
         def call(*arrays: Any) -> None:
+            note_threads()
             (alone if is_forked() else threaded)(*arrays)
 
         return call

@@ -66,7 +66,7 @@ class Entmax(NonSeparable):
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return the sum on the simplex and infinity elsewhere."""
-        z = xp.maximum(Z, 0.0) / self.radius
+        z = xp.minimum(xp.maximum(Z, 0.0) / self.radius, 1.0)
         inside = (abs(Z.sum(-1) - self.radius) <= slack(Z) * self.radius) & (Z >= 0).all(-1)
         return self.radius**2 * penalty(xp, z, self.alpha).sum(-1) + feasible(xp, inside, Z)
 

@@ -57,7 +57,8 @@ class KSupport(NonSeparable):
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return half the squared norm."""
-        return xp.asarray(0.5 * squared_norm(xp, Z, self.k))
+        scale = xp.magnitudes(Z, partition(None, Z.shape[-1]))
+        return scale[..., 0] * (scale[..., 0] * xp.asarray(0.5 * squared_norm(xp, Z / scale, self.k)))
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         """Return the shrunk code."""

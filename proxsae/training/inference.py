@@ -27,7 +27,7 @@ def model_of(sae: Any) -> Autoencoder:
 
 
 def model_and_rows(sae: Any, X: Any) -> tuple[Autoencoder, Rows]:
-    """Return the autoencoder, and X as rows that fit it; the rows first, which see to threads after a fork."""
+    """Return the autoencoder, and X as rows that fit it."""
     check_is_fitted(sae)
     rows = checked_rows(sae, X, reset=False)
     return model_of(sae), rows

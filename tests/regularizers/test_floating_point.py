@@ -5,12 +5,12 @@ An error is counted in roundings of the inputs; a formula that cancels, overflow
 
 import numpy as np
 import pytest
-from exact_numbers import fewer_digits, prox_roundings
+from exact_numbers import XP, as_float, exact, fewer_digits, prox_roundings, rounded, with_parameters
 from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
-from proxsae.regularizers import Entmax, KSupportNorm, L1MinusL2, LogSum, Lq, Simplex, Tanh
+from proxsae.regularizers import Blocks, Entmax, KSupportNorm, L1MinusL2, LogSum, Lq, Simplex, Tanh
 
 EXACT = [*SEPARABLE, *SUMS, *(R for R in JOINT if not isinstance(R, Entmax))]
 FEW = 64.0  # roundings; half of the digits of float32 would be 4096
@@ -40,6 +40,24 @@ def test_a_transcendental_prox_loses_few_roundings(R, dtype):
     with np.errstate(all="ignore"), fewer_digits():
         errors = prox_roundings(R, *points(dtype, 1, 2, 10))
     assert errors.max() <= FEW
+
+
+@pytest.mark.parametrize("dtype", RANGE)
+@pytest.mark.parametrize("R", [R for R in [*EXACT, *TRANSCENDENTAL, Entmax(1.5)] if not R.is_indicator], ids=str)
+def test_a_value_is_exact_or_overflows_where_it_must(R, dtype):
+    """At codes of every size, and the largest: never NaN, and infinite only where the value leaves the dtype."""
+    limits = np.finfo(dtype)
+    U, _ = points(dtype, 2, 4, np.log10(float(limits.max)) - 1)
+    Z = np.concatenate([U, R.prox(U[:4])])
+    values = R.value(Z)
+    with fewer_digits():
+        exact_values = np.array([as_float(v) for v in with_parameters(rounded(R, dtype), exact).value_on(XP, exact(Z))])
+    assert not np.isnan(values).any()
+    finite = np.isfinite(exact_values)  # else outside of the domain, whose tolerance is that of floats, or too large
+    assert finite.any() or isinstance(R, Entmax | Blocks)
+    with np.errstate(over="ignore"):
+        expected = exact_values[finite].astype(dtype)
+    np.testing.assert_allclose(values[finite], expected, rtol=float(FEW * limits.eps), atol=float(limits.tiny))
 
 
 @seed(0)
