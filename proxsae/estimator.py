@@ -40,8 +40,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_components : int, optional
         Number of atoms; None: 8 times the features.
     encoder : str or Encoder, default "amortized"
-        "amortized": one proximal step with a free matrix; "unrolled": several with D; or an object of
-        :mod:`proxsae.encoders` that holds options.
+        "amortized": one proximal step with a free matrix; "unrolled": several with D; "solved": the codes that
+        :func:`proxsae.solve` finds; or an object of :mod:`proxsae.encoders` that holds options.
     target_l0 : float, optional
         Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
         each atom then learns a threshold of its own.

@@ -14,7 +14,7 @@ from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import Count, Jump, with_thresholds
 from proxsae.kernels.sparse import Pattern
-from proxsae.kernels.top_k import outside_support, pattern_of
+from proxsae.kernels.top_k import outside_support
 from proxsae.regularizers import Regularizer, Separable
 
 
@@ -78,9 +78,7 @@ class Activation:
         return Encoding(codes, penalty, self.regularizer, pre.without_graph, pre.at)
 
     def _dense(self, pre: PreActivation, step: Any) -> Codes:
-        Z = self.regularizer.prox_unchecked(pre.with_graph(), step)
-        pattern = Pattern(*pattern_of(Z != 0), n_columns=Z.shape[1])
-        return Codes(pattern, pattern.gather(Z))
+        return Codes.of_dense(self.regularizer.prox_unchecked(pre.with_graph(), step))
 
     @torch.no_grad()
     def support(self, u: Tensor, step: Any = 1.0, margin: float = 0.0) -> Pattern:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from proxsae.kernels.sparse import Pattern, Product
+from proxsae.kernels.top_k import pattern_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -20,6 +21,18 @@ class Codes:
 
     pattern: Pattern
     values: Tensor
+
+    @classmethod
+    def of_dense(cls, Z: Tensor) -> Codes:
+        """Return the non-zeros of a matrix, with gradients."""
+        pattern = Pattern(*pattern_of(Z != 0), n_columns=Z.shape[1])
+        return cls(pattern, pattern.gather(Z))
+
+    @classmethod
+    def of_csr(cls, Z: Any) -> Codes:
+        """Return the entries of a SciPy CSR matrix."""
+        offsets, indices = (torch.from_numpy(part.astype("int64")) for part in (Z.indptr, Z.indices))
+        return cls(Pattern(offsets, indices, Z.shape[1]), torch.from_numpy(Z.data))
 
     def decode(self, atoms: Tensor) -> Tensor:
         """Return Z D of shape (n_samples, n_features)."""
