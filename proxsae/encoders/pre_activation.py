@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,12 +10,14 @@ import torch
 from torch import Tensor
 
 from proxsae.encoders.codes import Codes
-from proxsae.kernels.sparse import LinearAt, Pattern
+from proxsae.kernels.sparse import LinearAt, Pattern, product, product_at
+
+Terms = tuple[tuple[float | Tensor, Codes], ...]  # codes with factors: their sum
 
 
 @dataclass(frozen=True)
 class PreActivation:
-    r"""u = x W^T + b_e + :math:`\sum_s c_s Z_s`, of shape (n_samples, n_components).
+    r"""u = x W^T + b_e + :math:`\sum_s c_s Z_s + \sum_s c'_s Z'_s S`, of shape (n_samples, n_components).
 
     Attributes
     ----------
@@ -25,6 +28,12 @@ class PreActivation:
         b_e.
     codes : tuple of (number or Tensor, Codes)
         c_s and Z_s: codes of earlier layers that u starts from.
+    through : tuple of (number or Tensor, Codes)
+        c'_s and Z'_s: codes of earlier layers that go through S.
+    lateral : Tensor of shape (n_components, n_components) or None
+        S.
+    known : function without arguments, optional
+        Returns x W^T without graph, where that is cheaper than the product.
     in_bfloat16 : bool
         Round the factors of x W^T, where no graph is needed, to bfloat16; the sums are float32.
     """
@@ -32,25 +41,36 @@ class PreActivation:
     x: Tensor
     weight: Tensor
     bias: Tensor | None = None
-    codes: tuple[tuple[float | Tensor, Codes], ...] = ()
+    codes: Terms = ()
+    through: Terms = ()
+    lateral: Tensor | None = None
+    known: Callable[[], Tensor] | None = None
     in_bfloat16: bool = False
 
     @cached_property
+    @torch.no_grad()
     def without_graph(self) -> Tensor:
         """All entries."""
-        with torch.no_grad():
-            if self.in_bfloat16:
-                u = torch.mm(self.x.bfloat16(), self.weight.bfloat16().T, out_dtype=torch.float32)
-                u = u if self.bias is None else u.add_(self.bias)
-            else:
-                u = torch.nn.functional.linear(self.x, self.weight, self.bias)
-            for factor, Z in self.codes:
-                u[Z.pattern.rows, Z.pattern.indices] += factor * Z.values
+        if self.known is not None:
+            u = self.known() if self.bias is None else self.known() + self.bias
+        elif self.in_bfloat16:
+            u = torch.mm(self.x.bfloat16(), self.weight.bfloat16().T, out_dtype=torch.float32)
+            u = u if self.bias is None else u.add_(self.bias)
+        else:
+            u = torch.nn.functional.linear(self.x, self.weight, self.bias)
+        for factor, Z in self.through:
+            assert self.lateral is not None
+            u = u + product(Z.pattern, factor * Z.values, self.lateral)
+        for factor, Z in self.codes:
+            u[Z.pattern.rows, Z.pattern.indices] += factor * Z.values
         return u
 
     def with_graph(self) -> Tensor:
         """Return all entries, with gradients."""
         u = torch.nn.functional.linear(self.x, self.weight, self.bias)
+        for factor, Z in self.through:
+            assert self.lateral is not None
+            u = u + factor * Z.decode(self.lateral)
         for factor, Z in self.codes:
             u = u + factor * Z.to_dense()
         return u
@@ -59,7 +79,12 @@ class PreActivation:
         """Return the entries at a pattern, with gradients that never fill the matrix."""
         entries = pattern.gather(self.without_graph)
         u: Tensor = LinearAt.apply(pattern, entries, self.x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        for factor, Z in self.codes:
-            part = factor * Z.at(pattern)
+        if not torch.is_grad_enabled():
+            return u
+        parts = [factor * Z.at(pattern) for factor, Z in self.codes]
+        for factor, Z in self.through:
+            assert self.lateral is not None
+            parts.append(factor * product_at(pattern, Z.pattern, Z.values, self.lateral))
+        for part in parts:
             u = u + (part - part.detach())  # the entries hold its value
         return u

@@ -24,7 +24,7 @@ SHARED = ("matrices", "all", "nothing")
 class Unrolled(Activated):
     r"""z_0 = 0, z_{s+1} = prox_{t R}(u_s) with u_s from z_s, x - b, D and learned parameters; the code is z_T.
 
-    Trained end to end with D and b, which it shares with the decoder. Before training, the steps are those of
+    Trained end to end with D and b, which it shares with the decoder. Before training, "ista" is
     ``solve(X, D, R, intercept=b, method="ista", max_iter=n_layers)``; with one layer it is an :class:`Amortized`.
 
     Parameters
@@ -32,7 +32,14 @@ class Unrolled(Activated):
     n_layers : int, default 5
         T.
     kind : str, default "ista"
-        - "ista": u = z + t (x - b - z D) D^T, the steps t learned.
+        How u_s is made of the codes z_s before it; each starts from t = `step`, and learns its numbers and matrices.
+
+        - "ista": u = z + t (x - b - z D) D^T.
+        - "lista": u = z S + (x - b) W^T with free matrices, from S = I - t D D^T and W = t D.
+        - "lista-cp": u = z + (x - b - z D) W^T with a free matrix, from W = t D.
+        - "alista": u = z + g (x - b - z D) W^T with the W of least coherence with D, from g = t.
+        - "bregman": u_s = (1 - rho) u_{s-1} + rho z_s + t (x - b - z_s D) D^T, from rho = 0, which keeps all that the
+          prox cut off; "lca": from rho = t and the step 1 of the prox.
     shared : {"matrices", "all", "nothing"}, default "matrices"
         What all layers have in common: matrices but not steps, everything, or nothing.
     momentum : bool, default False

@@ -121,6 +121,22 @@ def transposed_product_plain(pattern: Pattern, values: Tensor, G: Tensor) -> Ten
     return result
 
 
+def pairs(left: Pattern, right: Pattern) -> tuple[Tensor, Tensor]:
+    """Return every pair of an entry of one pattern and an entry of the other in the same row, by their numbers."""
+    counts, first = right.offsets.diff()[left.rows], right.offsets[left.rows]
+    before = counts.cumsum(0) - counts
+    of_left = torch.repeat_interleave(torch.arange(len(left.indices), device=counts.device), counts)
+    within = torch.arange(len(of_left), device=counts.device) - before[of_left]
+    return of_left, first[of_left] + within
+
+
+def product_at(at: Pattern, pattern: Pattern, values: Tensor, S: Tensor) -> Tensor:
+    """Return the entries of Z S at another pattern, with gradients: a pair of entries a multiplication."""
+    left, right = pairs(pattern, at)
+    weights = S.reshape(-1).index_select(0, pattern.indices[left] * S.shape[1] + at.indices[right])
+    return values.new_zeros(len(at.indices)).index_add(0, right, values[left] * weights)
+
+
 class LinearAt(torch.autograd.Function):
     """The entries of x W^T + b at a pattern, with gradients that never fill the matrix.
 

@@ -8,6 +8,7 @@ from zoo import JOINT, SEPARABLE, SUMS
 from proxsae import ProxSAE, solve
 from proxsae.encoders import Amortized, Unrolled
 from proxsae.encoders.kinds import KINDS
+from proxsae.encoders.kinds.alista import least_coherent
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, parse
 from proxsae.training.autoencoder import Autoencoder
 
@@ -33,14 +34,27 @@ def test_before_training_ista_is_ista(R):
         np.testing.assert_allclose(codes, wanted, rtol=0, atol=1e-12)
 
 
+def matrix_of(kind):
+    return least_coherent(torch.from_numpy(D)) if kind == "alista" else torch.from_numpy(D)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", TEXTS)
-def test_every_kind_starts_as_ista_and_one_layer_is_the_amortized_encoder(kind, text):
+def test_one_layer_of_every_kind_is_the_amortized_encoder(kind, text):
     R, t = parse(text), 0.05
-    one = encoder_of(R, n_layers=1, kind=kind, step=t)(torch.from_numpy(X))
-    W = torch.from_numpy(t * D)
-    amortized = Amortized.of(R * t, W, -W @ torch.from_numpy(b))(torch.from_numpy(X))
-    torch.testing.assert_close(one, amortized, rtol=0, atol=1e-14)
+    one = encoder_of(R, n_layers=1, kind=kind, step=t)
+    W = t * matrix_of(kind)
+    amortized = Amortized.of(R * (1.0 if kind == "lca" else t), W, -W @ torch.from_numpy(b))
+    x = torch.from_numpy(X)
+    torch.testing.assert_close(one(x), amortized(x), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["lista", "lista-cp"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_free_matrices_start_as_ista(kind, text):
+    options = {"n_layers": 4, "momentum": True}
+    wanted, got = (encoder_of(parse(text), kind=kind, **options)(torch.from_numpy(X)) for kind in ("ista", kind))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -59,10 +73,23 @@ def test_momentum_starts_as_that_of_fista(text):
 
 def dense_unrolled(encoder, x):
     """The same layers as dense products, with the graph that Torch makes of them."""
-    z, before, codes = torch.zeros(len(x), len(encoder.atoms), dtype=x.dtype), 0.0, 0.0
+    D, kind, target = encoder.atoms, encoder.kind, x - encoder.bias
+    z, u = torch.zeros(len(x), len(D), dtype=x.dtype), torch.zeros(len(x), len(D), dtype=x.dtype)
+    before, codes = 0.0, 0.0
     for layer in range(encoder.n_layers):
-        t = encoder.layers["step"][min(layer, len(encoder.layers["step"]) - 1)]
-        u = z + t * (x - encoder.bias - z @ encoder.atoms) @ encoder.atoms.T
+        own = {name: value[min(layer, len(value) - 1)] for name, value in encoder.layers.items()}
+        residual = target - z @ D
+        if kind == "ista":
+            u = z + own["step"] * residual @ D.T
+        elif kind == "lista":
+            u = z @ own["lateral"] + target @ own["weight"].T
+        elif kind == "lista-cp":
+            u = z + residual @ own["weight"].T
+        elif kind == "alista":
+            u = z + own["step"] * residual @ least_coherent(D).T
+        else:
+            u = (1 - own["leak"]) * u + own["leak"] * z + own["step"] * residual @ D.T
+        t = own["prox_step"] if "prox_step" in own else own["step"]
         before, codes = codes, encoder.regularizer.prox_unchecked(u, t)
         z = codes
         if encoder.momentum and layer + 1 < encoder.n_layers:
@@ -70,20 +97,47 @@ def dense_unrolled(encoder, x):
     return codes
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": True}, {"shared": "all"}], ids=repr)
-@pytest.mark.parametrize("text", TEXTS)
-def test_gradients_are_those_of_the_dense_layers(text, options):
-    encoder = encoder_of(parse(text), n_layers=3, **options)
-    x = torch.from_numpy(X)
-    target = torch.randn(30, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    parameters = list(encoder.parameters())
-    assert len(parameters) == 3 + ("momentum" in options)
+@pytest.mark.parametrize("options", [{}, {"momentum": True}, {"shared": "all"}, {"shared": "nothing"}], ids=repr)
+@pytest.mark.parametrize("text", ["0.05*L1", "Cardinality(2)", "0.02*L1 + Cardinality(3)"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_the_dense_layers(kind, text, options):
+    encoder = encoder_of(parse(text), n_layers=3, kind=kind, **options)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in encoder.layers.values():
+            value.mul_(1 + 0.1 * torch.rand(value.shape, generator=generator, dtype=torch.float64)).add_(0.02)
+    x, target = torch.from_numpy(X), torch.randn(30, 5, generator=generator, dtype=torch.float64)
+    unused = {"atoms"} if kind == "lista" else set()
+    unused |= set() if "L1" in text else {"layers.prox_step"}
+    parameters = [p for name, p in encoder.named_parameters() if name not in unused]
     both = encoder.encode(x).codes.to_dense(), dense_unrolled(encoder, x)
     losses = [(Z * target).sum() + (Z**3).sum() for Z in both]
     assert losses[0].item() == pytest.approx(losses[1].item())
     for got, wanted in zip(*(torch.autograd.grad(loss, parameters) for loss in losses), strict=True):
         assert wanted.norm() > 0
-        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-9)
+
+
+def test_the_matrix_of_least_coherence_is_the_least():
+    D = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    W = least_coherent(D)
+    torch.testing.assert_close((W * D).sum(1), torch.ones(7, dtype=torch.float64))
+    coherence = ((W @ D.T) ** 2).sum(1)
+    for seed in range(200):  # the problem is convex: no feasible step in any direction lowers it
+        move = torch.randn(7, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        move -= (move * D).sum(1, keepdim=True) / D.square().sum(1, keepdim=True) * D
+        assert (((W + 1e-3 * move) @ D.T).square().sum(1) >= coherence - 1e-8).all()
+    assert (coherence < ((D / D.square().sum(1, keepdim=True)) @ D.T).square().sum(1)).all()
+
+
+@torch.no_grad()
+def test_lca_comes_to_the_minimum_and_bregman_steps_fit_what_can_be_fitted():
+    R, few = 0.3 * L1(), D[:3]
+    codes = encoder_of(R, D=few, n_layers=120, kind="lca")(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(codes, solve(X, few, R, intercept=b, tol=1e-12).codes, atol=0.02)
+    codes = encoder_of(R, n_layers=100, kind="bregman")(torch.from_numpy(X)).numpy()
+    left, least = (np.square(X - b - Z @ D).sum() for Z in (codes, solve(X, D, R, intercept=b).codes))
+    assert left < 0.1 * least  # what is cut off is added again
 
 
 def test_learned_thresholds_cut_every_layer_where_the_regularizer_does():
@@ -121,6 +175,7 @@ def small(R, **options):
         (L1(), {"target_l0": 3}),
         (L0() + NonNegative(), {"target_l0": 3}),
         ("0.5*GroupL2(4)", {}),
+        *((Cardinality(3), {"encoder": Unrolled(2, kind, momentum=True)}) for kind in KINDS),
     ],
     ids=repr,
 )
@@ -168,7 +223,7 @@ def test_the_codes_are_those_of_the_layers_over_the_fitted_dictionary(data):
     [
         ({"n_layers": 0}, "n_layers must be an integer >= 1, got 0"),
         ({"n_layers": 2.0}, "n_layers must be an integer >= 1, got 2.0"),
-        ({"kind": "magic"}, "kind must be one of 'ista'.*, got 'magic'"),
+        ({"kind": "magic"}, "kind must be one of .*'ista'.*, got 'magic'"),
         ({"shared": "some"}, "shared must be one of 'matrices', 'all', 'nothing', got 'some'"),
         ({"step": -1.0}, "step must be positive, or None for 1/L, got -1.0"),
         ({"bandwidth": 0.0}, "bandwidth must be positive, got 0.0"),

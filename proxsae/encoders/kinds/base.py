@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from proxsae.encoders.codes import Codes
-from proxsae.encoders.pre_activation import PreActivation
+from proxsae.encoders.pre_activation import PreActivation, Terms
 
 KINDS: dict[str, type[Kind]] = {}  # by name; a subclass enters itself
 
@@ -32,13 +32,16 @@ class Past:
         z D.
     pre_activation : PreActivation or None
         Of the layer before.
+    products : dict
+        What a kind has computed once for all layers.
     """
 
     target: Tensor
     atoms: Tensor
-    point: tuple[tuple[float | Tensor, Codes], ...]
+    point: Terms
     decoded: Tensor
     pre_activation: PreActivation | None
+    products: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def at_zero(cls, target: Tensor, atoms: Tensor) -> Past:
@@ -55,6 +58,12 @@ class Past:
     def residual(self) -> Tensor:
         """Return x - b - z D."""
         return self.target - self.decoded
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what a function computes, for all layers of this pass."""
+        if name not in self.products:
+            self.products[name] = compute()
+        return self.products[name]
 
 
 class Kind(ABC):
