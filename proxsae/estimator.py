@@ -16,6 +16,7 @@ from proxsae.regularizers import Regularizer, parse
 from proxsae.regularizers.settings import settings_of, with_settings
 
 if TYPE_CHECKING:
+    from proxsae.dictionary import Update
     from proxsae.encoders import Encoder
     from proxsae.training.autoencoder import Autoencoder
     from proxsae.training.fitting import Asked
@@ -30,7 +31,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     .. math:: \frac12 \|x - b - z D\|^2 + R(z), \qquad z = \mathrm{prox}_R(x W + b_e),
 
     over W, b_e, the dictionary D (unit-norm atoms) and b, by mini-batch Adam. The weight of R is in the units of X, as
-    in :func:`proxsae.solve`.
+    in :func:`proxsae.solve`. With ``encoder="solved"`` it is dictionary learning: z is the minimum, and codes and
+    dictionary alternate.
 
     Parameters
     ----------
@@ -42,6 +44,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     encoder : str or Encoder, default "amortized"
         "amortized": one proximal step with a free matrix; "unrolled": several with D; "solved": the codes that
         :func:`proxsae.solve` finds; or an object of :mod:`proxsae.encoders` that holds options.
+    update : {"auto", "gradient", "online", "mod", "ksvd"} or Update, default "auto"
+        How D moves: by Adam, "gradient"; or, between codes that are solved, by block coordinate descent on sums over
+        all samples, least squares, or approximate K-SVD, or an object of :mod:`proxsae.dictionary` that holds options:
+        ``Online(nonnegative=True)``. "auto": "online" where the encoder is "solved", else "gradient".
     target_l0 : float, optional
         Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
         each atom then learns a threshold of its own.
@@ -100,6 +106,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "regularizer": [Regularizer, str, None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "encoder": "no_validation",  # encoder_of says what is allowed
+        "update": "no_validation",  # checked_update says what is allowed
         "target_l0": [Interval(Real, 0, None, closed="neither"), None],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -118,6 +125,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_components: int | None = None,
         *,
         encoder: str | Encoder = "amortized",
+        update: str | Update = "auto",
         target_l0: float | None = None,
         n_steps: int = 1000,
         batch_size: int = 2048,
@@ -132,6 +140,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.regularizer = regularizer
         self.n_components = n_components
         self.encoder = encoder
+        self.update = update
         self.target_l0 = target_l0
         self.n_steps = n_steps
         self.batch_size = batch_size

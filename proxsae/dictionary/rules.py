@@ -39,9 +39,9 @@ class Update(ABC):
         The first atoms: rows, rows that differ from one another, or random directions; see
         :func:`proxsae.dictionary.initial_atoms`.
     forgetting : float, default 8.0
-        :math:`\rho \ge 0`: before batch t is added, sums over earlier samples are multiplied by
-        :math:`(1 - 1/t)^\rho`, so that about the last :math:`1/(\rho+1)` of the samples counts; 0 forgets nothing.
-        Codes of the first batches are those of a poor dictionary.
+        :math:`\rho \ge 0`: before n samples are added to N earlier ones, the sums over these are multiplied by
+        :math:`(N / (N + n))^\rho`, so that about the last :math:`1/(\rho+1)` of all samples counts; 0 forgets nothing.
+        The first codes are those of a poor dictionary.
     atoms : {"sphere", "ball"}, default "sphere"
         Norm 1, or at most 1.
     nonnegative : bool, default False
@@ -147,22 +147,22 @@ class Learned(NamedTuple):
     ) -> Learned:
         """Return the dictionary after a batch X with codes Z.
 
-        Atoms that no code has used for `dead_after` samples, and the less used of two that are alike, make place for
-        the residuals of the worst-reconstructed samples. Sums over earlier samples are cut to a weight of
-        `most_weight`.
+        Atoms that no code has used for `dead_after` samples (and again after as many), and the less used of two that
+        are alike, make place for the residuals of the worst-reconstructed samples. Sums over earlier samples are cut to
+        a weight of `most_weight`.
         """
         t, S = self.n_steps + 1, self.statistics
-        keep = min((1.0 - 1.0 / t) ** update.forgetting, most_weight / S.weight if S.weight else 1.0)
+        keep = min((S.seen / (S.seen + len(X))) ** update.forgetting, most_weight / S.weight if S.weight else 1.0)
         D, S, Z = update.moved(self.atoms, S, Batch(X, Z, self.intercept, R, keep))
         b = S.intercept(D)
         is_used = np.bincount(Z.indices, minlength=len(D)) > 0
         unused_for = np.where(is_used, 0, self.unused_for + len(X))
-        which = unused_for >= dead_after
+        which = unused_for // dead_after > np.where(is_used, 0, self.unused_for // dead_after)
         if t % DOUBLES_EVERY == 0:
             which |= doubles(D, S.gram.diagonal(), signed=not R.is_nonnegative)
         if which.any():
             D = replaced(D, which, X - b - Z @ D, random, nonnegative=update.nonnegative)
-            S, unused_for = S.rescaled(np.where(which, 0.0, 1.0)), np.where(which, 0, unused_for)
+            S = S.rescaled(np.where(which, 0.0, 1.0))
         return Learned(D, b, S, unused_for, t)
 
 

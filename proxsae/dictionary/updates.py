@@ -24,7 +24,8 @@ DAMPING = 1e-10  # of the diagonal of A: what the least squares of few samples l
 class Statistics(NamedTuple):
     """Sums over samples that a dictionary step needs; with forgetting, older samples count less."""
 
-    weight: float  # number of samples
+    seen: float  # number of samples, however old
+    weight: float  # number of samples, older ones counting less
     code_sum: Matrix  # sum of z, (n_components,)
     sample_sum: Matrix  # sum of x, (n_features,)
     gram: Matrix  # sum of z z^T, (n_components, n_components)
@@ -34,11 +35,18 @@ class Statistics(NamedTuple):
     def zeros(cls, n_components: int, n_features: int) -> Statistics:
         """Return the sums over no samples."""
         p, d = n_components, n_features
-        return cls(0.0, np.zeros(p), np.zeros(d), np.zeros((p, p)), np.zeros((p, d)))
+        return cls(0.0, 0.0, np.zeros(p), np.zeros(d), np.zeros((p, p)), np.zeros((p, d)))
+
+    @classmethod
+    def standing_for(cls, D: Matrix, b: Matrix, n_samples: float, square: float) -> Statistics:
+        """Return sums of which D and b are the best: of samples whose codes are uncorrelated, with this mean square."""
+        gram = n_samples * square * np.eye(len(D))
+        return cls(n_samples, n_samples, np.zeros(len(D)), n_samples * b, gram, n_samples * square * D)
 
     def plus(self, Z: csr_array, X: Matrix, keep: float = 1.0) -> Statistics:
         """Return the sums with the samples X and their codes Z; what was there is multiplied by `keep`."""
         return Statistics(
+            self.seen + len(X),
             keep * self.weight + len(X),
             keep * self.code_sum + np.asarray(Z.sum(axis=0)).ravel(),
             keep * self.sample_sum + X.sum(axis=0),

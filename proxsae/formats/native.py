@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from proxsae.dictionary import Update
+from proxsae.dictionary.rules import UPDATES
 from proxsae.encoders import Encoder
 from proxsae.encoders.base import ENCODERS
 from proxsae.formats.files import read_file, write_file
@@ -111,6 +113,8 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
     parameters = dict(fields.of("parameters", dict))
     if isinstance(parameters.get("encoder"), dict):
         parameters["encoder"] = fields.built("parameters.encoder", lambda: _unfitted(parameters["encoder"]))
+    if isinstance(parameters.get("update"), dict):
+        parameters["update"] = fields.built("parameters.update", lambda: _update(parameters["update"]))
     given = None if fields.of("regularizer", str, type(None)) is None else fields.regularizer("regularizer")
     training = fields.of("training", dict, type(None))
     return SavedSAE(
@@ -199,6 +203,8 @@ def _training(fields: Fields, values: dict[str, Any], model: Autoencoder) -> Tra
 def _as_json(value: Any) -> Any:
     if isinstance(value, Encoder):
         return {"kind": value.name, "options": value.get_params()}
+    if isinstance(value, Update):
+        return {"name": value.name, "options": asdict(value)}
     if isinstance(value, np.random.RandomState):
         return None  # the state of a generator is not a parameter
     return value.item() if isinstance(value, np.generic) else value
@@ -208,6 +214,12 @@ def _unfitted(description: dict[str, Any]) -> Encoder:
     if description.get("kind") not in ENCODERS:
         raise ValueError(f"unknown kind {description.get('kind')!r}; known are {', '.join(ENCODERS)}")
     return ENCODERS[description["kind"]](**description["options"])
+
+
+def _update(description: dict[str, Any]) -> Update:
+    if description.get("name") not in UPDATES:
+        raise ValueError(f"unknown update {description.get('name')!r}; known are {', '.join(UPDATES)}")
+    return UPDATES[description["name"]](**description["options"])
 
 
 def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:

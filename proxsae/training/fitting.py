@@ -13,9 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from proxsae.data.rows import BatchOrder, Rows, checked_rows, evenly_spaced, ordinary, provenance_of, torch_device
+from proxsae.dictionary import Update
 from proxsae.encoders import Encoder
 from proxsae.encoders.base import encoder_of
 from proxsae.regularizers import Cardinality, Regularizer, parse
+from proxsae.training.alternating import Alternation, checked_update, take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder, per_sample
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT, model_of
@@ -34,6 +36,7 @@ class Wishes:
 
     regularizer: Regularizer  # in the units of the data
     encoder: Encoder  # its options
+    update: Update | None  # of the dictionary between solved codes; None: gradients
     n_components: int
     target_l0: float | None
     learning_rate: float
@@ -62,12 +65,14 @@ class Wishes:
         n_components = 8 * n_features if given["n_components"] is None else int(given["n_components"])
         R = given["regularizer"]
         R = parse(R) if isinstance(R, str) else R
+        encoder = encoder_of(given["encoder"])
         wishes = cls(
             **{
                 **given,
                 "regularizer": Cardinality(max(1, min(32, n_components // 8))) if R is None else R,
                 "n_components": n_components,
-                "encoder": encoder_of(given["encoder"]),
+                "encoder": encoder,
+                "update": checked_update(given["update"], encoder),
                 "learning_rate": float(given["learning_rate"]),
                 "device": torch_device(given["device"]),
                 "seed": int(check_random_state(parameters["random_state"]).randint(2**31 - 1)),
@@ -167,7 +172,10 @@ def start(rows: Rows, wishes: Wishes, n_steps: int | None) -> TrainingState:
         learn_thresholds=wishes.target_l0 is not None,
     ).to(wishes.device)
     given, target = wishes.regularizer, wishes.target_l0
-    return TrainingState.start(model, scaling, given, seed=wishes.seed, n_steps=n_steps, target_l0=target)
+    state = TrainingState.start(model, scaling, given, seed=wishes.seed, n_steps=n_steps, target_l0=target)
+    if wishes.update is not None:
+        take_first_atoms(state, wishes.update, NormalisedBatches(rows, wishes.batch_size, state))
+    return state
 
 
 def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, wishes: Wishes) -> TrainingState:
@@ -176,7 +184,8 @@ def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, wishes: Wishes) ->
     Where what it was asked for has not changed, a steered weight and learned thresholds stay.
     """
     norms = torch.linalg.vector_norm(fitted.atoms.detach(), dim=1)
-    if not bool(((norms - 1).abs() < 1e-3).all()):
+    in_ball = wishes.update is not None and wishes.update.atoms == "ball"
+    if not bool(((norms < 1 + 1e-3) if in_ball else (norms - 1).abs() < 1e-3).all()):
         raise ValueError(
             "partial_fit trains atoms of unit norm, but those of this model have norms from "
             f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"
@@ -212,19 +221,30 @@ def run(state: TrainingState, rows: Rows, wishes: Wishes, n_steps: int | None) -
 
     A signal ends the training between two steps. A target that cannot be met at the end is a warning; nothing is lost.
     """
-    n_steps = -(-len(rows) // wishes.batch_size) if n_steps is None else n_steps
     batches = NormalisedBatches(rows, wishes.batch_size, state)
-    trainer = Trainer(state, learning_rate=wishes.learning_rate, dead_after=wishes.dead_after)
+    trainer: Trainer | Alternation
+    if wishes.update is None:
+        trainer = Trainer(state, learning_rate=wishes.learning_rate, dead_after=wishes.dead_after)
+    else:
+        n_rows = None if n_steps is None else len(rows)
+        trainer = Alternation(state, wishes.update, dead_after=wishes.dead_after, n_rows=n_rows)
+    n_steps = -(-len(rows) // wishes.batch_size) if n_steps is None else n_steps
     bar = tqdm(total=n_steps, desc="fit", unit="step", disable=None if wishes.verbose else True)
     with bar, signals_held_back() as stop:
 
-        def on_step(trainer: Trainer) -> bool:
+        def on_step(trainer: Trainer | Alternation) -> bool:
             bar.update()
             if last := trainer.history.last():
                 bar.set_postfix(fvu=f"{last['fvu']:.3f}", l0=f"{last['l0']:.1f}", refresh=False)
             return bool(stop)
 
         trainer.run(batches, n_steps, on_step)
+        if isinstance(trainer, Alternation) and trainer.n_dead:
+            warnings.warn(
+                f"{trainer.n_dead} of {wishes.n_components} atoms were used by none of the last {trainer.dead_after} "
+                "samples, though replaced by what was reconstructed worst: there are more than these data need",
+                stacklevel=4,
+            )
         if stop:
             warnings.warn(f"{stop.signal_name}: the model is that of step {state.n_done}", stacklevel=4)
         if state.control is not None:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from proxsae.dictionary import Statistics
 from proxsae.encoders import Encoder
 from proxsae.encoders.base import ENCODERS
 from proxsae.regularizers import Regularizer, parse
@@ -44,6 +46,8 @@ class TrainingState:
         Steers the weight of R.
     smallest_gain : Tensor of shape () or None
         At batch scope: the gain that a code must exceed, averaged over the batches.
+    statistics : Statistics or None
+        Where solved codes and steps of the dictionary alternate: sums over the samples so far.
     """
 
     model: Autoencoder
@@ -58,6 +62,7 @@ class TrainingState:
     n_drawn: int = 0
     control: WeightControl | None = None
     smallest_gain: Tensor | None = None
+    statistics: Statistics | None = None
 
     @classmethod
     def start(
@@ -126,6 +131,9 @@ class TrainingState:
         if control is not None:
             state |= {"target_l0": control.target, "is_met": control.is_met, "gain": control.gain}
         state |= {name: getattr(self, name) for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn")}
+        if self.statistics is not None:
+            sums = self.statistics._asdict().items()
+            state |= {f"statistics.{name}": torch.as_tensor(value, dtype=torch.float64) for name, value in sums}
         gain = None if self.smallest_gain is None else float(self.smallest_gain)
         return {**state, "smallest_gain": gain}
 
@@ -157,9 +165,21 @@ class TrainingState:
         if state["target_l0"] is not None:
             training.control = WeightControl(state["target_l0"], state["gain"])
             training.control.is_met = state["is_met"]
+        if sums := _group(state, "statistics"):
+            training.statistics = checked_sums(sums, *model.atoms.shape)
         if state["smallest_gain"] is not None:
             training.smallest_gain = torch.tensor(state["smallest_gain"], dtype=torch.float64)
         return training
+
+
+def checked_sums(sums: Mapping[str, Tensor], n_components: int, n_features: int) -> Statistics:
+    """Return the sums that a state holds, or raise ValueError where they are not those of such a dictionary."""
+    zeros = Statistics.zeros(n_components, n_features)._asdict()
+    for name, zero in zeros.items():
+        if name not in sums or tuple(sums[name].shape) != np.shape(zero):
+            raise ValueError(f"the sums {name!r} are missing or not of shape {np.shape(zero)}")
+    given: dict[str, Any] = {name: sums[name].numpy() for name in zeros}
+    return Statistics(**{name: value if value.ndim else float(value) for name, value in given.items()})
 
 
 def written(name: str, R: Regularizer) -> dict[str, Any]:

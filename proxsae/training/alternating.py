@@ -1,0 +1,142 @@
+"""Alternate between solved codes and steps of the dictionary: what trains in place of gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from proxsae.data.rows import evenly_spaced
+from proxsae.dictionary import Learned, Online, Statistics, Update
+from proxsae.dictionary.rules import update_of
+from proxsae.encoders import Encoder, Solved
+from proxsae.formulas.arrays import to_numpy
+from proxsae.training.history import History
+from proxsae.training.state import TrainingState
+from proxsae.training.trainer import Batches
+
+ROWS_TO_START = 16_384  # from which the first atoms are taken, or four times as many as the atoms
+SAMPLES_BEFORE = 100_000  # that a fitted dictionary stands for when it is trained further
+
+
+def checked_update(update: Any, encoder: Encoder) -> Update | None:
+    """Return how the dictionary moves between codes that are solved; None: by gradients.
+
+    Raises
+    ------
+    ValueError
+        If the update is none, or the codes are not solved.
+    """
+    is_solved = isinstance(encoder, Solved)
+    if isinstance(update, str) and update == "auto":
+        return Online() if is_solved else None
+    if isinstance(update, str) and update == "gradient":
+        return None
+    wished = update_of(update)
+    if not is_solved:
+        raise ValueError(f'update = {wished!r} needs solved codes, encoder="solved": those of {encoder!r} are learned')
+    return wished
+
+
+class Alternation:
+    """Solves the codes of a batch and moves D and b by an update, over and over.
+
+    Parameters
+    ----------
+    state : TrainingState
+        Its encoder must be solved. Moved on by every step, and complete between two.
+    update : Update
+    dead_after : int
+        Samples without use after which an atom is replaced.
+    n_rows : int or None
+        Of the data where they are drawn again and again: sums then hold at most one pass, and an atom that no row of a
+        pass uses is replaced. None: a stream.
+    """
+
+    def __init__(self, state: TrainingState, update: Update, *, dead_after: int, n_rows: int | None) -> None:
+        self.state = state
+        self.model = state.model.eval()
+        self.update = update
+        self.dead_after = dead_after if n_rows is None else min(dead_after, n_rows)
+        self.n_rows = n_rows
+        self.history = History(state.n_done)
+
+    def run(self, batches: Batches, n_steps: int, on_step: Callable[[Alternation], bool | None] | None = None) -> None:
+        """Do steps until `n_steps` are done or `on_step`, called after each, returns True."""
+        for _ in range(n_steps):
+            x, _ = batches.after(self.state.n_drawn)
+            self.history.add(self.step(x))
+            self.state.n_drawn += len(x)
+            if on_step is not None and on_step(self):
+                break
+        self.history.read()
+
+    @torch.no_grad()
+    def step(self, x: Tensor) -> dict[str, Any]:
+        """Do one step on a batch of normalised samples and return its record, as :meth:`Trainer.step` does.
+
+        The record is that of the codes before the dictionary moves; its learning rate is 0.
+        """
+        state, R = self.state, self.model.encoder.regularizer
+        if state.control is not None and not state.control.is_met:
+            state.control.meet(self.model.encoder, x[:1024])
+            R = self.model.encoder.regularizer
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            codes = self.model.encoder.codes(x)
+        X, Z = _float64(x), csr_array(codes.to_csr(), dtype=np.float64)
+        before = self._learned(Z)
+        squared_error = float(np.square(X - before.intercept - Z @ before.atoms).sum())
+        loss = (0.5 * squared_error + float(np.sum(R.value_unchecked(Z.toarray())))) / len(X)
+        room = np.inf if self.n_rows is None else max(0, self.n_rows - len(X))
+        random = np.random.default_rng([state.seed, state.n_done])
+        after = before.step(X, Z, R, self.update, random, most_weight=room, dead_after=self.dead_after)
+        _take(state, after)
+        state.n_done += 1
+        l0 = Z.nnz / len(X)
+        if state.control is not None:
+            state.control.update(self.model.encoder, l0)
+        record = {"loss": loss, "fvu": squared_error / max(float(np.square(X).sum()), 1e-30), "l0": l0}
+        record["dead"] = self.n_dead / len(state.model.atoms)
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in record.items()} | {
+            "learning_rate": 0.0
+        }
+
+    @property
+    def n_dead(self) -> int:
+        """How many atoms, replaced or not, no code has used for `dead_after` samples."""
+        return int((self.state.model.unused_for >= self.dead_after).sum())
+
+    def _learned(self, Z: csr_array) -> Learned:
+        """Return the dictionary as it is; without sums it stands for samples with codes as large as these."""
+        D, b = _float64(self.model.atoms), _float64(self.model.bias)
+        if self.state.statistics is None:
+            square = float((Z.data**2).sum()) / max(1, Z.shape[0] * Z.shape[1])
+            self.state.statistics = Statistics.standing_for(D, b, SAMPLES_BEFORE, square)
+        unused_for = to_numpy(self.model.unused_for)
+        return Learned(D, b, self.state.statistics, unused_for, self.state.n_done)
+
+
+@torch.no_grad()
+def take_first_atoms(state: TrainingState, update: Update, batches: Any) -> None:
+    """Begin with the atoms that the update takes from the rows."""
+    n_components = len(state.model.atoms)
+    x = batches.read(evenly_spaced(len(batches.rows), max(ROWS_TO_START, 4 * n_components)))
+    _take(state, Learned.start(_float64(x), n_components, update, np.random.default_rng(state.seed)))
+
+
+def _take(state: TrainingState, learned: Learned) -> None:
+    state.model.atoms.copy_(torch.from_numpy(learned.atoms))
+    state.model.bias.copy_(torch.from_numpy(learned.intercept))
+    state.model.unused_for.copy_(torch.from_numpy(learned.unused_for))
+    state.statistics = learned.statistics
+
+
+def _float64(x: Tensor) -> Any:
+    return to_numpy(x).astype(np.float64)
