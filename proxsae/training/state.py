@@ -178,8 +178,9 @@ def checked_sums(sums: Mapping[str, Tensor], n_components: int, n_features: int)
     for name, zero in zeros.items():
         if name not in sums or tuple(sums[name].shape) != np.shape(zero):
             raise ValueError(f"the sums {name!r} are missing or not of shape {np.shape(zero)}")
-    given: dict[str, Any] = {name: sums[name].numpy() for name in zeros}
-    return Statistics(**{name: value if value.ndim else float(value) for name, value in given.items()})
+    read: dict[str, Any] = {name: sums[name].numpy() for name in zeros}
+    read |= {name: float(value) for name, value in read.items() if value.ndim == 0}
+    return Statistics(**read)
 
 
 def written(name: str, R: Regularizer) -> dict[str, Any]:
