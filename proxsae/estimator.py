@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxsae.encoders import Encoder
     from proxsae.training.autoencoder import Autoencoder
     from proxsae.training.fitting import Asked
+    from proxsae.training.inference import Refinement
     from proxsae.training.state import TrainingState
 
 
@@ -254,15 +255,37 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         return explained_variance(self, X)
 
-    def amortization_gap(self, X: Any) -> Any:
+    def refine(self, X: Any, *, method: str = "auto", tol: float = 1e-6, max_iter: int = 1000) -> Refinement:
+        """Return better codes of X: those that a solver finds, started at those of the encoder.
+
+        With the same D, b and R; for a non-convex R a local minimum. No sample ends worse than it started.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        method, tol, max_iter
+            As in :func:`proxsae.solve`.
+
+        Returns
+        -------
+        Refinement
+            ``codes``, CSR in the precision of X, the objective ``before`` and ``after``, the ``certificate`` of the
+            solver and ``certificate_kind``.
+        """
+        from proxsae.training.inference import refine
+
+        return refine(self, X, method=method, tol=tol, max_iter=max_iter)
+
+    def amortization_gap(self, X: Any, *, return_certificate: bool = False) -> Any:
         """Return by how much the encoder misses the objective that a solver reaches, one number a sample.
 
-        F(z_encoder) - F(z_solver) >= 0 up to rounding, with the same D, b and R; the solver starts at the code of the
-        encoder, and for a non-convex R finds a local minimum. In squared units of X.
+        F(z_encoder) - F(z_solver) >= 0 with the codes that :meth:`refine` returns, in squared units of X. With
+        `return_certificate` also their certificate: where it is a duality gap, the whole gap to the minimum is at most
+        the sum.
         """
-        from proxsae.training.inference import amortization_gap
-
-        return amortization_gap(self, X)
+        refined = self.refine(X)
+        gap = refined.before - refined.after
+        return (gap, refined.certificate) if return_certificate else gap
 
     def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
         """Write the fitted model to one safetensors file, whole or not at all.

@@ -1,8 +1,9 @@
 """The gradient engine: scaling, losses, state, the training step, sparsity control."""
 
 from proxsae.training.autoencoder import Autoencoder, Forward
+from proxsae.training.inference import Refinement
 from proxsae.training.scaling import Scaling
 from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Trainer
 
-__all__ = ["Autoencoder", "Forward", "Scaling", "Trainer", "TrainingState"]
+__all__ = ["Autoencoder", "Forward", "Refinement", "Scaling", "Trainer", "TrainingState"]

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import isspmatrix_csr
+from sklearn.exceptions import ConvergenceWarning
 
-from proxsae import ProxSAE
+from proxsae import ProxSAE, solve
 from proxsae.encoders.base import ENCODERS
-from proxsae.regularizers import L1, Cardinality, NonNegative
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative
 
 RNG = np.random.default_rng(0)
 ODD = {
@@ -38,3 +40,36 @@ def test_the_names_of_encoders_are_those_of_the_estimator_and_of_files(encoder, 
     assert sae.encoder_.name == encoder
     sae.save(tmp_path / "sae.safetensors")
     assert ProxSAE.load(tmp_path / "sae.safetensors").encoder == encoder
+
+
+@pytest.mark.parametrize("R", [0.3 * L1() + NonNegative(), 0.3 * L0(), Cardinality(2), "0.3*GroupL2(2)"], ids=repr)
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_refined_codes_are_better_and_their_objectives_are_those_of_the_definition(encoder, R):
+    X = RNG.normal(size=(60, 4)).astype(np.float32) + 1
+    sae = ProxSAE(R, 8, encoder=encoder, n_steps=20, batch_size=32, random_state=0).fit(X)
+    refined = sae.refine(X)
+    for codes, objective in ((sae.transform(X), refined.before), (refined.codes, refined.after)):
+        residual = X - codes @ sae.components_ - sae.intercept_
+        wanted = 0.5 * (residual**2).sum(1) + sae.regularizer_.value(codes.toarray())
+        np.testing.assert_allclose(objective, wanted, rtol=1e-4, atol=1e-5)
+    assert refined.codes.dtype == np.float32
+    assert isspmatrix_csr(refined.codes)
+    assert (refined.after <= refined.before).all()
+    assert encoder == "solved" or (refined.after < refined.before - 1e-3).any()
+    gap, certificate = sae.amortization_gap(X, return_certificate=True)
+    np.testing.assert_array_equal(gap, refined.before - refined.after)
+    best = solve(X.astype(float), sae.components_.astype(float), R, intercept=sae.intercept_.astype(float))
+    if best.certificate_kind == "duality gap":
+        assert (refined.before - best.objective <= gap + certificate + 1e-9).all()
+        np.testing.assert_allclose(refined.after, best.objective, rtol=1e-5)
+
+
+def test_refining_keeps_the_code_of_the_encoder_where_a_solver_ends_worse():
+    X = RNG.normal(size=(60, 4)).astype(np.float32) + 1
+    sae = ProxSAE(0.3 * L1(), 8, n_steps=20, random_state=0).fit(X)
+    with pytest.warns(ConvergenceWarning):
+        refined = sae.refine(X, method="ista", max_iter=0)
+    assert (refined.codes != sae.transform(X)).nnz == 0
+    with pytest.raises(ValueError, match='method must be "auto"'):
+        sae.refine(X, method="magic")
