@@ -61,6 +61,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-formats
 	.venv-formats/bin/python -m pip install --quiet --constraint constraints.txt --editable . \
 		--requirement tests/formats/peers/requirements.txt
+	.venv-formats/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0
 	touch $@
 
 $(INSTALLED)-docs: $(INSTALLED)

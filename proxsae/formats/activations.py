@@ -20,7 +20,18 @@ from torch import Tensor
 
 from proxsae.formats.parts import Parts
 from proxsae.formulas.arrays import to_numpy
-from proxsae.regularizers import L0, L1, AsymmetricL0, Cardinality, NonNegative, Regularizer, SquaredL2, Tilt, Zero
+from proxsae.regularizers import (
+    L0,
+    L1,
+    AsymmetricL0,
+    Blocks,
+    Cardinality,
+    NonNegative,
+    Regularizer,
+    SquaredL2,
+    Tilt,
+    Zero,
+)
 
 KNOWN = "sums of L1, L0, AsymmetricL0, SquaredL2, Tilt, NonNegative and Cardinality"
 
@@ -94,6 +105,8 @@ def regularizer_of(parts: Parts) -> Regularizer:
         assert parts.threshold is not None
         return count(parts.threshold) + NonNegative()
     assert parts.k is not None
+    if parts.activation == "groupmax":
+        return Blocks([(NonNegative() + Cardinality(1), len(parts.atoms) // parts.k)] * parts.k)
     return Cardinality(parts.k) if parts.activation == "abstopk" else NonNegative() + Cardinality(parts.k)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from proxsae.formats.doubling import encoder_and_atoms, parts_of
+from proxsae.formats.hub import PREFIX, fetched
+from proxsae.formats.parts import FORMULAS
 from proxsae.formats.registry import Format, formats
 
 if TYPE_CHECKING:
@@ -23,13 +26,15 @@ def load(path: str | os.PathLike[str], format: str = "auto") -> ProxSAE:  # noqa
     non-zeros for TopK. What a file cannot say stays unknown: a ReLU autoencoder trained with a weight of L1 has that
     weight in its bias, so that :meth:`~proxsae.ProxSAE.amortization_gap` is for R = i{z >= 0}.
 
+    Where a library normalises each row by itself first, a warning says so: the model is for normalised rows.
+
     A model with 2p atoms of which the second half is exactly the first with the other sign, see :func:`save`, is
     returned as the signed one with p atoms that it is.
 
     Parameters
     ----------
     path : path
-        A file or folder.
+        A file or folder, or one on the Hub, ``"hf://owner/repository/path"``.
     format : str, default "auto"
         "proxsae" or the name of another format; "auto" looks at the names of the files.
 
@@ -47,16 +52,26 @@ def load(path: str | os.PathLike[str], format: str = "auto") -> ProxSAE:  # noqa
     """
     from proxsae.estimator import ProxSAE
 
-    where = Path(path).expanduser()
+    name = os.fspath(path)
+    where = fetched(name) if name.startswith(PREFIX) else Path(name).expanduser()
     if not where.exists():
         raise FileNotFoundError(f"no file or folder at {where}")
     chosen = _format_of(where) if format == "auto" else _named(format)
     if chosen is None:
         return ProxSAE.load(where)
     parts = chosen.read(where)
+    if field := parts.overflow():
+        raise ValueError(f"{where}: the {field} leaves the range of numbers once what the file says is folded into it")
     encoder, atoms = encoder_and_atoms(parts)
     sae = ProxSAE.from_parts(atoms, parts.intercept, encoder)
     sae.provenance_ = parts.provenance
+    if parts.rows != "raw":
+        sae.provenance_ |= {"rows": parts.rows}
+        warnings.warn(
+            f"{where} is for rows that are normalised first, each by itself, which no prox does: its codes and "
+            f"reconstructions are those of {FORMULAS[parts.rows]}",
+            stacklevel=2,
+        )
     return sae
 
 
@@ -95,7 +110,7 @@ def save(
         sae.save(path)
         return
     parts = parts_of(sae, signed)
-    chosen.check_written(parts.activation)
+    chosen.check_written(parts)
     chosen.write(Path(path).expanduser(), parts)
 
 
@@ -112,6 +127,6 @@ def _format_of(path: Path) -> Format | None:
     """Return the format that a file or folder is of; a single safetensors file that no other claims is ours."""
     claimed = next((one for one in formats().values() if one.recognises(path)), None)
     if claimed is None and path.is_dir():
-        names = "; ".join(f"{one.name}: {', '.join(one.files)}" for one in formats().values())
+        names = "; ".join(f"{one.name}: {', '.join(one.files) or 'a single file'}" for one in formats().values())
         raise ValueError(f"{path} is a folder of no format that is known, which are {names}")
     return claimed

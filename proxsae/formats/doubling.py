@@ -37,11 +37,12 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
     sides = sides_of(R)
     W, b = encoder.weight.detach().cpu(), encoder.bias.detach().cpu()
     D, intercept = torch.as_tensor(sae.components_), torch.as_tensor(sae.intercept_)
+    rows = sae.provenance_.get("rows", "raw")
     is_signed = len(sides.sides) == 2
     if is_signed and signed == "native":
         if sides.k is None or not sides.is_plain:
             raise ValueError(f'signed="native" is for AbsTopK alone, and the prox of {R} is not that; take "double"')
-        return Parts(W, b, D, intercept, "abstopk", sides.k, provenance=sae.provenance_)
+        return Parts(W, b, D, intercept, "abstopk", sides.k, rows=rows, provenance=sae.provenance_)
     activation: Activation = "topk" if sides.k is not None else "jumprelu" if sides.has_thresholds else "relu"
     threshold = torch.cat([_spread(side.threshold, b) for side in sides.sides]) if activation == "jumprelu" else None
     weights, biases = zip(*(_one_side(side, W, b) for side in sides.sides), strict=True)
@@ -53,6 +54,7 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
         activation,
         sides.k,
         threshold,
+        rows,
         sae.provenance_,
     )
 
@@ -83,7 +85,7 @@ def _folded(parts: Parts) -> tuple[Regularizer, Tensor] | None:
     """Return R and b of the signed half, None where the halves are not tied or no odd prox is meant."""
     half, odd = divmod(len(parts.atoms), 2)
     W, D, b = parts.weight, parts.atoms, parts.bias
-    if odd or parts.activation == "abstopk" or not (_is_tied(W) and _is_tied(D)):
+    if odd or parts.activation in ("abstopk", "groupmax") or not (_is_tied(W) and _is_tied(D)):
         return None
     lam = -0.5 * (b[:half].double() + b[half:].double())
     if bool((lam < 0).any()):  # both codes of a pair may be positive

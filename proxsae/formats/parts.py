@@ -11,7 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Activation = Literal["relu", "jumprelu", "topk", "abstopk"]
+Activation = Literal["relu", "jumprelu", "topk", "abstopk", "groupmax"]
+Rows = Literal["raw", "layer_norm", "unit_mean_square"]
+FORMULAS: dict[Rows, str] = {
+    "layer_norm": "(x - mean(x)) / (std(x) + 1e-5), std with n - 1",
+    "unit_mean_square": "sqrt(n_features) * x / norm(x)",
+}
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,14 @@ class Parts:
         D, of any norm.
     intercept : Tensor of shape (n_features,)
         b.
-    activation : {"relu", "jumprelu", "topk", "abstopk"}
+    activation : {"relu", "jumprelu", "topk", "abstopk", "groupmax"}
         max(u, 0); u where it exceeds both 0 and its threshold; the k largest u where they are positive; the k largest
-        in modulus, with their signs.
+        in modulus, with their signs; the largest of each of k blocks, where it is positive.
     k : int or None
     threshold : Tensor of shape (n_components,) or None
         Of "jumprelu", >= 0.
+    rows : {"raw", "layer_norm", "unit_mean_square"}
+        What is done with each row before it is x, and undone with its reconstruction: no matrix can do that.
     provenance : dict
         What the file says of the activations: ``model``, ``site``, ``context_length``.
     """
@@ -45,7 +52,13 @@ class Parts:
     activation: Activation
     k: int | None = None
     threshold: Tensor | None = None
+    rows: Rows = "raw"
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def overflow(self) -> str | None:
+        """Return the name of a tensor that is not finite, None where there is none."""
+        tensors = {name: getattr(self, name) for name in ("weight", "bias", "atoms", "intercept", "threshold")}
+        return next((n for n, t in tensors.items() if t is not None and not bool(torch.isfinite(t).all())), None)
 
     @property
     def bias_of_centred(self) -> Tensor:
@@ -56,6 +69,22 @@ class Parts:
 def shifted(bias: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
     """Return bias + W offset, summed in float64."""
     return (bias.double() + weight.double() @ offset.double()).to(bias.dtype)
+
+
+def with_unit_atoms(weight: Tensor, bias: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the parameters with the norms of the atoms in the codes; an atom of zeros stays, and is never used."""
+    norms = torch.linalg.vector_norm(atoms, dim=1)
+    return norms[:, None] * weight, norms * bias, atoms / torch.where(norms > 0, norms, 1.0)[:, None]
+
+
+def gated(weight: Tensor, gate: Tensor, log_gain: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor]:
+    """Return W and the thresholds of the JumpReLU that a gated autoencoder is; its bias is that of the magnitude.
+
+    The gate is open where a = x W^T + gate > 0, and the code is m = exp(r) x W^T + magnitude where that is positive: so
+    that it is open where m > magnitude - exp(r) gate.
+    """
+    gain = log_gain.exp()
+    return gain[:, None] * weight, magnitude - gain * gate
 
 
 def positive_part(threshold: Tensor) -> Tensor:

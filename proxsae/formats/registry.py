@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from proxsae.formats.parts import Activation, Parts
+from proxsae.formats.parts import Activation, Parts, Rows
 
 _FORMATS: dict[str, Format] = {}  # by name; a subclass enters itself
 
@@ -23,15 +23,18 @@ class Format(ABC):
     library : str
         Whose it is, for sentences.
     files : tuple of str
-        The files that are read, relative to the folder of an autoencoder.
+        The files that are read, relative to the folder of an autoencoder; none where it is one file of any name.
     writes : tuple of str
         The activations that :meth:`write` takes; none where the format is read only.
+    rows : tuple of str
+        The :attr:`Parts.rows` that it takes.
     """
 
     name: ClassVar[str]
     library: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
     writes: ClassVar[tuple[Activation, ...]] = ()
+    rows: ClassVar[tuple[Rows, ...]] = ("raw",)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -56,11 +59,13 @@ class Format(ABC):
         """Write the file or folder, with an activation of :attr:`writes`."""
         raise NotImplementedError
 
-    def check_written(self, activation: Activation) -> None:
-        """Raise ValueError where the format has no such activation."""
-        if activation not in self.writes:
+    def check_written(self, parts: Parts) -> None:
+        """Raise ValueError where the format has no place for the parts."""
+        if parts.activation not in self.writes:
             can = f"it has {', '.join(self.writes)}" if self.writes else "it is read only"
-            raise ValueError(f"{self.library} has no place for the activation {activation!r}: {can}")
+            raise ValueError(f"{self.library} has no place for the activation {parts.activation!r}: {can}")
+        if parts.rows not in self.rows:
+            raise ValueError(f"{self.library} has no place for rows that are normalised first ({parts.rows!r})")
 
 
 def formats() -> dict[str, Format]:

@@ -70,6 +70,14 @@ class Weights:
             raise self.wrong(name, "it holds NaN or infinity")
         return tensor
 
+    def integer(self, name: str) -> int:
+        """Return a tensor without dimensions that holds an integer."""
+        self.shape(name, 0)
+        stored = self._read(name)
+        if stored.is_floating_point() or stored.is_complex():
+            raise self.wrong(name, "needed is an integer")
+        return int(stored)
+
     def first(self, *names: str) -> str:
         """Return the first of the names that is there; the first of all where none is, for the refusal to name."""
         return next((name for name in names if name in self), names[0])

@@ -5,41 +5,76 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_saes import assert_same_outputs
 
-from proxsae.formats import load
+from proxsae import ProxSAE
+from proxsae.formats import load, save
+from proxsae.formats.registry import formats
 from proxsae.solvers import solve
 
 FOLDERS = sorted(path.parent for path in Path(__file__).parent.glob("files/*/recorded.json"))
+pytestmark = pytest.mark.filterwarnings("ignore:.* is for rows that are normalised first")
+each_file = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+def recorded(folder):
+    """The model, rows as it takes them, and the codes and reconstructions of the library for those."""
+    record = json.loads((folder / "recorded.json").read_text())
+    X, codes, reconstruction = (np.float32(record[name]) for name in ("rows", "codes", "reconstruction"))
+    sae = load(folder / record["path"])
+    shift, scale = 0.0, 1.0
+    if sae.provenance_.get("rows") == "layer_norm":
+        shift, scale = X.mean(1, keepdims=True), X.std(1, ddof=1, keepdims=True)
+        X, scale = (X - shift) / (scale + np.float32(1e-5)), 1 / scale
+    elif sae.provenance_.get("rows") == "unit_mean_square":
+        scale = np.sqrt(X.shape[1]) / np.linalg.norm(X, axis=1, keepdims=True)
+        X = np.float32(X * scale)
+    return sae, X, codes, (reconstruction - shift) * scale
 
 
 def test_the_files_are_there():
-    assert len(FOLDERS) >= 11
+    assert {folder.name.split("_")[0] for folder in FOLDERS} == {name.split("_")[0] for name in formats()}
+    assert len(FOLDERS) >= 36
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@each_file
 def test_outputs_are_those_of_the_library(folder):
-    recorded = json.loads((folder / "recorded.json").read_text())
-    X, codes, reconstruction = (np.float32(recorded[name]) for name in ("rows", "codes", "reconstruction"))
-    sae = load(folder / recorded["path"])
+    sae, X, codes, reconstruction = recorded(folder)
     Z = sae.transform(X)
     assert Z.nnz > 0
     np.testing.assert_allclose(np.sort(Z.toarray()), np.sort(codes), rtol=0, atol=2e-6 * np.abs(codes).max())
-    np.testing.assert_allclose(
-        sae.inverse_transform(Z), reconstruction, rtol=0, atol=2e-6 * np.abs(reconstruction).max()
-    )
+    outputs = sae.inverse_transform(Z)
+    np.testing.assert_allclose(outputs, reconstruction, rtol=0, atol=2e-6 * np.abs(reconstruction).max())
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@each_file
 def test_a_loaded_model_is_a_fitted_one(folder):
     """Its regularizer is that of its codes: the encoder is the prox, and a solver takes R."""
-    recorded = json.loads((folder / "recorded.json").read_text())
-    X = np.float32(recorded["rows"])
-    sae = load(folder / recorded["path"])
+    sae, X, _, _ = recorded(folder)
     u = X @ sae.encoder_.weight.numpy().T + sae.encoder_.bias.numpy()
-    np.testing.assert_allclose(sae.regularizer_.prox(u), sae.transform(X).toarray(), rtol=0, atol=1e-5)
+    init = sae.transform(X).toarray()
+    np.testing.assert_allclose(sae.regularizer_.prox(u), init, rtol=0, atol=1e-5)
     assert np.isfinite(sae.score(X))
-    found = solve(
-        X[:2], sae.components_, sae.regularizer_, intercept=sae.intercept_, init=sae.transform(X[:2]).toarray()
-    )
+    found = solve(X[:2], sae.components_, sae.regularizer_, intercept=sae.intercept_, init=init[:2])
     assert np.all(np.isfinite(found.objective))
+
+
+@each_file
+def test_it_is_written_and_read_back(folder, tmp_path):
+    """In our own format, and in every other that has a place for it."""
+    sae, X, _, _ = recorded(folder)
+    sae.save(tmp_path / "sae.safetensors")
+    assert_same_outputs(sae, ProxSAE.load(tmp_path / "sae.safetensors"), X)
+    written, refused = 0, []
+    for name in formats():
+        path = tmp_path / (f"{name}.pt" if name == "openai" else name)
+        try:
+            save(sae, path, format=name)
+        except ValueError as error:
+            refused.append(str(error))
+        else:
+            assert_same_outputs(sae, load(path), X, rtol=2e-6)
+            written += 1
+    assert all("no place for" in text or "no other library has" in text or "has ReLU of" in text for text in refused)
+    assert written or "groupmax" in folder.name

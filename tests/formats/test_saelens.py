@@ -114,7 +114,7 @@ def test_a_second_model_takes_the_place_of_the_first(tmp_path):
         ({"architecture": "temporal"}, "'temporal' cannot be read: its codes depend on other tokens"),
         ({"architecture": "matching_pursuit"}, "it has no encoder"),
         ({"architecture": ...}, "'architecture': it is missing"),
-        ({"normalize_activations": "layer_norm"}, "'layer_norm' scales each row"),
+        ({"normalize_activations": "z_score"}, "'normalize_activations': it is 'z_score', known are 'none'"),
         ({"apply_b_dec_to_input": "yes"}, "needed is true or false"),
         ({"metadata": {"sae_lens_version": "six"}}, "'sae_lens_version': it is 'six'"),
     ],

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from proxsae.data.files import replacing
 from proxsae.formats.configuration import Configuration
-from proxsae.formats.parts import Activation, Parts, positive_part, shifted
+from proxsae.formats.parts import Activation, Parts, Rows, gated, positive_part, shifted, with_unit_atoms
 from proxsae.formats.places import hook_of, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
+from proxsae.formats.writing import write_json, write_safetensors
 
 CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 VERSION = "6.54.12"  # whose conventions are written; a file without a version is read by those before 6.0
@@ -29,6 +29,14 @@ TENSORS = {
     "gated": {"b_gate", "r_mag", "b_mag"},
     **{name: {"b_enc", "topk_threshold"} for name in OF_BATCHES},
 }
+ROWS: dict[str, Rows] = {
+    "none": "raw",
+    "layer_norm": "layer_norm",
+    "constant_norm_rescale": "unit_mean_square",
+    "expected_average_only_in": "raw",
+    "covariance_whitening": "raw",
+}
+UNFOLDED = ("expected_average_only_in", "covariance_whitening")  # of trainings, before they are folded
 REFUSED = {
     "transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
     "skip_transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
@@ -40,16 +48,13 @@ REFUSED = {
 
 
 class SAELens(Format):
-    """Standard, topk, abstopk, jumprelu and gated, and the trainings of batchtopk.
-
-    Gated is JumpReLU: with a = x W + b_gate > 0 the gate and m = exp(r) x W + b_mag the magnitude, the gate is open
-    where m > b_mag - exp(r) b_gate.
-    """
+    """Standard, topk, abstopk, jumprelu and gated, and the trainings of batchtopk."""
 
     name = "saelens"
     library = "SAELens"
     files = (CONFIGURATION, WEIGHTS)
     writes = ("relu", "topk", "abstopk", "jumprelu")
+    rows = ("raw", "layer_norm", "unit_mean_square")
 
     def recognises(self, path: Path) -> bool:
         """Whether the folder has weights of that name, and no configuration of another library."""
@@ -77,7 +82,7 @@ class SAELens(Format):
             "dtype": str(parts.atoms.dtype).removeprefix("torch."),
             "device": "cpu",
             "apply_b_dec_to_input": False,
-            "normalize_activations": "none",
+            "normalize_activations": next(name for name, rows in ROWS.items() if rows == parts.rows),
             "reshape_activations": "none",
             "metadata": _metadata(parts.provenance),
         }
@@ -105,10 +110,14 @@ class _Reader:
         if dtype not in DTYPES:
             raise config.wrong("dtype", f"it is {dtype!r}, known are {', '.join(DTYPES)}")
         self.dtype: torch.dtype = getattr(torch, dtype)
-        normalised = config.text("normalize_activations", "none")
-        if normalised not in ("none", "expected_average_only_in", "covariance_whitening"):
-            # the other two are not applied by SAELens either when it reads a folder
-            raise config.wrong("normalize_activations", f"{normalised!r} scales each row, which no matrix does")
+        normalised = config.one_of("normalize_activations", tuple(ROWS), "none")
+        self.rows = ROWS[normalised]
+        if normalised in UNFOLDED:
+            warnings.warn(
+                f"{config.path} says 'normalize_activations': {normalised!r}, and not by which factors: rows are taken "
+                "as they are, as SAELens does",
+                stacklevel=4,
+            )
 
     def vector(self, name: str) -> Tensor:
         return self.weights.tensor(name, self.p, dtype=self.dtype)
@@ -121,9 +130,7 @@ class _Reader:
         activation: Activation = "jumprelu"
         k, threshold = None, None
         if architecture == "gated":
-            gain = self.vector("r_mag").exp()
-            threshold = bias - gain * self.vector("b_gate")
-            W = gain[:, None] * W
+            W, threshold = gated(W, self.vector("b_gate"), self.vector("r_mag"), bias)
         elif architecture == "jumprelu":
             threshold = self.vector("threshold") if "threshold" in self.weights else self.vector("log_threshold").exp()
         elif architecture in OF_BATCHES:
@@ -137,7 +144,7 @@ class _Reader:
                 raise self.config.wrong("k", f"it is {k}, and there are {self.p} atoms")
         # in inference the norms are a choice of the file, trainings of batches have them by default
         if self.config.flag("rescale_acts_by_decoder_norm", architecture in OF_BATCHES) and architecture != "standard":
-            W, bias, D = _with_unit_atoms(W, bias, D)
+            W, bias, D = with_unit_atoms(W, bias, D)
         if self.config.flag("apply_b_dec_to_input", True):
             bias = shifted(bias, W, -intercept)
         return Parts(
@@ -148,14 +155,9 @@ class _Reader:
             activation,
             k,
             None if threshold is None else positive_part(threshold),
+            self.rows,
             _provenance(self.config),
         )
-
-
-def _with_unit_atoms(W: Tensor, bias: Tensor, D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the parameters with the norms of the atoms in the codes; an atom of zeros stays, and is never used."""
-    norms = torch.linalg.vector_norm(D, dim=1)
-    return norms[:, None] * W, norms * bias, D / torch.where(norms > 0, norms, 1.0)[:, None]
 
 
 def _check_names(weights: Weights, architecture: str) -> None:
@@ -209,17 +211,3 @@ def _provenance(config: Configuration) -> dict[str, Any]:
         "context_length": config.get("metadata.context_size"),
     }
     return {name: value for name, value in found.items() if isinstance(value, str | int)}
-
-
-def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors to a file, whole or not at all."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, temporary)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write an object to a file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(f"{json.dumps(values, indent=2, allow_nan=False)}\n", encoding="utf-8")

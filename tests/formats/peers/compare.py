@@ -20,7 +20,8 @@ from proxsae.encoders import Amortized
 from proxsae.formats import load, save
 from proxsae.regularizers import parse
 
-PEERS = ("saelens_peer",)
+PEERS = ("saelens_peer", "sparsify_peer", "dictionary_learning_peer", "gemma_scope_peer")
+FROM_SOURCE = ("openai_peer", "llama_scope_peer")  # on no registry: compared where their source is on the path
 TOLERANCE = 2e-6  # of the largest number
 D, P, N = 12, 40, 500
 
@@ -32,7 +33,15 @@ def difference(ours, theirs):
 
 
 def compare(sae, theirs, X):
+    """The largest differences of codes and of reconstructions, and the L0."""
     codes, reconstruction = theirs
+    rows = sae.provenance_.get("rows")
+    if rows == "layer_norm":
+        mean, std = X.mean(1, keepdim=True), X.std(1, keepdim=True)
+        X, reconstruction = (X - mean) / (std + 1e-5), (reconstruction - mean.numpy()) / std.numpy()
+    elif rows == "unit_mean_square":
+        scale = X.shape[1] ** 0.5 / X.norm(dim=1, keepdim=True)
+        X, reconstruction = X * scale, reconstruction * scale.numpy()
     Z = sae.transform(X.numpy())
     ours = unfolded(Z.toarray(), codes.shape[1])
     return (  # codes in the order of their size, for twins may change places
@@ -63,19 +72,29 @@ def outwards(peer, folder, X):
         values = real_parameters(D, P)
         encoder = Amortized.of(parse(text), values["W_enc"].T.contiguous(), values["b_enc"])
         sae = ProxSAE.from_parts(values["W_dec"], values["b_dec"], encoder)
-        path = folder / text.replace("/", "")
+        path = folder / f"{text}{getattr(peer, 'SUFFIX', '')}"
         save(sae, path, format=peer.FORMAT, signed=signed)
         theirs = peer.forward(path, X)
         yield text.strip(), f"float32 {signed}", "out", compare(sae, theirs, X)
         yield text.strip(), f"float32 {signed}", "back", compare(load(path), theirs, X)
 
 
+def peers():
+    """The libraries that are here; those on a registry must be."""
+    found = [importlib.import_module(name) for name in PEERS]
+    for name in FROM_SOURCE:
+        try:
+            found.append(importlib.import_module(name))
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
+    return found
+
+
 def main():
     X, worst = rows(N, D), 0.0
-    form = "{:22s} {:34s} {:16s} {:5s} {:>10s} {:>14s} {:>6s}"
+    form = "{:26s} {:34s} {:16s} {:5s} {:>10s} {:>14s} {:>6s}"
     print(form.format("library", "architecture or R", "dtype", "way", "codes", "reconstruction", "L0"))
-    for module in PEERS:
-        peer = importlib.import_module(module)
+    for peer in peers():
         with tempfile.TemporaryDirectory() as folder:
             for lines in (inwards, outwards):
                 for name, dtype, way, (codes, output, l0) in lines(peer, Path(folder), X):

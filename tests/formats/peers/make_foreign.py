@@ -2,10 +2,10 @@
 
     python tests/formats/peers/make_foreign.py
 
-needs an environment that has the libraries: that of `make test-formats`.
+needs an environment that has the libraries: that of `make test-formats`, with the sources of those on no registry on
+the path. Files of a library that is not there stay as they are.
 """
 
-import importlib
 import json
 import re
 import shutil
@@ -13,18 +13,22 @@ import sys
 from pathlib import Path
 
 import torch
-from compare import PEERS
+from compare import peers
 from parameters import rows
 
 FILES = Path(__file__).parent.parent / "files"
-D, P, N = 4, 10, 8
+D, P, N = 3, 8, 5
 HALF = {"standard": torch.bfloat16, "jumprelu": torch.float16}
+
+
+def short(array):
+    """Numbers of float32 with as many digits as they have."""
+    return [[float(str(number)) for number in row] for row in array.astype("float32")]
 
 
 def main():
     X = rows(N, D)
-    for module in PEERS:
-        peer = importlib.import_module(module)
+    for peer in peers():
         for name, write in {**peer.CASES, **getattr(peer, "ONCE", {})}.items():
             folder = FILES / re.sub(r"\W+", "_", f"{peer.FORMAT}_{name}")
             shutil.rmtree(folder, ignore_errors=True)
@@ -36,8 +40,8 @@ def main():
                 "architecture": name,
                 "path": str(path.relative_to(folder)),
                 "rows": X.tolist(),
-                "codes": codes.tolist(),
-                "reconstruction": reconstruction.tolist(),
+                "codes": short(codes),
+                "reconstruction": short(reconstruction),
             }
             (folder / "recorded.json").write_text(json.dumps(recorded) + "\n")
     return 0

@@ -1,0 +1,94 @@
+"""Gemma Scope: ``params.npz``, and ``params.safetensors`` with ``config.json`` of its second release; JumpReLU."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from proxsae.formats.configuration import Configuration
+from proxsae.formats.parts import Parts, positive_part
+from proxsae.formats.registry import Format
+from proxsae.formats.weights import Weights, npz_weights, safetensors_weights
+from proxsae.formats.writing import write_npz
+
+CONFIGURATION, FIRST, SECOND = "config.json", "params.npz", "params.safetensors"
+
+
+class GemmaScope(Format):
+    """JumpReLU of x as it is; the intercept is not subtracted."""
+
+    name = "gemma_scope"
+    library = "Gemma Scope"
+    files = (FIRST, SECOND, CONFIGURATION)
+    writes = ("relu", "jumprelu")
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it is a file of one of the two names, or the folder of one."""
+        return path.name in (FIRST, SECOND) or any((path / name).is_file() for name in (FIRST, SECOND))
+
+    def read(self, path: Path) -> Parts:
+        """Return the autoencoder of a file or folder; the names of the folders say what it is of."""
+        folder = path.parent if path.name in (FIRST, SECOND) else path
+        provenance: dict[str, Any] = {}
+        if path.name != SECOND and (folder / FIRST).is_file():
+            weights = npz_weights(folder / FIRST)
+        else:
+            weights, config = safetensors_weights(folder / SECOND), Configuration.read(folder / CONFIGURATION)
+            provenance = _checked(config)
+        if any("transcoder" in name for name in folder.absolute().parts) or "affine_skip_connection" in weights:
+            raise ValueError(
+                f"{weights.path}: by its path or a tensor it is a transcoder, whose codes of one place decode to "
+                "another, and ProxSAE holds autoencoders"
+            )
+        parts = _parts(weights, provenance)
+        if "embedding" not in folder.absolute().parts[-3:]:  # embedding/width_4k/average_l0_6
+            return parts
+        scale = math.sqrt(parts.atoms.shape[1])  # those were trained on rows multiplied by it
+        return Parts(
+            parts.weight / scale,
+            parts.bias,
+            parts.atoms * scale,
+            parts.intercept,
+            "jumprelu",
+            threshold=parts.threshold,
+            provenance=provenance,
+        )
+
+    def write(self, path: Path, parts: Parts) -> None:
+        """Write ``params.npz`` into the folder; ReLU is JumpReLU with thresholds of 0."""
+        threshold = torch.zeros_like(parts.bias) if parts.threshold is None else parts.threshold
+        tensors = {
+            "W_enc": parts.weight.T,
+            "b_enc": parts.bias,
+            "W_dec": parts.atoms,
+            "b_dec": parts.intercept,
+            "threshold": threshold,
+        }
+        write_npz(path / FIRST, tensors)
+
+
+def _parts(weights: Weights, provenance: dict[str, Any]) -> Parts:
+    encoder, decoder = weights.first("W_enc", "w_enc"), weights.first("W_dec", "w_dec")
+    d, p = weights.shape(encoder)
+    return Parts(
+        weights.tensor(encoder, d, p).T.contiguous(),
+        weights.tensor("b_enc", p),
+        weights.tensor(decoder, p, d),
+        weights.tensor("b_dec", d),
+        "jumprelu",
+        threshold=positive_part(weights.tensor("threshold", p)),
+        provenance=provenance,
+    )
+
+
+def _checked(config: Configuration) -> dict[str, Any]:
+    """Return what a configuration of the second release says of the activations."""
+    config.one_of("architecture", ("jump_relu",))
+    place, other = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
+    if config.flag("affine_connection", False) or (other is not None and other != place):
+        raise config.wrong("hf_hook_point_out", "codes of one place decode to another, and ProxSAE holds autoencoders")
+    found = {"model": config.get("model_name"), "hook": place}
+    return {name: value for name, value in found.items() if isinstance(value, str)}

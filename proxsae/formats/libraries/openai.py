@@ -1,0 +1,69 @@
+"""OpenAI's sparse_autoencoder: a file of torch.save, such as ``resid_post_mlp_v5_32k/autoencoders/6.pt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from proxsae.formats.parts import Activation, Parts, Rows, shifted
+from proxsae.formats.registry import Format
+from proxsae.formats.weights import torch_weights
+from proxsae.formats.writing import write_torch
+
+
+class OpenAI(Format):
+    """ReLU of raw rows, and TopK of rows that are normalised by layer norm: there the one goes with the other."""
+
+    name = "openai"
+    library = "OpenAI's sparse_autoencoder"
+    files = ()
+    writes = ("relu", "topk")
+    rows = ("raw", "layer_norm")
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it is a Torch file."""
+        return path.is_file() and path.suffix == ".pt"
+
+    def read(self, path: Path) -> Parts:
+        """Return the autoencoder of a file."""
+        weights, values = torch_weights(path)
+        p, d = weights.shape("encoder.weight")
+        W, D = weights.tensor("encoder.weight", p, d), weights.tensor("decoder.weight", d, p).T.contiguous()
+        intercept = weights.tensor("pre_bias", d)
+        bias = shifted(weights.tensor("latent_bias", p), W, -intercept)
+        name, settings = values.get("activation", "ReLU"), values.get("activation_state_dict", {})
+        if name == "ReLU":
+            return Parts(W, bias, D, intercept, "relu")
+        if name != "TopK":
+            raise weights.wrong("activation", f"it is {name!r}, known are 'ReLU' and 'TopK'")
+        settings = settings if isinstance(settings, dict) else {}
+        k, after = settings.get("k"), settings.get("postact_fn")
+        if not isinstance(k, int) or not 1 <= k <= p:
+            raise weights.wrong("activation_state_dict", f"k is {k!r}, needed is an integer from 1 to {p}")
+        if after != "ReLU":
+            raise weights.wrong("activation_state_dict", f"TopK is followed by {after!r}: without ReLU it is no prox")
+        return Parts(W, bias, D, intercept, "topk", k, rows="layer_norm")
+
+    def write(self, path: Path, parts: Parts) -> None:
+        """Write the file."""
+        activation: Activation
+        rows: Rows
+        activation, rows = parts.activation, parts.rows
+        if (activation, rows) not in (("relu", "raw"), ("topk", "layer_norm")):
+            raise ValueError(
+                f"{self.library} has ReLU of raw rows and TopK of layer_norm, not {activation!r} of {rows}"
+            )
+        values: dict[str, Any] = {
+            "encoder.weight": parts.weight,
+            "decoder.weight": parts.atoms.T,
+            "pre_bias": parts.intercept,
+            "latent_bias": parts.bias_of_centred,
+            "stats_last_nonzero": torch.zeros(len(parts.atoms), dtype=torch.long),
+            "latents_activation_frequency": torch.ones(len(parts.atoms)),
+            "latents_mean_square": torch.zeros(len(parts.atoms)),
+            "activation": "ReLU" if activation == "relu" else "TopK",
+            "activation_state_dict": {} if activation == "relu" else {"k": parts.k, "postact_fn": "ReLU"},
+        }
+        write_torch(path, values)

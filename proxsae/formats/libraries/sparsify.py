@@ -1,0 +1,74 @@
+"""EleutherAI's sparsify: a folder with ``cfg.json`` and ``sae.safetensors``. Read as sparsify 1.3 reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proxsae.formats.configuration import Configuration
+from proxsae.formats.parts import Activation, Parts, shifted
+from proxsae.formats.registry import Format
+from proxsae.formats.weights import safetensors_weights
+from proxsae.formats.writing import write_json, write_safetensors
+
+CONFIGURATION, WEIGHTS = "cfg.json", "sae.safetensors"
+
+
+class Sparsify(Format):
+    """TopK and groupmax, and the signed TopK of 2024 (``"signed": true``), which is AbsTopK."""
+
+    name = "sparsify"
+    library = "sparsify"
+    files = (CONFIGURATION, WEIGHTS)
+    writes = ("topk",)
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the folder has weights of that name."""
+        return (path / WEIGHTS).is_file()
+
+    def read(self, path: Path) -> Parts:
+        """Return the autoencoder of a folder."""
+        config = Configuration.read(path / CONFIGURATION)
+        if config.flag("transcode", False):
+            raise config.wrong("transcode", "codes of one place decode to another, and ProxSAE holds autoencoders")
+        if config.flag("skip_connection", False):
+            raise config.wrong("skip_connection", "a matrix from x to its reconstruction has no place in ProxSAE")
+        d = config.integer("d_in")
+        # 0 latents, as is usual there, means the expansion factor
+        p = config.integer("num_latents") if config.get("num_latents") else d * config.integer("expansion_factor", 32)
+        k, activation = config.integer("k", 32), self._activation(config)
+        if k > p or (activation == "groupmax" and p % k):
+            raise config.wrong("k", f"it is {k}, and there are {p} atoms")
+        weights = safetensors_weights(path / WEIGHTS)
+        W, intercept = weights.tensor("encoder.weight", p, d), weights.tensor("b_dec", d)
+        bias = shifted(weights.tensor("encoder.bias", p), W, -intercept)
+        return Parts(W, bias, weights.tensor("W_dec", p, d), intercept, activation, k)
+
+    def write(self, path: Path, parts: Parts) -> None:
+        """Write the folder, the weights first."""
+        n_components, n_features = parts.atoms.shape
+        tensors = {
+            "encoder.weight": parts.weight,
+            "encoder.bias": parts.bias_of_centred,
+            "W_dec": parts.atoms,
+            "b_dec": parts.intercept,
+        }
+        config = {
+            "activation": "topk",
+            "expansion_factor": max(1, n_components // n_features),
+            "normalize_decoder": False,  # asked in training alone
+            "num_latents": n_components,
+            "k": parts.k,
+            "multi_topk": False,
+            "skip_connection": False,
+            "transcode": False,
+            "d_in": n_features,
+        }
+        write_safetensors(path / WEIGHTS, tensors)
+        write_json(path / CONFIGURATION, config)
+
+    @staticmethod
+    def _activation(config: Configuration) -> Activation:
+        activation = config.one_of("activation", ("topk", "groupmax"), "topk")
+        if config.flag("signed", False):
+            return "abstopk"
+        return "groupmax" if activation == "groupmax" else "topk"

@@ -1,0 +1,212 @@
+"""A configuration that contradicts its tensors, or is of what is no prox, is one sentence."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_saes import D, P, assert_same_outputs, rows, sae_of
+
+from proxsae.formats import load, save
+
+FILES = Path(__file__).parent / "files"
+OTHER_PLACE = "codes of one place decode to another, and ProxSAE holds autoencoders"
+
+
+@pytest.fixture
+def copied(tmp_path):
+    def copy(name):
+        return shutil.copytree(FILES / name, tmp_path / name)
+
+    return copy
+
+
+def edit(path, **changes):
+    """Set values, ``...`` for none; ``a__b`` is b in the object a."""
+    values = json.loads(path.read_text())
+    for name, value in changes.items():
+        *outer, last = name.split("__")
+        inside = values
+        for part in outer:
+            inside = inside[part]
+        if value is ...:
+            inside.pop(last, None)
+        else:
+            inside[last] = value
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "sentence"),
+    [
+        (
+            "sparsify_topk",
+            "cfg.json",
+            {"num_latents": 9},
+            r"'encoder.weight': it has shape \(8, 3\), needed is \(9, 3\)",
+        ),
+        ("sparsify_topk", "cfg.json", {"num_latents": 0}, r"needed is \(96, 3\)"),
+        ("sparsify_topk", "cfg.json", {"k": 9}, "'k': it is 9, and there are 8 atoms"),
+        ("sparsify_topk", "cfg.json", {"k": 3.5}, "'k': it is 3.5, needed is an integer"),
+        ("sparsify_topk", "cfg.json", {"d_in": ...}, "'d_in': it is missing"),
+        (
+            "sparsify_topk",
+            "cfg.json",
+            {"activation": "relu"},
+            "'activation': it is 'relu', known are 'topk', 'groupmax'",
+        ),
+        ("sparsify_topk", "cfg.json", {"transcode": True}, f"'transcode': {OTHER_PLACE}"),
+        ("sparsify_topk", "cfg.json", {"skip_connection": True}, "'skip_connection': a matrix from x"),
+        ("sparsify_groupmax", "cfg.json", {"k": 5}, "'k': it is 5, and there are 12 atoms"),
+        ("dictionary_learning_AutoEncoder", "config.json", {"trainer__dict_size": 9}, "'trainer.dict_size': it is 9"),
+        ("dictionary_learning_AutoEncoder", "config.json", {"trainer__dict_class": "CrossCoder"}, "it is 'CrossCoder'"),
+        ("dictionary_learning_AutoEncoder", "config.json", {"trainer": 3}, "'trainer.dict_class': it is missing"),
+        (
+            "dictionary_learning_AutoEncoder",
+            "config.json",
+            {"trainer__dict_class": "AutoEncoderTopK"},
+            "'b_dec': it is missing",
+        ),
+        (
+            "dictionary_learning_AutoEncoderTopK",
+            "config.json",
+            {"trainer__k": 4},
+            "'trainer.k': it is 4, and that of the weights is 3",
+        ),
+        (
+            "gemma_scope_second_release",
+            "resid_post/layer_7_width_16k_l0_small/config.json",
+            {"architecture": "relu"},
+            "'architecture': it is 'relu', known are 'jump_relu'",
+        ),
+        (
+            "gemma_scope_second_release",
+            "resid_post/layer_7_width_16k_l0_small/config.json",
+            {"hf_hook_point_out": "model.layers.7.mlp.output"},
+            f"'hf_hook_point_out': {OTHER_PLACE}",
+        ),
+        ("llama_scope_topk", "config.json", {"hook_point_out": "blocks.8"}, f"'hook_point_out': {OTHER_PLACE}"),
+        ("llama_scope_topk", "config.json", {"use_glu_encoder": True}, "an encoder of two matrices is not a prox"),
+        ("llama_scope_topk", "config.json", {"sae_type": "clt"}, "'sae_type': it is 'clt', known are 'sae'"),
+        ("llama_scope_topk", "config.json", {"act_fn": "batchtopk"}, "'act_fn': it is 'batchtopk'"),
+        ("llama_scope_topk", "config.json", {"norm_activation": "batch-wise"}, "'norm_activation': it is 'batch-wise'"),
+        ("llama_scope_topk", "config.json", {"expansion_factor": 1e9}, "'W_E': it has shape"),
+        ("llama_scope_topk", "config.json", {"top_k": 9}, "'top_k': it is 9, and there are 8 atoms"),
+        (
+            "llama_scope_2024_jumprelu",
+            "hyperparams.json",
+            {"dataset_average_activation_norm": {"in": 0.0}},
+            "'dataset_average_activation_norm': it is 0.0, needed is a positive number",
+        ),
+        (
+            "llama_scope_2024_jumprelu",
+            "hyperparams.json",
+            {"dataset_average_activation_norm": {"in": 1e200}},
+            "leaves the range of numbers",
+        ),
+        ("llama_scope_2024_jumprelu", "hyperparams.json", {"jump_relu_threshold": -1.0}, "needed is a number >= 0"),
+    ],
+)
+def test_a_contradiction_is_one_sentence(copied, name, file, change, sentence):
+    folder = copied(name)
+    path = folder / json.loads((folder / "recorded.json").read_text())["path"]
+    load(path)
+    edit(folder / file, **change)
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        load(path)
+    assert str(folder) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_transcoder_of_gemma_is_one_sentence(copied, tmp_path):
+    place = "gemma_scope_second_release/resid_post/layer_7_width_16k_l0_small"
+    folder = copied("gemma_scope_second_release") / "resid_post" / "layer_7_width_16k_l0_small"
+    tensors = load_file(folder / "params.safetensors")
+    save_file({**tensors, "affine_skip_connection": torch.eye(3)}, folder / "params.safetensors")
+    with pytest.raises(ValueError, match="it is a transcoder, whose codes of one place decode to another"):
+        load(folder)
+    shutil.copytree(FILES / place, tmp_path / "gemma-scope-transcoders" / "layer_7")
+    with pytest.raises(ValueError, match="it is a transcoder"):
+        load(tmp_path / "gemma-scope-transcoders" / "layer_7")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"activation": "Identity"}, "'activation': it is 'Identity', known are 'ReLU' and 'TopK'"),
+        ({"activation_state_dict": {"k": 3, "postact_fn": "Identity"}}, "'Identity': without ReLU it is no prox"),
+        ({"activation_state_dict": {"k": 9, "postact_fn": "ReLU"}}, "k is 9, needed is an integer from 1 to 8"),
+        ({"activation_state_dict": [3]}, "k is None, needed is an integer"),
+        ({"decoder.weight": torch.ones(8, 3)}, r"'decoder.weight': it has shape \(8, 3\), needed is \(3, 8\)"),
+        ({"pre_bias": "none"}, "'pre_bias': it is missing"),
+    ],
+)
+def test_a_file_of_openai_that_is_no_prox_is_one_sentence(tmp_path, change, sentence):
+    values = torch.load(FILES / "openai_TopK" / "6.pt", weights_only=True)
+    torch.save({**values, **change}, tmp_path / "6.pt")
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        load(tmp_path / "6.pt")
+    assert str(tmp_path / "6.pt") in str(refusal.value)
+
+
+def test_rows_that_are_normalised_first_are_said_and_kept(tmp_path):
+    with pytest.warns(UserWarning, match=r"6\.pt is for rows that are normalised first, .* \(x - mean\(x\)\)") as said:
+        sae = load(FILES / "openai_TopK" / "6.pt")
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    save(sae, tmp_path / "saelens", format="saelens")
+    assert json.loads((tmp_path / "saelens" / "cfg.json").read_text())["normalize_activations"] == "layer_norm"
+    with pytest.raises(ValueError, match=r"sparsify has no place for rows that are normalised first \('layer_norm'\)"):
+        save(sae, tmp_path / "sparsify", format="sparsify")
+    with pytest.raises(ValueError, match="has ReLU of raw rows and TopK of layer_norm, not 'topk' of raw"):
+        save(sae_of("NonNegative + Cardinality(3)"), tmp_path / "6.pt", format="openai")
+
+
+def test_a_training_of_saelens_whose_scale_is_not_there_is_said(copied):
+    folder = copied("saelens_standard")
+    edit(folder / "cfg.json", normalize_activations="expected_average_only_in")
+    with pytest.warns(UserWarning, match="'expected_average_only_in', and not by which factors") as said:
+        load(folder)
+    assert said[0].filename == __file__
+
+
+def test_fields_left_out_are_what_the_library_takes(copied):
+    """No number of atoms is the expansion factor; no subtraction said is one."""
+    folder = copied("sparsify_topk_atoms_by_expansion")
+    before = load(folder)
+    edit(folder / "cfg.json", num_latents=..., activation=..., transcode=..., skip_connection=...)
+    assert_same_outputs(before, load(folder), rows(d=3))
+    folder = copied("saelens_standard")
+    before = load(folder)
+    edit(folder / "cfg.json", apply_b_dec_to_input=..., normalize_activations=..., device=...)
+    assert_same_outputs(before, load(folder), rows(d=3))
+    edit(folder / "cfg.json", dtype=..., metadata__sae_lens_version="6.0.0-rc.1")
+    assert_same_outputs(before, load(folder), rows(d=3))
+
+
+def test_a_single_file_is_enough_where_its_name_says_what_it_is(copied):
+    for name, inside in (
+        ("dictionary_learning_AutoEncoderTopK", "ae.pt"),
+        ("gemma_scope_first_release", "layer_7/width_16k/average_l0_6/params.npz"),
+        ("gemma_scope_second_release", "resid_post/layer_7_width_16k_l0_small/params.safetensors"),
+    ):
+        path = FILES / name / inside
+        assert_same_outputs(load(path.parent), load(path), rows(d=3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["sparsify", "dictionary_learning", "llama_scope", "gemma_scope", "openai"])
+def test_every_format_keeps_the_precision(tmp_path, name, dtype):
+    R = {"sparsify": "Cardinality(3)", "gemma_scope": "0.2*L0"}.get(name, "0.2*L1")
+    sae = sae_of(R, dtype=dtype)
+    path = tmp_path / ("sae.pt" if name == "openai" else "sae")
+    save(sae, path, format=name)
+    again = load(path, format=name)
+    assert again.components_.dtype == sae.components_.dtype
+    assert again.components_.shape == (P, D)
+    X = rows(dtype=str(dtype).removeprefix("torch."))
+    assert_same_outputs(sae, again, X, rtol=2e-6 if dtype == torch.float32 else 1e-13)
+    assert np.abs(again.transform(X)).max() > 0
