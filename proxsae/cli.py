@@ -169,8 +169,11 @@ def run_demo_command(options: argparse.Namespace) -> None:
 
 def run_harvest(options: argparse.Namespace) -> None:
     """Write an activation store."""
+    from proxsae.data.files import check_writable
+    from proxsae.data.shard import INDEX
     from proxsae.llm import harvest, load_model
 
+    check_writable(options.out / INDEX)
     model = load_model(options.model)
     harvest(
         model,

@@ -86,8 +86,9 @@ def test_fit_and_evaluate(folder, sae, capsys):
 
 
 def test_evaluate_knows_where_the_model_comes_from(folder, sae, capsys):
-    if not hasattr(ProxSAE.load(sae), "provenance_"):
-        pytest.skip("files do not say where a model comes from")
+    told = ProxSAE.load(sae).provenance_
+    assert (told["site"], told["context_length"], told["drop"]) == ("block.2", 16, "auto")
+    assert told["model"] == str(folder / "model")
     options = [*_model(folder), "--tokens", "200"]
     assert main(["evaluate", str(sae), *options]) == 0
     named = capsys.readouterr().out
@@ -150,9 +151,15 @@ def test_the_demo_ends_in_a_table_and_a_report(folder, monkeypatch, capsys):
     assert "JumpReLU" in (folder / "demo.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", ["fit", "report", "demo"])
+@pytest.mark.parametrize("command", ["harvest", "fit", "report", "demo"])
 def test_where_nothing_can_be_written_nothing_begins(folder, command, capsys):
-    inputs = {"fit": [str(folder / "store"), "-R", "L1"], "report": ["missing", "store"], "demo": []}[command]
+    harvest = ["--model", "missing", "--block", "1", "--tokens", "9"]
+    inputs = {
+        "harvest": harvest,
+        "fit": [str(folder / "store"), "-R", "L1"],
+        "report": ["missing", "store"],
+        "demo": [],
+    }[command]
     assert main([command, *inputs, "--out", str(folder / "text.txt" / "out")]) == 1
     error = capsys.readouterr().err
     assert "cannot be written: " in error

@@ -124,7 +124,7 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
         asked=(fields.regularizer("asked_regularizer"), fields.of("target_l0", int, float, type(None))),
         history=fields.history(),
         provenance=fields.of("provenance", dict),
-        training=training and fields.built("training", lambda: _training(fields, training, model)),
+        training=None if training is None else fields.built("training", lambda: _training(fields, training, model)),
     )
 
 
@@ -179,6 +179,9 @@ class Fields:
             raise self.wrong("history", "it holds something else than columns of numbers")
         if len({len(array) for array in history.values()}) > 1:
             raise self.wrong("history", "its columns have different lengths")
+        steps = history.get("step", np.zeros(0))
+        if history and not (steps.dtype.kind == "i" and len(steps) and (np.diff(steps, prepend=0) > 0).all()):
+            raise self.wrong("history", "its column 'step' is missing, or holds something else than growing numbers")
         return history
 
     def built(self, field: str, build: Callable[[], Any]) -> Any:

@@ -19,6 +19,7 @@ from proxsae.regularizers.translated import Translated
 
 MOST_CHARACTERS = 1_000_000  # of a text
 MOST_DEPTH = 40  # of brackets in brackets
+MOST_TERMS = 100  # of a sum; each is compared with every other
 MOST_DIGITS = 18  # of an integer; more become a float
 TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)"
@@ -198,6 +199,8 @@ class _Reader:
         terms = [self.product()]
         while self.takes("+"):
             terms.append(self.product())
+            if len(terms) > MOST_TERMS:
+                raise ValueError(f"a sum has at most {MOST_TERMS} terms, and {_short(self.text)} has more")
         self.depth -= 1
         if len(terms) == 1:
             return terms[0]

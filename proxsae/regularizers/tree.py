@@ -43,12 +43,15 @@ class TreeGroups(NonSeparable):
     def __post_init__(self) -> None:
         super().__post_init__()
         groups = tuple(tuple(sorted({int(i) for i in group})) for group in self.groups)
-        for i, one in enumerate(groups):
+        holder: dict[int, tuple[int, ...]] = {}  # the smallest of the larger groups that holds an index
+        for one in sorted(groups, key=len, reverse=True):
             if not one or one[0] < 0:
                 raise ValueError(f"TreeGroups: a group holds at least one index >= 0, got {list(one)}")
-            for two in groups[:i]:
-                if len({*one} & {*two}) not in (0, min(len(one), len(two))):
-                    raise ValueError(f"TreeGroups: groups are nested or disjoint, got {list(two)} and {list(one)}")
+            holders = {holder.get(i, ()) for i in one}
+            if len(holders) > 1:
+                two = min(holders - {()}, key=len)
+                raise ValueError(f"TreeGroups: groups are nested or disjoint, got {list(two)} and {list(one)}")
+            holder.update(dict.fromkeys(one, one))
         weights = [len(group) ** 0.5 for group in groups] if self.group_weights is None else self.group_weights
         costs = tuple(float(weight) for weight in weights)
         if len(costs) != len(groups) or not all(0 <= cost < np.inf for cost in costs):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,20 +147,34 @@ class TrainingState:
         KeyError, ValueError
             If an entry is missing or does not fit the others.
         """
+        _check_numbers(state)
         given, R = (parse(state[name], **_group(state, name)) for name in ("given", "regularizer"))
         encoder_type = ENCODERS[state["encoder"]]
         encoder = encoder_type.from_tensors(R, _group(state, "encoder"), **state["encoder_options"])
         model = Autoencoder(encoder, state["atoms"].clone(), state["bias"].clone()).cpu().train()
         model.unused_for.copy_(state["unused_for"])
+        if not all(bool(torch.isfinite(value).all()) for value in state.values() if isinstance(value, Tensor)):
+            raise ValueError("a tensor holds NaN or infinity")
         optimizer = adam(list(model.parameters()))
         for name, parameter in model.named_parameters():
             moments = _group(state, f"adam.{name}")
-            if any(value.shape not in (parameter.shape, ()) for value in moments.values()):
-                raise ValueError(f"the moments of {name!r} do not have its shape {tuple(parameter.shape)}")
+            shapes = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
+            if moments and {key: tuple(value.shape) for key, value in moments.items()} != shapes:
+                raise ValueError(f"the moments of {name!r} are not {shapes}")
+            dtypes = {"step": torch.float32, "exp_avg": parameter.dtype, "exp_avg_sq": parameter.dtype}
+            if any(value.dtype != dtypes[key] for key, value in moments.items()):
+                raise ValueError(f"the moments of {name!r} are not of the dtypes {dtypes}")
+            if any(bool((moments[key] < 0).any()) for key in ("step", "exp_avg_sq") if moments):
+                raise ValueError(f"the second moment or the step of {name!r} is negative")
             optimizer.state[parameter] = {key: value.cpu() for key, value in moments.items()}
         inputs, targets = (
             Scaling(state[f"{name}_mean"].cpu(), state[f"{name}_scale"]) for name in ("inputs", "targets")
         )
+        if targets.mean.shape != model.bias.shape or inputs.mean.ndim != 1:
+            raise ValueError("the means of the data do not have the shape of a row")
+        if any(scaling.mean.dtype != model.bias.dtype for scaling in (inputs, targets)):
+            raise ValueError(f"the means of the data are not of the dtype {model.bias.dtype}")
+        encoder.codes(torch.zeros_like(inputs.mean)[None])  # raises where they do not fit
         numbers = {name: state[name] for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn")}
         training = cls(model, inputs, targets, given, optimizer, **numbers)
         if state["target_l0"] is not None:
@@ -181,6 +196,32 @@ def checked_sums(sums: Mapping[str, Tensor], n_components: int, n_features: int)
     read: dict[str, Any] = {name: sums[name].numpy() for name in zeros}
     read |= {name: float(value) for name, value in read.items() if value.ndim == 0}
     return Statistics(**read)
+
+
+def _check_numbers(state: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the numbers of a state are those of a training."""
+
+    def is_whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+    def is_positive(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+    def is_finite(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    conditions: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(("seed", "n_done", "order_seed", "n_drawn"), is_whole),
+        "n_steps": lambda value: value is None or (is_whole(value) and value > 0),
+        **dict.fromkeys(("inputs_scale", "targets_scale"), is_positive),
+        "target_l0": lambda value: value is None or is_positive(value),
+        "is_met": lambda value: isinstance(value, bool),
+        "gain": is_finite,
+        "smallest_gain": lambda value: value is None or (is_finite(value) and value >= 0),
+    }
+    for name, holds in conditions.items():
+        if not holds(state[name]):
+            raise ValueError(f"{name} = {str(state[name])[:40]} is not a number that a training has")
 
 
 def written(name: str, R: Regularizer) -> dict[str, Any]:

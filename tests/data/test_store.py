@@ -1,5 +1,4 @@
 import copy
-import functools
 import gc
 import json
 import pickle
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import JSON, damaged_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -318,28 +318,6 @@ def test_a_store_that_is_dropped_closes_its_files(store):
         gc.enable()
 
 
-def _damaged_bytes(content):
-    """Return a strategy of contents near `content`: bits flipped, cut, stuffed or overwritten."""
-    places = st.integers(0, len(content) - 1)
-    flips = st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=3).map(
-        lambda flips: bytes(
-            functools.reduce(
-                lambda old, flip: old[: flip[0]] + bytes([old[flip[0]] ^ 1 << flip[1]]) + old[flip[0] + 1 :],
-                flips,
-                content,
-            )
-        )
-    )
-    cuts = places.map(lambda at: content[:at])
-    stuffed = st.tuples(places, st.binary(max_size=8)).map(
-        lambda pair: content[: pair[0]] + pair[1] + content[pair[0] :]
-    )
-    written = st.tuples(places, st.binary(max_size=8)).map(
-        lambda pair: (content[: pair[0]] + pair[1] + content[pair[0] + len(pair[1]) :])[: len(content)]
-    )
-    return st.one_of(flips, cuts, stuffed, written)
-
-
 @pytest.mark.fuzz
 @given(st.data())
 def test_a_damaged_store_is_refused_or_unharmed(store, rows, tmp_path_factory, data):
@@ -348,7 +326,7 @@ def test_a_damaged_store_is_refused_or_unharmed(store, rows, tmp_path_factory, d
     folder = tmp_path_factory.getbasetemp() / "fuzzed"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(store.path, folder)
-    (folder / name).write_bytes(data.draw(_damaged_bytes((store.path / name).read_bytes())))
+    (folder / name).write_bytes(data.draw(damaged_bytes((store.path / name).read_bytes())))
     try:
         read = ActivationStore(folder)
         content, traced = read[:], [read.trace(np.arange(len(read))), read.tokens(0)]
@@ -364,11 +342,6 @@ def test_a_damaged_store_is_refused_or_unharmed(store, rows, tmp_path_factory, d
     assert read.info == store.info
 
 
-_json = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers() | st.text())
-)
-
-
 @pytest.mark.fuzz
 @given(st.data())
 def test_a_contradictory_index_is_refused_or_read(store, tmp_path_factory, data):
@@ -380,7 +353,7 @@ def test_a_contradictory_index_is_refused_or_read(store, tmp_path_factory, data)
     del index["checksum"]
     record = data.draw(st.sampled_from([index, *index["shards"]]))
     field = data.draw(st.sampled_from(sorted(record)))
-    record[field] = data.draw(_json | st.integers(-3, 60) | st.just(copy.deepcopy(index["shards"]) * 2))
+    record[field] = data.draw(JSON | st.integers(-3, 60) | st.just(copy.deepcopy(index["shards"]) * 2))
     write_index(folder, index)
     refusal = "contradictory"
     try:
