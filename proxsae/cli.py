@@ -120,6 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("out", metavar="OUT", type=Path, help="the file or folder to write")
     convert.add_argument("--format", required=True, help="of OUT, such as saelens; proxsae is ours")
     convert.add_argument("--from", dest="source_format", default="auto", help="of IN (default: by its files)")
+    convert.add_argument("-R", "--regularizer", help="of IN, where its file cannot say it, such as 0.1*L1+NonNegative")
     convert.add_argument(
         "--signed",
         choices=["double", "native"],
@@ -277,7 +278,7 @@ def run_convert(options: argparse.Namespace) -> None:
     """Write a model for another library."""
     from proxsae.formats import load, save
 
-    sae = load(options.source, options.source_format)
+    sae = load(options.source, options.source_format, options.regularizer)
     save(sae, options.out, options.format, options.signed)
     n_components, n_features = sae.components_.shape
     print(f"{options.source}: {n_components} atoms, {n_features} features, R = {sae.regularizer_}")

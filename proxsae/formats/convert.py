@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from proxsae.formats.doubling import encoder_and_atoms, parts_of
 from proxsae.formats.hub import PREFIX, fetched
-from proxsae.formats.parts import FORMULAS
+from proxsae.formats.parts import FORMULAS, Parts
 from proxsae.formats.registry import Format, formats
+from proxsae.formats.stated import encoder_with, spelled
+from proxsae.regularizers import Regularizer, parse
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from proxsae.encoders import Amortized
     from proxsae.estimator import ProxSAE
 
 OURS = "proxsae"
 
 
-def load(path: str | os.PathLike[str], format: str = "auto") -> ProxSAE:  # noqa: A002
+def load(
+    path: str | os.PathLike[str],
+    format: str = "auto",  # noqa: A002
+    regularizer: Regularizer | str | None = None,
+) -> ProxSAE:
     r"""Return a sparse autoencoder of any library as a fitted model.
 
     The codes and reconstructions are those of the library, up to rounding. ``regularizer_`` is the R whose prox the
     activation is: i{z >= 0} for ReLU, :math:`\frac12\theta^2\|z\|_0` + i{z >= 0} for JumpReLU and gated, at most k
-    non-zeros for TopK. What a file cannot say stays unknown: a ReLU autoencoder trained with a weight of L1 has that
-    weight in its bias, so that :meth:`~proxsae.ProxSAE.amortization_gap` is for R = i{z >= 0}.
+    non-zeros for TopK. A ReLU autoencoder that was trained with a weight of L1 has that weight in its bias, where no
+    file says it: give `regularizer`, and the codes stay what they are.
 
     Where a library normalises each row by itself first, a warning says so: the model is for normalised rows.
 
@@ -37,6 +48,9 @@ def load(path: str | os.PathLike[str], format: str = "auto") -> ProxSAE:  # noqa
         A file or folder, or one on the Hub, ``"hf://owner/repository/path"``.
     format : str, default "auto"
         "proxsae" or the name of another format; "auto" looks at the names of the files.
+    regularizer : Regularizer or str, optional
+        R, such as ``"0.1*L1 + NonNegative"``; its prox must be the activation of the file up to scale and bias. None:
+        the R that :func:`save` noted, where the file has it and it fits, else the plainest.
 
     Returns
     -------
@@ -58,11 +72,13 @@ def load(path: str | os.PathLike[str], format: str = "auto") -> ProxSAE:  # noqa
         raise FileNotFoundError(f"no file or folder at {where}")
     chosen = _format_of(where) if format == "auto" else _named(format)
     if chosen is None:
+        if regularizer is not None:
+            raise ValueError(f"{where} is a file of proxsae, which says its own regularizer")
         return ProxSAE.load(where)
     parts = chosen.read(where)
     if field := parts.overflow():
         raise ValueError(f"{where}: the {field} leaves the range of numbers once what the file says is folded into it")
-    encoder, atoms = encoder_and_atoms(parts)
+    encoder, atoms = _with_regularizer(parts, regularizer)
     sae = ProxSAE.from_parts(atoms, parts.intercept, encoder)
     sae.provenance_ = parts.provenance
     if parts.rows != "raw":
@@ -88,7 +104,7 @@ def save(
     sae : ProxSAE
     path : path
     format : str, default "proxsae"
-        The name of a format; only "proxsae" keeps R, the encoder's options and the history.
+        The name of a format; only "proxsae" keeps an R with arrays, the encoder's options and the history.
     signed : {"double", "native"}, default "double"
         Where codes have both signs: write 2p atoms [D; -D] with non-negative codes, which every library takes; or
         signed codes, where the format has AbsTopK.
@@ -109,9 +125,19 @@ def save(
     if chosen is None:
         sae.save(path)
         return
-    parts = parts_of(sae, signed)
+    parts = replace(parts_of(sae, signed), regularizer=spelled(sae.regularizer_))
     chosen.check_written(parts)
     chosen.write(Path(path).expanduser(), parts)
+
+
+def _with_regularizer(parts: Parts, given: Regularizer | str | None) -> tuple[Amortized, Tensor]:
+    """Return encoder and D with the R that is given, or that the file says and that fits, or the plainest."""
+    if given is not None:
+        return encoder_with(parse(given) if isinstance(given, str) else given, parts)
+    if parts.regularizer is not None:
+        with suppress(ValueError, TypeError):  # another library may have trained on
+            return encoder_with(parse(parts.regularizer), parts)
+    return encoder_and_atoms(parts)
 
 
 def _named(name: str) -> Format | None:

@@ -8,6 +8,7 @@ between atoms may be decided differently.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,16 +34,20 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
     encoder = sae.encoder_
     if not isinstance(encoder, Amortized):
         raise ValueError(f"other libraries have encoders of one matrix, as Amortized is, and this one is {encoder!r}")
+    parts = written_parts(encoder, torch.as_tensor(sae.components_), torch.as_tensor(sae.intercept_), signed)
+    return replace(parts, rows=sae.provenance_.get("rows", "raw"), provenance=sae.provenance_)
+
+
+def written_parts(encoder: Amortized, D: Tensor, intercept: Tensor, signed: Signed = "double") -> Parts:
+    """Return the parts of an encoder and a decoder, see :func:`parts_of`."""
     R = encoder.current_regularizer
     sides = sides_of(R)
     W, b = encoder.weight.detach().cpu(), encoder.bias.detach().cpu()
-    D, intercept = torch.as_tensor(sae.components_), torch.as_tensor(sae.intercept_)
-    rows = sae.provenance_.get("rows", "raw")
     is_signed = len(sides.sides) == 2
     if is_signed and signed == "native":
         if sides.k is None or not sides.is_plain:
             raise ValueError(f'signed="native" is for AbsTopK alone, and the prox of {R} is not that; take "double"')
-        return Parts(W, b, D, intercept, "abstopk", sides.k, rows=rows, provenance=sae.provenance_)
+        return Parts(W, b, D, intercept, "abstopk", sides.k)
     activation: Activation = "topk" if sides.k is not None else "jumprelu" if sides.has_thresholds else "relu"
     threshold = torch.cat([_spread(side.threshold, b) for side in sides.sides]) if activation == "jumprelu" else None
     weights, biases = zip(*(_one_side(side, W, b) for side in sides.sides), strict=True)
@@ -54,8 +59,6 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
         activation,
         sides.k,
         threshold,
-        rows,
-        sae.provenance_,
     )
 
 

@@ -43,6 +43,8 @@ class Parts:
         What is done with each row before it is x, and undone with its reconstruction: no matrix can do that.
     provenance : dict
         What the file says of the activations: ``model``, ``site``, ``context_length``.
+    regularizer : str or None
+        The text of R, where it was ours, and it has one.
     """
 
     weight: Tensor
@@ -54,6 +56,7 @@ class Parts:
     threshold: Tensor | None = None
     rows: Rows = "raw"
     provenance: dict[str, Any] = field(default_factory=dict)
+    regularizer: str | None = None
 
     def overflow(self) -> str | None:
         """Return the name of a tensor that is not finite, None where there is none."""

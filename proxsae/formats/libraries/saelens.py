@@ -20,6 +20,7 @@ CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 VERSION = "6.54.12"  # whose conventions are written; a file without a version is read by those before 6.0
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 OF_ACTIVATION = {"relu": "standard", "topk": "topk", "abstopk": "abstopk", "jumprelu": "jumprelu"}
+REGULARIZER = "proxsae_regularizer"  # in the metadata, of what we write
 OF_BATCHES = ("batchtopk", "matryoshka_batchtopk")  # of trainings; SAELens itself saves them as jumprelu
 TENSORS = {
     "standard": {"b_enc"},
@@ -84,7 +85,7 @@ class SAELens(Format):
             "apply_b_dec_to_input": False,
             "normalize_activations": next(name for name, rows in ROWS.items() if rows == parts.rows),
             "reshape_activations": "none",
-            "metadata": _metadata(parts.provenance),
+            "metadata": _metadata(parts),
         }
         tensors = {
             "W_enc": parts.weight.T,
@@ -157,6 +158,7 @@ class _Reader:
             None if threshold is None else positive_part(threshold),
             self.rows,
             _provenance(self.config),
+            self.config.text(f"metadata.{REGULARIZER}", "") or None,
         )
 
 
@@ -192,11 +194,13 @@ def _renamed(config: Configuration) -> Configuration:
     return old
 
 
-def _metadata(provenance: dict[str, Any]) -> dict[str, Any]:
+def _metadata(parts: Parts) -> dict[str, Any]:
+    provenance = parts.provenance
     found = {
         "model_name": provenance.get("model"),
         "hook_name": hook_of(str(provenance["site"])) if "site" in provenance else None,
         "context_size": provenance.get("context_length"),
+        REGULARIZER: parts.regularizer,
     }
     known = {name: value for name, value in found.items() if value is not None}
     return {"sae_lens_version": VERSION, "sae_lens_training_version": None, "training_library": "proxsae", **known}
