@@ -24,6 +24,30 @@ class Algorithm(NamedTuple):
     is_compiled: bool = False  # NumPy and a Gram matrix, a coordinate at a time; its state has a field ``correlations``
 
 
+class Direct(NamedTuple):
+    """A method that ends by itself, with certificates of its own: planned once for a dictionary, then run on blocks.
+
+    NumPy arrays alone; the plan has ``run(targets, init, tol, max_iter) -> Ended``.
+    """
+
+    plan: Callable[[Array, Any, float], Any]  # (dictionary, R, step) -> plan
+    refuses: Callable[[Regularizer], str | None]
+    takes_init: bool  # or starts from zero
+    has_step: bool  # of all coordinates
+    is_compiled: bool = True
+
+
+class Ended(NamedTuple):
+    """Where the samples of a block ended."""
+
+    codes: Any  # CSR, (n_samples, n_components)
+    objective: Array  # F, (n_samples,)
+    certificate: Array  # what F could still fall by, by the moves that the kind names
+    converged: Array
+    n_iter: Array
+    kinds: Array  # what is certified, a text for each sample
+
+
 def without(algorithm: Algorithm, state: Any, rows: Array) -> Any:
     """Return the state of some of the samples."""
     return state._replace(**{name: getattr(state, name)[rows] for name in algorithm.of_samples})

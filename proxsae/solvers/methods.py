@@ -8,16 +8,25 @@ import array_api_compat
 
 from proxsae.formulas.arrays import Array, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer
-from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.coordinates import ACTIVE_SET, CD, resting_slopes
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
+from proxsae.solvers.pursuits.pursuit import PURSUITS
 
-ALGORITHMS: dict[str, Algorithm] = {"active_set": ACTIVE_SET, "cd": CD, "fista": FISTA, "ista": ISTA}
+ALGORITHMS: dict[str, Algorithm | Direct] = {
+    "active_set": ACTIVE_SET,
+    "cd": CD,
+    "fista": FISTA,
+    "ista": ISTA,
+    **PURSUITS,
+}
 LARGEST_GRAM = 20_000  # atoms; beyond, its Gram matrix takes over 3.2 GB
 
 
 def method_for(R: Regularizer, D: Array) -> str:
     """Return what "auto" takes: the fastest method whose theory covers R, on this device and at this size."""
+    if is_on_cpu(D) and len(D) <= LARGEST_GRAM and PURSUITS["swap"].refuses(R) is None:
+        return "swap"
     if is_on_cpu(D) and dtype_name(D) == "float64" and len(D) <= LARGEST_GRAM:
         if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
             return "active_set"
@@ -45,8 +54,9 @@ def checked_method(method: Any, R: Regularizer, D: Array) -> str:
         return best
     if method not in ALGORITHMS:
         raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
-    refusal = ALGORITHMS[method].refuses(R)
-    if refusal is None and ALGORITHMS[method].is_compiled and not is_on_cpu(D):
+    algorithm = ALGORITHMS[method]
+    refusal = algorithm.refuses(R)
+    if refusal is None and algorithm.is_compiled and not is_on_cpu(D):
         refusal = "runs on the CPU, and X is on another device"
     if refusal:
         raise ValueError(f'{method!r} {refusal}; use "{best}"')

@@ -14,12 +14,15 @@ from scipy.sparse import csr_array
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
+from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.certificates import CertificateKind, certificate_of
+from proxsae.solvers.direct import run_direct, weakest
 from proxsae.solvers.driver import Outcome, joined, run
-from proxsae.solvers.inputs import check_limits, checked_inputs, checked_regularizer, checked_step
+from proxsae.solvers.inputs import Inputs, check_limits, checked_inputs, checked_regularizer, checked_step
 from proxsae.solvers.methods import ALGORITHMS, checked_method
 from proxsae.solvers.problem import gram_is_cheaper, problem_of
 
+Method = Literal["auto", "active_set", "cd", "fista", "ista", "omp", "ols", "mp", "htp", "swap"]
 CHUNK_ENTRIES = 2**23  # code entries worked on at once: 64 MiB for each array of a float64 state
 
 
@@ -35,9 +38,14 @@ class Solution:
         :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)`.
     certificate : float64 array of shape (n_samples,)
         For a duality gap, an upper bound on F(z) - min F, in the units of F.
-    certificate_kind : {"duality gap", "coordinate-wise residual", "fixed-point residual"}
-        What the certificate is. The coordinate-wise residual, of compiled methods, is how far the best value of each
-        coordinate with the others held lies from it.
+    certificate_kind : str
+        What the certificate is: a "duality gap", a "fixed-point residual", or a "coordinate-wise residual", which is
+        how far the best value of each coordinate with the others held lies from it. For a cardinality the certificate
+        is what F could still fall by: by any codes ("globally optimal"), by an exchange of one atom for another
+        ("swap-optimal"), or by another value of one code in use ("local minimum", or where the partner of the
+        cardinality is not convex, "fixed point"); this is the one that holds of all samples.
+    certificate_kinds : array of str of shape (n_samples,)
+        The strongest that holds of each sample; NumPy.
     converged : bool array of shape (n_samples,)
         Whether the certificate met the tolerance.
     n_iter : int64 array of shape (n_samples,)
@@ -50,6 +58,7 @@ class Solution:
     objective: Array
     certificate: Array
     certificate_kind: CertificateKind
+    certificate_kinds: Array
     converged: Array
     n_iter: Array
     method: str
@@ -61,7 +70,7 @@ def solve(
     R: Regularizer | str,
     *,
     intercept: Any = None,
-    method: Literal["auto", "active_set", "cd", "fista", "ista"] = "auto",
+    method: Method = "auto",
     tol: float = 1e-6,
     max_iter: int = 1000,
     init: Any = None,
@@ -88,15 +97,21 @@ def solve(
         The weight lambda lies inside: ``0.1 * L1()`` or ``"0.1*L1"``.
     intercept : array of shape (n_features,), optional
         b; zero by default.
-    method : {"auto", "active_set", "cd", "fista", "ista"}, default "auto"
+    method : str, default "auto"
         - "active_set", compiled, on the CPU: minimises F exactly on a set of atoms that grows until no other promises
           more. Convex separable R with a formula that is least at 0.
         - "cd", compiled, on the CPU: coordinate descent, for every separable R with a formula, convex or not.
         - "fista", accelerated proximal gradient steps with restarts, on every device: every convex R.
         - "ista", proximal gradient steps, on every device: every R.
+        - "omp", "ols", "mp", "htp", "swap", compiled, on the CPU: a Cardinality of each sample, alone or with a
+          separable partner that has a formula, see :mod:`proxsae.solvers.pursuits.pursuit`. "omp" adds the atom that
+          correlates most, "ols" the one that lowers F most, "mp" changes one code at a time, "htp" refits on the
+          support of a proximal step, and "swap" starts from "omp" and "ols" and exchanges one atom for another until
+          no exchange lowers F.
 
-        "auto" takes for float64 on the CPU, up to 20,000 atoms, "active_set" where R leaves codes sparse and "cd" where
-        R is separable and not convex; elsewhere "fista" where R is convex and "ista" where it is not.
+        "auto" takes on the CPU, up to 20,000 atoms, "swap" for a cardinality and, for float64, "active_set" where R
+        leaves codes sparse and "cd" where R is separable and not convex; elsewhere "fista" where R is convex and "ista"
+        where it is not.
     tol : float, default 1e-6
         A sample stops when its duality gap is at most
         :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual
@@ -104,14 +119,14 @@ def solve(
         plus what rounding the codes in their dtype makes of it: a correlation with the atom d_i is taken to be right to
         two roundings of :math:`\|d_i\| (\|x - b\| + \sum_j |z_j| \|d_j\|)`. In float64 that matters below 1e-12; in
         float32, over correlated atoms, it may be 1e-4 of the scale, and the codes are as good as the dtype can hold. A
-        certificate that is not finite never converges.
+        certificate that is not finite never converges. What F could fall by has the scale :math:`\frac12\|x - b\|^2`.
     max_iter : int, default 1000
-        Steps at most; 0 certifies `init`.
+        Steps at most, exchanges of "swap"; 0 certifies `init`. "omp" and "ols" take as many steps as atoms.
     init : array or SciPy sparse matrix of shape (n_samples, n_components), optional
-        Where to start; zero by default.
+        Where to start; zero by default. Not for "omp", "ols" and "mp", which start from zero.
     step : float, optional
         t in (0, 1/L], with L the largest eigenvalue of D D^T. 1/L by default, 0.99/L where R is not convex. It is the
-        step of "ista" and "fista", and of the fixed-point residual.
+        step of "ista", "fista" and "htp", and of the fixed-point residual.
     sparse_output : bool, default False
         Return CSR codes, for NumPy input; memory is then that of one block of samples.
     verbose : bool, default False
@@ -161,49 +176,75 @@ def solve(
         raise TypeError("sparse_output gives a SciPy matrix and needs NumPy input, got Torch tensors")
 
     chunk = n_samples if R.scope == "batch" else -(-CHUNK_ENTRIES // n_components)
-    outcomes = []
+    blocks = [slice(start, start + chunk) for start in range(0, max(n_samples, 1), max(chunk, 1))]
     # Where squares overflow, the certificate says so: it is not finite.
     quiet = np.errstate(over="ignore", invalid="ignore")
     with quiet, _without_graph(dictionary), _progress_bar(n_samples, verbose) as bar:
-        t = checked_step(step, dictionary, R)
-        kind, certify = certificate_of(R, dictionary, by_coordinates=algorithm.is_compiled)
-        with_gram = algorithm.is_compiled or gram_is_cheaper(n_samples, *dictionary.shape)
-        gram = dictionary @ dictionary.T if with_gram else None
-        for start in range(0, max(n_samples, 1), max(chunk, 1)):
-            part = slice(start, start + chunk)
-            problem = problem_of(inputs.targets(part), dictionary, R, t, gram=gram)
-            outcome = run(
-                problem,
-                algorithm,
-                certify,
-                inputs.codes(part),
-                tol=tol,
-                max_iter=max_iter,
-                on_finished=bar.update,
-            )
-            codes = inputs.result(outcome.codes)
-            outcomes.append(outcome._replace(codes=csr_array(codes) if sparse_output else codes))
-    outcome = joined(outcomes)
+        limits = {"step": step, "tol": tol, "max_iter": max_iter, "on_finished": bar.update}
+        if isinstance(algorithm, Direct):
+            outcome, kinds = run_direct(method_name, algorithm, inputs, R, blocks, **limits)
+            kind = weakest(kinds)
+            outcome = outcome if sparse_output else outcome._replace(codes=outcome.codes.toarray())
+        else:
+            outcome, kind = _iterate(algorithm, inputs, R, blocks, sparse_output=sparse_output, **limits)
+            kinds = np.full(n_samples, kind)
     if array_api_compat.is_torch_array(D) and algorithm.is_compiled:
         import torch
 
         outcome = Outcome(*(torch.from_numpy(values) for values in outcome))
     _warn_unless_converged(outcome, kind, tol, max_iter)
     return Solution(
-        outcome.codes, outcome.objective, outcome.certificate, kind, outcome.converged, outcome.n_iter, method_name
+        outcome.codes,
+        outcome.objective,
+        outcome.certificate,
+        kind,
+        kinds,
+        outcome.converged,
+        outcome.n_iter,
+        method_name,
     )
 
 
-def _warn_unless_converged(outcome: Outcome, kind: str, tol: float, max_iter: int) -> None:
+def _iterate(
+    algorithm: Algorithm,
+    inputs: Inputs,
+    R: Regularizer,
+    blocks: list[slice],
+    *,
+    sparse_output: bool,
+    step: float | None,
+    tol: float,
+    max_iter: int,
+    on_finished: Any,
+) -> tuple[Outcome, CertificateKind]:
+    """Return where the samples ended, and the kind of certificate that they have."""
+    dictionary = inputs.dictionary
+    t = checked_step(step, dictionary, R)
+    kind, certify = certificate_of(R, dictionary, by_coordinates=algorithm.is_compiled)
+    with_gram = algorithm.is_compiled or gram_is_cheaper(inputs.shape[0], *dictionary.shape)
+    gram = dictionary @ dictionary.T if with_gram else None
+    outcomes = []
+    for part in blocks:
+        problem = problem_of(inputs.targets(part), dictionary, R, t, gram=gram)
+        start = inputs.codes(part)
+        outcome = run(problem, algorithm, certify, start, tol=tol, max_iter=max_iter, on_finished=on_finished)
+        codes = inputs.result(outcome.codes)
+        outcomes.append(outcome._replace(codes=csr_array(codes) if sparse_output else codes))
+    return joined(outcomes), kind
+
+
+def _warn_unless_converged(outcome: Outcome, kind: CertificateKind, tol: float, max_iter: int) -> None:
     n_missing = int((~outcome.converged).sum())
     if n_missing == 0:
         return
     from sklearn.exceptions import ConvergenceWarning
 
     largest = float(outcome.certificate[~outcome.converged].max())
+    is_residual = kind in ("duality gap", "coordinate-wise residual", "fixed-point residual")
+    name = kind if is_residual else "fall of F to be had"
     warnings.warn(
         f"{n_missing} of {outcome.converged.shape[0]} samples have not converged to tol={tol:g} "
-        f"after {max_iter} steps; the largest {kind} is {largest:.3g}",
+        f"after {max_iter} steps; the largest {name} is {largest:.3g}",
         ConvergenceWarning,
         stacklevel=3,
     )

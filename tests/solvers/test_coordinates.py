@@ -123,7 +123,7 @@ def test_what_auto_takes():
         "0.1*L1()": "active_set",
         "0.1*MCP(0.5)": "cd",
         "0.1*L1() + Tilt(0.5)": "fista",
-        "Cardinality(3)": "ista",
+        "Cardinality(3)": "swap",
     }
 
 

@@ -1,0 +1,49 @@
+"""Run a method that ends by itself, block after block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers import Regularizer
+from proxsae.solvers.algorithm import Direct
+from proxsae.solvers.certificates import CertificateKind
+from proxsae.solvers.driver import Outcome, joined
+from proxsae.solvers.inputs import Inputs, checked_step
+
+STRONGEST_FIRST: tuple[CertificateKind, ...] = ("globally optimal", "swap-optimal", "local minimum", "fixed point")
+
+
+def weakest(kinds: Array) -> CertificateKind:
+    """Return the kind that holds of all samples: each holds where a stronger one does."""
+    return max(np.unique(kinds).tolist(), key=STRONGEST_FIRST.index, default=STRONGEST_FIRST[0])
+
+
+def run_direct(
+    name: str,
+    algorithm: Direct,
+    inputs: Inputs,
+    R: Regularizer,
+    blocks: Iterable[slice],
+    *,
+    step: float | None,
+    tol: float,
+    max_iter: int,
+    on_finished: Callable[[int], object],
+) -> tuple[Outcome, Array]:
+    """Return where all samples ended, with CSR codes, and the kind of certificate of each."""
+    if inputs.init is not None and not algorithm.takes_init:
+        raise ValueError(f"{name!r} starts from zero and takes no init")
+    D = inputs.dictionary
+    t = checked_step(step, D, R) if algorithm.has_step or step is not None else 0.0  # 1 / L takes longer than a pursuit
+    plan = algorithm.plan(D, R, t)
+    outcomes, kinds = [], []
+    for block in blocks:
+        ended = plan.run(inputs.targets(block), None if inputs.init is None else inputs.codes(block), tol, max_iter)
+        ended.codes.data = inputs.result(ended.codes.data)
+        outcomes.append(Outcome(*ended[:-1]))
+        kinds.append(ended.kinds)
+        on_finished(ended.codes.shape[0])
+    return joined(outcomes), np.concatenate(kinds)

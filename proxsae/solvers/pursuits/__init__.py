@@ -1,0 +1,1 @@
+"""Greedy pursuits and exchanges: methods for at most k non-zeros."""

@@ -1,0 +1,285 @@
+"""Pursuits and exchanges where every code has a penalty r_i of its own (compiled loops, one sample).
+
+All of them look at one number: how much F falls when the code of an atom is freed from zero, which is s g(c / s, 1 / s)
+with g the gain of r_i, c the correlation of the atom with the residual and s the curvature: its squared norm if the
+other codes are held, or what is left of it outside the span of the support if they follow and their penalties let them.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numba
+import numpy as np
+from numba import boolean, float64, int64, types, void
+
+from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT, LEAST_FALL, build
+from proxsae.solvers.pursuits.compiled_refit import compress, correlations, fall_of, objective, refit
+
+ROUGH, FINE = 1e-6, 1e-11  # moves that end a refit, relative to the norm of the target
+
+scalar_prox = types.FunctionType(float64(float64, float64, float64[::1]))
+scalar_value = types.FunctionType(float64(float64, float64[::1]))
+matrix, vector, indices, counts_type = float64[:, ::1], float64[::1], int64[:, ::1], int64[::1]
+
+# Of one thread: matrices over the support A, H, M and over support and atoms B; vectors over the support r, d, z, sup;
+# and over the atoms c, left, falls, is_out (in use, or tried in vain), and two for the tableau.
+Scratch = namedtuple("Scratch", "A H M B r d z sup c left falls is_out tc g")
+
+
+@numba.njit(error_model="numpy")
+def scratch(k, p, has_tableau):
+    """Return room for one thread."""
+    rows = k if has_tableau else 0
+    A, H, M, B = np.zeros((k, k)), np.zeros((k, k)), np.zeros((rows, rows)), np.zeros((rows, p))
+    r, d, z, sup = np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k, np.int64)
+    c, left, falls, is_out, tc, g = np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p)
+    return Scratch(A, H, M, B, r, d, z, sup, c, left, falls, is_out, tc, g)
+
+
+@numba.njit(error_model="numpy")
+def pursue(c0, energy, G, diagonal, k, by_error, support, z, P, prox, value, S):
+    """Add the atom of the best rank and refit, until k atoms are in use or none lowers F; return how many.
+
+    The rank is what F falls by with held codes times the squared norm of the atom, or by error, with codes that follow.
+    """
+    m, F, least, root = 0, 0.0, LEAST_FALL * energy, np.sqrt(energy)
+    S.c[:], S.left[:], S.is_out[:] = c0, diagonal, 0.0
+    for _ in range(8 * k):
+        best, most = -1, 0.0
+        for j in range(c0.size):
+            if diagonal[j] > 0.0 and S.is_out[j] == 0.0:
+                if by_error:
+                    curvature = max(S.left[j], DEPENDENT * diagonal[j])
+                    rank = fall_of(S.c[j], curvature, P[j], prox, value)[0]
+                else:
+                    rank = diagonal[j] * fall_of(S.c[j], diagonal[j], P[j], prox, value)[0]
+                if rank > most:
+                    best, most = j, rank
+        if best < 0 or m == k:
+            break
+        S.is_out[best] = 1.0
+        fall, z[m] = fall_of(S.c[best], diagonal[best], P[best], prox, value)
+        if not fall > least:
+            continue
+        support[m] = best
+        refit(c0, G, support, z, m + 1, P, prox, value, ROUGH * root, S.A, S.H, S.r, S.d)
+        for a in range(m + 1):
+            if z[a] == 0.0:
+                S.is_out[support[a]] = 0.0
+        m = compress(support, z, m + 1)
+        correlations(c0, G, support, z, m, S.c)
+        previous, F = F, objective(c0, S.c, support, z, m, P, value)
+        if not F < previous:
+            break
+        if by_error and m < k:
+            S.sup[:m] = support[:m]
+            build(c0, G, diagonal, S.sup, m, S.B, S.M, S.left, S.z, S.tc, S.g, S.d)
+    refit(c0, G, support, z, m, P, prox, value, FINE * root, S.A, S.H, S.r, S.d)
+    return compress(support, z, m)
+
+
+@numba.njit(error_model="numpy")
+def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
+    """Change the one code that lowers F most, again and again, with at most k atoms in use; return how many, and steps.
+
+    The other codes are held: matching pursuit.
+    """
+    m, least = 0, LEAST_FALL * energy
+    S.c[:], S.is_out[:] = c0, 0.0
+    for n_steps in range(max_steps):
+        place, atom, most, best = -1, -1, least, 0.0
+        for a in range(m):
+            j = support[a]
+            t = 1.0 / diagonal[j]
+            new = prox(z[a] + t * S.c[j], t, P[j])
+            change = new - z[a]
+            fall = change * (S.c[j] - 0.5 * diagonal[j] * change) + value(z[a], P[j]) - value(new, P[j])
+            if fall > most:
+                place, atom, most, best = a, j, fall, new
+        if m < k:
+            for j in range(c0.size):
+                if diagonal[j] > 0.0 and S.is_out[j] == 0.0:
+                    fall, new = fall_of(S.c[j], diagonal[j], P[j], prox, value)
+                    if fall > most:
+                        place, atom, most, best = m, j, fall, new
+        if place < 0:
+            return m, n_steps
+        if place == m:
+            support[m], z[m], S.is_out[atom] = atom, 0.0, 1.0
+            m += 1
+        change, row = best - z[place], G[atom]
+        for j in range(c0.size):
+            S.c[j] -= change * row[j]
+        z[place] = best
+        if best == 0.0:
+            S.is_out[atom] = 0.0
+            m = compress(support, z, m)
+    return m, max_steps
+
+
+@numba.njit(error_model="numpy")
+def threshold(c0, energy, G, k, step, max_steps, support, z, m, P, prox, value, S):
+    """Refit on the support of the proximal-gradient step until that support stays; return how many atoms, and steps."""
+    root = np.sqrt(energy)
+    for n_steps in range(max_steps):
+        correlations(c0, G, support, z, m, S.c)
+        for a in range(m):
+            S.c[support[a]] += z[a] / step
+        for j in range(c0.size):
+            S.falls[j] = fall_of(S.c[j], 1.0 / step, P[j], prox, value)[0]  # the gain of u = z + step c, over the step
+        S.is_out[:] = 0.0
+        for a in range(m):
+            S.is_out[support[a]] = 1.0
+        n, stays = 0, 0
+        while n < k:
+            j = int(np.argmax(S.falls))
+            if not S.falls[j] > 0.0:
+                break
+            S.falls[j] = 0.0
+            S.sup[n], S.z[n] = j, prox(step * S.c[j], step, P[j])
+            stays += S.is_out[j] > 0.0
+            n += 1
+        if n_steps > 0 and stays == n and n == m:
+            return m, n_steps
+        m = n
+        support[:m], z[:m] = S.sup[:m], S.z[:m]
+        refit(c0, G, support, z, m, P, prox, value, FINE * root, S.A, S.H, S.r, S.d)
+        m = compress(support, z, m)
+    return m, max_steps
+
+
+@numba.njit(error_model="numpy")
+def exchange(c0, energy, G, diagonal, k, is_convex, support, z, m, max_exchanges, P, prox, value, S):
+    """Exchange atoms until no exchange lowers F; return how many, what is left to gain, and exchanges.
+
+    An atom leaves, the others are refitted, and every atom is priced: where r is convex by a bound, with a curvature
+    that is the least there can be once the others follow, and else with the others held. Those whose price is right are
+    refitted and taken if F is lower then.
+    """
+    least, fine, n_exchanges, n_in_vain = LEAST_FALL * energy, FINE * np.sqrt(energy), 0, 0
+    refit(c0, G, support, z, m, P, prox, value, fine, S.A, S.H, S.r, S.d)
+    m = compress(support, z, m)
+    F, has_tableau = _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S)
+    place = -1
+    while n_in_vain <= m:
+        place = -1 if place + 1 >= m else place + 1  # -1: none leaves
+        n_in_vain += 1
+        if place < 0 and m == k:
+            continue
+        atom, n = _tried(
+            c0, G, diagonal, is_convex, has_tableau, support, z, m, place, F - least, fine, P, prox, value, S
+        )
+        if atom < 0:
+            continue
+        if n_exchanges == max_exchanges:
+            return m, F - objective(c0, S.tc, S.sup, S.z, n, P, value), n_exchanges
+        m = n
+        support[:m], z[:m] = S.sup[:m], S.z[:m]
+        F, has_tableau = _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S)
+        n_exchanges += 1
+        n_in_vain = 0
+    return m, 0.0, n_exchanges
+
+
+@numba.njit(error_model="numpy")
+def _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S):
+    """Return F at new codes and whether there is a tableau of their support: not where its atoms depend on another."""
+    S.is_out[:] = 0.0
+    for a in range(m):
+        S.is_out[support[a]] = 1.0
+    has_tableau = False
+    if is_convex:
+        S.sup[:m] = support[:m]
+        has_tableau = m == build(c0, G, diagonal, S.sup, m, S.B, S.M, S.left, S.r, S.tc, S.g, S.d)
+    correlations(c0, G, support, z, m, S.c)
+    return objective(c0, S.c, support, z, m, P, value), has_tableau
+
+
+@numba.njit(error_model="numpy")
+def _tried(c0, G, diagonal, is_convex, has_tableau, support, z, m, place, goal, fine, P, prox, value, S):
+    """Return an atom that brings F below `goal` in exchange for the one at `place`, or -1, and how many are in use.
+
+    The support and the codes are in S.sup and S.z, the correlations in S.tc.
+    """
+    n = 0
+    for a in range(m):
+        if a != place:
+            S.sup[n], S.z[n] = support[a], z[a]
+            n += 1
+    refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S.A, S.H, S.r, S.d)
+    n = compress(S.sup, S.z, n)
+    correlations(c0, G, S.sup, S.z, n, S.c)
+    need = objective(c0, S.c, S.sup, S.z, n, P, value) - goal
+    if need < 0.0:  # the others alone do better than they did with the atom, whose refit had not settled
+        S.tc[:] = S.c
+        return support[max(place, 0)], n
+    for j in range(c0.size):
+        S.falls[j] = 0.0
+        if diagonal[j] > 0.0 and S.is_out[j] == 0.0:
+            curvature = DEPENDENT * diagonal[j] if is_convex else diagonal[j]
+            if has_tableau and place < 0:
+                curvature = max(S.left[j], curvature)
+            elif has_tableau:
+                curvature = max(S.left[j] + S.B[place, j] ** 2 / S.M[place, place], curvature)
+            S.falls[j] = fall_of(S.c[j], curvature, P[j], prox, value)[0]
+    kept, codes = S.sup[:n].copy(), S.z[:n].copy()
+    while True:
+        j = int(np.argmax(S.falls))
+        if not S.falls[j] > need:
+            return -1, m
+        S.falls[j] = 0.0
+        S.sup[:n], S.z[:n] = kept, codes
+        S.sup[n], S.z[n] = j, fall_of(S.c[j], diagonal[j], P[j], prox, value)[1]
+        refit(c0, G, S.sup, S.z, n + 1, P, prox, value, fine, S.A, S.H, S.r, S.d)
+        n_used = compress(S.sup, S.z, n + 1)
+        correlations(c0, G, S.sup, S.z, n_used, S.tc)
+        if objective(c0, S.tc, S.sup, S.z, n_used, P, value) < goal:
+            return j, n_used
+
+
+@numba.njit(
+    void(
+        scalar_prox, scalar_value, matrix, matrix, vector, matrix, vector, int64, types.unicode_type, boolean, int64,
+        float64, indices, matrix, counts_type, vector, counts_type,
+    ),
+    nogil=True, cache=True, error_model="numpy",
+)  # fmt: skip
+def pursue_rows(
+    prox,
+    value,
+    P,
+    C,
+    energies,
+    G,
+    diagonal,
+    k,
+    method,
+    is_convex,
+    max_steps,
+    step,
+    supports,
+    codes,
+    counts,
+    falls,
+    n_steps,
+):
+    """Run a method for every row of correlations: "omp", "ols", "mp", or from the codes there, "htp" and "swap"."""
+    S = scratch(k, C.shape[1], method == "ols" or method == "swap")
+    for i in range(C.shape[0]):
+        support, z = supports[i], codes[i]
+        if method == "swap":
+            counts[i], falls[i], n_steps[i] = exchange(
+                C[i], energies[i], G, diagonal, k, is_convex, support, z, counts[i], max_steps, P, prox, value, S
+            )
+        elif method == "mp":
+            counts[i], n_steps[i] = match(C[i], energies[i], G, diagonal, k, max_steps, support, z, P, prox, value, S)
+        elif method == "htp":
+            counts[i], n_steps[i] = threshold(
+                C[i], energies[i], G, k, step, max_steps, support, z, counts[i], P, prox, value, S
+            )
+        else:
+            counts[i] = pursue(C[i], energies[i], G, diagonal, k, method == "ols", support, z, P, prox, value, S)
+            n_steps[i] = counts[i]

@@ -1,0 +1,138 @@
+"""The codes of a given support where every code has a penalty r_i of its own: compiled loops over the scalar prox.
+
+`prox(u, t, p)` and `value(z, p)` are compiled formulas; p is the row of P with the parameters of the atom.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT
+
+MAX_PASSES = 2000
+
+
+@numba.njit(error_model="numpy")
+def fall_of(c, s, p, prox, value):
+    """Return what F falls by when a code is freed from zero, and the code."""
+    z = prox(c / s, 1.0 / s, p)
+    return z * (c - 0.5 * s * z) - value(z, p), z
+
+
+@numba.njit(error_model="numpy")
+def correlations(c0, G, support, z, m, c):
+    """Write the correlations with the residual to c."""
+    c[:] = c0
+    for a in range(m):
+        row = G[support[a]]
+        for j in range(c.size):
+            c[j] -= z[a] * row[j]
+
+
+@numba.njit(error_model="numpy")
+def objective(c0, c, support, z, m, P, value):
+    """Return F less half the squared norm of the target."""
+    total = 0.0
+    for a in range(m):
+        j = support[a]
+        total += value(z[a], P[j]) - 0.5 * z[a] * (c0[j] + c[j])
+    return total
+
+
+@numba.njit(error_model="numpy")
+def refit(c0, G, support, z, m, P, prox, value, tolerance, A, H, r, d):
+    """Minimise F over the codes of the support, by passes over the codes and Newton steps that lower F."""
+    for a in range(m):
+        r[a] = c0[support[a]]
+        for b in range(m):
+            A[a, b] = G[support[a], support[b]]
+            r[a] -= A[a, b] * z[b]
+    for n_pass in range(MAX_PASSES):
+        move = 0.0
+        for a in range(m):
+            t = 1.0 / A[a, a]
+            change = prox(z[a] + t * r[a], t, P[support[a]]) - z[a]
+            if change != 0.0:
+                z[a] += change
+                for b in range(m):
+                    r[b] -= change * A[a, b]
+                move = max(move, abs(change) * np.sqrt(A[a, a]))
+        if move <= tolerance:
+            break
+        if n_pass > 0:
+            _newton_step(support, z, m, P, prox, value, A, H, r, d)
+
+
+@numba.njit(error_model="numpy")
+def _newton_step(support, z, m, P, prox, value, A, H, r, d):
+    """Solve z = prox(z + t r) with the slopes of the prox at hand, and go there or to where a code changes its sign.
+
+    A slope q is a curvature (1 - q) / (q t) of r_i; codes at a kink, where it is 0, are held.
+    """
+    free = np.empty(m, np.int64)
+    n = 0
+    for a in range(m):
+        t, p = 1.0 / A[a, a], P[support[a]]
+        u = z[a] + t * r[a]
+        h = 1e-4 * abs(u) + 1e-300
+        slope = (prox(u + h, t, p) - prox(u - h, t, p)) / (2.0 * h)
+        if slope > 1e-6 and z[a] != 0.0:
+            free[n], d[n], H[n, n] = a, (prox(u, t, p) - z[a]) / (slope * t), A[a, a] + (1.0 - slope) / (slope * t)
+            n += 1
+    if not _solve(A, H, free, n, d):
+        return
+    step, first = 1.0, -1
+    for i in range(n):
+        old = z[free[i]]
+        if old * (old + d[i]) < 0.0 and -old / d[i] < step:
+            step, first = -old / d[i], i
+    change = 0.0
+    for i in range(n):
+        a = free[i]
+        d[i] = -z[a] if i == first else step * d[i]
+        change += value(z[a] + d[i], P[support[a]]) - value(z[a], P[support[a]]) - d[i] * r[a]
+        for b in range(i + 1):
+            change += (0.5 if b == i else 1.0) * d[i] * d[b] * A[a, free[b]]
+    if change < 0.0:
+        for i in range(n):
+            z[free[i]] += d[i]
+            for b in range(m):
+                r[b] -= d[i] * A[free[i], b]
+
+
+@numba.njit(error_model="numpy")
+def _solve(A, H, free, n, d):
+    """Solve by Cholesky, with the diagonal in H and the rest in A; return whether the matrix is safely positive."""
+    for i in range(n):
+        for b in range(i + 1):
+            entry = H[i, i] if b == i else A[free[i], free[b]]
+            for e in range(b):
+                entry -= H[i, e] * H[b, e]
+            if b < i:
+                H[i, b] = entry / H[b, b]
+            elif entry > DEPENDENT * A[free[i], free[i]]:
+                H[i, i] = np.sqrt(entry)
+            else:
+                return False
+        for b in range(i):
+            d[i] -= H[i, b] * d[b]
+        d[i] /= H[i, i]
+    for i in range(n - 1, -1, -1):
+        for b in range(i + 1, n):
+            d[i] -= H[b, i] * d[b]
+        d[i] /= H[i, i]
+    return True
+
+
+@numba.njit(error_model="numpy")
+def compress(support, z, m):
+    """Take the zeros out of the support; return how many atoms stay."""
+    n = 0
+    for a in range(m):
+        if z[a] != 0.0:
+            support[n], z[n] = support[a], z[a]
+            n += 1
+    return n

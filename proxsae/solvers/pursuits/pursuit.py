@@ -1,0 +1,222 @@
+r"""Methods for at most k non-zeros: :math:`F(z) = \frac12\|y - zD\|^2 + \sum_i r_i(z_i)` where :math:`\|z\|_0 \le k`.
+
+They work on the Gram matrix, compiled, a sample at a time, and end by themselves. An atom is worth what F falls by when
+its code is freed: s g(c / s, 1 / s), with g the gain of r_i (the gain rule), c the correlation with the residual, and s
+a curvature. For r = 0 that is :math:`c^2 / 2s`.
+
+`omp`, orthogonal matching pursuit, adds the atom of the largest abs(c): it prices with held codes, s = ||d||^2, and
+    multiplies by ||d||^2. Pati, Rezaiifar and Krishnaprasad (1993), Asilomar Conf.; on the Gram matrix with a growing
+    Cholesky factor, Rubinstein, Zibulevsky and Elad (2008), Technion CS-2008-08.
+`ols`, orthogonal least squares, adds the atom that lowers F most once all codes follow: s is what is left of ||d||^2
+    outside the span of the atoms in use. Chen, Billings and Luo (1989), Int. J. Control 50; where codes must not be
+    negative, Nguyen, Soussen, Idier and Djermoune (2019), ICASSP. Where r is curved, or a code comes to rest at a kink,
+    s is a guide and no more.
+`mp`, matching pursuit, changes the one code that lowers F most, with at most k in use. Mallat and Zhang (1993), IEEE
+    Trans. Signal Process. 41.
+`htp`, hard thresholding pursuit, takes the support of a proximal-gradient step and refits, until it stays. Foucart
+    (2011), SIAM J. Numer. Anal. 49.
+`swap` starts at the better of `omp` and `ols` and exchanges one atom for another, all codes following, until no
+    exchange lowers F. Where r is not convex, the codes that stay are refitted when an atom leaves, held as the next is
+    priced, and refitted. Beck and Eldar (2013), SIAM J. Optim. 23; Soussen, Idier, Brie and Duan (2011), IEEE Trans.
+    Signal Process. 59.
+
+At the end the codes of all but `mp` are refitted on their support: least squares, non-negative least squares, or a
+local minimum where r is not convex. Atoms in the span of those in use are passed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers import Cardinality, Regularizer, Separable, Zero
+from proxsae.solvers.algorithm import Direct, Ended
+from proxsae.solvers.coordinates import by_blocks, scalar_prox
+from proxsae.solvers.pursuits.certified import Certifier
+from proxsae.solvers.pursuits.supports import Supports, fill, room_for
+
+ORTHOGONAL = 1e-14  # a cosine that is zero
+
+
+@dataclass(frozen=True)
+class Pursuit:
+    """A method over one dictionary, ready for samples."""
+
+    method: str
+    dictionary: Array  # NumPy, in the working dtype
+    regularizer: Cardinality
+    step: float  # of htp
+
+    @property
+    def k(self) -> int:
+        """The non-zeros allowed."""
+        return min(self.regularizer.k, len(self.dictionary))
+
+    @property
+    def penalty(self) -> Separable:
+        """The partner of the cardinality."""
+        return self.regularizer.partner
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether codes are free: then squares alone decide, and every step has a closed form."""
+        return isinstance(self.penalty, Zero) and self.method in ("omp", "ols", "swap")
+
+    @cached_property
+    def units(self) -> Array:
+        """Powers of two near the norms of the atoms: divided by them, nothing rounds and no square overflows."""
+        return _powers_of_two(np.abs(self.dictionary).max(1)) if self.is_signed else np.ones(len(self.dictionary))
+
+    @cached_property
+    def atoms(self) -> Array:
+        """The atoms in their units; in float64 for exchanges and penalties."""
+        dtype = self.dictionary.dtype if self.is_signed and self.method != "swap" else np.dtype(np.float64)
+        return np.ascontiguousarray(self.dictionary / self.units[:, None], dtype)
+
+    @cached_property
+    def gram(self) -> Array:
+        """Their Gram matrix."""
+        return self.atoms @ self.atoms.T
+
+    @cached_property
+    def diagonal(self) -> Array:
+        """Their squared norms."""
+        return self.gram.diagonal().copy()
+
+    @cached_property
+    def certifier(self) -> Certifier:
+        """What certifies the codes."""
+        norms = np.sqrt(self.diagonal.astype(np.float64)) * self.units
+        return Certifier(self.dictionary, norms, self.penalty, self.k)
+
+    @cached_property
+    def strongest(self) -> str | None:
+        """What the method ends with by itself."""
+        if self.method != "swap":
+            return None
+        return "globally optimal" if self.k <= 1 or self._is_orthogonal() else "swap-optimal"
+
+    def _is_orthogonal(self) -> bool:
+        """Whether the atoms are orthogonal, so that what one is worth does not depend on the others."""
+        if np.count_nonzero(self.diagonal) > self.dictionary.shape[1]:
+            return False
+        lengths = np.sqrt(self.diagonal)
+        cosines = np.abs(self.gram - np.diag(self.diagonal))
+        return bool((cosines <= ORTHOGONAL * lengths * lengths[:, None]).all())
+
+    def run(self, Y: Array, init: Array | None, tol: float, max_iter: int) -> Ended:
+        """Return codes of the targets Y, from `init` where the method takes one."""
+        scale = _powers_of_two(np.abs(Y).max(1, initial=0.0)) if self.is_signed else np.ones(len(Y))
+        T = np.ascontiguousarray(Y / scale[:, None], self.atoms.dtype)
+        energies = np.einsum("ij,ij->i", T, T, dtype=np.float64).astype(T.dtype)
+        found = room_for(len(Y), self.k, T.dtype)
+        if init is not None:
+            fill(found, init * (self.units / scale[:, None]))
+        if self.k:
+            runs = self._run_signed if self.is_signed else self._run_penalized
+            runs(T, energies, found, init is not None, max_iter)
+        codes = (found.codes * (scale[:, None] / self.units[found.atoms])).astype(Y.dtype)
+        found = found._replace(codes=codes, falls=found.falls * scale**2)
+        return self.certifier.ended(Y, found, tol, self.strongest)
+
+    def _run_signed(self, T: Array, energies: Array, found: Supports, is_warm: bool, max_iter: int) -> None:
+        from proxsae.solvers.pursuits import compiled_exchange, compiled_pursuit
+
+        G, diagonal, k = self.gram, self.diagonal, self.k
+        weights = {"ols": diagonal, "omp": (1.0 / self.units**2).astype(T.dtype)}
+
+        def work(rows: slice) -> None:
+            C, E, mine = T[rows] @ self.atoms.T, energies[rows], found.at(rows)
+
+            def pursue(method: str, C: Array, new: Supports) -> Supports:
+                compiled_pursuit.pursue_rows(
+                    C, E, G, diagonal, weights[method], k, method == "ols", new.atoms, new.codes, new.counts
+                )
+                new.n_iter[:] = new.counts
+                return new
+
+            if self.method != "swap":
+                pursue(self.method, C, mine)
+                return
+            starts = [pursue(method, C.copy(), room_for(len(C), k, T.dtype)) for method in ("omp", "ols")]
+            self._take_best(T[rows], mine, starts, is_warm)
+            compiled_exchange.exchange_rows(
+                C, E, G, diagonal, k, mine.atoms, mine.counts, max_iter, mine.codes, mine.falls, mine.n_iter
+            )
+
+        by_blocks(work, len(T))
+
+    def _run_penalized(self, T: Array, energies: Array, found: Supports, is_warm: bool, max_iter: int) -> None:
+        from proxsae.solvers.pursuits import compiled_partner
+
+        prox, value, parameters = scalar_formulas(self.penalty, len(self.dictionary))
+
+        def work(rows: slice) -> None:
+            C, mine = T[rows] @ self.atoms.T, found.at(rows)
+
+            def pursue(method: str, new: Supports) -> Supports:
+                compiled_partner.pursue_rows(
+                    prox, value, parameters, C, energies[rows], self.gram, self.diagonal, self.k, method,
+                    self.penalty.is_convex, max_iter, self.step, *new,
+                )  # fmt: skip
+                return new
+
+            if self.method == "swap":
+                starts = [pursue(method, room_for(len(C), self.k, T.dtype)) for method in ("omp", "ols")]
+                self._take_best(T[rows], mine, starts, is_warm)
+            pursue(self.method, mine)
+
+        by_blocks(work, len(T))
+
+    def _take_best(self, T: Array, mine: Supports, starts: list[Supports], is_warm: bool) -> None:
+        """Copy the start of lowest F of each sample to `mine`, which may be a start itself."""
+        values = [self.certifier.fit(T, self.atoms, start)[0] for start in starts]
+        if is_warm:
+            values.insert(0, self.certifier.fit(T, self.atoms, mine)[0])
+        best = np.argmin(values, axis=0) - is_warm
+        for i, start in enumerate(starts):
+            for to, part in zip(mine, start, strict=True):
+                to[best == i] = part[best == i]
+
+
+def _powers_of_two(sizes: Array) -> Array:
+    sizes = np.asarray(sizes, np.float64)
+    return np.exp2(np.round(np.log2(np.where(sizes > 0, sizes, 1.0))))
+
+
+def scalar_formulas(r: Separable, n_components: int) -> tuple[Any, Any, Array]:
+    """Return the compiled prox and value of r, and its parameters, a row an atom."""
+    import numba
+
+    from proxsae.formulas.numba import compiled
+
+    double = np.dtype(np.float64)
+    prox, parameters = scalar_prox(r, double, double)
+    value = compiled(r, "value")
+    value.compile((numba.float64, numba.float64[::1]))
+    return prox, value, np.repeat(parameters, n_components // len(parameters), axis=0)
+
+
+def _refuses(R: Regularizer) -> str | None:
+    if not isinstance(R, Cardinality) or R.scope != "sample":
+        return f"needs a Cardinality of each sample, alone or with a separable partner, and {R} is none"
+    if not R.partner.has_formula:
+        return f"needs a partner with a formula that can be compiled, and {R.partner} has none"
+    return None
+
+
+def _named(method: str, *, takes_init: bool = False, has_step: bool = False) -> Direct:
+    return Direct(partial(Pursuit, method), _refuses, takes_init, has_step)
+
+
+PURSUITS: dict[str, Direct] = {
+    "omp": _named("omp"),
+    "ols": _named("ols"),
+    "mp": _named("mp"),
+    "htp": _named("htp", takes_init=True, has_step=True),
+    "swap": _named("swap", takes_init=True),
+}

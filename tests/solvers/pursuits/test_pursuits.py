@@ -1,0 +1,112 @@
+"""The pursuits of `solve`: the codes of their peers, the best codes on a support, swaps that no exchange betters."""
+
+import numpy as np
+import pytest
+from all_supports import QUADRATIC, best_exchange, best_on, best_with
+from scipy.sparse import csr_array
+from sklearn.linear_model import orthogonal_mp_gram
+
+from proxsae.regularizers import Cardinality, parse
+from proxsae.solvers import solve
+
+TEXTS = [*QUADRATIC, "0.1*L0", "MCP(3.0)"]
+
+
+def data(n=12, p=16, d=8, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    D = rng.standard_normal((p, d))
+    return rng.standard_normal((n, d)).astype(dtype), (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(dtype)
+
+
+def with_at_most(k, text):
+    return parse(f"{text} + Cardinality({k})" if text != "Zero" else f"Cardinality({k})")
+
+
+@pytest.mark.parametrize("norms", [1.0, 3.0])
+def test_omp_has_the_codes_of_scikit_learn(norms):
+    X, D = data(n=40, p=60, d=20)
+    D = D * np.random.default_rng(1).uniform(1.0 / norms, norms, (60, 1))
+    s = solve(X, D, Cardinality(8), method="omp")
+    expected = orthogonal_mp_gram(D @ D.T, D @ X.T, n_nonzero_coefs=8).T
+    np.testing.assert_allclose(s.codes, expected, atol=1e-12)
+    assert s.converged.all()
+    assert set(s.certificate_kinds) == {"local minimum"}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_ols_has_the_codes_of_spams(dtype):
+    spams = pytest.importorskip("spams")
+    X, D = data(n=40, p=60, d=20, dtype=dtype)
+    s = solve(X, D, Cardinality(8), method="ols")
+    expected = spams.omp(np.asfortranarray(X.T), np.asfortranarray(D.T), L=8, eps=0.0).toarray().T
+    np.testing.assert_allclose(s.codes, expected, atol=1e-12 if dtype == np.float64 else 1e-4)
+
+
+@pytest.mark.parametrize("text", ["Zero", "NonNegative"])
+def test_ols_takes_the_atom_that_lowers_the_error_most(text):
+    X, D = data(n=15, p=25, d=10)
+    D = D * np.random.default_rng(1).uniform(0.3, 3, (25, 1))
+    s = solve(X, D, with_at_most(4, text), method="ols")
+    if text == "Zero":
+        for x, z in zip(X, s.codes, strict=True):
+            support = []
+            for _ in range(4):
+                tries = [[*support, j] for j in range(25) if j not in support]
+                support = min(tries, key=lambda t: best_on(x[None], D, text, [t])[0][0])
+            np.testing.assert_allclose(z, best_on(x[None], D, text, [support])[1][0], atol=1e-12)
+    signed = solve(X, np.concatenate([D, -D]), with_at_most(1, text), method="ols")
+    np.testing.assert_allclose(signed.objective, best_with(X, np.concatenate([D, -D]), text, 1)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["omp", "ols", "htp", "swap"])
+@pytest.mark.parametrize("text", QUADRATIC)
+def test_codes_are_the_best_on_their_support(method, text):
+    X, D = data()
+    s = solve(X, D, with_at_most(3, text), method=method)
+    assert s.converged.all()
+    for x, z, objective in zip(X, s.codes, s.objective, strict=True):
+        F, expected = best_on(x[None], D, text, [np.flatnonzero(z)])
+        assert objective == pytest.approx(F[0], abs=1e-10)
+        np.testing.assert_allclose(z, expected[0], atol=1e-7)
+
+
+@pytest.mark.parametrize("text", QUADRATIC)
+def test_swap_ends_where_no_exchange_helps(text):
+    X, D = data(n=25, p=24)
+    s = solve(X, D, with_at_most(3, text), method="swap")
+    assert s.converged.all()
+    assert s.n_iter.max() > 0 or text == "0.5*SquaredL2"
+    assert set(s.certificate_kinds) <= {"swap-optimal", "globally optimal"}
+    for x, z, objective in zip(X, s.codes, s.objective, strict=True):
+        assert best_exchange(x, D, z, text, 3) >= objective - 1e-9
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_swap_is_never_above_the_others(text):
+    X, D = data(n=60, p=30, d=10, seed=2)
+    swap, omp, ols = (solve(X, D, with_at_most(3, text), method=m).objective for m in ("swap", "omp", "ols"))
+    assert (swap <= omp + 1e-12).all()
+    assert (swap <= ols + 1e-12).all()
+    assert swap.mean() < min(omp.mean(), ols.mean()) or text.startswith("MCP")
+
+
+@pytest.mark.parametrize("text", QUADRATIC)
+def test_swap_against_all_supports(text):
+    X, D = data(n=50, p=12, d=8, seed=3)
+    s = solve(X, D, with_at_most(3, text), method="swap")
+    best = best_with(X, D, text, 3)[0]
+    assert (s.objective >= best - 1e-9).all()
+    assert np.mean(s.objective <= best + 1e-9) > 0.5
+    is_global = s.certificate_kinds == "globally optimal"
+    np.testing.assert_allclose(s.objective[is_global], best[is_global], atol=1e-6)
+
+
+def test_warm_starts_are_kept_or_bettered():
+    X, D = data(n=30, p=40, d=12)
+    best = solve(X, D, Cardinality(4), method="swap")
+    again = solve(X, D, Cardinality(4), method="swap", init=csr_array(best.codes))
+    assert (again.objective <= best.objective + 1e-12).all()
+    random = np.where(np.random.default_rng(0).random((30, 40)) < 0.05, 1.0, 0.0)
+    random[(random != 0).sum(1) > 4] = 0
+    s = solve(X, D, "NonNegative + Cardinality(4)", method="htp", init=random)
+    assert s.converged.all()
