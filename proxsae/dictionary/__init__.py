@@ -15,17 +15,20 @@ from proxsae.dictionary.recovery import (
 from proxsae.dictionary.replacement import initial_atoms
 from proxsae.dictionary.rules import KSVD, MOD, Learned, Online, Update
 from proxsae.dictionary.signals import SparseSignals, forest, sparse_signals
+from proxsae.dictionary.split import ErrorSplit, SplitRow, error_split
 from proxsae.dictionary.updates import Statistics, descend_atoms, ksvd_atoms, least_squares_atoms
 
 __all__ = [
     "KSVD",
     "MOD",
     "Bipolarity",
+    "ErrorSplit",
     "Learned",
     "Matching",
     "Online",
     "RestrictedIsometry",
     "SparseSignals",
+    "SplitRow",
     "Statistics",
     "SupportScores",
     "Update",
@@ -34,6 +37,7 @@ __all__ = [
     "code_correlation",
     "coherent_atoms",
     "descend_atoms",
+    "error_split",
     "forest",
     "initial_atoms",
     "ksvd_atoms",

@@ -191,8 +191,8 @@ def checked_sums(sums: Mapping[str, Tensor], n_components: int, n_features: int)
     """Return the sums that a state holds, or raise ValueError where they are not those of such a dictionary."""
     zeros = Statistics.zeros(n_components, n_features)._asdict()
     for name, zero in zeros.items():
-        if name not in sums or tuple(sums[name].shape) != np.shape(zero):
-            raise ValueError(f"the sums {name!r} are missing or not of shape {np.shape(zero)}")
+        if name not in sums or tuple(sums[name].shape) != np.shape(zero) or sums[name].dtype != torch.float64:
+            raise ValueError(f"the sums {name!r} are missing or not float64 of shape {np.shape(zero)}")
     read: dict[str, Any] = {name: sums[name].numpy() for name in zeros}
     read |= {name: float(value) for name, value in read.items() if value.ndim == 0}
     return Statistics(**read)
