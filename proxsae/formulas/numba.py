@@ -61,42 +61,34 @@ class SymbolNamespace:
 
     @staticmethod
     def abs(a: Symbol) -> Symbol:
-        """Return the modulus."""
         return a.assign(f"abs({a.name})")
 
     @staticmethod
     def sign(a: Symbol) -> Symbol:
-        """Return -1, 0 or 1."""
         return a.assign(f"number(({a.name} > 0) - ({a.name} < 0))")
 
     @staticmethod
     def sqrt(a: Symbol) -> Symbol:
-        """Return the square root."""
         return a.assign(f"math.sqrt({a.name})")
 
     @staticmethod
     def power(a: Symbol, b: Any) -> Symbol:
-        """Return a to the power b, for a >= 0."""
         return a.assign(f"number(math.pow({a.name}, {_text(b)}))")
 
     @staticmethod
     def cbrt(a: Symbol) -> Symbol:
-        """Return the cube root, for a >= 0."""
         return a.assign(f"number(math.pow({a.name}, {_text(1.0 / 3.0)}))")
 
     @staticmethod
     def cos_third(a: Symbol) -> Symbol:
-        """Return cos(arccos(a) / 3)."""
         return a.assign(f"number(math.cos(math.acos({a.name}) / {_text(3.0)}))")
 
     @staticmethod
     def log1p(a: Symbol) -> Symbol:
-        """Return log(1 + a)."""
         return a.assign(f"number(math.log1p({a.name}))")
 
     @staticmethod
     def tanh(a: Symbol) -> Symbol:
-        """Return the hyperbolic tangent."""
         return a.assign(f"number(math.tanh({a.name}))")
 
     lemma = ArrayNamespace.lemma
@@ -121,17 +113,14 @@ class SymbolNamespace:
 
     @staticmethod
     def maximum(a: Symbol, b: Any) -> Symbol:
-        """Return the larger of the two."""
         return a.assign(f"{_text(a)} if {_text(a)} >= {_text(b)} else {_text(b)}")
 
     @staticmethod
     def minimum(a: Symbol, b: Any) -> Symbol:
-        """Return the smaller of the two."""
         return a.assign(f"{_text(a)} if {_text(a)} <= {_text(b)} else {_text(b)}")
 
     @staticmethod
     def where(condition: Symbol, a: Any, b: Any) -> Symbol:
-        """Return `a` where the condition holds and `b` elsewhere."""
         return condition.assign(f"{_text(a)} if {condition.name} else {_text(b)}")
 
 

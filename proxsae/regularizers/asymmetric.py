@@ -38,15 +38,13 @@ class Tilt(Separable):
     def joined(self, total: Any) -> Regularizer:
         return WithTilt(total, self)
 
-    def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
-        """Return c z."""
+    def value_of(self, xp: Any, z: Any) -> Any:
         return self.slope * z
 
     def piece(self) -> Piece:
         return Piece(slope=self.weight * self.slope)
 
-    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
-        """Return u - t c."""
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         return u - t * self.slope
 
 
@@ -71,16 +69,13 @@ class AsymmetricL0(Separable):
     degree = 0
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State that both costs are non-negative."""
         mine = [(self.positive >= 0, "positive must not be negative"), (self.negative >= 0, "negative must be >= 0")]
         return [*super().conditions(), *mine]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the cost of the sign of z."""
         return xp.where(z > 0, self.positive, xp.where(z < 0, self.negative, 0.0))
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return u beyond the threshold of its sign."""
         above = xp.where(u > 2.0 * xp.sqrt(0.5 * t * self.positive), u, 0.0)
         below = xp.where(u < -2.0 * xp.sqrt(0.5 * t * self.negative), u, 0.0)
         return xp.where(u > 0, above, below)

@@ -26,16 +26,13 @@ class LInfBall(Separable):
     lengths = ("radius",)
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State radius > 0."""
         return [(self.radius > 0, "radius must be positive")]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return 0 in the ball and infinity elsewhere."""
         return xp.where(xp.abs(z) <= self.radius, 0.0, xp.inf)
 
     def piece(self) -> Piece:
         return Piece(lower=-self.radius, upper=self.radius)
 
-    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
-        """Return u clipped."""
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         return xp.minimum(xp.maximum(u, -self.radius), self.radius)

@@ -31,15 +31,13 @@ class Zero(Separable):
     def joined(self, total: Any) -> Regularizer:
         return total  # type: ignore[no-any-return]
 
-    def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
-        """Return 0."""
+    def value_of(self, xp: Any, z: Any) -> Any:
         return 0.0 * z
 
     def piece(self) -> Piece:
         return Piece()
 
-    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
-        """Return u."""
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         return u
 
 
@@ -58,14 +56,12 @@ class L1(Separable):
     degree = 1
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return abs(z)."""
         return xp.abs(z)
 
     def piece(self) -> Piece:
         return Piece(curve=self)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the soft threshold at t."""
         return xp.sign(u) * xp.maximum(xp.abs(u) - t, 0.0)
 
 
@@ -92,11 +88,9 @@ class L0(Separable):
         return reduce(lambda first, term: term.joined(first), total.terms, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return 1 where z is not zero."""
         return xp.where(xp.abs(z) > 0, 1.0, 0.0)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the hard threshold at sqrt(2 t)."""
         return xp.where(xp.abs(u) > 2.0 * xp.sqrt(0.5 * t), u, 0.0)
 
 
@@ -111,8 +105,7 @@ class SquaredL2(Separable):
     def joined(self, total: Any) -> Regularizer:
         return WithRidge(total, self)
 
-    def value_of(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
-        """Return half the square."""
+    def value_of(self, xp: Any, z: Any) -> Any:
         return 0.5 * z * z
 
     def weighted_value(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
@@ -122,8 +115,7 @@ class SquaredL2(Separable):
     def piece(self) -> Piece:
         return Piece(ridge=self.weight)
 
-    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
-        """Return u / (1 + t)."""
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         return u / (1.0 + t)
 
 
@@ -146,14 +138,12 @@ class NonNegative(Separable):
         return WithBox(total, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return 0 where z >= 0 and infinity elsewhere."""
         return xp.where(z < 0, xp.inf, 0.0)
 
     def piece(self) -> Piece:
         return Piece(lower=0.0)
 
-    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
-        """Return the larger of u and 0."""
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         return xp.maximum(u, 0.0)
 
 
@@ -176,22 +166,18 @@ class Box(Separable):
     lengths = ("lower", "upper")
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State lower <= upper."""
         return [(self.lower <= self.upper, "lower must not exceed upper")]
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether the interval is [-c, c]."""
         return all_hold(self.lower == -self.upper)
 
     @property
     def is_least_at_zero(self) -> bool:
-        """Whether the interval holds 0."""
         return all_hold(self.lower <= 0) and all_hold(self.upper >= 0)
 
     @property
     def is_nonnegative(self) -> bool:
-        """Whether no bound is negative."""
         return all_hold(self.lower >= 0)
 
     def merged(self, other: Any) -> Regularizer | None:
@@ -206,12 +192,10 @@ class Box(Separable):
         return WithBox(total, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return 0 inside and infinity outside."""
         return xp.where(z < self.lower, xp.inf, xp.where(z > self.upper, xp.inf, 0.0))
 
     def piece(self) -> Piece:
         return Piece(lower=self.lower, upper=self.upper)
 
-    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:  # noqa: ARG002
-        """Return the nearest point of the interval."""
+    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         return xp.minimum(xp.maximum(u, self.lower), self.upper)

@@ -43,17 +43,14 @@ class Blocks(NonSeparable):
 
     @property
     def is_convex(self) -> bool:
-        """Whether every block is convex."""
         return all(R.is_convex for R, _ in self.blocks)
 
     @property
     def is_nonnegative(self) -> bool:
-        """Whether every block requires z >= 0."""
         return all(R.is_nonnegative for R, _ in self.blocks)
 
     @property
     def is_scale_free(self) -> bool:
-        """Whether every block is the indicator of a cone."""
         return all(R.is_scale_free for R, _ in self.blocks)
 
     @property
@@ -63,13 +60,11 @@ class Blocks(NonSeparable):
 
     @property
     def value_latex(self) -> str:
-        """The sum of the blocks."""
         values = [R.latex().removeprefix("R(z) = ") for R, _ in self.blocks]
         return " + ".join(rf"\left[{value}\right]_{{z_{{({i})}}}}" for i, value in enumerate(values, start=1))
 
     @property
     def prox_latex(self) -> str:
-        """The proxes side by side."""
         return r"\mathrm{prox}_{tR}(u) = (\mathrm{prox}_{tR_1}(u_{(1)}), \mathrm{prox}_{tR_2}(u_{(2)}), \dots)"
 
     def _slices(self) -> Iterator[tuple[Regularizer, slice]]:
@@ -79,22 +74,18 @@ class Blocks(NonSeparable):
             start += width
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the sum of the values of the blocks."""
         return sum(R.value_on(xp, Z[..., part]) for R, part in self._slices())
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the proxes of the blocks side by side."""
         parts = [R.prox_on(xp, U[..., part], t) for R, part in self._slices()]
         return array_api_compat.array_namespace(U).concat(parts, axis=-1)
 
     @property
     def has_conjugate(self) -> bool:
-        """Whether every block has one."""
         return all(R.has_conjugate for R, _ in self.blocks)
 
     @property
     def has_conjugate_with_ridge(self) -> bool:
-        """Whether every block has one with a ridge."""
         return self._with_ridge(1.0).has_conjugate
 
     def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
@@ -104,18 +95,15 @@ class Blocks(NonSeparable):
         return reduce(xp.maximum, [R.gauge_on(xp, V[..., part]) for R, part in self._slices()])
 
     def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
-        """Return the sum of the conjugates of the blocks with their ridges."""
         return self._with_ridge(a).conjugate_on(xp, V)
 
     def _with_ridge(self, a: Any) -> Blocks:
         return Blocks([(R + SquaredL2(weight=a), width) for R, width in self.blocks])
 
     def scaled(self, weight: Any) -> Blocks:
-        """Scale every block."""
         return Blocks([(R.scaled(weight), width) for R, width in self.blocks])
 
     def rescaled(self, scale: float) -> Blocks:
-        """Rescale every block."""
         return Blocks([(R.rescaled(scale), width) for R, width in self.blocks])
 
     @property

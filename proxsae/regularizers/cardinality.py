@@ -167,7 +167,7 @@ class Cardinality(Selection):
         if self.scope not in ("sample", "batch"):
             raise ValueError(f'scope must be "sample" or "batch", got {self.scope!r}')
 
-    def units(self, n_components: int) -> Units:  # noqa: ARG002
+    def units(self, n_components: int) -> Units:
         return Coordinates()
 
     def merged(self, other: Regularizer) -> Regularizer | None:
@@ -195,7 +195,7 @@ class Cardinality(Selection):
         sign = self.rank_sign(step)
         return ranks(self.partner, xp, U, step, Z, Coordinates()) if sign is None else xp.maximum(U, sign * U)
 
-    def selected(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Units) -> Array:  # noqa: ARG002
+    def selected(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Units) -> Array:
         rank = self.ranks(xp, U, step, Z)
         if self.scope == "sample":
             return xp.where(top_k_mask(rank, self.k), Z, 0.0)
@@ -225,7 +225,7 @@ class Cardinality(Selection):
         where = rf"i \text{{ among the {self.k} largest gains of the {self.scope}}}"
         return _kept_latex("i", self.partner.printed_entry("u_i"), where)
 
-    def arguments(self, arrays: dict[str, Array] | None) -> list[str]:  # noqa: ARG002
+    def arguments(self, arrays: dict[str, Array] | None) -> list[str]:
         return [str(self.k)] if self.scope == "sample" else [str(self.k), '"batch"']
 
 

@@ -37,16 +37,13 @@ class MCP(Separable):
     lengths = ("gamma",)
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State gamma > 0."""
         return [*super().conditions(), (self.gamma > 0, "gamma must be positive")]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the integral of the slope max(1 - z / gamma, 0)."""
         a = xp.minimum(xp.abs(z), self.gamma)
         return a * (1.0 - 0.5 * (a / self.gamma))
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the firm threshold, or the hard one at sqrt(gamma t) where t >= gamma."""
         a = xp.abs(u)
         rising = xp.maximum(a - t, 0.0) * (self.gamma / xp.where(t < self.gamma, self.gamma - t, 1.0))
         firm = xp.where(a < self.gamma, rising, a)
@@ -83,12 +80,10 @@ class SCAD(Separable):
     lengths = ("knot",)
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State a > 1 and knot > 0."""
         mine = [(self.a > 1, "a must exceed 1"), (self.knot > 0, "knot must be positive")]
         return [*super().conditions(), *mine]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the line, the parabola that leaves it at the knot, or the constant."""
         a, flat, width = xp.abs(z), self.a * self.knot, (self.a - 1.0) * self.knot
         parabola = a - 0.5 * (a - self.knot) * ((a - self.knot) / width)
         return xp.where(a <= self.knot, a, xp.where(a < flat, parabola, 0.5 * (flat + self.knot)))
@@ -130,11 +125,9 @@ class CappedL1(Separable):
     lengths = ("theta",)
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State theta > 0."""
         return [*super().conditions(), (self.theta > 0, "theta must be positive")]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the smaller of abs(z) and theta."""
         return xp.minimum(xp.abs(z), self.theta)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
@@ -171,17 +164,14 @@ class CEL0(Separable):
     is_symmetric = True
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State a > 0 and lam > 0."""
         return [*super().conditions(), (self.a > 0, "a must be positive"), (self.lam > 0, "lam must be positive")]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return lam less the squared distance to the flat part."""
         root = 2.0 * xp.sqrt(0.5 * self.lam)
         scaled = xp.minimum(self.a * xp.abs(z), root)
         return scaled * (root - 0.5 * scaled)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the firm threshold, or the hard one at sqrt(2 t lam) where t a^2 >= 1."""
         a = xp.abs(u)
         root = 2.0 * xp.sqrt(0.5 * self.lam)
         slope, bend = self.a * root, t * self.a * self.a

@@ -65,13 +65,11 @@ class Entmax(NonSeparable):
             raise ValueError(f"Entmax: the weight must be positive, got {self.weight}")
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the sum on the simplex and infinity elsewhere."""
         z = xp.minimum(xp.maximum(Z, 0.0) / self.radius, 1.0)
         inside = (abs(Z.sum(-1) - self.radius) <= slack(Z) * self.radius) & (Z >= 0).all(-1)
         return self.radius**2 * penalty(xp, z, self.alpha).sum(-1) + feasible(xp, inside, Z)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the entries at the level."""
         wide = xp.wide
         t, v = wide.asarray(t), wide.asarray(U)
         # The level moves with the largest entry: beside a large one the differences would be lost.
@@ -88,7 +86,7 @@ class Entmax(NonSeparable):
 
 
 def _level(xp: ArrayNamespace, v: Array, t: Array, alpha: float) -> Array:
-    """Return the level by Newton's method from below, of v <= 0: the sum is convex and falling in it, so no step overshoots."""  # noqa: E501
+    """Return the level by Newton's method from below, of v <= 0: the sum is convex and falling, no step overshoots."""
     level = 0.0 * v[..., :1] - (1.0 - t + t / (alpha - 1.0))  # there the largest entry, v = 0, is 1
     for _ in range(LEVEL_STEPS):
         z = _entries(xp, v - level, t, alpha)

@@ -50,7 +50,6 @@ class FromCvxpy(NonSeparable):
 
     @property
     def value_latex(self) -> str:
-        """The name of the function."""
         return rf"\mathrm{{{getattr(self.build, '__name__', 'R').strip('<>')}}}(z)"
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
@@ -58,7 +57,6 @@ class FromCvxpy(NonSeparable):
         return xp.asarray(np.array([_value(self.build, row) for row in _rows(Z)], dtype=np.float64))
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the solutions, row by row."""
         rows = _rows(U)
         steps = np.broadcast_to(to_numpy(t).reshape(-1), (len(rows),))
         solutions = [_solve(self.build, row, float(step)) for row, step in zip(rows, steps, strict=True)]

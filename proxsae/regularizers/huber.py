@@ -32,11 +32,9 @@ class Huber(Separable):
     lengths = ("alpha",)
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State alpha > 0."""
         return [*super().conditions(), (self.alpha > 0, "alpha must be positive")]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the quadratic up to alpha and the line beyond."""
         near = xp.minimum(xp.abs(z), self.alpha)
         return 0.5 * near * (near / self.alpha) + (xp.abs(z) - near)
 
@@ -44,6 +42,5 @@ class Huber(Separable):
         return Piece(curve=self, bend=self.alpha)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the shrinkage up to alpha + t and the soft threshold beyond."""
         a = xp.abs(u)
         return xp.where(a <= self.alpha + t, u * (self.alpha / (self.alpha + t)), xp.sign(u) * (a - t))

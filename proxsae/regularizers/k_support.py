@@ -52,16 +52,13 @@ class KSupport(NonSeparable):
 
     @property
     def value_latex(self) -> str:
-        """Half the squared norm."""
         return rf"\tfrac12 \left(\|z\|_{{{self.k}}}^{{sp}}\right)^2"
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return half the squared norm."""
         scale = xp.magnitudes(Z, partition(None, Z.shape[-1]))
         return scale[..., 0] * (scale[..., 0] * xp.asarray(0.5 * squared_norm(xp, Z / scale, self.k)))
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the shrunk code."""
         space = array_api_compat.array_namespace(U)
         a = space.astype(xp.abs(U), space.float64)
         t = space.astype(t, space.float64)
@@ -69,7 +66,6 @@ class KSupport(NonSeparable):
         return xp.asarray(U * (theta / (theta + t + (theta + t == 0))))
 
     def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:
-        """Return half the squared dual norm."""
         return 0.5 * squared_dual_norm(xp, V, self.k)
 
 
@@ -112,7 +108,6 @@ class KSupportNorm(NonSeparable):
 
     @property
     def value_latex(self) -> str:
-        """The norm."""
         return rf"\|z\|_{{{self.k}}}^{{sp}}"
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
@@ -121,7 +116,6 @@ class KSupportNorm(NonSeparable):
         return scale[..., 0] * xp.asarray(xp.where(squares > 0, xp.sqrt(xp.where(squares > 0, squares, 1.0)), 0.0))
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the shrunk code."""
         space = array_api_compat.array_namespace(U)
         wide = xp.wide
         u = wide.asarray(U)
@@ -143,7 +137,6 @@ class KSupportNorm(NonSeparable):
         return xp.asarray(scale * wide.where(alive, shrunk(space, u, a, x, self.k), wide.where(free, u, 0.0)))
 
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
-        """Return the Euclidean norm of the k largest moduli."""
         return xp.sqrt(squared_dual_norm(xp, V, self.k))
 
 
@@ -251,7 +244,6 @@ class L1MinusL2(NonSeparable):
         return scale[..., 0] * xp.maximum(xp.abs(z).sum(-1) - xp.sqrt((z * z).sum(-1)), 0.0)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the stretched soft threshold, or the largest entry alone."""
         space = array_api_compat.array_namespace(U)
         soft = xp.sign(U) * xp.maximum(xp.abs(U) - t, 0.0)
         scale = xp.magnitudes(soft, partition(None, U.shape[-1]))  # squares neither over- nor underflow

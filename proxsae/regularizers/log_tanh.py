@@ -38,15 +38,12 @@ class LogSum(Separable):
     lengths = ("delta",)
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State delta > 0."""
         return [*super().conditions(), (self.delta > 0, "delta must be positive")]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the logarithm."""
         return xp.log1p(xp.abs(z) / self.delta)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the larger stationary point where it beats zero."""
         a = xp.abs(u)
         base = a + self.delta
         discriminant = 1.0 - 4.0 * (t / base / base)  # over base^2, which may overflow
@@ -86,15 +83,12 @@ class Tanh(Separable):
     lengths = ("scale",)
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State scale > 0."""
         return [*super().conditions(), (self.scale > 0, "scale must be positive")]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the hyperbolic tangent of the modulus."""
         return xp.tanh(xp.abs(z) / self.scale)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the best of zero and the two local minima."""
         v, tau = xp.abs(u) / self.scale, t / (self.scale * self.scale)
 
         def stationarity(y: Any) -> tuple[Any, Any]:

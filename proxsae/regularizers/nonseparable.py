@@ -185,17 +185,14 @@ class NonSeparableSum(Regularizer, named=False):
 
     @property
     def is_convex(self) -> bool:
-        """Whether R and f are convex."""
         return self.core.is_convex and self.base.is_convex
 
     @property
     def is_nonnegative(self) -> bool:
-        """Whether a term requires z >= 0."""
         return self.core.is_nonnegative or self.base.is_nonnegative
 
     @property
     def scope(self) -> Scope:
-        """The scope of R."""
         return self.core.scope
 
     def is_sum_over(self, groups: Any) -> bool:
@@ -212,15 +209,12 @@ class NonSeparableSum(Regularizer, named=False):
 
     @property
     def terms(self) -> tuple[Regularizer, ...]:
-        """The summands, as typed."""
         return (*self.core.terms, *(term for term in self.separable.terms if not isinstance(term, Zero)))
 
     def scaled(self, weight: Any) -> Regularizer:
-        """Return the sum of the scaled terms."""
         return combine([term.scaled(weight) for term in self.terms])
 
     def rescaled(self, scale: float) -> Regularizer:
-        """Return the sum of the rescaled terms."""
         return combine([term.rescaled(scale) for term in self.terms])
 
     def in_units(self, scale: float) -> Regularizer:
@@ -258,11 +252,9 @@ class NonSeparableSum(Regularizer, named=False):
         return V if isinstance(self.base, Zero) else beyond_domain(self.base, V)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:
-        """Return the value of each group."""
         return self.core.group_values(xp, Z, parts) + self.separable.group_values(xp, Z, parts)
 
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
-        """Return the terms joined by +."""
         return " + ".join(term.spelled(arrays) for term in self.terms)
 
     def printed_value(self) -> str:

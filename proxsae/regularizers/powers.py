@@ -43,7 +43,6 @@ class Lq(Separable):
         return self.q
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """State 0 < q < 1."""
         if not (isinstance(self.q, float | int) and 0 < self.q < 1):
             return [(False, "q must be a number strictly between 0 and 1")]
         return super().conditions()
@@ -53,13 +52,11 @@ class Lq(Separable):
         return ["weight"]
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return abs(z)^q."""
         if self.q == 1 / 2:
             return xp.sqrt(xp.abs(z))
         return xp.power(xp.abs(z), self.q)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the largest stationary point where it beats zero."""
         a = xp.abs(u)
         largest_root, threshold = _FORMULAS.get(self.q, (self._by_newton, self._threshold))
         jump = threshold(xp, t)

@@ -25,8 +25,9 @@ class Separable(Regularizer):
 
     A subclass writes two formulas over a namespace `xp`, at weight one: :meth:`value_of` is r(z) and :meth:`prox_of` is
     :math:`\arg\min_z \frac12 (z - u)^2 + t r(z)`. Arrays, compiled loops, the prover and the LaTeX printer call these
-    same two functions, each with a namespace of its own (:mod:`proxsae.formulas.protocol` lists what it has); so a
-    formula never branches in Python on its arguments or parameters. Parameters are annotated fields of the class.
+    same two functions, each with a namespace of its own; what it has, :class:`~proxsae.formulas.arrays.ArrayNamespace`
+    lists. So a formula never branches in Python on its arguments or parameters. Parameters are annotated fields of the
+    class.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ class Separable(Regularizer):
         xp = ArrayNamespace(U)
         return self.on(xp).gain_of(xp, xp.asarray(U), xp.asarray(step))
 
-    def is_sum_over(self, groups: Any) -> bool:  # noqa: ARG002
+    def is_sum_over(self, groups: Any) -> bool:
         return True
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:
@@ -202,10 +203,10 @@ class Separable(Regularizer):
         weight = xp.where(positive, self.weight, 1.0)
         return xp.where(positive, weight * self.conjugate_of(xp, v / weight), xp.where(xp.abs(v) > 0, xp.inf, 0.0))
 
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
+    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return row_sums(conjugates(self, V))
 
-    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
+    def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return domain_gauge(self, V)
 
 

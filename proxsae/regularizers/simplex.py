@@ -65,16 +65,13 @@ class Simplex(NonSeparable):
         object.__setattr__(self, "radius", as_positive(self.radius, "radius", "Simplex"))
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return 0 on the simplex and infinity elsewhere."""
         return feasible(xp, (abs(Z.sum(-1) - self.radius) <= slack(Z) * self.radius) & (Z >= 0).all(-1), Z)
 
-    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:  # noqa: ARG002
-        """Return what is above the level."""
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         depths, level = water_level(U, self.radius)
         return xp.asarray((depths - level).clip(0.0))
 
-    def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:  # noqa: ARG002
-        """Return rho times the largest entry."""
+    def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:
         return self.radius * array_api_compat.array_namespace(V).max(V, axis=-1)
 
     def check_width(self, n_components: int) -> None:
@@ -115,17 +112,14 @@ class L1Ball(NonSeparable):
         object.__setattr__(self, "radius", as_positive(self.radius, "radius", "L1Ball"))
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return 0 in the ball and infinity elsewhere."""
         return feasible(xp, xp.abs(Z).sum(-1) <= self.radius * (1.0 + slack(Z)), Z)
 
-    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:  # noqa: ARG002
-        """Return the soft threshold at the level, if it is above 0."""
+    def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         depths, level = water_level(xp.abs(U), self.radius)
         is_outside = level > -largest_modulus(xp, U)[..., None]
         return xp.where(is_outside, xp.sign(U) * xp.asarray((depths - level).clip(0.0)), U)
 
     def conjugate_of(self, xp: ArrayNamespace, V: Array) -> Array:
-        """Return rho times the largest modulus."""
         return self.radius * largest_modulus(xp, V)
 
 
@@ -150,15 +144,12 @@ class LInf(NonSeparable):
     )
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the largest modulus, 0 for a code without components."""
         return largest_modulus(xp, Z)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the code cut at the level."""
         _, level = water_level(xp.abs(U), t)
         level = xp.asarray((level + largest_modulus(xp, U)[..., None]).clip(0.0))
         return xp.minimum(xp.maximum(U, -level), level)
 
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
-        """Return the L1 norm."""
         return xp.abs(V).sum(-1)

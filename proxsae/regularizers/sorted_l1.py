@@ -49,11 +49,9 @@ class SortedL1(NonSeparable):
         object.__setattr__(self, "weights", weights)
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the weighted sum of the sorted moduli."""
         return (xp.asarray(self.weights) * falling(xp.abs(Z))).sum(-1)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the fit, unsorted."""
         return sorted_prox(xp, U, t * xp.asarray(self.weights))
 
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:
@@ -99,15 +97,12 @@ class SumOfKLargest(NonSeparable):
 
     @property
     def value_latex(self) -> str:
-        """The sum of the first moduli."""
         return rf"\sum_{{i \le {self.k}}} |z|_{{(i)}}"
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the sum of the k largest moduli."""
         return falling(xp.abs(Z))[..., : self.k].sum(-1)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the prox of the sorted norm with k ones."""
         return sorted_prox(xp, U, t * xp.asarray((np.arange(U.shape[-1]) < self.k).astype(np.float64)))
 
     def dual_norm_of(self, xp: ArrayNamespace, V: Array) -> Array:

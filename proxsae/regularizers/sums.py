@@ -33,42 +33,34 @@ class SeparableSum(Separable, named=False):
         """Whether the condition of the rule is met."""
 
     def value_of(self, xp: Any, z: Any) -> Any:
-        """Return the sum of the two values."""
         return self.inner.weighted_value(xp, z) + self.outer.weighted_value(xp, z)
 
     @property
     def is_convex(self) -> bool:
-        """Whether both terms are convex."""
         return self.inner.is_convex and self.outer.is_convex
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether both terms are even and non-decreasing in abs(z)."""
         return self.inner.is_symmetric and self.outer.is_symmetric
 
     @property
     def is_least_at_zero(self) -> bool:
-        """Whether both terms are least at zero."""
         return self.inner.is_least_at_zero and self.outer.is_least_at_zero
 
     @property
     def is_algebraic(self) -> bool:
-        """Whether the formulas of both terms are algebraic."""
         return self.inner.is_algebraic and self.outer.is_algebraic
 
     @property
     def has_formula(self) -> bool:
-        """Whether the formulas of both terms can be compiled."""
         return self.inner.has_formula and self.outer.has_formula
 
     @property
     def is_nonnegative(self) -> bool:
-        """Whether a term requires z >= 0."""
         return self.inner.is_nonnegative or self.outer.is_nonnegative
 
     @property
     def terms(self) -> tuple[Separable, ...]:
-        """The summands, as typed."""
         return (*self.inner.terms, *self.outer.terms)
 
     def leaves(self, shift: Any) -> Iterator[tuple[Separable, Any]]:
@@ -80,19 +72,15 @@ class SeparableSum(Separable, named=False):
         return False
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """Return the conditions of both terms."""
         return [*self.inner.conditions(), *self.outer.conditions()]
 
     def scaled(self, weight: Any) -> Any:
-        """Return the sum of the scaled terms."""
         return combine([term.scaled(weight) for term in self.terms])
 
     def rescaled(self, scale: float) -> Any:
-        """Return the sum of the rescaled terms."""
         return combine([term.rescaled(scale) for term in self.terms])
 
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
-        """Return the terms joined by +."""
         return " + ".join(term.spelled(arrays) for term in self.terms)
 
 
@@ -100,11 +88,9 @@ class WithRidge(SeparableSum, named=False):
     r"""r + (a/2) z^2: the prox is :math:`\mathrm{prox}_{t/(1+ta)\,r}(u / (1 + ta))`, for every r."""
 
     def holds(self) -> bool:
-        """Complete the square: no condition."""
         return True
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the prox of r at the shrunk point and the shrunk step."""
         shrink = 1.0 + t * self.outer.weight
         return self.inner.weighted_prox(xp, u / shrink, t / shrink)
 
@@ -119,7 +105,6 @@ class WithBox(SeparableSum, named=False):
     """
 
     def holds(self) -> bool:
-        """Require a convex r, or one that is least at zero and z >= 0."""
         return self.inner.is_convex or (self.inner.is_least_at_zero and self.outer.is_scale_free)
 
     @property
@@ -140,11 +125,9 @@ class WithCount(SeparableSum, named=False):
     r"""r + w 1[z != 0] by the gain rule: the prox of r where freeing z gains more than t w, and 0 elsewhere."""
 
     def holds(self) -> bool:
-        """Require r(0) = 0."""
         return self.inner.is_zero_at_zero()
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the prox of r where it is worth its count."""
         z = self.inner.weighted_prox(xp, u, t)
         # Both over abs(z): a square would overflow, or lose a tiny z that costs nothing.
         size = xp.where(xp.abs(z) > 0, xp.abs(z), 1.0)
@@ -163,7 +146,6 @@ class WithTilt(SeparableSum, named=False):
     r"""r + c z: the prox is :math:`\mathrm{prox}_{tr}(u - tc)`, for every r."""
 
     def holds(self) -> bool:
-        """Complete the square: no condition."""
         return True
 
     @property
@@ -174,7 +156,6 @@ class WithTilt(SeparableSum, named=False):
         return self.inner.weighted_conjugate(xp, v - self.outer.weight * self.outer.slope)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        """Return the prox of r at the shifted point."""
         return self.inner.weighted_prox(xp, self.outer.weighted_prox(xp, u, t), t)
 
     def printed_entry(self, u: str) -> str:

@@ -92,6 +92,6 @@ class Traits:
         """The names of the parameters that are measured in the units of z."""
         return ()
 
-    def is_sum_over(self, groups: Any) -> bool:  # noqa: ARG002
+    def is_sum_over(self, groups: Any) -> bool:
         """Whether R is a sum of one function of each of these groups, see :meth:`group_values`."""
         return False

@@ -60,11 +60,9 @@ class TreeGroups(NonSeparable):
         object.__setattr__(self, "group_weights", costs)
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the weighted sum of the norms of the groups."""
         return sum(level.value_of(xp, Z) for level in self._levels(Z.shape[-1])) + 0.0 * Z.sum(-1)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        """Return the proxes of the levels, leaves first."""
         for level in self._levels(U.shape[-1]):
             U = level.prox_of(xp, U, t)
         return U

@@ -123,7 +123,6 @@ class PathReader(Reader):
         return numbers.view(Symbols)
 
     def abs(self, a: Any) -> Any:
-        """Return the modulus."""
         return np.abs(a) if isinstance(a, np.ndarray) else (a if a >= 0 else -a)
 
     def sign(self, a: Array) -> Array:
@@ -131,15 +130,12 @@ class PathReader(Reader):
         return self.asarray(np.sign(np.where(_is_vector(a), a * a, a)))
 
     def sqrt(self, a: Any) -> Any:
-        """Return the square root."""
         return self._each(super().sqrt, a)
 
     def cbrt(self, a: Any) -> Any:
-        """Return the cube root, for numbers >= 0."""
         return self._each(super().cbrt, a)
 
     def power(self, a: Any, b: Any) -> Any:
-        """Return a to the power b, for numbers >= 0 and a literal b."""
         return self._each(lambda x: super(PathReader, self).power(x, b), a)
 
     def _each(self, function: Callable[[Number], Number], a: Any) -> Any:
@@ -151,15 +147,12 @@ class PathReader(Reader):
         return results.view(Symbols)
 
     def maximum(self, a: Any, b: Any) -> Array:
-        """Return the larger of the two."""
         return np.maximum(self.asarray(a), self.asarray(b))
 
     def minimum(self, a: Any, b: Any) -> Array:
-        """Return the smaller of the two."""
         return np.minimum(self.asarray(a), self.asarray(b))
 
     def where(self, condition: Any, a: Any, b: Any) -> Array:
-        """Return `a` where the condition holds and `b` elsewhere."""
         chosen: Any = np.where(np.asarray(condition, dtype=bool), self.asarray(a), self.asarray(b))
         return chosen.view(Symbols)
 
@@ -241,7 +234,6 @@ class Symbols(np.ndarray):
         return self if self.dtype == object else super().astype(dtype, *args, **kwargs)
 
     def sum(self, axis: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Return the exact sum."""
         return super().sum(axis, None if self.dtype == object else dtype, *args, **kwargs)
 
 

@@ -42,7 +42,6 @@ class Balls:
         raise NotAlgebraicError(f"the function {name}")
 
     def abs(self, a: arb) -> arb:
-        """Return the modulus."""
         return abs(a)
 
     def sign(self, a: arb) -> arb:
@@ -58,15 +57,12 @@ class Balls:
         return arb(0).union(a.upper() ** arb(b)) if a.upper() > 0 else arb(0)
 
     def sqrt(self, a: arb) -> arb:
-        """Return the square root, for a >= 0."""
         return self.power(a, 0.5)
 
     def log1p(self, a: arb) -> arb:
-        """Return log(1 + a)."""
         return a.log1p()
 
     def tanh(self, a: arb) -> arb:
-        """Return the hyperbolic tangent."""
         return a.tanh()
 
     def where(self, outside: bool, a: arb, b: arb) -> arb:

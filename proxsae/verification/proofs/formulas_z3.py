@@ -187,21 +187,17 @@ class Reader:
         raise NotAlgebraicError(f"the function {name}")
 
     def abs(self, a: Number) -> Number:
-        """Return the modulus."""
         return Number(self, z3.If(a.term >= 0, a.term, -a.term), a.infinite, a.defined)
 
     def sign(self, a: Number) -> Number:
-        """Return -1, 0 or 1."""
         one = z3.RealVal(1)
         return Number(self, z3.If(a.term > 0, one, z3.If(a.term < 0, -one, z3.RealVal(0))), False, a.is_finite)
 
     def maximum(self, a: Any, b: Any) -> Number:
-        """Return the larger of the two."""
         a, b = self.number(a), self.number(b)
         return self.where(a >= b, a, b)
 
     def minimum(self, a: Any, b: Any) -> Number:
-        """Return the smaller of the two."""
         a, b = self.number(a), self.number(b)
         return self.where(a <= b, a, b)
 

@@ -91,25 +91,20 @@ class Jets:
         raise NotAlgebraicError(f"the function {name}")
 
     def abs(self, a: Jet) -> Jet:
-        """Return the modulus."""
         self.edges.append(a.value)
         return Jet(self.xp.abs(a.value), _sign(self.xp, a.value) * a.slope)
 
     def sqrt(self, a: Jet) -> Jet:
-        """Return the square root."""
         root = self.xp.sqrt(a.value)
         return Jet(root, a.slope / (2 * root))
 
     def power(self, a: Jet, b: float) -> Jet:
-        """Return a to the power of a literal."""
         return Jet(self.xp.power(a.value, b), b * self.xp.power(a.value, b - 1.0) * a.slope)
 
     def log1p(self, a: Jet) -> Jet:
-        """Return log(1 + a)."""
         return Jet(self.xp.log1p(a.value), a.slope / (1 + a.value))
 
     def tanh(self, a: Jet) -> Jet:
-        """Return the hyperbolic tangent."""
         height = self.xp.tanh(a.value)
         return Jet(height, (1 - height * height) * a.slope)
 
