@@ -166,6 +166,10 @@ class Regularizer(Traits, ABC):
         values = [(f.name, getattr(self, f.name)) for f in fields(self)]
         return [(name, value) for name, value in values if isinstance(value, Regularizer)]
 
+    def made_of(self) -> list[Regularizer]:
+        """Return the regularizers that this one is made of."""
+        return [R for _, R in self.parts()]
+
     def own_parameters(self) -> list[str]:
         """Return the names of the numbers in the formulas, those of the parts aside."""
         return [f.name for f in fields(self) if f.name == "weight" and f.init and not self.is_indicator]

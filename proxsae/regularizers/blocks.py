@@ -12,7 +12,7 @@ from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import SquaredL2
 from proxsae.regularizers.nonseparable import NonSeparable
-from proxsae.regularizers.traits import Scope
+from proxsae.regularizers.traits import Scope, of_parts
 
 
 class Blocks(NonSeparable):
@@ -28,6 +28,11 @@ class Blocks(NonSeparable):
 
     blocks: Sequence[tuple[Regularizer, int]]
 
+    is_indicator = of_parts("is_indicator")
+    is_convex = of_parts("is_convex")
+    is_nonnegative = of_parts("is_nonnegative")
+    is_scale_free = of_parts("is_scale_free")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         blocks = tuple((R, width) for R, width in self.blocks)
@@ -37,21 +42,8 @@ class Blocks(NonSeparable):
             R.check_width(width)
         object.__setattr__(self, "blocks", blocks)
 
-    @property
-    def is_indicator(self) -> bool:
-        return all(R.is_indicator for R, _ in self.blocks)
-
-    @property
-    def is_convex(self) -> bool:
-        return all(R.is_convex for R, _ in self.blocks)
-
-    @property
-    def is_nonnegative(self) -> bool:
-        return all(R.is_nonnegative for R, _ in self.blocks)
-
-    @property
-    def is_scale_free(self) -> bool:
-        return all(R.is_scale_free for R, _ in self.blocks)
+    def made_of(self) -> list[Regularizer]:
+        return [R for R, _ in self.blocks]
 
     @property
     def scope(self) -> Scope:

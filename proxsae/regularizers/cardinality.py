@@ -36,6 +36,7 @@ from proxsae.regularizers.partition import (
     same_groups,
 )
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.traits import of_parts
 
 
 def twice_gains(
@@ -62,6 +63,9 @@ class Selection(NonSeparable):
     partner: Regularizer = field(default_factory=Zero, kw_only=True)
 
     rank = 7
+    is_nonnegative = of_parts("is_nonnegative")
+    is_indicator = of_parts("is_indicator")
+    is_scale_free = of_parts("is_scale_free")
 
     @abstractmethod
     def units(self, n_components: int) -> Units:
@@ -84,18 +88,6 @@ class Selection(NonSeparable):
     def active(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return which units are not zero."""
         return self.units(Z.shape[-1]).sums(xp.abs(xp.sign(Z))) > 0
-
-    @property
-    def is_nonnegative(self) -> bool:
-        return self.partner.is_nonnegative
-
-    @property
-    def is_indicator(self) -> bool:
-        return self.partner.is_indicator
-
-    @property
-    def is_scale_free(self) -> bool:
-        return self.partner.is_scale_free
 
     @property
     def terms(self) -> tuple[Regularizer, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from proxsae.regularizers.conjugate import beyond_domain, slack
 from proxsae.regularizers.parameters import as_parameter
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.traits import Scope
-from proxsae.regularizers.wrapper import Rescaling
+from proxsae.regularizers.wrapper import Rescaling, Sum
 
 
 class NonSeparable(Regularizer):
@@ -171,7 +170,7 @@ class RescaledNonSeparable(Rescaling, NonSeparable, named=False):
         return self.scale * self.scale * self.inner.conjugate_with_ridge(xp, V / self.scale, a)
 
 
-class NonSeparableSum(Regularizer, named=False):
+class NonSeparableSum(Sum, named=False):
     r"""R(z) + f(z) + (a/2) ||z||^2 + <c, z>, with f separable and taken by R.
 
     Completing the square leaves the prox of R + f at :math:`(u - tc)/(1 + ta)` and the step :math:`t/(1 + ta)`.
@@ -181,15 +180,6 @@ class NonSeparableSum(Regularizer, named=False):
     base: Separable
     ridge: SquaredL2
     tilt: Tilt
-    weight: Any = field(default=1.0, init=False)
-
-    @property
-    def is_convex(self) -> bool:
-        return self.core.is_convex and self.base.is_convex
-
-    @property
-    def is_nonnegative(self) -> bool:
-        return self.core.is_nonnegative or self.base.is_nonnegative
 
     @property
     def scope(self) -> Scope:
@@ -210,15 +200,6 @@ class NonSeparableSum(Regularizer, named=False):
     @property
     def terms(self) -> tuple[Regularizer, ...]:
         return (*self.core.terms, *(term for term in self.separable.terms if not isinstance(term, Zero)))
-
-    def scaled(self, weight: Any) -> Regularizer:
-        return combine([term.scaled(weight) for term in self.terms])
-
-    def rescaled(self, scale: float) -> Regularizer:
-        return combine([term.rescaled(scale) for term in self.terms])
-
-    def in_units(self, scale: float) -> Regularizer:
-        return self.rescaled(scale)
 
     def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
         return self.core.value_on(xp, Z) + self.separable.value_on(xp, Z)
@@ -253,9 +234,6 @@ class NonSeparableSum(Regularizer, named=False):
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:
         return self.core.group_values(xp, Z, parts) + self.separable.group_values(xp, Z, parts)
-
-    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
-        return " + ".join(term.spelled(arrays) for term in self.terms)
 
     def printed_value(self) -> str:
         return " + ".join(term.printed_value() for term in self.terms)

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import field
 from typing import Any
 
-from proxsae.formulas.arrays import Array
 from proxsae.formulas.latex import scalar_prox, step_times_weight
-from proxsae.regularizers.base import combine, no_rule
+from proxsae.regularizers.base import no_rule
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.traits import of_parts
+from proxsae.regularizers.wrapper import Sum
 
 
-class SeparableSum(Separable, named=False):
+class SeparableSum(Sum, Separable, named=False):
     """The sum of a separable regularizer and one more term; the subclass is the rule for its prox."""
 
     inner: Separable
     outer: Any
-    weight: Any = field(default=1.0, init=False)
+
+    is_symmetric = of_parts("is_symmetric")
+    is_least_at_zero = of_parts("is_least_at_zero")
+    is_algebraic = of_parts("is_algebraic")
+    has_formula = of_parts("has_formula")
 
     def __post_init__(self) -> None:
         if not self.holds():
@@ -34,30 +38,6 @@ class SeparableSum(Separable, named=False):
 
     def value_of(self, xp: Any, z: Any) -> Any:
         return self.inner.weighted_value(xp, z) + self.outer.weighted_value(xp, z)
-
-    @property
-    def is_convex(self) -> bool:
-        return self.inner.is_convex and self.outer.is_convex
-
-    @property
-    def is_symmetric(self) -> bool:
-        return self.inner.is_symmetric and self.outer.is_symmetric
-
-    @property
-    def is_least_at_zero(self) -> bool:
-        return self.inner.is_least_at_zero and self.outer.is_least_at_zero
-
-    @property
-    def is_algebraic(self) -> bool:
-        return self.inner.is_algebraic and self.outer.is_algebraic
-
-    @property
-    def has_formula(self) -> bool:
-        return self.inner.has_formula and self.outer.has_formula
-
-    @property
-    def is_nonnegative(self) -> bool:
-        return self.inner.is_nonnegative or self.outer.is_nonnegative
 
     @property
     def terms(self) -> tuple[Separable, ...]:
@@ -73,15 +53,6 @@ class SeparableSum(Separable, named=False):
 
     def conditions(self) -> list[tuple[Any, str]]:
         return [*self.inner.conditions(), *self.outer.conditions()]
-
-    def scaled(self, weight: Any) -> Any:
-        return combine([term.scaled(weight) for term in self.terms])
-
-    def rescaled(self, scale: float) -> Any:
-        return combine([term.rescaled(scale) for term in self.terms])
-
-    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
-        return " + ".join(term.spelled(arrays) for term in self.terms)
 
 
 class WithRidge(SeparableSum, named=False):

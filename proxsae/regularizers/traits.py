@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
 
 Scope = Literal["coordinate", "group", "sample", "batch"]
+
+
+def of_parts(trait: str, combine: Callable[[Iterable[Any]], bool] = all) -> Any:
+    """Return the property of an R that has a trait where all of what it is made of have it, or where any has."""
+    return property(lambda R: combine(getattr(part, trait) for part in R.made_of()))
 
 
 class Traits:

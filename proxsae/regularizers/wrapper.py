@@ -1,4 +1,4 @@
-"""What is made of one other regularizer: it has the traits of that one."""
+"""What is made of other regularizers: it takes its traits from them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.traits import Scope
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers.base import Regularizer, combine
+from proxsae.regularizers.traits import Scope, of_parts
+
+
+class Sum(Regularizer, named=False):
+    """A sum of terms."""
+
+    weight: Any = field(default=1.0, init=False)
+
+    is_convex = of_parts("is_convex")
+    is_nonnegative = of_parts("is_nonnegative", any)
+
+    def scaled(self, weight: Any) -> Any:
+        return combine([term.scaled(weight) for term in self.terms])
+
+    def rescaled(self, scale: float) -> Any:
+        return combine([term.rescaled(scale) for term in self.terms])
+
+    def in_units(self, scale: float) -> Any:
+        return self.rescaled(scale)
+
+    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
+        return " + ".join(term.spelled(arrays) for term in self.terms)
 
 
 class Wrapper(Regularizer, named=False):
@@ -17,21 +39,10 @@ class Wrapper(Regularizer, named=False):
     inner: Any
     weight: Any = field(default=1.0, init=False)
 
-    @property
-    def is_convex(self) -> bool:
-        return bool(self.inner.is_convex)
-
-    @property
-    def is_indicator(self) -> bool:
-        return bool(self.inner.is_indicator)
-
-    @property
-    def is_algebraic(self) -> bool:
-        return bool(self.inner.is_algebraic)
-
-    @property
-    def has_formula(self) -> bool:
-        return bool(self.inner.has_formula)
+    is_convex = of_parts("is_convex")
+    is_indicator = of_parts("is_indicator")
+    is_algebraic = of_parts("is_algebraic")
+    has_formula = of_parts("has_formula")
 
     @property
     def scope(self) -> Scope:
@@ -58,30 +69,16 @@ class Rescaling(Wrapper, named=False):
 
     scale: Any
 
+    is_nonnegative = of_parts("is_nonnegative")
+    is_scale_free = of_parts("is_scale_free")
+    is_symmetric = of_parts("is_symmetric")
+    is_least_at_zero = of_parts("is_least_at_zero")
+    is_radial = of_parts("is_radial")
+
     def __post_init__(self) -> None:
         if np.ndim(self.scale) or not 0 < float(self.scale) < np.inf:
             raise ValueError(f"Rescaled: the scale must be a finite number > 0, got {self.scale!r}")
         object.__setattr__(self, "scale", float(self.scale))
-
-    @property
-    def is_nonnegative(self) -> bool:
-        return bool(self.inner.is_nonnegative)
-
-    @property
-    def is_scale_free(self) -> bool:
-        return bool(self.inner.is_scale_free)
-
-    @property
-    def is_symmetric(self) -> bool:
-        return bool(self.inner.is_symmetric)
-
-    @property
-    def is_least_at_zero(self) -> bool:
-        return bool(self.inner.is_least_at_zero)
-
-    @property
-    def is_radial(self) -> bool:
-        return bool(self.inner.is_radial)
 
     @property
     def tolerance(self) -> float:
