@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
-import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from proxsae.regularizers.asymmetric import AsymmetricL0, gated
 from proxsae.regularizers.base import CLASSES, Regularizer, combine
@@ -18,13 +18,8 @@ from proxsae.regularizers.simplex import Simplex
 from proxsae.regularizers.translated import Translated
 
 MOST_CHARACTERS = 1_000_000  # of a text
-MOST_DEPTH = 40  # of brackets in brackets
+MOST = 10**18  # of an integer; more becomes a float
 MOST_TERMS = 100  # of a sum; each is compared with every other
-MOST_DIGITS = 18  # of an integer; more become a float
-TOKEN = re.compile(
-    r"(?P<space>\s+)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)"
-    r"|(?P<string>'[^'\\]*'|\"[^\"\\]*\")|(?P<sign>.)"
-)
 
 # What a text may call besides the classes.
 BUILDERS: dict[str, Callable[..., Regularizer]] = {
@@ -158,63 +153,56 @@ def builder_of(name: str, text: str) -> Callable[..., Regularizer]:
 
 
 class _Reader:
-    """A text read from left to right: a sum of products of factors."""
+    """A text as Python's parser sees it, and what its nodes stand for."""
 
     def __init__(self, text: str, arrays: dict[str, Any]) -> None:
         self.text = text
         self.arrays = arrays
-        self.tokens = [match for match in TOKEN.finditer(text) if match.lastgroup != "space"]
-        self.place = 0
-        self.depth = 0
 
     def whole(self) -> Any:
-        value = self.sum()
-        if self.next() is not None:
-            self.refuse()
-        return value
+        try:
+            return self.read(ast.parse(" ".join(self.text.split()), mode="eval").body)
+        except SyntaxError as error:
+            raise ValueError(f"cannot read the regularizer {_short(self.text)}: {error.msg}") from None
+        except (MemoryError, RecursionError):
+            raise ValueError(f"the regularizer {_short(self.text)} is nested too deep") from None
 
-    def next(self) -> str | None:
-        """Return the token at the place, or None at the end."""
-        return self.tokens[self.place].group() if self.place < len(self.tokens) else None
+    def read(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=bool()):
+                pass
+            case ast.Constant(value=int() | float() | str() as value):
+                return float(value) if isinstance(value, int) and value > MOST else value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return -value
+            case ast.List(elts=entries) | ast.Tuple(elts=entries):
+                return [self.read(entry) for entry in entries]
+            case ast.Name(id=name) if name in self.arrays:
+                return self.arrays[name]
+            case ast.Name(id=name):
+                return self.built(name, builder_of(name, self.text))
+            case ast.Call(func=ast.Name(id=name)):
+                build = builder_of(name, self.text)
+                by_name = {keyword.arg: self.read(keyword.value) for keyword in node.keywords if keyword.arg}
+                if len(by_name) == len(node.keywords):
+                    return self.built(name, partial(build, *map(self.read, node.args), **by_name))
+            case ast.BinOp(op=ast.Add()):
+                return self.sum(_operands(node, ast.Add))
+            case ast.BinOp(op=ast.Mult()):
+                return self.product(_operands(node, ast.Mult))
+        raise ValueError(f"cannot read the regularizer {_short(self.text)} at {_short(ast.unparse(node))}")
 
-    def takes(self, token: str) -> bool:
-        """Whether this is the next token, which is then passed."""
-        found = self.next() == token
-        self.place += found
-        return found
-
-    def expect(self, token: str) -> None:
-        if not self.takes(token):
-            self.refuse()
-
-    def refuse(self) -> NoReturn:
-        rest = self.text[self.tokens[self.place].start() :] if self.place < len(self.tokens) else ""
-        where = f"at {_short(rest)}" if rest else "which ends too early"
-        raise ValueError(f"cannot read the regularizer {_short(self.text)} {where}")
-
-    def sum(self) -> Any:
-        self.depth += 1
-        if self.depth > MOST_DEPTH:
-            raise ValueError(f"the regularizer {_short(self.text)} is nested more than {MOST_DEPTH} deep")
-        terms = [self.product()]
-        while self.takes("+"):
-            terms.append(self.product())
-            if len(terms) > MOST_TERMS:
-                raise ValueError(f"a sum has at most {MOST_TERMS} terms, and {_short(self.text)} has more")
-        self.depth -= 1
-        if len(terms) == 1:
-            return terms[0]
+    def sum(self, nodes: list[ast.expr]) -> Any:
+        if len(nodes) > MOST_TERMS:
+            raise ValueError(f"a sum has at most {MOST_TERMS} terms, and {_short(self.text)} has more")
+        terms = [self.read(node) for node in nodes]
         for term in terms:
             if not isinstance(term, Regularizer):
                 raise ValueError(f"only regularizers add, and {_short(self.text)} adds {type(term).__name__}")
         return self.built("the sum", lambda: combine([part for term in terms for part in term.terms]))
 
-    def product(self) -> Any:
-        factors = [self.factor()]
-        while self.takes("*"):
-            factors.append(self.factor())
-        if len(factors) == 1:
-            return factors[0]
+    def product(self, nodes: list[ast.expr]) -> Any:
+        factors = [self.read(node) for node in nodes]
         regularizers = [factor for factor in factors if isinstance(factor, Regularizer)]
         weights = [factor for factor in factors if not isinstance(factor, Regularizer)]
         if len(regularizers) != 1 or any(isinstance(weight, str) for weight in weights):
@@ -224,61 +212,21 @@ class _Reader:
             total = self.built("the weight", partial(total.scaled, weight))
         return total
 
-    def factor(self) -> Any:
-        negative = self.takes("-")
-        token = self.tokens[self.place] if self.place < len(self.tokens) else None
-        kind = token.lastgroup if token else None
-        if token is None or (negative and kind != "number"):
-            self.refuse()
-        self.place += 1
-        text = token.group()
-        if kind == "number":
-            number = float(text) if set(text) & {".", "e", "E"} or len(text) > MOST_DIGITS else int(text)
-            return -number if negative else number
-        if kind == "string":
-            return text[1:-1]
-        if kind == "name":
-            return self.named(text)
-        if text == "[":
-            return self.entries("]")
-        if text == "(":
-            entries = self.entries(")")
-            return entries[0] if len(entries) == 1 else entries
-        self.place -= 1
-        return self.refuse()
-
-    def entries(self, end: str) -> list[Any]:
-        found: list[Any] = []
-        while not self.takes(end):
-            found.append(self.sum())
-            if self.next() != end:
-                self.expect(",")
-        return found
-
-    def named(self, name: str) -> Any:
-        if name in self.arrays and self.next() != "(":
-            return self.arrays[name]
-        build = builder_of(name, self.text)
-        values: list[Any] = []
-        by_name: dict[str, Any] = {}
-        if self.takes("("):
-            while not self.takes(")"):
-                key = self.next() or ""
-                if self.place + 1 < len(self.tokens) and self.tokens[self.place + 1].group() == "=":
-                    self.place += 2
-                    by_name[key] = self.sum()
-                else:
-                    values.append(self.sum())
-                if self.next() != ")":
-                    self.expect(",")
-        return self.built(name, lambda: build(*values, **by_name))
-
     def built(self, what: str, build: Callable[[], Any]) -> Any:
         """Return what a function builds of the text; its errors become one sentence."""
         try:
             return build()
         except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
             raise ValueError(f"{what} in {_short(self.text)}: {' '.join(str(error).split())}") from None
+
+
+def _operands(node: ast.expr, operation: type) -> list[ast.expr]:
+    """Return a, b and c of ``a + b + c``."""
+    operands = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, operation):
+        operands.append(node.right)
+        node = node.left
+    return [node, *reversed(operands)]
 
 
 def _short(text: str) -> str:

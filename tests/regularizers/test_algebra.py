@@ -205,11 +205,16 @@ def test_parse(text, R):
         ("L1 +", "cannot read the regularizer"),
         ("0.1", "is not a regularizer, it is float"),
         ("__import__('os')", "unknown regularizer '__import__'"),
-        ("L1.weight", "cannot read the regularizer 'L1.weight' at '.weight'"),
-        ("L1 - L0", "cannot read the regularizer 'L1 - L0' at '- L0'"),
+        ("L1.weight", "cannot read the regularizer 'L1.weight' at 'L1.weight'"),
+        ("L1 - L0", "cannot read the regularizer 'L1 - L0' at 'L1 - L0'"),
         ("Cardinality", "Cardinality in 'Cardinality': .*k"),
         ("-0.1*L1", "the weight must not be negative"),
         ("[L1 for L1 in L1]", "cannot read"),
+        ("True*L1", "cannot read"),
+        ("Cardinality(**{1: 2})", "cannot read"),
+        ("(" * 100_000, "cannot read"),
+        ("-" * 100_000 + "1", "nested too deep"),
+        ("L1 + " * 50_000 + "L1", "nested too deep"),
     ],
 )
 def test_parse_refuses(text, message):
