@@ -23,18 +23,7 @@ from proxsae.regularizers.base import Regularizer, no_rule
 from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.nonseparable import NonSeparable, check_step, feasible
 from proxsae.regularizers.parameters import as_parameter, spelled_value
-from proxsae.regularizers.partition import (
-    Coordinates,
-    Partition,
-    Units,
-    as_costs,
-    as_groups,
-    check_groups,
-    given_costs,
-    groups_width,
-    partition,
-    same_groups,
-)
+from proxsae.regularizers.partition import Coordinates, Grouped, Units
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.traits import of_parts
 
@@ -221,7 +210,14 @@ class Cardinality(Selection):
         return [str(self.k)] if self.scope == "sample" else [str(self.k), '"batch"']
 
 
-class GroupL0(Selection):
+class GroupSelection(Grouped, Selection):
+    """A selection of groups."""
+
+    def fits(self, partner: Regularizer) -> bool:
+        return super().fits(partner) or (not partner.is_separable and partner.is_sum_over(self.groups))
+
+
+class GroupL0(GroupSelection):
     r"""The number of non-zero groups, :math:`\sum_g c_g 1[z_g \ne 0]`, plus a partner that is 0 at 0.
 
     Gain rule: a group is kept, at the prox of the partner, where freeing it gains more than t c_g; without a partner,
@@ -248,26 +244,13 @@ class GroupL0(Selection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "groups", as_groups(self.groups))
-        object.__setattr__(self, "group_weights", as_costs(self.group_weights, self.groups))
-
-    def units(self, n_components: int) -> Partition:
-        return partition(self.groups, n_components)
-
-    def _costs(self, xp: ArrayNamespace, units: Partition) -> Array:
-        return xp.asarray(given_costs(self.group_weights, units, np.ones(len(units.sizes))))
+        self.read_groups()
 
     def selected(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Any) -> Array:
         check_step(self, U, step)
         gains, scale = twice_gains(self.partner, xp, U, step, Z, units)
-        prices = 2.0 * (step / scale) * (xp.asarray(self.weight) * self._costs(xp, units) / scale)
+        prices = 2.0 * (step / scale) * (xp.asarray(self.weight) * self.costs(xp, units) / scale)
         return xp.where(units.spread(gains > prices), Z, 0.0)
-
-    def fits(self, partner: Regularizer) -> bool:
-        return super().fits(partner) or (not partner.is_separable and partner.is_sum_over(self.groups))
-
-    def is_sum_over(self, groups: Any) -> bool:
-        return same_groups(self.groups, groups)
 
     def scaled(self, weight: Any) -> Selection:
         return self.replace(weight=self.weight * as_parameter(weight, "weight"), partner=self.partner.scaled(weight))
@@ -276,26 +259,21 @@ class GroupL0(Selection):
         return self.replace(weight=self.weight * scale * scale, partner=self.partner.rescaled(scale))
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        return xp.where(self.active(xp, Z), self._costs(xp, self.units(Z.shape[-1])), 0.0).sum(-1)
+        return xp.where(self.active(xp, Z), self.costs(xp, self.units(Z.shape[-1])), 0.0).sum(-1)
+
+    def is_sum_over(self, groups: Any) -> bool:
+        return self.has_groups(groups)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, units: Any) -> Array:
-        counted = xp.where(self.active(xp, Z), self._costs(xp, units), 0.0)
+        counted = xp.where(self.active(xp, Z), self.costs(xp, units), 0.0)
         return xp.asarray(self.weight) * counted + self.partner.group_values(xp, Z, units)
-
-    @property
-    def width(self) -> int | None:
-        return groups_width(self.groups)
-
-    def check_width(self, n_components: int) -> None:
-        super().check_width(n_components)
-        check_groups(self.groups, n_components, type(self).__name__)
 
     @property
     def prox_latex(self) -> str:
         return _kept_groups_latex(self.partner, r"\text{where freeing } u_g \text{ gains more than } t w c_g")
 
 
-class GroupCardinality(Selection):
+class GroupCardinality(GroupSelection):
     r"""The indicator of at most s non-zero groups, plus a partner that is 0 at 0: group top-s.
 
     Gain rule: the prox keeps the s groups of largest gain, and takes the prox of the partner there. Among equal gains
@@ -318,16 +296,10 @@ class GroupCardinality(Selection):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "s", _as_most(self.s, "s"))
-        object.__setattr__(self, "groups", as_groups(self.groups))
-
-    def units(self, n_components: int) -> Partition:
-        return partition(self.groups, n_components)
-
-    def fits(self, partner: Regularizer) -> bool:
-        return super().fits(partner) or (not partner.is_separable and partner.is_sum_over(self.groups))
+        self.read_groups()
 
     def merged(self, other: Regularizer) -> Regularizer | None:
-        if not isinstance(other, GroupCardinality) or not same_groups(self.groups, other.groups):
+        if not isinstance(other, GroupCardinality) or not self.has_groups(other.groups):
             return None
         return self.replace(s=min(self.s, other.s))
 
@@ -338,14 +310,6 @@ class GroupCardinality(Selection):
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         return feasible(xp, self.active(xp, Z).sum(-1) <= self.s, Z)
-
-    @property
-    def width(self) -> int | None:
-        return groups_width(self.groups)
-
-    def check_width(self, n_components: int) -> None:
-        super().check_width(n_components)
-        check_groups(self.groups, n_components, type(self).__name__)
 
     @property
     def value_latex(self) -> str:

@@ -14,24 +14,14 @@ from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L1, SquaredL2
 from proxsae.regularizers.conjugate import slack
 from proxsae.regularizers.nonseparable import NonSeparable, as_positive
-from proxsae.regularizers.partition import (
-    Partition,
-    as_costs,
-    as_groups,
-    check_groups,
-    given_costs,
-    groups_width,
-    norms_of,
-    partition,
-    same_groups,
-)
+from proxsae.regularizers.partition import Grouped, Partition, norms_of
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.traits import Scope
 
 NORM = r"\|z_g\|_2"
 
 
-class OfNorms(NonSeparable):
+class OfNorms(Grouped, NonSeparable):
     r"""A scalar regularizer of the norm of each group, :math:`\sum_g c_g\, r(\|z_g\|_2)`.
 
     The best z of a given norm lies on the ray of u, so the prox scales each group:
@@ -62,8 +52,7 @@ class OfNorms(NonSeparable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "groups", as_groups(self.groups))
-        object.__setattr__(self, "group_weights", as_costs(self.group_weights, self.groups))
+        self.read_groups()
         r: Any = self.r
         if not isinstance(r, Separable) or not (r.is_symmetric and r.is_uniform and r.is_zero_at_zero()):
             raise ValueError(
@@ -100,12 +89,8 @@ class OfNorms(NonSeparable):
         scalar = rf"\mathrm{{prox}}_{{tr}}(u_i) = {self.r.printed_entry('u_i')}"
         return rf"{moved}, \quad p_g = \mathrm{{prox}}_{{{step}}}(\|u_g\|_2), \quad {scalar}"
 
-    def costs(self, xp: ArrayNamespace, parts: Partition) -> Array:
-        """Return c_g of the groups that are not empty."""
-        return xp.asarray(given_costs(self.group_weights, parts, np.ones(len(parts.sizes))))
-
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        return self._values(xp, Z, partition(self.groups, Z.shape[-1])).sum(-1)
+        return self._values(xp, Z, self.units(Z.shape[-1])).sum(-1)
 
     def _values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
         """Return c_g r(||z_g||); where r ends, an excess of 1e-9 of the norm is allowed (1e-6 in float32): rounding."""
@@ -115,12 +100,15 @@ class OfNorms(NonSeparable):
         return xp.where(values < xp.inf, self.costs(xp, parts) * values, xp.inf)
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
-        parts = partition(self.groups, U.shape[-1])
+        parts = self.units(U.shape[-1])
         norms, entries, roots = norms_of(xp, U, parts)
         shrunk = self.r.weighted_prox(xp, norms, t * self.costs(xp, parts))
         alive = roots > 0
         Z = entries * parts.spread(shrunk / xp.where(alive, roots, 1.0))
         return xp.where(parts.spread(alive & xp.rounds_alike(shrunk, norms)), U, Z)
+
+    def is_sum_over(self, groups: Any) -> bool:
+        return self.has_groups(groups)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
         values = self.on(xp)._values(xp, Z, parts)
@@ -150,7 +138,7 @@ class OfNorms(NonSeparable):
 
     def _of_the_norms(self, xp: ArrayNamespace, V: Array) -> tuple[Regularizer, Array]:
         """Return w c_g r as a regularizer of codes that have a coordinate a group, and the norms of the groups."""
-        parts = partition(self.groups, V.shape[-1])
+        parts = self.units(V.shape[-1])
         weights = xp.asarray(self.weight) * self.costs(xp, parts)
         return (self.r if self.is_indicator else self.r.scaled(weights)), norms_of(xp, V, parts).norms
 
@@ -158,16 +146,6 @@ class OfNorms(NonSeparable):
 
     def in_units(self, scale: float) -> Regularizer:
         return self.replace(r=self.r.rescaled(scale))
-
-    def is_sum_over(self, groups: Any) -> bool:
-        return same_groups(self.groups, groups)
-
-    @property
-    def width(self) -> int | None:
-        return groups_width(self.groups)
-
-    def check_width(self, n_components: int) -> None:
-        check_groups(self.groups, n_components, type(self).__name__)
 
 
 class GroupL2(OfNorms):
@@ -189,8 +167,8 @@ class GroupL2(OfNorms):
 
     r: Separable = field(default=L1(), init=False)
 
-    def costs(self, xp: ArrayNamespace, parts: Partition) -> Array:
-        return xp.asarray(given_costs(self.group_weights, parts, np.sqrt(parts.sizes)))
+    def usual_costs(self, units: Partition) -> Any:
+        return np.sqrt(units.sizes)
 
     def in_units(self, scale: float) -> Regularizer:
         return self.replace(weight=self.weight * scale)

@@ -75,59 +75,69 @@ def norms_of(xp: ArrayNamespace, Z: Array, parts: Partition) -> Norms:
     return Norms(scale * roots, entries, roots)
 
 
-def as_groups(groups: Any) -> Any:
-    """Return a group size, the labels as an integer array, or None for one group that holds all; or raise."""
-    if groups is None:
-        return None
-    if isinstance(groups, int | np.integer) and not isinstance(groups, bool):
-        if groups < 1:
-            raise ValueError(f"the group size must be at least 1, got {groups}")
-        return int(groups)
-    labels = to_numpy(groups)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or (labels.size and labels.min() < 0):
-        raise ValueError(f"groups must be a group size or an integer label >= 0 a component, got {groups!r}")
-    return labels.astype(np.int64)
+class Grouped:
+    """What regularizers of groups share: `groups` is a size, labels, or None for one group that holds all.
 
+    `group_weights` are the costs c_g of the labels, where there are any; a subclass has the fields.
+    """
 
-def check_groups(groups: Any, n_components: int, owner: str) -> None:
-    """Raise ValueError where the groups do not fit codes of this width."""
-    if isinstance(groups, int):
-        if n_components % groups:
-            raise ValueError(f"{owner}: {n_components} components cannot be split into groups of {groups}")
-    elif groups is not None and len(groups) != n_components:
-        raise ValueError(f"{owner}: groups has {len(groups)} labels and the codes have {n_components} components")
+    groups: Any
+    group_weights: Any = None
 
+    def read_groups(self) -> None:
+        """Give the fields their one form, or raise ValueError."""
+        groups, weights = self.groups, self.group_weights
+        if isinstance(groups, int | np.integer) and not isinstance(groups, bool):
+            groups = int(groups)
+            if groups < 1:
+                raise ValueError(f"the group size must be at least 1, got {groups}")
+        elif groups is not None:
+            groups = to_numpy(groups)
+            if groups.ndim != 1 or not np.issubdtype(groups.dtype, np.integer) or (groups < 0).any():
+                raise ValueError(f"groups must be a group size or an integer label >= 0 a component, got {groups!r}")
+            groups = groups.astype(np.int64)
+        object.__setattr__(self, "groups", groups)
+        if weights is None:
+            return
+        costs = np.asarray(weights, dtype=np.float64)
+        if costs.ndim != 1 or not np.isfinite(costs).all() or (costs < 0).any():
+            raise ValueError(f"group_weights must be finite numbers >= 0, one a group, got {weights!r}")
+        if groups is None or (not isinstance(groups, int) and len(groups) and len(costs) != groups.max() + 1):
+            last = 0 if groups is None else groups.max()
+            raise ValueError(f"group_weights has {len(costs)} entries and the labels go from 0 to {last}")
+        object.__setattr__(self, "group_weights", costs)
 
-def same_groups(one: Any, other: Any) -> bool:
-    """Whether two descriptions of groups are equal."""
-    return type(one) is type(other) and np.array_equal(one, other)
+    def units(self, n_components: int) -> Partition:
+        """Return the groups of so many components."""
+        return partition(self.groups, n_components)
 
+    def costs(self, xp: ArrayNamespace, units: Partition) -> Array:
+        """Return c_g of the groups that are not empty."""
+        if self.group_weights is None:
+            return xp.asarray(self.usual_costs(units))
+        if len(self.group_weights) <= (units.names[-1] if len(units.names) else -1):
+            raise ValueError(f"group_weights has {len(self.group_weights)} entries for {len(units.names)} groups")
+        return xp.asarray(self.group_weights[units.names])
 
-def groups_width(groups: Any) -> int | None:
-    """Return the only width that the groups fit, or None where every width, or every multiple of a size, does."""
-    return None if groups is None or isinstance(groups, int) else len(groups)
+    def usual_costs(self, units: Partition) -> Any:
+        """Return c_g where none are given."""
+        return np.ones(len(units.sizes))
 
+    def has_groups(self, groups: Any) -> bool:
+        """Whether these are the groups."""
+        return type(groups) is type(self.groups) and np.array_equal(groups, self.groups)
 
-def as_costs(weights: Any, groups: Any) -> Any:
-    """Return one cost >= 0 for each label as an array, or None where none are given; or raise."""
-    if weights is None:
-        return None
-    costs = np.asarray(weights, dtype=np.float64)
-    if costs.ndim != 1 or not np.isfinite(costs).all() or (costs < 0).any():
-        raise ValueError(f"group_weights must be finite numbers >= 0, one a group, got {weights!r}")
-    if groups is None or (not isinstance(groups, int) and len(groups) and len(costs) != groups.max() + 1):
-        last = 0 if groups is None else groups.max()
-        raise ValueError(f"group_weights has {len(costs)} entries and the labels go from 0 to {last}")
-    return costs
+    @property
+    def width(self) -> int | None:
+        return None if self.groups is None or isinstance(self.groups, int) else len(self.groups)
 
-
-def given_costs(costs: Any, parts: Partition, otherwise: Any) -> Any:
-    """Return the costs of the groups that are not empty."""
-    if costs is None:
-        return otherwise
-    if len(costs) <= (parts.names[-1] if len(parts.names) else -1):
-        raise ValueError(f"group_weights has {len(costs)} entries for {len(parts.names)} groups")
-    return costs[parts.names]
+    def check_width(self, n_components: int) -> None:
+        super().check_width(n_components)  # type: ignore[misc]
+        owner = type(self).__name__
+        if isinstance(self.groups, int) and n_components % self.groups:
+            raise ValueError(f"{owner}: {n_components} components cannot be split into groups of {self.groups}")
+        if self.width not in (None, n_components):
+            raise ValueError(f"{owner}: groups has {self.width} labels and the codes have {n_components} components")
 
 
 def partition(groups: Any, n_components: int) -> Partition:

@@ -79,6 +79,16 @@ class Pair:
     steps: tuple[float, ...] | None = None
     reach: float = np.inf
 
+    @property
+    def tried_steps(self) -> tuple[float, ...]:
+        """The steps of the oracles of whole codes."""
+        return self.steps or STEPS
+
+    @property
+    def covers(self) -> str:
+        """Which codes and steps these oracles look at, in words."""
+        return f"codes of length {self.n}, t from {min(self.tried_steps):g} to {max(self.tried_steps):g}"
+
     def objective(self, U: Array, t: float, Z: Array) -> Array:
         """Return 1/2 ||z - u||^2 + t R(z) of each row."""
         return 0.5 * ((Z - U) ** 2).sum(-1) + t * self.value(Z)
@@ -135,6 +145,11 @@ def points(n: int, count: int, seed: int) -> Array:
     places = [np.linspace(0, 1, len(part)) for part in (special, ties, normal)]
     order = np.argsort(np.concatenate(places), kind="stable")
     return np.concatenate([np.array(special), ties, normal])[order][:count]
+
+
+def spread(size: int, count: int) -> Array:
+    """Return evenly chosen indices, as many as are wanted."""
+    return np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)) if size else np.empty(0, int)
 
 
 def quiet(function: Callable[..., Array]) -> Callable[..., Array]:

@@ -19,7 +19,6 @@ from proxsae.verification.oracles.mixed_integer import compare_with_mixed_intege
 from proxsae.verification.oracles.properties import (
     check_coordinates_apart,
     check_fenchel_young,
-    check_firm,
     check_limits,
     check_monotone,
     check_repeatable,
@@ -127,7 +126,7 @@ def _checks_of_functions(pairs: list[Pair]) -> Iterator[partial[Check]]:
             yield partial(search_codes, pair)
 
 
-def _checks_of_pair(pair: Pair) -> Iterator[partial[Check]]:
+def _checks_of_pair(pair: Pair, *, is_convex: bool = False) -> Iterator[partial[Check]]:
     if pair.is_separable:
         shared, few = pair.scalar is not None, pair.n <= MAX_COORDINATES
         for j in range(1) if shared else range(0, pair.n, 1 if few else pair.n // MAX_COORDINATES):
@@ -136,20 +135,19 @@ def _checks_of_pair(pair: Pair) -> Iterator[partial[Check]]:
             yield partial(check_coordinates_apart, pair)
     else:
         yield partial(search_codes, pair)
-    yield partial(check_monotone, pair)
+    yield partial(check_monotone, pair, is_convex=is_convex)
     yield partial(check_limits, pair)
 
 
 def _checks_of_regularizer(R: Regularizer, pair: Pair, proof_timeout: float) -> Iterator[partial[Check]]:
     if R.scope != "batch":
-        yield from _checks_of_pair(pair)
+        yield from _checks_of_pair(pair, is_convex=R.is_convex)
     if isinstance(R, Cardinality):
         yield partial(enumerate_supports, R, pair)
     if is_mixed_integer(R):
         yield partial(_mixed_integer, R, pair)
     if R.is_convex:
         yield partial(compare_with_solver, R, pair)
-        yield partial(check_firm, R, pair)
         yield partial(check_fenchel_young, R, pair)
     yield partial(check_traits, R, pair)
     yield partial(check_backends, R, pair)

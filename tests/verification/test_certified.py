@@ -13,9 +13,14 @@ from proxsae.formulas.arrays import ArrayNamespace
 from proxsae.regularizers import L0, Cardinality, Entmax, LogSum, Lq, NonNegative, Numeric, SquaredL2, Tanh, Tilt
 from proxsae.verification import prove, verify
 from proxsae.verification.proofs import certified
-from proxsae.verification.proofs.certified import Balls, certify_separable
+from proxsae.verification.proofs.certified import Balls, scalar_certificate
 from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
 from proxsae.verification.proofs.jets import Jet, Jets
+from proxsae.verification.proofs.theorem import proof_of
+
+
+def certified_alone(R):
+    return proof_of(R, scalar_certificate(R))
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ class HardLogSum(LogSum):
 @pytest.mark.parametrize("R", [ZeroNotCompared(0.1), SmallerRoot(), HalfTheStep(), HardLogSum()], ids=lambda R: type(R))
 def test_no_wrong_log_sum_is_proved_or_certified(R, few_points):
     assert prove(R).verdict in ("unknown", "counterexample")
-    assert certify_separable(R).verdict == "counterexample"
+    assert certified_alone(R).verdict == "counterexample"
     assert not verify(R, proof_timeout=0.0).passed
 
 
@@ -84,7 +89,7 @@ def test_a_formula_that_need_not_have_a_least_value_is_not_proved(few_points):
 
 @pytest.mark.parametrize("R", [Lq(0.3), 0.7 * Tanh(1.5), LogSum(0.5) + NonNegative(), Lq(0.5)], ids=repr)
 def test_right_formula_is_certified(R, few_points):
-    assert certify_separable(R).verdict == "certified at 21 points"
+    assert certified_alone(R).verdict == "certified at 21 points"
 
 
 def test_prove_falls_back_on_balls(few_points):
@@ -140,8 +145,8 @@ def test_wrong_formula_is_refuted(R, few_points):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_is_undefined_or_falls_far_out_is_not_certified(few_points):
-    assert certify_separable(Undefined()).counterexample["fails"] == "the prox is a real number"
-    assert certify_separable(FarMinimum()).verdict != "certified at 21 points"
+    assert certified_alone(Undefined()).counterexample["fails"] == "the prox is a real number"
+    assert certified_alone(FarMinimum()).verdict != "certified at 21 points"
 
 
 def test_wrong_entmax_is_not_certified(few_points):
@@ -160,11 +165,11 @@ def test_wrong_entmax_is_not_certified(few_points):
 
 def test_what_has_no_ball_says_so():
     with pytest.raises(NotAlgebraicError, match="a table"):
-        certify_separable(Numeric(np.abs))
+        certified_alone(Numeric(np.abs))
     with pytest.raises(NotAlgebraicError, match="one value a coordinate"):
-        certify_separable(np.array([0.1, 0.2]) * Tanh())
+        certified_alone(np.array([0.1, 0.2]) * Tanh())
     with pytest.raises(NotAlgebraicError, match="pieces"):
-        certify_separable(L0())
+        certified_alone(L0())
 
 
 mpmath.mp.dps = 40

@@ -32,8 +32,8 @@ from proxsae.verification.proofs.gain_rule import (
     even_ranking_lemma,
     exchange_lemma,
     positive_ranking_lemma,
-    settle_lemma,
 )
+from proxsae.verification.proofs.theorem import NotProvedError, prove_lemmas
 
 FAR = float("inf")
 
@@ -227,12 +227,13 @@ def test_timeout_is_unknown():
 
 @pytest.mark.parametrize("lemma", [exchange_lemma, even_ranking_lemma, positive_ranking_lemma])
 def test_lemmas_of_the_gain_rule(lemma):
-    assert settle_lemma(lemma(), FAR) == "proved"
+    prove_lemmas(lemma(), FAR)
 
 
 def test_lemma_without_its_hypothesis_is_refuted():
     for refutation in even_ranking_lemma() + positive_ranking_lemma() + exchange_lemma():
-        assert settle_lemma([refutation[1:]], FAR) == "counterexample"
+        with pytest.raises(NotProvedError, match="counterexample"):
+            prove_lemmas([refutation[1:]], FAR)
 
 
 class NegativeBelowOne(L1):

@@ -39,8 +39,8 @@ from proxsae.verification.proofs.catalogue import CERTIFIED, GROUPS, SEARCHED, S
 from proxsae.verification.proofs.catalogue import CLASSES as SCALAR
 from proxsae.verification.proofs.composition import composition_lemma, square_lemma
 from proxsae.verification.proofs.decide import decide
-from proxsae.verification.proofs.gain_rule import settle_lemma
 from proxsae.verification.proofs.separable import OPTIMAL
+from proxsae.verification.proofs.theorem import NotProvedError, prove_lemmas
 from proxsae.verification.proofs.whole_vectors import _answers
 
 FAR = float("inf")
@@ -213,9 +213,10 @@ def test_counterexample_can_be_checked_by_hand(R):
 @pytest.mark.parametrize("lemma", [composition_lemma, square_lemma])
 def test_lemmas(lemma):
     refutations = lemma()
-    assert settle_lemma(refutations, FAR) == "proved"
+    prove_lemmas(refutations, FAR)
     for refutation in refutations:  # their hypotheses do not contradict each other
-        assert settle_lemma([refutation[:-1]], FAR) == "counterexample"
+        with pytest.raises(NotProvedError, match="counterexample"):
+            prove_lemmas([refutation[:-1]], FAR)
 
 
 def test_each_point_is_on_one_path_and_its_result_is_that_of_numpy():
@@ -238,7 +239,7 @@ def test_vectors_are_read_by_their_inner_products():
         return (square == u * u - 4.0 * (u * z) + 4.0 * (z * z)).holds
 
     ((_, claim),) = paths(run)
-    assert settle_lemma([[z3.Not(claim)]], FAR) == "proved"
+    prove_lemmas([[z3.Not(claim)]], FAR)
 
 
 class Unreadable(L1Ball):

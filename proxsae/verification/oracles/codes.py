@@ -16,7 +16,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.tabulation import jumps
 from proxsae.verification.oracles.judge import into_the_domain, judge
-from proxsae.verification.pair import STEPS, Pair
+from proxsae.verification.pair import STEPS, Pair, spread
 from proxsae.verification.report import Check
 
 MORE_STEPS = tuple(float(t) for t in np.logspace(-2, 2, 13))
@@ -28,13 +28,7 @@ PATTERN_ROUNDS = 50
 
 
 def search_codes(pair: Pair) -> Check:
-    """Compare the claimed prox of whole codes with the best code that a global search finds.
-
-    Parameters
-    ----------
-    pair : Pair
-        Value and prox on codes of length n.
-    """
+    """Compare the claimed prox of whole codes with the best code that a global search finds."""
     method, sizes = "brute force over codes", pair.sizes
     steps = pair.steps or (*STEPS, *(MORE_STEPS if sizes.is_thorough else ()))
     questions = {t: pair.answers(_questions(pair, t, i), t) for i, t in enumerate(steps)}
@@ -51,16 +45,12 @@ def search_codes(pair: Pair) -> Check:
     fewer = 1 if pair.n <= LONG else 4
     for is_far in (False, True)[: 2 if pair.n <= MOST_SEARCHED else 1]:
         for t, (U, Z) in questions.items():
-            count = (sizes.far if t in (pair.steps or STEPS) else 0) if is_far else sizes.near
-            some = _spread(len(U), -(-count // fewer))
+            count = (sizes.far if t in pair.tried_steps else 0) if is_far else sizes.near
+            some = spread(len(U), -(-count // fewer))
             found = _refute(pair, pool, heights, targets, U[some], t, Z[some], is_far=is_far)
             if found is not None:
                 return Check(method, covers, "failed", *found)
     return Check(method, covers, "passed")
-
-
-def _spread(size: int, count: int) -> Array:
-    return np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)) if size else np.empty(0, int)
 
 
 def _refute(

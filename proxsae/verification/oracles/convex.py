@@ -145,15 +145,7 @@ def _sum(written: Iterable[Written | None]) -> Written | None:
 
 
 def compare_with_solver(R: Regularizer, pair: Pair) -> Check:
-    """Compare the prox of a convex R with Clarabel's solution of min 1/2 ||z - u||^2 + t R(z).
-
-    Parameters
-    ----------
-    R : Regularizer
-        Convex.
-    pair : Pair
-        R as a pair, for its length and steps.
-    """
+    """Compare the prox of a convex R with Clarabel's solution of min 1/2 ||z - u||^2 + t R(z)."""
     import cvxpy as cp
 
     n, steps = pair.n, pair.steps or STEPS[::2]

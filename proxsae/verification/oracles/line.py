@@ -18,7 +18,7 @@ from proxsae.formulas.arrays import Array
 from proxsae.kernels.lower_hull import lower_hull
 from proxsae.regularizers.tabulation import jumps
 from proxsae.verification.oracles.judge import judge
-from proxsae.verification.pair import FULL, Pair, Sizes
+from proxsae.verification.pair import Pair, spread
 from proxsae.verification.report import Check
 
 STEPS = (1e-4, 0.01, 0.1, 0.37, 0.5, 1.0, 2.0, 3.7, 11.0, 100.0, 1e4)
@@ -37,44 +37,13 @@ Answers = tuple[Array, Array]  # points u, and what is claimed for them
 
 
 def search_pair(pair: Pair, j: int = 0) -> Check:
-    """Search the line of coordinate j, or of all of them where they are alike."""
+    """Compare the claimed prox of coordinate j, or of all where they are alike, with a search over the whole line."""
+    value, prox = pair.coordinate(j)
+    sizes, tolerance, reach = pair.sizes, pair.tolerance, pair.reach
+    method = "search over the line" + ("" if pair.scalar is not None else f", coordinate {j}")
+    steps = pair.steps or STEPS
     # A numerical prox has a table to make for each step.
-    steps = pair.steps or (STEPS if pair.tolerance > 0 else None)
-    subject = "" if pair.scalar is not None else f", coordinate {j}"
-    return search_line(*pair.coordinate(j), subject, steps, pair.tolerance, pair.reach, pair.sizes)
-
-
-def search_line(
-    value: Scalar,
-    prox: ScalarProx,
-    subject: str = "",
-    steps: tuple[float, ...] | None = None,
-    tolerance: float = 0.0,
-    reach: float = np.inf,
-    sizes: Sizes = FULL,
-) -> Check:
-    """Compare a claimed scalar prox with the best of a search over the whole line.
-
-    Parameters
-    ----------
-    value : callable
-        (m,) to (m,); infinite outside the domain.
-    prox : callable
-        (m,) and a step to (m,); infinite where it overflows, which is not judged.
-    subject : str
-        Which coordinate this is, for the report.
-    steps : tuple of float, optional
-        The steps t; by default `STEPS`, and, looked at at fewer points, `MORE_STEPS`.
-    tolerance : float
-        Error in z, relative to 1 + abs(z), to forgive: zero for a formula.
-    reach : float
-        Modulus up to which the value does not overflow.
-    sizes : Sizes
-        How many points are looked at.
-    """
-    method = f"search over the line{subject}"
-    more = () if steps or not sizes.is_thorough else MORE_STEPS
-    steps = steps or STEPS
+    more = MORE_STEPS if pair.steps is None and sizes.is_thorough and not tolerance else ()
     scans = {t: _judged(prox, _scan(t, t in more, sizes.scan), t, reach) for t in (*steps, *more)}
     asked = {t: _thin(_adversarial_points(prox, t, *scans[t]), sizes.asked) for t in steps}
     questions = {t: _judged(prox, u, t, reach) for t, u in asked.items()}
@@ -100,7 +69,7 @@ def search_line(
     for t, (u, z) in scans.items():
         if failed := judged(t, u, z, _best_candidate(candidates, heights, u, t)):
             return failed
-        near = _spread(len(u), sizes.around // 2 if t in more else sizes.around)
+        near = spread(len(u), sizes.around // 2 if t in more else sizes.around)
         if failed := judged(t, u[near], z[near], _nearby(value, u[near], t, z[near])):
             return failed
     for t, (u, z) in questions.items():
@@ -121,13 +90,8 @@ def _judged(prox: ScalarProx, u: Array, t: float, reach: float) -> Answers:
     return u[judged], z[judged]
 
 
-def _spread(size: int, count: int) -> Array:
-    """Return evenly chosen indices, as many as are wanted."""
-    return np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)) if size else np.empty(0, int)
-
-
 def _thin(points: Array, count: int) -> Array:
-    return points[_spread(len(points), count)]
+    return points[spread(len(points), count)]
 
 
 def _scan(t: float, is_coarse: bool, count: int) -> Array:

@@ -7,60 +7,67 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.cardinality import Cardinality
-from proxsae.regularizers.conjugate import conjugate, has_conjugate
+from proxsae.regularizers.conjugate import conjugate
 from proxsae.regularizers.separable import Separable
-from proxsae.verification.pair import STEPS, Pair
+from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check, counterexample
 
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 1e-9  # or the error that a prox computed numerically states of itself
 
 
-def check_monotone(pair: Pair) -> Check:
-    """Check <p - q, u - v> >= 0, and that no answer is a better one to another's question: both hold for every prox."""
+def check_monotone(pair: Pair, *, is_convex: bool = False) -> Check:
+    """Check that no answer is a better one to another's question, and <p - q, u - v> >= 0, which hold for every prox.
+
+    For convex R both with a margin, F(q) >= F(p) + 1/2 ||p - q||^2 and <p - q, u - v> >= ||p - q||^2.
+    """
     rounding = max(ROUNDING, pair.tolerance)
     count = pair.sizes.pairs
-    covers = f"{len(pair.steps or STEPS)} x {count} x {count} pairs of points of length {pair.n}"
-    for t in pair.steps or STEPS:
+    method = "firm non-expansiveness and three-point inequality" if is_convex else "monotonicity"
+    covers = f"{count} x {count} pairs of {pair.covers}"
+    margin = " + 1/2 ||p - q||^2" if is_convex else ""
+    for t in pair.tried_steps:
         U, P = pair.answers(pair.points(count), t)
         if not len(U):
             continue
+        size = 1.0 + (U**2).sum(-1)[:, None]
+        apart = is_convex * ((P[:, None] - P[None]) ** 2).sum(-1)
         levels = 0.5 * ((P[None] - U[:, None]) ** 2).sum(-1) + t * pair.value(P)[None]  # of answer j to question i
         levels[~np.isfinite(levels)] = np.nan  # whether an answer is in the domain is for the searches to say
-        own = np.diag(levels)
-        loss = (own[:, None] - levels) / (1.0 + (U**2).sum(-1)[:, None] + np.abs(own)[:, None])
+        own = np.diag(levels)[:, None]
+        loss = (own + 0.5 * apart - levels) / (size + apart + np.abs(own))
         i, j = np.unravel_index(int(np.argmax(np.nan_to_num(loss, nan=0.0))), loss.shape)
         if loss[i, j] > rounding:
             numbers = counterexample(U[i], t, P[i], P[j], (levels[i, i], levels[i, j]))
-            return Check("monotonicity", covers, "failed", numbers, "the answer claimed for another u is better")
-        inner = ((P[:, None] - P[None]) * (U[:, None] - U[None])).sum(-1)
+            return Check(method, covers, "failed", numbers, f"F(q) < F(p){margin} for the answer q to another u")
+        inner = ((P[:, None] - P[None]) * (U[:, None] - U[None])).sum(-1) - apart
+        inner /= size + size.T
         i, j = np.unravel_index(int(np.argmin(inner)), inner.shape)
-        if inner[i, j] < -rounding * (1.0 + np.abs(U[[i, j]]).max() ** 2):
+        if not inner[i, j] >= -rounding:
             numbers = {"t": t, "u": U[i], "prox(u)": P[i], "v": U[j], "prox(v)": P[j]}
-            return Check("monotonicity", covers, "failed", numbers, "<prox(u) - prox(v), u - v> < 0")
-    return Check("monotonicity", covers, "passed")
+            words = f"<prox(u) - prox(v), u - v> < {'||prox(u) - prox(v)||^2' if is_convex else 0}"
+            return Check(method, covers, "failed", numbers, words)
+    return Check(method, covers, "passed")
 
 
 def check_coordinates_apart(pair: Pair) -> Check:
     """Check that the prox of a sum over coordinates takes them one at a time, each with its own parameters."""
     rounding = max(ROUNDING, pair.tolerance)
-    covers = f"points of length {pair.n}, t from {min(pair.steps or STEPS):g} to {max(pair.steps or STEPS):g}"
     method = "one coordinate does not influence another"
-    for t in pair.steps or STEPS:
+    for t in pair.tried_steps:
         U, P = pair.answers(pair.points(pair.sizes.pairs), t)
         for j in range(min(pair.n, 16)):
             alone = pair.coordinate(j)[1](U[:, j], t)
             wrong = ~(np.abs(alone - P[:, j]) <= rounding * (1.0 + np.abs(U[:, j]))) & ~np.isinf(alone)
             others = np.where(np.arange(pair.n) == j, alone[:, None], P)
             mine, theirs = pair.objective(U, t, P), pair.objective(U, t, others)
-            wrong &= ~(
-                mine <= theirs + 1e-12 * (1.0 + np.abs(theirs))
-            )  # where the claimed one is as good, the search of the line will have spoken
+            # Where the claimed one is as good, the search of the line will have spoken.
+            wrong &= ~(mine <= theirs + 1e-12 * (1.0 + np.abs(theirs)))
             if wrong.any():
                 i = int(np.argmax(wrong))
                 numbers = counterexample(U[i], t, P[i], others[i], (mine[i], theirs[i]))
-                return Check(method, covers, "failed", numbers, f"coordinate {j} alone gives a better answer")
-    return Check(method, covers, "passed")
+                return Check(method, pair.covers, "failed", numbers, f"coordinate {j} alone gives a better answer")
+    return Check(method, pair.covers, "passed")
 
 
 def check_repeatable(pair: Pair) -> Check:
@@ -77,43 +84,13 @@ def check_repeatable(pair: Pair) -> Check:
     return Check("the same answer twice", covers, "passed")
 
 
-def check_firm(R: Regularizer, pair: Pair) -> Check:
-    """Check, for convex R, ||p - q||^2 <= <p - q, u - v> and the three-point inequality.
-
-    The inequality: 1/2||z - u||^2 + t R(z) >= 1/2||p - u||^2 + t R(p) + 1/2||z - p||^2 for every z.
-    """
-    rounding = max(ROUNDING, pair.tolerance)
-    covers = f"{len(pair.steps or STEPS)} x 60 x 60 pairs of points of length {pair.n}"
-    method = "firm non-expansiveness and three-point inequality"
-    for t in pair.steps or STEPS:
-        U = pair.points(60)
-        P = pair.prox(U, t)
-        size = 1.0 + (U**2).sum(-1)[:, None] + (U**2).sum(-1)[None]
-        between = P[:, None] - P[None]
-        slack = ((between * (U[:, None] - U[None])).sum(-1) - (between**2).sum(-1)) / size
-        i, j = np.unravel_index(int(np.argmin(slack)), slack.shape)
-        if not slack[i, j] >= -rounding:
-            numbers = {"t": t, "u": U[i], "prox(u)": P[i], "v": U[j], "prox(v)": P[j]}
-            return Check(method, covers, "failed", numbers, "||p - q||^2 > <p - q, u - v>")
-        values = t * R.value(P)
-        own = 0.5 * ((P - U) ** 2).sum(-1) + values
-        other = 0.5 * ((P[None] - U[:, None]) ** 2).sum(-1) + values[None]
-        slack = (other - own[:, None] - 0.5 * (between**2).sum(-1)) / (size + np.abs(own)[:, None])
-        i, j = np.unravel_index(int(np.argmin(slack)), slack.shape)
-        if not slack[i, j] >= -rounding:
-            numbers = counterexample(U[i], t, P[i], P[j], (own[i], other[i, j]))
-            return Check(method, covers, "failed", numbers, "the three-point inequality fails")
-    return Check(method, covers, "passed")
-
-
 def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
     """Check R(p) + R*(v) = <p, v> at v = (u - p) / t, with the conjugate R* that is written apart from the prox."""
     rounding = max(ROUNDING, pair.tolerance)
-    covers = f"60 points of length {pair.n}, t from {min(pair.steps or STEPS):g} to {max(pair.steps or STEPS):g}"
-    method = "Fenchel-Young equality with the conjugate"
-    if not has_conjugate(R):
+    method, covers = "Fenchel-Young equality with the conjugate", f"60 {pair.covers}"
+    if not R.has_conjugate:
         return Check(method, covers, "skipped", reason="no conjugate is written for this R")
-    for t in pair.steps or STEPS:
+    for t in pair.tried_steps:
         U = pair.points(60)
         P = R.prox(U, t)
         # A difference that is all rounding is zero: at a zero weight nothing else is in the domain of R*.

@@ -10,7 +10,7 @@ from proxsae.formulas.arrays import Array
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.oracles.line import GRID, best_on_the_line
-from proxsae.verification.pair import STEPS, Pair
+from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check, counterexample
 
 LENGTHS = (2, 5, 12)  # of codes, where any will do
@@ -19,14 +19,9 @@ LENGTHS = (2, 5, 12)  # of codes, where any will do
 def enumerate_supports(R: Cardinality, pair: Pair) -> Check:
     """Compare the prox with the best of all supports, the partner on each coordinate minimised by a search of the line.
 
-    Parameters
-    ----------
-    R : Cardinality
-        At batch scope the matrix of two rows is the code.
-    pair : Pair
-        R as a pair, for its length and steps.
+    At batch scope the matrix of two rows is the code.
     """
-    steps = pair.steps or STEPS
+    steps = pair.tried_steps
     lengths = LENGTHS if pair.is_free else (pair.n,)
     rows = 1 if R.scope == "sample" else 2
     covers = f"all supports of {rows} x {', '.join(map(str, lengths))} entries, t from {min(steps):g} to {max(steps):g}"

@@ -17,6 +17,7 @@ import z3
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.verification.proofs.decide import is_refuted
 from proxsae.verification.proofs.formulas_z3 import Condition, Number, Reader
+from proxsae.verification.proofs.theorem import NotProvedError
 
 T = TypeVar("T")
 
@@ -259,8 +260,8 @@ def paths(run: Callable[[PathReader], T], mark: str = "#") -> Iterator[tuple[Pat
 
 
 def in_time(results: Iterator[tuple[PathReader, Any]], deadline: float) -> Iterator[Any]:
-    """Yield the results of paths; TimeoutError after the deadline."""
+    """Yield the results of paths; NotProvedError after the deadline."""
     for _, result in results:
         if time.monotonic() > deadline:
-            raise TimeoutError
+            raise NotProvedError
         yield result

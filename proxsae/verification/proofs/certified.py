@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -19,8 +18,8 @@ from proxsae.regularizers.entmax import Entmax, penalty
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
 from proxsae.verification.proofs.jets import Jet, Jets
-from proxsae.verification.report import Proof
-from proxsae.verification.report import counterexample as as_counterexample
+from proxsae.verification.proofs.theorem import NotProvedError, Theorem
+from proxsae.verification.report import counterexample
 
 TOLERANCE = 1e-10  # of 1 + u^2
 INPUTS = tuple(k / 8 for k in range(-64, 65))
@@ -70,15 +69,11 @@ class Balls:
         return a if outside else b
 
 
-def certify_separable(R: Separable, timeout: float = 60.0) -> Proof:
-    """Certify the scalar prox at the points of the grid, with the parameters as they are.
+def scalar_certificate(R: Separable) -> Theorem:
+    """Return what is certified of a scalar prox at the points of the grid, with the parameters as they are.
 
-    Raises
-    ------
-    NotAlgebraicError
-        If the formula of r calls a function without a ball, or its parameters differ between coordinates.
+    NotAlgebraicError if the formula of r calls a function without a ball, or its parameters differ between coordinates.
     """
-    start = time.monotonic()
     if not (R.is_uniform and R.has_formula):
         raise NotAlgebraicError("a table" if R.is_uniform else "a formula with parameters of one value a coordinate")
     r = R.map_parameters(lambda _, value: _constant(float(value)))
@@ -86,73 +81,69 @@ def certify_separable(R: Separable, timeout: float = 60.0) -> Proof:
     def value(z: Jet) -> Jet:
         return _as_jet(r.weighted_value(Jets(Balls()), z))
 
-    theorem = f"F(prox(u)) <= F(z) + {TOLERANCE:g} (1 + u^2) for u in multiples of 1/8 to {INPUTS[-1]:g}, t in "
-    theorem += f"{', '.join(f'{t:g}' for t in STEPS)}, all z to 1e308 and these parameters"
-    proof = Proof(repr(R), theorem, "unknown", 0.0)
-    for t in STEPS:
-        floor, claimed = _least_far_out(value, t), R.prox(np.array(INPUTS)[:, None], t)[:, 0]
-        for u, p in zip(INPUTS, claimed.tolist(), strict=True):
-            found = _certify(value, u, t, p, 0.0, ((-NEAR, 0.0), (0.0, NEAR)), TOLERANCE * (1.0 + u * u))
-            if isinstance(found, dict):
-                return replace(proof, verdict="counterexample", counterexample=found, seconds=time.monotonic() - start)
-            beyond = floor > _objective(value, u, t, 0.0)(_point(p)).value
-            if not (found and beyond) or time.monotonic() - start > timeout:
-                return replace(proof, seconds=time.monotonic() - start)
-    n = len(INPUTS) * len(STEPS)
-    return replace(proof, verdict=f"certified at {n} points", seconds=time.monotonic() - start)
+    def certify(deadline: float) -> None:
+        for t in STEPS:
+            floor, claimed = _least_far_out(value, t), R.prox(np.array(INPUTS)[:, None], t)[:, 0]
+            for u, p in zip(INPUTS, claimed.tolist(), strict=True):
+                _certify(value, u, t, p, 0.0, ((-NEAR, 0.0), (0.0, NEAR)), TOLERANCE * (1.0 + u * u))
+                if not floor > _objective(value, u, t, 0.0)(_point(p)).value or time.monotonic() > deadline:
+                    raise NotProvedError
+
+    statement = f"F(prox(u)) <= F(z) + {TOLERANCE:g} (1 + u^2) for u in multiples of 1/8 to {INPUTS[-1]:g}, t in "
+    statement += f"{', '.join(f'{t:g}' for t in STEPS)}, all z to 1e308 and these parameters"
+    return Theorem(statement, certify, f"certified at {len(INPUTS) * len(STEPS)} points")
 
 
-def certify_entmax(R: Entmax, timeout: float = 60.0) -> Proof:
-    """Certify codes of three entries: at a level, the same for all, each entry is least by itself (weak duality)."""
-    start = time.monotonic()
-    theorem = (
-        f"F(prox(u)) <= F(z) + {TOLERANCE:g} (1 + ||u||^2) for u of three entries out of -1, 0, 0.5, 0.75 and 2, t in "
-    )
-    theorem += f"{', '.join(f'{t:g}' for t in STEPS)}, all z on the simplex and these parameters"
-    proof = Proof(repr(R), theorem, "unknown", 0.0)
+def entmax_certificate(R: Entmax) -> Theorem:
+    """Return what is certified of codes of three entries: at a level, each entry is least by itself (weak duality)."""
 
     def value(z: Jet) -> Jet:
         return _as_jet(R.weight * R.radius**2 * penalty(Jets(Balls()), z / R.radius, R.alpha))
 
-    for t in STEPS:
-        for u, p in zip(CODES, R.prox(np.array(CODES), t).tolist(), strict=True):
-            tolerance = TOLERANCE * (1.0 + sum(x * x for x in u))
-            top = int(np.argmax(p))
-            level = -float(_objective(value, u[top], t, 0.0)(Jet(arb(p[top]), arb(1))).slope.mid())
-            off_the_simplex = abs(arb(level) * (sum(map(arb, p)) - arb(R.radius)))
-            for u_i, p_i in zip(u, p, strict=True):
-                found = _certify(value, u_i, t, p_i, level, ((0.0, R.radius),), tolerance / 4)
-                is_certified = found is True and p_i >= 0 and off_the_simplex < tolerance / 4
-                if not is_certified or time.monotonic() - start > timeout:  # at another level it might be
-                    return replace(proof, seconds=time.monotonic() - start)
-    n = len(CODES) * len(STEPS)
-    return replace(proof, verdict=f"certified at {n} points", seconds=time.monotonic() - start)
+    def certify(deadline: float) -> None:
+        for t in STEPS:
+            for u, p in zip(CODES, R.prox(np.array(CODES), t).tolist(), strict=True):
+                tolerance = TOLERANCE * (1.0 + sum(x * x for x in u))
+                top = int(np.argmax(p))
+                level = -float(_objective(value, u[top], t, 0.0)(Jet(arb(p[top]), arb(1))).slope.mid())
+                off_the_simplex = abs(arb(level) * (sum(map(arb, p)) - arb(R.radius)))
+                if min(p) < 0 or not off_the_simplex < tolerance / 4 or time.monotonic() > deadline:
+                    raise NotProvedError
+                for u_i, p_i in zip(u, p, strict=True):
+                    try:
+                        _certify(value, u_i, t, p_i, level, ((0.0, R.radius),), tolerance / 4)
+                    except NotProvedError:  # at another level it might be
+                        raise NotProvedError from None
+
+    statement = (
+        f"F(prox(u)) <= F(z) + {TOLERANCE:g} (1 + ||u||^2) for u of three entries out of -1, 0, 0.5, 0.75 and 2, t in "
+        f"{', '.join(f'{t:g}' for t in STEPS)}, all z on the simplex and these parameters"
+    )
+    return Theorem(statement, certify, f"certified at {len(CODES) * len(STEPS)} points")
 
 
-def _certify(
-    value: Formula, u: float, t: float, p: float, level: float, boxes: Any, tolerance: float
-) -> bool | dict[str, Any]:
-    """Whether F(p) <= F(z) + tolerance for all z of the boxes, F with `level` z added; or numbers that refute it."""
+def _certify(value: Formula, u: float, t: float, p: float, level: float, boxes: Any, tolerance: float) -> None:
+    """Certify F(p) <= F(z) + tolerance for all z of the boxes, F with `level` z added."""
     F = _objective(value, u, t, level)
     if not np.isfinite(p):
-        return {"fails": "the prox is a real number", "u": u, "t": t, "claimed z": p}
+        raise NotProvedError({"fails": "the prox is a real number", "u": u, "t": t, "claimed z": p})
     mine = F(_point(p)).value
     if not mine.is_finite():
-        return {"fails": "the prox is in the domain", "u": u, "t": t, "claimed z": p}
+        raise NotProvedError({"fails": "the prox is in the domain", "u": u, "t": t, "claimed z": p})
     enough = mine - arb(tolerance)
     pending = list(boxes)
     for _ in range(MOST_BOXES):
         if not pending:
-            return True
+            return
         low, high = pending.pop()
         box, middle = arb(low).union(arb(high)), 0.5 * (low + high)
         jet, center = F(Jet(box, arb(1))), F(_point(middle)).value
         if center < enough:
             objectives = float(mine.mid()), float(center.mid())
-            return {"fails": "F(prox(u)) <= F(z)"} | as_counterexample(u, t, p, middle, objectives)
+            raise NotProvedError({"fails": "F(prox(u)) <= F(z)", **counterexample(u, t, p, middle, objectives)})
         if not (jet.value > enough or center + jet.slope * (box - arb(middle)) > enough):
             pending += [(low, middle), (middle, high)]
-    return False
+    raise NotProvedError
 
 
 def _objective(value: Formula, u: float, t: float, level: float) -> Formula:

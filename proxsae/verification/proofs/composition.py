@@ -7,8 +7,9 @@ decomposing the proximal map). z3 proves each hypothesis from the shipped formul
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,47 +22,54 @@ from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either, negation
-from proxsae.verification.proofs.gain_rule import settle_lemma
 from proxsae.verification.proofs.groups import prove_norms
 from proxsae.verification.proofs.separable import OPTIMAL, read
+from proxsae.verification.proofs.theorem import NotProvedError, Theorem, prove_lemmas
 from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial, prove_read, shipped_prox
-from proxsae.verification.report import Proof
 
 
-def prove_sparse_groups(R: NonSeparableSum, timeout: float = 60.0) -> Proof:
-    """Prove a core of norms with a separable, convex, positively homogeneous partner, for groups of every size.
+def sparse_groups_theorem(R: NonSeparableSum) -> Theorem:
+    """Return the theorem about a core of norms, or a tree, and a convex partner of degree one, a ridge and a tilt."""
 
-    Parameters
-    ----------
-    R : NonSeparableSum
-        A radial core or a tree of groups, and a partner of L1, NonNegative and Tilt terms; a ridge and a tilt besides.
-    timeout : float, default 60
-        Seconds after which the verdict is "unknown".
+    def prove(deadline: float) -> None:
+        core = R.core
+        if isinstance(core, TreeGroups):
+            prove_tree(core, deadline)
+            core = _chain(core)
+        else:
+            prove_norms(core, deadline)
+        prove_going_first(R.base, deadline)
+        _prove_composed(replace(R, core=core), _partner_first, deadline)
+        prove_lemmas(composition_lemma() + square_lemma(), deadline)
+
+    subject = "codes and groups of every size, t > 0 and all admissible weights, the partner going first"
+    return Theorem(f"{OPTIMAL} for {subject}", prove)
+
+
+def tree_theorem(R: TreeGroups) -> Theorem:
+    """Return the theorem that the groups of a tree, shrunk one after the other from the leaves on, give the prox."""
+    subject = "every tree of groups of every size, t > 0 and all admissible weights, inner groups first"
+    return Theorem(f"{OPTIMAL} for {subject}", partial(prove_tree, R))
+
+
+def prove_tree(R: TreeGroups, deadline: float) -> None:
+    """Prove a tree by induction: what is inside of a group is convex and positively homogeneous, and goes first.
+
+    That the code goes from the leaves to the root is read off a chain of two groups.
     """
-    start = time.monotonic()
-    deadline = start + timeout
-    core = R.core
-    if isinstance(core, TreeGroups):
-        verdict, numbers = _prove_tree(core, deadline)
-        core = _chain(core)
-    else:
-        verdict, numbers = prove_norms(core, deadline)
-    if verdict == "proved":
-        verdict, numbers = goes_first(R.base, deadline)
-    if verdict == "proved":
-        verdict, numbers = _goes_first_in_code(replace(R, core=core), deadline)
-    if verdict == "proved":
-        verdict = settle_lemma(composition_lemma() + square_lemma(), deadline)
-    theorem = f"{OPTIMAL} for codes and groups of every size, t > 0 and all admissible weights, the partner going first"
-    return Proof(repr(R), theorem, verdict, time.monotonic() - start, numbers)
+    prove_read(GroupL2(1), deadline)
+    prove_radial(GroupL2(1), deadline)
+    prove_going_first(L1(), deadline)  # s ||z|| = ||s z||, and so r(s ||z||) = s r(||z||)
+    prove_equal(_chain(R), shipped_prox, _leaf_first, deadline, any_scalar=False)
+    prove_lemmas(composition_lemma(), deadline)
 
 
-def _goes_first_in_code(R: NonSeparableSum, deadline: float) -> tuple[str, dict[str, Any] | None]:
+def _prove_composed(R: NonSeparableSum, formula: Callable[..., Any], deadline: float) -> None:
     """Prove that the code is the composition, for any r in a core of norms; else look for numbers with r itself."""
-    verdict, numbers = prove_equal(R, shipped_prox, _partner_first, deadline, any_scalar=True)
-    if verdict == "proved":
-        return verdict, numbers
-    return prove_equal(R, shipped_prox, _partner_first, deadline, any_scalar=False)
+    try:
+        prove_equal(R, shipped_prox, formula, deadline, any_scalar=True)
+    except NotProvedError:
+        prove_equal(R, shipped_prox, formula, deadline, any_scalar=False)
 
 
 def _partner_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
@@ -69,32 +77,6 @@ def _partner_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
     shrink = 1.0 + t * R.ridge.weight
     v = R.base.prox_on(xp, (u - t * R.tilt.weight * R.tilt.slope) / shrink, t / shrink)
     return R.core.prox_on(xp, v, t / shrink)
-
-
-def prove_tree(R: TreeGroups, timeout: float = 60.0) -> Proof:
-    """Prove that the groups of a tree, shrunk one after the other from the leaves on, give the prox: by induction.
-
-    What is inside of a group is convex and positively homogeneous, and goes first. That the code goes from the leaves
-    to the root is read off a chain of two groups.
-    """
-    start = time.monotonic()
-    verdict, numbers = _prove_tree(R, start + timeout)
-    theorem = f"{OPTIMAL} for every tree of groups of every size, t > 0 and all admissible weights, inner groups first"
-    return Proof(repr(R), theorem, verdict, time.monotonic() - start, numbers)
-
-
-def _prove_tree(R: TreeGroups, deadline: float) -> tuple[str, dict[str, Any] | None]:
-    slopes = prove_read(GroupL2(1), deadline - time.monotonic())
-    verdict, numbers = slopes.verdict, slopes.counterexample
-    if verdict == "proved":
-        verdict = prove_radial(GroupL2(1), deadline)
-    if verdict == "proved":
-        verdict, numbers = goes_first(L1(), deadline)  # s ||z|| = ||s z||, and so r(s ||z||) = s r(||z||)
-    if verdict == "proved":
-        verdict, numbers = prove_equal(_chain(R), shipped_prox, _leaf_first, deadline, any_scalar=False)
-    if verdict == "proved":
-        verdict = settle_lemma(composition_lemma(), deadline)
-    return verdict, numbers
 
 
 def _chain(R: TreeGroups) -> TreeGroups:
@@ -108,7 +90,7 @@ def _leaf_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
     return root.prox_of(xp, leaf.prox_of(xp, u, t * R.weight), t * R.weight)
 
 
-def goes_first(r: Separable, deadline: float) -> tuple[str, dict[str, Any] | None]:
+def prove_going_first(r: Separable, deadline: float) -> None:
     """Prove what a partner needs: the slopes of a convex function, and r(s z) = s r(z)."""
     reader = Reader()
     objective = read(r, reader)
@@ -127,13 +109,12 @@ def goes_first(r: Separable, deadline: float) -> tuple[str, dict[str, Any] | Non
         "<u - v, z - v> <= t (f(z) - f(v))": either(value.infinite, slope.term <= 0),
         "f(s z) = s f(z) for s > 0": either(negation(s.term > 0), proportional),
     }
-    verdict = "proved"
     for words, claim in claims.items():
         result, model = decide([negation(claim), *objective.assumptions], reader.definitions, deadline)
         if result == z3.sat:
-            return "counterexample", {"fails": words, **{str(d): str(model[d]) for d in model.decls()}}
-        verdict = "unknown" if result == z3.unknown else verdict
-    return verdict, None
+            raise NotProvedError({"fails": words, **{str(d): str(model[d]) for d in model.decls()}})
+        if result == z3.unknown:
+            raise NotProvedError
 
 
 def composition_lemma() -> list[list[Any]]:

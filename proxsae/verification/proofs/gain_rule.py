@@ -8,7 +8,6 @@ optimal; and where the code ranks by abs(u) or max(u, 0) instead, that is the or
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -16,42 +15,26 @@ import z3
 
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.separable import Separable
-from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either
 from proxsae.verification.proofs.separable import Objective, obligations, read, settle
-from proxsae.verification.report import Proof
+from proxsae.verification.proofs.theorem import Theorem, prove_lemmas
 
 
-def prove_selection(R: Cardinality, timeout: float = 60.0) -> Proof:
-    """Prove that keeping the k largest gains is a prox, for every number of coordinates and every k.
+def gain_rule(R: Cardinality) -> Theorem:
+    """Return the theorem that keeping the k largest gains is a prox, for every number of coordinates and every k.
 
-    Parameters
-    ----------
-    R : Cardinality
-        With any separable partner, at either scope: batch scope is sample scope on the whole matrix.
-    timeout : float, default 60
-        Seconds after which the verdict is "unknown".
+    For any separable partner, at either scope: batch scope is sample scope on the whole matrix.
     """
-    start = time.monotonic()
-    partner = R.partner
-    theorem = f"{_ranking_in_words(R)} and applying the scalar prox is optimal for all n, k, u and t > 0"
     reader = Reader()
-    objective = read(partner, reader)
+    objective = read(R.partner, reader)
     claims = {**obligations(objective), **_claims_of_the_gain(R, objective)}
     objective.assumptions.extend(_zero_is_free(objective))
-    verdict, counterexample = settle(objective, claims, reader, start + timeout)
-    lemmas = exchange_lemma() + even_ranking_lemma() + positive_ranking_lemma()
-    if verdict == "proved":
-        verdict = settle_lemma(lemmas, start + timeout)
-    return Proof(repr(R), theorem, verdict, time.monotonic() - start, counterexample)
 
+    def prove(deadline: float) -> None:
+        settle(objective, claims, reader, deadline)
+        prove_lemmas(exchange_lemma() + even_ranking_lemma() + positive_ranking_lemma(), deadline)
 
-def settle_lemma(refutations: list[list[Any]], deadline: float) -> str:
-    """Prove that none of the conjunctions can be met."""
-    results = [decide(refutation, [], deadline)[0] for refutation in refutations]
-    if z3.sat in results:
-        return "counterexample"
-    return "proved" if all(result == z3.unsat for result in results) else "unknown"
+    return Theorem(f"{_ranking_in_words(R)} and applying the scalar prox is optimal for all n, k, u and t > 0", prove)
 
 
 def _ranking_in_words(R: Cardinality) -> str:

@@ -8,67 +8,53 @@ of groups where it has one.
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from functools import partial
 
 import z3
 
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import Box
 from proxsae.regularizers.groups import OfNorms
+from proxsae.regularizers.separable import Separable
 from proxsae.verification.proofs.formulas_z3 import Reader
 from proxsae.verification.proofs.separable import obligations, parts, read, settle
-from proxsae.verification.proofs.whole_vectors import length, prove_radial, prove_read, statement
-from proxsae.verification.report import Proof
+from proxsae.verification.proofs.theorem import NotProvedError, Theorem
+from proxsae.verification.proofs.whole_vectors import length, prove_radial, prove_read, read_theorem, statement
 
 
-def prove_groups(R: Regularizer, timeout: float = 60.0) -> Proof:
-    """Prove norms of groups, counts of groups, and both together.
-
-    Parameters
-    ----------
-    R : Regularizer
-        Its form matters, not the values of its parameters; s is part of the form.
-    timeout : float, default 60
-        Seconds after which the verdict is "unknown".
-    """
-    start = time.monotonic()
+def groups_theorem(R: Regularizer) -> Theorem:
+    """Return the theorem about norms of groups, counts of groups, or both together; s is part of the form."""
     if length(R) > 1:  # two groups and a stand-in are too much for z3
-        return prove_read(R, timeout)
-    verdict, numbers = prove_norms(R, start + timeout)
-    return Proof(repr(R), statement(R), verdict, time.monotonic() - start, numbers)
+        return read_theorem(R)
+    return Theorem(statement(R), partial(prove_norms, R))
 
 
-def prove_norms(R: Regularizer, deadline: float) -> tuple[str, dict[str, Any] | None]:
+def prove_norms(R: Regularizer, deadline: float) -> None:
     """Prove every r in R, then the array code for any r, which moves along rays."""
-    verdict, numbers = prove_scalars(R, deadline)
-    if verdict != "proved":
-        return verdict, numbers
-    verdict = prove_radial(R, deadline)
-    if verdict != "counterexample":
-        return verdict, None
-    refuted = prove_read(R, deadline - time.monotonic())  # with r itself: what refutes a stand-in need not refute r
-    return (verdict if refuted.counterexample else "unknown"), refuted.counterexample
-
-
-def prove_scalars(R: Regularizer, deadline: float) -> tuple[str, dict[str, Any] | None]:
-    """Prove of every r in R its theorem, also at the step 0, and that its prox of a norm is a norm."""
     for term in R.terms:
         if isinstance(term, OfNorms):
-            reader = Reader()
-            objective = read(term.r, reader, has_weight=False)  # that of the groups is in the step
-            u, t, p = objective.u, objective.t, objective.claimed
-            objective.assumptions[0] = t.term >= 0
-            boxes = [part for part in parts(objective.r) if isinstance(part, Box)]
-            objective.assumptions.extend(box.lower.term == -box.upper.term for box in boxes)  # so that r is even
-            claims = {
-                **obligations(objective),
-                "r(0) = 0": objective.r.weighted_value(reader, reader.number(0)).term == 0,
-                "the prox of u >= 0 is >= 0, and 0 at 0": z3.And(
-                    z3.Implies(u.term >= 0, p.term >= 0), z3.Implies(u.term == 0, p.term == 0)
-                ),
-            }
-            verdict, numbers = settle(objective, claims, reader, deadline)
-            if verdict != "proved":
-                return verdict, numbers
-    return "proved", None
+            prove_scalar(term.r, deadline)
+    try:
+        prove_radial(R, deadline)
+    except NotProvedError as unproved:
+        if unproved.numbers is not None:  # with r itself: what refutes a stand-in need not refute r
+            prove_read(R, deadline)
+        raise NotProvedError from None
+
+
+def prove_scalar(r: Separable, deadline: float) -> None:
+    """Prove of an r of norms its theorem, also at the step 0, and that its prox of a norm is a norm."""
+    reader = Reader()
+    objective = read(r, reader, has_weight=False)  # that of the groups is in the step
+    u, t, p = objective.u, objective.t, objective.claimed
+    objective.assumptions[0] = t.term >= 0
+    boxes = [part for part in parts(objective.r) if isinstance(part, Box)]
+    objective.assumptions.extend(box.lower.term == -box.upper.term for box in boxes)  # so that r is even
+    claims = {
+        **obligations(objective),
+        "r(0) = 0": objective.r.weighted_value(reader, reader.number(0)).term == 0,
+        "the prox of u >= 0 is >= 0, and 0 at 0": z3.And(
+            z3.Implies(u.term >= 0, p.term >= 0), z3.Implies(u.term == 0, p.term == 0)
+        ),
+    }
+    settle(objective, claims, reader, deadline)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.blocks import Blocks
@@ -16,6 +15,9 @@ from proxsae.regularizers.nonseparable import NonSeparableSum
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.report import Proof
+
+if TYPE_CHECKING:
+    from proxsae.verification.proofs.theorem import Theorem
 
 
 def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
@@ -63,8 +65,6 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
         return _prove(R, timeout)
     except NotAlgebraicError as reason:
         why = f"{reason} is not algebraic"
-    except TimeoutError:
-        why = "out of time"
     except UnreadableError as error:
         why = f"its code cannot be read: {error}"
     return Proof(repr(R), f"no theorem: {why}", "unknown", time.monotonic() - start)
@@ -76,46 +76,48 @@ def can_prove() -> bool:
 
 
 def _prove(R: Regularizer, timeout: float) -> Proof:
-    from proxsae.verification.proofs.certified import certify_separable
+    from proxsae.verification.proofs.certified import scalar_certificate
     from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
+    from proxsae.verification.proofs.theorem import proof_of
 
+    if isinstance(R, Blocks):
+        return _prove_blocks(R, timeout)
     start = time.monotonic()
     try:
-        proof = _proof_for(R)(R, timeout)
+        proof = proof_of(R, _theorem_of(R), timeout)
     except NotAlgebraicError:
         if not isinstance(R, Separable):
             raise
-        proof = None
-    # Of powers, which may be too high for z3, no verdict is known beforehand.
-    if isinstance(R, Separable) and (proof is None or (proof.verdict == "unknown" and not R.is_algebraic)):
-        return certify_separable(R, timeout - (time.monotonic() - start))
-    assert proof is not None
-    return proof
+    else:
+        # Of powers, which may be too high for z3, no verdict is known beforehand.
+        if proof.verdict != "unknown" or R.is_algebraic or not isinstance(R, Separable):
+            return proof
+    return proof_of(R, scalar_certificate(R), timeout - (time.monotonic() - start))
 
 
-def _proof_for(R: Regularizer) -> Callable[[Any, float], Proof]:
-    from proxsae.verification.proofs.certified import certify_entmax
-    from proxsae.verification.proofs.composition import prove_sparse_groups, prove_tree
+def _theorem_of(R: Regularizer) -> Theorem:
+    from proxsae.verification.proofs.certified import entmax_certificate
+    from proxsae.verification.proofs.composition import sparse_groups_theorem, tree_theorem
     from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
-    from proxsae.verification.proofs.gain_rule import prove_selection
-    from proxsae.verification.proofs.groups import prove_groups
-    from proxsae.verification.proofs.separable import prove_separable
-    from proxsae.verification.proofs.whole_vectors import is_radial, prove_read
+    from proxsae.verification.proofs.gain_rule import gain_rule
+    from proxsae.verification.proofs.groups import groups_theorem
+    from proxsae.verification.proofs.separable import scalar_theorem
+    from proxsae.verification.proofs.whole_vectors import is_radial, read_theorem
 
-    if isinstance(R, FromCvxpy):
-        raise NotAlgebraicError("a solver")
-    if isinstance(R, NonSeparableSum) and (is_radial(R.core) or isinstance(R.core, TreeGroups)):
-        return prove_sparse_groups
-    if not isinstance(R, Separable) and is_radial(R):
-        return prove_groups
-    proofs: list[tuple[type, Callable[[Any, float], Proof]]] = [
-        (Cardinality, prove_selection),
-        (Separable, prove_separable),
-        (Blocks, _prove_blocks),
-        (Entmax, certify_entmax),
-        (TreeGroups, prove_tree),
-    ]
-    return next((proof for kind, proof in proofs if isinstance(R, kind)), prove_read)
+    match R:
+        case FromCvxpy():
+            raise NotAlgebraicError("a solver")
+        case NonSeparableSum() if is_radial(R.core) or isinstance(R.core, TreeGroups):
+            return sparse_groups_theorem(R)
+        case Separable():
+            return scalar_theorem(R)
+        case Cardinality():
+            return gain_rule(R)
+        case Entmax():
+            return entmax_certificate(R)
+        case TreeGroups():
+            return tree_theorem(R)
+    return groups_theorem(R) if is_radial(R) else read_theorem(R)
 
 
 def _prove_blocks(R: Blocks, timeout: float) -> Proof:

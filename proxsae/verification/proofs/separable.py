@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from proxsae.regularizers.translated import TranslatedSeparable
 from proxsae.verification.proofs.decide import conjuncts, decide
 from proxsae.verification.proofs.formulas_z3 import Number, Reader, either, negation
 from proxsae.verification.proofs.jets import Jet, Jets
-from proxsae.verification.report import Proof
+from proxsae.verification.proofs.theorem import NotProvedError, Theorem
 
 OPTIMAL = "F(prox(u)) <= F(z)"
 STEP = "step"
@@ -43,26 +43,14 @@ class Objective:
         return (self.u - v) * (self.u - v) * 0.5 + self.t * value
 
 
-def prove_separable(R: Separable, timeout: float = 60.0) -> Proof:
-    """Prove the two formulas of one coordinate.
+def scalar_theorem(R: Separable) -> Theorem:
+    """Return the theorem about the two formulas of one coordinate: only the form of R matters, not its parameters.
 
-    Parameters
-    ----------
-    R : Separable
-        Only its form matters, not the values of its parameters.
-    timeout : float, default 60
-        Seconds after which the verdict is "unknown".
-
-    Raises
-    ------
-    NotAlgebraicError
-        Where a formula calls a function that z3 cannot read.
+    NotAlgebraicError where a formula calls a function that z3 cannot read.
     """
-    start = time.monotonic()
     reader = Reader()
     objective = read(R, reader)
-    verdict, counterexample = settle(objective, obligations(objective), reader, start + timeout)
-    return Proof(repr(R), _statement(R), verdict, time.monotonic() - start, counterexample)
+    return Theorem(_statement(R), partial(settle, objective, obligations(objective), reader))
 
 
 def _statement(R: Separable) -> str:
@@ -150,15 +138,13 @@ def _may_be_least(objective: Objective) -> Any:
     return z3.Or(*edges, z3.And(*(slope.is_finite for slope in slopes), is_flat))
 
 
-def settle(
-    objective: Objective, claims: dict[str, Any], reader: Reader, deadline: float
-) -> tuple[str, dict[str, Any] | None]:
+def settle(objective: Objective, claims: dict[str, Any], reader: Reader, deadline: float) -> None:
     """Prove the claims one after another."""
     given = [*objective.assumptions]
     # Assumptions that contradict each other would prove anything.
     possible, _ = decide([*given, objective.value.is_finite], reader.definitions, deadline)
     if possible != z3.sat:
-        return "unknown", None
+        raise NotProvedError
     for words, claim in claims.items():
         for part in conjuncts(claim):
             result, model = decide([z3.Not(part), *given], reader.definitions, deadline)
@@ -166,15 +152,14 @@ def settle(
                 numbers = _numbers(objective, words, model)
                 # The prover may be told too little: of steps of a formula what they say, of logarithms next to nothing.
                 if words == ATTAINED or (reader.logarithms and not _is_worse(objective.r, numbers)):
-                    return "unknown", None
+                    raise NotProvedError
                 if reader.lemmas and not words.startswith(STEP) and not _is_what_runs(objective.r, numbers):
-                    return "unknown", None
-                return "counterexample", {"fails": words, **numbers}
+                    raise NotProvedError
+                raise NotProvedError({"fails": words, **numbers})
             if result == z3.unknown:
-                return "unknown", None
+                raise NotProvedError
             if words.startswith(STEP):
                 given.append(part)
-    return "proved", None
 
 
 def _is_what_runs(r: Separable, numbers: dict[str, Any]) -> bool:

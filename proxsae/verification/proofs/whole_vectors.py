@@ -30,7 +30,7 @@ from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, in_time, i
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Number, both, negation
 from proxsae.verification.proofs.separable import OPTIMAL, TIES, as_float
-from proxsae.verification.report import Proof
+from proxsae.verification.proofs.theorem import NotProvedError, Theorem
 
 RADIAL = (OfNorms, GroupL0, GroupCardinality, SquaredL2)  # of norms and inner products of groups alone
 ABSENT = {"ridge": "weight", "tilt": "slope"}  # a sum holds these at zero where it has none
@@ -57,24 +57,17 @@ class Rival:
     value: Number
 
 
-def prove_read(R: Regularizer, timeout: float = 60.0) -> Proof:
-    r"""Prove a prox that is read as it runs, with no lemma besides.
+def read_theorem(R: Regularizer) -> Theorem:
+    """Return the theorem about a prox that is read as it runs, with no lemma besides; k and s are part of the form."""
+    return Theorem(statement(R), partial(prove_read, R), _in_words(R))
 
-    For convex R the claim is :math:`\langle u - p, z - p\rangle \le t(R(z) - R(p))` for all z, from which
-    :math:`F(z) - F(p) \ge \frac12\|z - p\|^2` follows; elsewhere it is F(p) <= F(z) itself.
 
-    Parameters
-    ----------
-    R : Regularizer
-        Its form matters, not the values of its parameters; k and s are part of the form.
-    timeout : float, default 60
-        Seconds after which the verdict is "unknown".
+def prove_read(R: Regularizer, deadline: float) -> None:
+    r"""Prove what is read: for convex R :math:`\langle u - p, z - p\rangle \le t(R(z) - R(p))` for all z.
+
+    :math:`F(z) - F(p) \ge \frac12\|z - p\|^2` follows. Elsewhere the claim is F(p) <= F(z) itself.
     """
-    start = time.monotonic()
-    answers, rivals = list(_answers(R, start + timeout)), list(_rivals(R, start + timeout))
-    verdict, numbers = _settle(R, answers, rivals, start + timeout)
-    verdict = _in_words(R) if verdict == "proved" else verdict
-    return Proof(repr(R), statement(R), verdict, time.monotonic() - start, numbers)
+    _settle(R, list(_answers(R, deadline)), list(_rivals(R, deadline)), deadline)
 
 
 def _in_words(R: Regularizer) -> str:
@@ -235,19 +228,19 @@ def _costs(reader: PathReader, name: str, n: int) -> Array:
     return costs
 
 
-def prove_radial(R: Regularizer, deadline: float) -> str:
-    """Return the verdict on a regularizer of norms whose scalars are any that their theorems hold of.
+def prove_radial(R: Regularizer, deadline: float) -> None:
+    """Prove a regularizer of norms whose scalars are any that their theorems hold of.
 
     Proved is too that its prox is a non-negative multiple of u. A counterexample need not be one for the r at hand.
     """
     answers = list(_answers(R, deadline, any_scalar=True))
-    verdict, _ = _settle(R, answers, list(_rivals(R, deadline, any_scalar=True)), deadline)
-    for answer in answers if verdict == "proved" else []:
+    _settle(R, answers, list(_rivals(R, deadline, any_scalar=True)), deadline)
+    for answer in answers:
         factors = [factor for entry in answer.p if isinstance(entry, Vector) for factor in entry.parts.values()]
         claim = z3.And([factor.term >= 0 for factor in factors])
         result, _ = decide([z3.Not(claim), *answer.reader.facts], answer.reader.definitions, deadline)
-        verdict = verdict if result == z3.unsat else "unknown"
-    return verdict
+        if result != z3.unsat:
+            raise NotProvedError
 
 
 def shipped_prox(R: Regularizer, xp: Any, u: Array, t: Array) -> Array:
@@ -262,7 +255,7 @@ def shipped_value(R: Regularizer, xp: Any, z: Array, t: Array) -> Array:  # noqa
 
 def prove_equal(
     R: Regularizer, shipped: Callable[..., Array], formula: Callable[..., Array], deadline: float, *, any_scalar: bool
-) -> tuple[str, dict[str, Any] | None]:
+) -> None:
     """Prove that what runs on codes of two coordinates is what a formula says, both of (R, xp, code, t)."""
 
     def run(reader: PathReader) -> tuple[PathReader, Array, Array]:
@@ -278,30 +271,28 @@ def prove_equal(
         if result == z3.sat:
             numbers = {"u": floats(model, reader.reals("u", 2)), "t": as_float(model, reader.real("t"))}
             found = {"claimed": floats(model, ours), "expected": floats(model, theirs)}
-            return "counterexample", {"fails": formula.__doc__, **numbers, **found}
+            raise NotProvedError({"fails": formula.__doc__, **numbers, **found})
         if result == z3.unknown:
-            return "unknown", None
-    return "proved", None
+            raise NotProvedError
 
 
-def _settle(
-    R: Regularizer, answers: list[Answer], rivals: list[Rival], deadline: float
-) -> tuple[str, dict[str, Any] | None]:
-    verdict = "proved" if answers and rivals else "unknown"  # of nothing anything could be proved
+def _settle(R: Regularizer, answers: list[Answer], rivals: list[Rival], deadline: float) -> None:
+    is_proved = bool(answers and rivals)  # of nothing anything could be proved
     for answer in answers:
         for words, claim in _claims(R, answer).items():
             result, model = decide([negation(claim), *answer.reader.facts], answer.reader.definitions, deadline)
             if result == z3.sat:
-                return "counterexample", {"fails": words, **_numbers(model, answer, None)}
-            verdict = "unknown" if result == z3.unknown else verdict
+                raise NotProvedError({"fails": words, **_numbers(model, answer, None)})
+            is_proved &= result == z3.unsat
         for rival in rivals:
             result, model = _beats(answer, rival, deadline, by_slope=R.is_convex and not answer.reader.scalars)
             if result == z3.sat:
-                return "counterexample", _refutation(answer, rival, model, rivals, deadline)
-            verdict = "unknown" if result == z3.unknown else verdict
+                raise NotProvedError(_refutation(answer, rival, model, rivals, deadline))
+            is_proved &= result == z3.unsat
         if time.monotonic() > deadline:
-            return "unknown", None
-    return verdict, None
+            raise NotProvedError
+    if not is_proved:
+        raise NotProvedError
 
 
 def _claims(R: Regularizer, answer: Answer) -> dict[str, Any]:
