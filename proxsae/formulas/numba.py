@@ -54,43 +54,31 @@ for _name, _sign in _INFIX.items():
         setattr(Symbol, f"__r{_name}__", _infix(_sign, reflected=True))
 
 
+def _line(text: str) -> Any:
+    """Return the function that appends this line, its arguments in place of the brackets."""
+
+    def called(first: Symbol, *others: Any) -> Symbol:
+        return first.assign(text.format(first.name, *map(_text, others)))
+
+    return staticmethod(called)
+
+
 class SymbolNamespace:
     """The functions a formula may call, as lines of scalar code."""
 
     inf = math.inf
 
-    @staticmethod
-    def abs(a: Symbol) -> Symbol:
-        return a.assign(f"abs({a.name})")
-
-    @staticmethod
-    def sign(a: Symbol) -> Symbol:
-        return a.assign(f"number(({a.name} > 0) - ({a.name} < 0))")
-
-    @staticmethod
-    def sqrt(a: Symbol) -> Symbol:
-        return a.assign(f"math.sqrt({a.name})")
-
-    @staticmethod
-    def power(a: Symbol, b: Any) -> Symbol:
-        return a.assign(f"number(math.pow({a.name}, {_text(b)}))")
-
-    @staticmethod
-    def cbrt(a: Symbol) -> Symbol:
-        return a.assign(f"number(math.pow({a.name}, {_text(1.0 / 3.0)}))")
-
-    @staticmethod
-    def cos_third(a: Symbol) -> Symbol:
-        return a.assign(f"number(math.cos(math.acos({a.name}) / {_text(3.0)}))")
-
-    @staticmethod
-    def log1p(a: Symbol) -> Symbol:
-        return a.assign(f"number(math.log1p({a.name}))")
-
-    @staticmethod
-    def tanh(a: Symbol) -> Symbol:
-        return a.assign(f"number(math.tanh({a.name}))")
-
+    abs = _line("abs({})")
+    sign = _line("number(({0} > 0) - ({0} < 0))")
+    sqrt = _line("math.sqrt({})")
+    power = _line("number(math.pow({}, {}))")
+    cbrt = _line(f"number(math.pow({{}}, number({1.0 / 3.0!r})))")
+    cos_third = _line("number(math.cos(math.acos({}) / number(3.0)))")
+    log1p = _line("number(math.log1p({}))")
+    tanh = _line("number(math.tanh({}))")
+    maximum = _line("{0} if {0} >= {1} else {1}")
+    minimum = _line("{0} if {0} <= {1} else {1}")
+    where = _line("{1} if {0} else {2}")
     lemma = ArrayNamespace.lemma
 
     @classmethod
@@ -110,18 +98,6 @@ class SymbolNamespace:
         raise TypeError("Numeric has no formula to compile; a solver that calls R.prox takes it, as fista does")
 
     tabulated = called
-
-    @staticmethod
-    def maximum(a: Symbol, b: Any) -> Symbol:
-        return a.assign(f"{_text(a)} if {_text(a)} >= {_text(b)} else {_text(b)}")
-
-    @staticmethod
-    def minimum(a: Symbol, b: Any) -> Symbol:
-        return a.assign(f"{_text(a)} if {_text(a)} <= {_text(b)} else {_text(b)}")
-
-    @staticmethod
-    def where(condition: Symbol, a: Any, b: Any) -> Symbol:
-        return condition.assign(f"{_text(a)} if {condition.name} else {_text(b)}")
 
 
 def compiled(r: Any, formula: Literal["prox", "value"] = "prox", dtype: str = "float64") -> Any:

@@ -1,9 +1,8 @@
 """R: what the user specifies. Every regularizer carries its value and its proximal operator."""
 
 from proxsae.regularizers.asymmetric import AsymmetricL0, Tilt, gated
-from proxsae.regularizers.balls import LInfBall
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import L0, L1, Box, NonNegative, SquaredL2, Zero
+from proxsae.regularizers.basic import L0, L1, Box, LInfBall, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.cardinality import Cardinality, GroupCardinality, GroupL0
 from proxsae.regularizers.concave import CEL0, MCP, SCAD, CappedL1

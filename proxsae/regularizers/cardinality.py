@@ -21,7 +21,7 @@ from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.kernels.top_k import matrix_support, row_support, top_k_mask
 from proxsae.regularizers.base import Regularizer, no_rule
 from proxsae.regularizers.basic import Zero
-from proxsae.regularizers.nonseparable import NonSeparable, check_step, feasible
+from proxsae.regularizers.nonseparable import NonSeparable, as_count, check_step, feasible
 from proxsae.regularizers.parameters import as_parameter, spelled_value
 from proxsae.regularizers.partition import Coordinates, Grouped, Units
 from proxsae.regularizers.separable import Separable
@@ -144,7 +144,7 @@ class Cardinality(Selection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "k", _as_most(self.k, "k"))
+        object.__setattr__(self, "k", as_count(self.k, "k", "Cardinality", least=0))
         if self.scope not in ("sample", "batch"):
             raise ValueError(f'scope must be "sample" or "batch", got {self.scope!r}')
 
@@ -295,7 +295,7 @@ class GroupCardinality(GroupSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "s", _as_most(self.s, "s"))
+        object.__setattr__(self, "s", as_count(self.s, "s", "GroupCardinality", least=0))
         self.read_groups()
 
     def merged(self, other: Regularizer) -> Regularizer | None:
@@ -318,12 +318,6 @@ class GroupCardinality(GroupSelection):
     @property
     def prox_latex(self) -> str:
         return _kept_groups_latex(self.partner, rf"g \text{{ among the {self.s} groups of largest gain}}")
-
-
-def _as_most(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
-    return int(value)
 
 
 def _kept_latex(unit: str, inside: str, where: str) -> str:

@@ -5,8 +5,8 @@ coordinate, one normal form, to which each term adds its :class:`Piece`, and so 
 here uses Moreau's identity, so it can check the prox, and the gap can check a solver.
 
 What a solver asks: ``R.has_conjugate``; :func:`conjugates` of every entry, or ``R.conjugate_unchecked(V)`` of a row;
-:func:`conjugate_domain`, where they are finite; :func:`dual_scaling` and :func:`joint_dual_scaling`, what brings a
-point there; :func:`is_free` and :func:`is_finite_around_zero`, whether R keeps codes bounded.
+:func:`conjugate_domain`, where they are finite; :func:`dual_scaling`, what brings a point there; :func:`is_free` and
+:func:`is_finite_around_zero`, whether R keeps codes bounded.
 
 Without a closed form are: a tree of nested groups, whose dual norm takes the passes of its prox to compute; entmax;
 every sum with a ridge of a term of whole codes that is not a function of Euclidean norms (its conjugate is a squared
@@ -169,11 +169,6 @@ def slack(Z: Array) -> float:
     return {"float32": 1e-6, "object": 0.0}.get(dtype_name(Z), 1e-9)
 
 
-def has_conjugate(R: Any) -> bool:
-    """Whether :func:`conjugate` knows R."""
-    return bool(R.has_conjugate)
-
-
 def conjugate(R: Any, V: Any) -> Any:
     r"""Return :math:`R^*(v) = \sup_z \langle v, z\rangle - R(z)` for each row of V, or for one vector.
 
@@ -209,22 +204,10 @@ def conjugate(R: Any, V: Any) -> Any:
 
 
 def dual_scaling(R: Any, V: Array) -> Array:
-    """Return for each row v of V the largest s in [0, 1], less a few roundings, with R*(s v) finite; unchecked.
+    """Return for each row v of V an s in [0, 1] with R*(s v) finite, the largest where R is separable or a norm.
 
-    R is separable. There is such an s where 0 is in the domain of R*: where R is bounded below.
-    """
-    xp = ArrayNamespace(V)
-    low, high = conjugate_domain(R, V)
-    bound = xp.where(V > 0, high, -low)
-    outside = xp.abs(V) > bound
-    ratios = xp.where(outside, _margin(V) * bound / xp.where(outside & (V != 0), xp.abs(V), 1.0), 1.0)
-    return array_api_compat.array_namespace(ratios).min(ratios, axis=-1)
-
-
-def joint_dual_scaling(R: Any, V: Array) -> Array:
-    """Return for each row v of V an s in [0, 1] with R*(s v) finite, the largest for a norm; R* is finite around 0.
-
-    On the segment from 0 to v the convex gauge of the domain is at most its chord.
+    There is one where 0 is in the domain of R*: where R is bounded below. On the segment from 0 to v the convex gauge
+    of the domain is at most its chord. Unchecked.
     """
     xp = ArrayNamespace(V)
     here, at_zero = R.gauge_on(xp, V), R.gauge_on(xp, 0.0 * V)

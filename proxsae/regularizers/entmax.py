@@ -57,7 +57,6 @@ class Entmax(NonSeparable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "radius", as_positive(self.radius, "radius", "Entmax"))
         object.__setattr__(self, "alpha", as_positive(self.alpha, "alpha", "Entmax"))
         if not 1 < self.alpha <= 2:
             raise ValueError(f"Entmax: alpha must exceed 1 and be at most 2, got {self.alpha}")

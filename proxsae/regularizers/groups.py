@@ -9,9 +9,8 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.formulas.latex import scalar_value
-from proxsae.regularizers.balls import LInfBall
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import L1, SquaredL2
+from proxsae.regularizers.basic import L1, LInfBall, SquaredL2
 from proxsae.regularizers.conjugate import slack
 from proxsae.regularizers.nonseparable import NonSeparable, as_positive
 from proxsae.regularizers.partition import Grouped, Partition, norms_of

@@ -8,15 +8,15 @@ import array_api_compat
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.nonseparable import NonSeparable, as_count
+from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.partition import partition
-from proxsae.regularizers.sorted_l1 import falling
+from proxsae.regularizers.sorted_l1 import OfKLargest, falling
 
 NEWTON_STEPS = 50  # for the shrinkage of the k-support norm; a few do
 ROUNDING = 16.0 * float(np.finfo(np.float64).eps)  # a prox this small beside u is 0
 
 
-class KSupport(NonSeparable):
+class KSupport(OfKLargest):
     r"""Half the square of the k-support norm, :math:`\frac12 (\|z\|_k^{sp})^2`.
 
     The unit ball of the norm is the convex hull of the k-sparse unit vectors: it is the tightest convex relaxation of
@@ -36,19 +36,11 @@ class KSupport(NonSeparable):
     McDonald, Pontil and Stamos (2016), New perspectives on k-support and cluster norms, JMLR 17.
     """
 
-    k: int
-
-    is_convex = True
-    is_symmetric = True
     degree = 2
     prox_latex = (
         r"\mathrm{prox}_{tR}(u)_i = \frac{\theta_i}{\theta_i + t} u_i, \quad "
         r"\theta_i = \min(\max(a |u_i| - t, 0), 1), \quad \sum_i \theta_i = k"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "k", as_count(self.k, "k", "KSupport"))
 
     @property
     def value_latex(self) -> str:
@@ -69,7 +61,7 @@ class KSupport(NonSeparable):
         return 0.5 * squared_dual_norm(xp, V, self.k)
 
 
-class KSupportNorm(NonSeparable):
+class KSupportNorm(OfKLargest):
     r"""The k-support norm :math:`\|z\|_k^{sp}`, whose dual is the Euclidean norm of the k largest moduli.
 
     The gauge of the convex hull of the k-sparse unit vectors, see :class:`KSupport` for half its square; k = 1 is the
@@ -91,20 +83,12 @@ class KSupportNorm(NonSeparable):
     McDonald, Pontil and Stamos (2016), New perspectives on k-support and cluster norms, JMLR 17.
     """
 
-    k: int
-
-    is_convex = True
-    is_symmetric = True
     degree = 1
     prox_latex = (
         r"\mathrm{prox}_{tR}(u)_i = \frac{\theta_i}{\theta_i + s} u_i, \quad "
         r"\theta_i = \min(\max(a |u_i| - s, 0), 1), \quad \sum_i \theta_i = k, \quad "
         r"s \left\|\mathrm{prox}_{tR}(u)\right\|_k^{sp} = t w "
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "k", as_count(self.k, "k", "KSupportNorm"))
 
     @property
     def value_latex(self) -> str:

@@ -24,6 +24,7 @@ class NonSeparable(Regularizer):
 
     A subclass writes, at weight one and over arrays whose last axis is the code, :meth:`value_of` and :meth:`prox_of`;
     and, where r is convex and they have closed forms, :meth:`dual_norm_of` if r is a norm, else :meth:`conjugate_of`.
+    Its `lengths` are single numbers > 0.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ class NonSeparable(Regularizer):
         if np.ndim(weight) or not bool(weight >= 0):
             raise ValueError(f"{type(self).__name__}: the weight must be one number >= 0, got {self.weight}")
         object.__setattr__(self, "weight", weight)
+        for name in self.lengths:
+            object.__setattr__(self, name, as_positive(getattr(self, name), name, type(self).__name__))
 
     @abstractmethod
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
@@ -267,10 +270,10 @@ def as_positive(value: Any, name: str, owner: str) -> float:
     return float(value)
 
 
-def as_count(value: Any, name: str, owner: str) -> int:
-    """Return a parameter that is a positive integer, or raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{owner}: {name} must be an integer >= 1, got {value!r}")
+def as_count(value: Any, name: str, owner: str, least: int = 1) -> int:
+    """Return a parameter that is an integer, not too small, or raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{owner}: {name} must be an integer >= {least}, got {value!r}")
     return int(value)
 
 

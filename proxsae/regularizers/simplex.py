@@ -8,7 +8,7 @@ import array_api_compat
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.conjugate import slack
-from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible
+from proxsae.regularizers.nonseparable import NonSeparable, feasible
 
 
 def water_level(V: Array, volume: Any) -> tuple[Array, Array]:
@@ -60,10 +60,6 @@ class Simplex(NonSeparable):
     value_latex = r"\iota_{\{z \ge 0, \sum_i z_i = \rho\}}(z)"
     prox_latex = r"\mathrm{prox}_{tR}(u)_i = \max(u_i - \tau, 0), \quad \sum_i \max(u_i - \tau, 0) = \rho"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "radius", as_positive(self.radius, "radius", "Simplex"))
-
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         return feasible(xp, (abs(Z.sum(-1) - self.radius) <= slack(Z) * self.radius) & (Z >= 0).all(-1), Z)
 
@@ -106,10 +102,6 @@ class L1Ball(NonSeparable):
         r"\mathrm{prox}_{tR}(u)_i = \mathrm{sign}(u_i) \max(|u_i| - \max(\tau, 0), 0), "
         r"\quad \sum_i \max(|u_i| - \tau, 0) = \rho"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "radius", as_positive(self.radius, "radius", "L1Ball"))
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         return feasible(xp, xp.abs(Z).sum(-1) <= self.radius * (1.0 + slack(Z)), Z)

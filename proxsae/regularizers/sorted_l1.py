@@ -62,16 +62,24 @@ class SortedL1(NonSeparable):
         ratios = xp.where(bounds > 0, sums / xp.where(bounds > 0, bounds, 1.0), xp.where(sums > 0, xp.inf, 0.0))
         return largest_modulus(xp, ratios)
 
-    @property
-    def width(self) -> int | None:
-        return len(self.weights)
-
-    def check_width(self, n_components: int) -> None:
-        if len(self.weights) != n_components:
-            raise ValueError(f"SortedL1: {len(self.weights)} weights and codes of {n_components} components")
+    def own_parameters(self) -> list[str]:
+        return [*super().own_parameters(), "weights"]
 
 
-class SumOfKLargest(NonSeparable):
+class OfKLargest(NonSeparable, named=False):
+    """A convex function of the moduli in which the k largest, or the k-sparse codes, play a part."""
+
+    k: int
+
+    is_convex = True
+    is_symmetric = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "k", as_count(self.k, "k", type(self).__name__))
+
+
+class SumOfKLargest(OfKLargest):
     r"""The sum of the k largest moduli, :math:`\sum_{i \le k} |z|_{(i)}`: between the L-infinity norm and L1.
 
     Parameters
@@ -84,16 +92,8 @@ class SumOfKLargest(NonSeparable):
     Watson (1992), Linear best approximation using a class of polyhedral norms, Numer. Algorithms 2.
     """
 
-    k: int
-
-    is_convex = True
-    is_symmetric = True
     degree = 1
     prox_latex = SortedL1.prox_latex + r", \quad w_i = 1[i \le k]"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "k", as_count(self.k, "k", "SumOfKLargest"))
 
     @property
     def value_latex(self) -> str:

@@ -17,7 +17,6 @@ from proxsae.regularizers.conjugate import (
     dual_scaling,
     is_finite_around_zero,
     is_free,
-    joint_dual_scaling,
 )
 from proxsae.solvers.problem import Problem
 
@@ -165,10 +164,10 @@ def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Rep
     R = problem.regularizer
     noise = noise_of(problem, Z, fit)
     value = _double(R.value_unchecked(Z))
-    s = joint_dual_scaling(R, fit.correlations)
+    s = dual_scaling(R, fit.correlations)
     Z, V = _double(Z), s[:, None] * fit.correlations
     excess = value + R.conjugate_unchecked(V) - (V * Z).sum(-1)
-    rounding = noise.of_gap(V, Z, _steepness(partial(joint_dual_scaling, R), noise.norms))
+    rounding = noise.of_gap(V, Z, _steepness(partial(dual_scaling, R), noise.norms))
     return _gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2, Zero
-from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling, has_conjugate
+from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling
 
 weights = st.integers(0, 300).map(lambda hundredths: hundredths / 100)
 bounds = st.tuples(st.floats(-2, 2), st.floats(0, 3)).map(lambda pair: (pair[0], pair[0] + pair[1]))
@@ -120,7 +120,7 @@ def test_torch_is_numpy(R, v):
 
 @pytest.mark.parametrize("R", [0.1 * L0(), Cardinality(2), L0() + NonNegative()])
 def test_refuses_what_has_none(R):
-    assert not has_conjugate(R)
+    assert not R.has_conjugate
     with pytest.raises(ValueError, match="no closed conjugate"):
         conjugate(R, np.ones(3))
 
@@ -130,7 +130,7 @@ def test_a_subclass_may_be_another_function():
         def value_of(self, xp, z):
             return 2 * xp.abs(z)
 
-    assert not has_conjugate(Twice())
+    assert not Twice().has_conjugate
 
 
 def test_refuses_bad_input():

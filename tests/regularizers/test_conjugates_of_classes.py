@@ -32,7 +32,7 @@ from proxsae.regularizers import (
     TreeGroups,
     from_cvxpy,
 )
-from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling, has_conjugate
+from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling
 from proxsae.verification.oracles.convex import expression_of
 from proxsae.verification.oracles.properties import check_fenchel_young
 from proxsae.verification.pair import pair_of_regularizer
@@ -63,11 +63,11 @@ MORE = [
     Blocks([(0.3 * Huber(), 2), (0.4 * GroupL2(3), 3)]) + 0.2 * SquaredL2(),
     Blocks([(L1Ball(), 2), (0.7 * KSupportNorm(2), 3)]),
 ]
-WRITTEN = [R for R in (*SEPARABLE, *SUMS, *JOINT, *MORE) if R.is_convex and has_conjugate(R)]
+WRITTEN = [R for R in (*SEPARABLE, *SUMS, *JOINT, *MORE) if R.is_convex and R.has_conjugate]
 
 
 def test_every_convex_class_has_a_conjugate_but_two():
-    without = [R for R in (*SEPARABLE, *SUMS, *JOINT, *MORE) if R.is_convex and not has_conjugate(R)]
+    without = [R for R in (*SEPARABLE, *SUMS, *JOINT, *MORE) if R.is_convex and not R.has_conjugate]
     assert {type(term) for R in without for term in R.terms} == {TreeGroups, Entmax}
 
 
@@ -206,7 +206,7 @@ def test_each_block_and_group_counts():
     ids=repr,
 )
 def test_refuses_what_has_none(R):
-    assert not has_conjugate(R)
+    assert not R.has_conjugate
     with pytest.raises(ValueError, match="no closed conjugate"):
         conjugate(R, np.ones(3))
 
@@ -219,8 +219,8 @@ def test_a_subclass_may_be_another_function():
     class Renamed(LInf):
         pass
 
-    assert not has_conjugate(Twice())
-    assert has_conjugate(Renamed())
+    assert not Twice().has_conjugate
+    assert Renamed().has_conjugate
 
 
 def test_the_check_sees_a_wrong_prox_and_a_wrong_conjugate():

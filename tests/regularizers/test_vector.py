@@ -336,7 +336,7 @@ def test_the_fit_is_isotonic_regression():
         (lambda: L1Ball(np.ones(3)), "radius must be a finite number > 0"),
         (lambda: LInfBall(-1.0), "radius must be positive"),
         (lambda: SortedL1([1.0, 2.0]), "non-increasing"),
-        (lambda: SortedL1([2.0, 1.0]).prox(np.zeros(3)), "2 weights and codes of 3"),
+        (lambda: SortedL1([2.0, 1.0]).prox(np.zeros(3)), "weights has 2 entries and the codes have 3"),
         (lambda: SumOfKLargest(0), "k must be an integer >= 1"),
         (lambda: KSupport(1.5), "k must be an integer >= 1"),
         (lambda: KSupportNorm(0), "k must be an integer >= 1"),

@@ -12,9 +12,8 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.asymmetric import Tilt
-from proxsae.regularizers.balls import LInfBall
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import L1, Box, NonNegative, SquaredL2, Zero
+from proxsae.regularizers.basic import L1, Box, LInfBall, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.regularizers.groups import OfNorms

@@ -248,11 +248,6 @@ def shipped_prox(R: Regularizer, xp: Any, u: Array, t: Array) -> Array:
     return R.prox_on(xp, u, t)
 
 
-def shipped_value(R: Regularizer, xp: Any, z: Array, t: Array) -> Array:  # noqa: ARG001
-    """Return the value that runs, of one code."""
-    return R.value_on(xp, z)[None]
-
-
 def prove_equal(
     R: Regularizer, shipped: Callable[..., Array], formula: Callable[..., Array], deadline: float, *, any_scalar: bool
 ) -> None:
