@@ -28,6 +28,7 @@ class Blocks(NonSeparable):
 
     blocks: Sequence[tuple[Regularizer, int]]
 
+    prox_latex = r"\mathrm{prox}_{tR}(u) = (\mathrm{prox}_{tR_1}(u_{(1)}), \mathrm{prox}_{tR_2}(u_{(2)}), \dots)"
     is_indicator = of_parts("is_indicator")
     is_convex = of_parts("is_convex")
     is_nonnegative = of_parts("is_nonnegative")
@@ -52,12 +53,8 @@ class Blocks(NonSeparable):
 
     @property
     def value_latex(self) -> str:
-        values = [R.latex().removeprefix("R(z) = ") for R, _ in self.blocks]
-        return " + ".join(rf"\left[{value}\right]_{{z_{{({i})}}}}" for i, value in enumerate(values, start=1))
-
-    @property
-    def prox_latex(self) -> str:
-        return r"\mathrm{prox}_{tR}(u) = (\mathrm{prox}_{tR_1}(u_{(1)}), \mathrm{prox}_{tR_2}(u_{(2)}), \dots)"
+        blocks = enumerate(self.made_of(), start=1)
+        return " + ".join(rf"\left[{R.printed_value()}\right]_{{z_{{({i})}}}}" for i, R in blocks)
 
     def _slices(self) -> Iterator[tuple[Regularizer, slice]]:
         start = 0
@@ -103,6 +100,5 @@ class Blocks(NonSeparable):
         return sum(width for _, width in self.blocks)
 
     def check_width(self, n_components: int) -> None:
-        total = sum(width for _, width in self.blocks)
-        if total != n_components:
-            raise ValueError(f"Blocks: the widths add up to {total} and the codes have {n_components} components")
+        if self.width != n_components:
+            raise ValueError(f"Blocks: the widths add up to {self.width} and the codes have {n_components} components")

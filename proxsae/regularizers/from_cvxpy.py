@@ -46,7 +46,6 @@ class FromCvxpy(NonSeparable):
 
     is_convex = True
     tolerance = 2e-6
-    prox_latex = r"\mathrm{prox}_{tR}(u) = \operatorname*{arg\,min}_z \tfrac12 \|z - u\|^2 + t R(z)"
 
     @property
     def value_latex(self) -> str:
@@ -74,9 +73,10 @@ def _rows(Z: Array) -> Any:
     return to_numpy(Z).astype(np.float64).reshape(-1, Z.shape[-1])
 
 
-def _built(build: Callable[[Any], Any], z: Any) -> tuple[Any, list[Any]]:
-    built = build(z)
-    expression, constraints = built if isinstance(built, tuple) else (built, [])
+def built(build: Callable[[Any], Any], z: Any) -> tuple[Any, list[Any]]:
+    """Return the expression of a variable z and its constraints."""
+    result = build(z)
+    expression, constraints = result if isinstance(result, tuple) else (result, [])
     return expression, list(constraints)
 
 
@@ -98,7 +98,7 @@ def _expression(build: Callable[[Any], Any], n_components: int) -> tuple[Any, An
 
     z = cp.Variable(n_components)
     try:
-        return z, *_built(build, z)
+        return z, *built(build, z)
     except Exception as error:  # cvxpy raises several kinds where shapes do not fit
         raise ValueError(f"from_cvxpy: no expression for codes of {n_components} components: {error}") from error
 

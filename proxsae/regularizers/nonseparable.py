@@ -142,11 +142,12 @@ class NonSeparable(Regularizer):
         return NonSeparableSum(self, base, ridge, Tilt(slope))
 
     def printed_value(self) -> str:
-        return self.value_latex if _is_plain(self) else rf"{_number(self)} \cdot {self.value_latex}"
+        is_plain = self.is_indicator or float(self.weight) == 1.0
+        return self.value_latex if is_plain else rf"{printed(float(self.weight))} \cdot {self.value_latex}"
 
     def printed_prox(self) -> str:
         has_weight = " w " in self.prox_latex and not self.is_indicator
-        return self.prox_latex + (rf", \quad w = {_number(self)}" if has_weight else "")
+        return self.prox_latex + (rf", \quad w = {printed(float(self.weight))}" if has_weight else "")
 
     def in_units(self, scale: float) -> Regularizer:
         return RescaledNonSeparable(self, scale)
@@ -240,14 +241,6 @@ class NonSeparableSum(Sum, named=False):
 
     def printed_value(self) -> str:
         return " + ".join(term.printed_value() for term in self.terms)
-
-
-def _is_plain(R: NonSeparable) -> bool:
-    return R.is_indicator or float(R.weight) == 1.0
-
-
-def _number(R: NonSeparable) -> str:
-    return printed(float(R.weight))
 
 
 def check_step(R: Regularizer, U: Array, step: Array) -> None:

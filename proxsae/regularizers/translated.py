@@ -73,9 +73,8 @@ class TranslatedNonSeparable(Translation, NonSeparable, named=False):
 
     @property
     def prox_latex(self) -> str:
-        return r"\mathrm{prox}_{tR}(u) = c + \mathrm{prox}_{tQ}(u - c), \quad " + str(self.inner.latex()).replace(
-            "R", "Q", 1
-        )
+        moved = r"\mathrm{prox}_{tR}(u) = c + \mathrm{prox}_{tQ}(u - c)"
+        return rf"{moved}, \quad Q(z) = {self.inner.printed_value()}"
 
     @property
     def has_conjugate(self) -> bool:

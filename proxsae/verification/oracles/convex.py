@@ -15,7 +15,7 @@ from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L1, Box, LInfBall, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.blocks import Blocks
-from proxsae.regularizers.from_cvxpy import FromCvxpy
+from proxsae.regularizers.from_cvxpy import FromCvxpy, built
 from proxsae.regularizers.groups import OfNorms
 from proxsae.regularizers.huber import Huber
 from proxsae.regularizers.k_support import KSupport, KSupportNorm
@@ -75,12 +75,6 @@ def _tree_groups(cp: Any, R: TreeGroups, z: Any) -> Written:
     return sum(c * cp.norm2(z[list(group)]) for group, c in zip(R.groups, costs, strict=True)), []
 
 
-def _from_cvxpy(cp: Any, R: FromCvxpy, z: Any) -> Written:  # noqa: ARG001
-    built = R.build(z)
-    expression, constraints = built if isinstance(built, tuple) else (built, [])
-    return expression, list(constraints)
-
-
 # At weight one, by the class that writes the value: entry by entry where R is separable.
 EXPRESSIONS: dict[type, Callable[[Any, Any, Any], Written | None]] = {
     Zero: lambda cp, R, z: (0.0 * z, []),
@@ -100,7 +94,7 @@ EXPRESSIONS: dict[type, Callable[[Any, Any, Any], Written | None]] = {
     KSupportNorm: _k_support_norm,
     OfNorms: _of_norms,
     TreeGroups: _tree_groups,
-    FromCvxpy: _from_cvxpy,
+    FromCvxpy: lambda cp, R, z: built(R.build, z),
 }
 
 

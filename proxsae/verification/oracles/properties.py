@@ -23,7 +23,7 @@ def check_monotone(pair: Pair, *, is_convex: bool = False) -> Check:
     """
     rounding = max(ROUNDING, pair.tolerance)
     count = pair.sizes.pairs
-    method = "firm non-expansiveness and three-point inequality" if is_convex else "monotonicity"
+    method = "firm monotonicity and three-point inequality" if is_convex else "monotonicity"
     covers = f"{count} x {count} pairs of {pair.covers}"
     margin = " + 1/2 ||p - q||^2" if is_convex else ""
     for t in pair.tried_steps:

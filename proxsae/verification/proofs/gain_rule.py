@@ -16,7 +16,7 @@ import z3
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either
-from proxsae.verification.proofs.separable import Objective, obligations, read, settle
+from proxsae.verification.proofs.separable import Objective, obligations, prove_claims, read
 from proxsae.verification.proofs.theorem import Theorem, prove_lemmas
 
 
@@ -31,7 +31,7 @@ def gain_rule(R: Cardinality) -> Theorem:
     objective.assumptions.extend(_zero_is_free(objective))
 
     def prove(deadline: float) -> None:
-        settle(objective, claims, reader, deadline)
+        prove_claims(objective, claims, reader, deadline)
         prove_lemmas(exchange_lemma() + even_ranking_lemma() + positive_ranking_lemma(), deadline)
 
     return Theorem(f"{_ranking_in_words(R)} and applying the scalar prox is optimal for all n, k, u and t > 0", prove)

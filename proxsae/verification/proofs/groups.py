@@ -17,7 +17,7 @@ from proxsae.regularizers.basic import Box
 from proxsae.regularizers.groups import OfNorms
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.proofs.formulas_z3 import Reader
-from proxsae.verification.proofs.separable import obligations, parts, read, settle
+from proxsae.verification.proofs.separable import obligations, parts, prove_claims, read
 from proxsae.verification.proofs.theorem import NotProvedError, Theorem
 from proxsae.verification.proofs.whole_vectors import length, prove_radial, prove_read, read_theorem, statement
 
@@ -57,4 +57,4 @@ def prove_scalar(r: Separable, deadline: float) -> None:
             z3.Implies(u.term >= 0, p.term >= 0), z3.Implies(u.term == 0, p.term == 0)
         ),
     }
-    settle(objective, claims, reader, deadline)
+    prove_claims(objective, claims, reader, deadline)

@@ -50,7 +50,7 @@ def scalar_theorem(R: Separable) -> Theorem:
     """
     reader = Reader()
     objective = read(R, reader)
-    return Theorem(_statement(R), partial(settle, objective, obligations(objective), reader))
+    return Theorem(_statement(R), partial(prove_claims, objective, obligations(objective), reader))
 
 
 def _statement(R: Separable) -> str:
@@ -138,7 +138,7 @@ def _may_be_least(objective: Objective) -> Any:
     return z3.Or(*edges, z3.And(*(slope.is_finite for slope in slopes), is_flat))
 
 
-def settle(objective: Objective, claims: dict[str, Any], reader: Reader, deadline: float) -> None:
+def prove_claims(objective: Objective, claims: dict[str, Any], reader: Reader, deadline: float) -> None:
     """Prove the claims one after another."""
     given = [*objective.assumptions]
     # Assumptions that contradict each other would prove anything.
