@@ -26,7 +26,6 @@ class Tilt(Separable):
     slope: Any
 
     is_convex = True
-    is_symmetric = False
     rank = 4
     degree = 2
     lengths = ("slope",)
@@ -63,8 +62,6 @@ class AsymmetricL0(Separable):
     positive: Any
     negative: Any
 
-    is_convex = False
-    is_symmetric = False
     is_least_at_zero = True
     degree = 0
 

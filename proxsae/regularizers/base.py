@@ -188,7 +188,7 @@ class Regularizer(Traits, ABC):
             object.__setattr__(copy, part, R.map_parameters(partial(_prefixed, part, function)))
         return copy
 
-    def on(self, xp: ArrayNamespace) -> Self:
+    def as_arrays(self, xp: ArrayNamespace) -> Self:
         """Return a copy whose parameters are arrays of the namespace."""
         return self.map_parameters(lambda _, value: xp.asarray(value))
 
@@ -293,9 +293,14 @@ class Regularizer(Traits, ABC):
 
         With `arrays`, array parameters are put there and the text uses their names; ``parse(text, **arrays)`` reads it.
         """
-        unit = f"{type(self).__name__}({', '.join(self.arguments(arrays))})"
+        unit = f"{self.builder}({', '.join(self.arguments(arrays))})"
         is_plain = self.is_indicator or (np.ndim(self.weight) == 0 and float(self.weight) == 1.0)
         return unit if is_plain else f"{spelled_value(self.weight, arrays)}*{unit}"
+
+    @property
+    def builder(self) -> str:
+        """The name of what builds this from its arguments in a text."""
+        return type(self).__name__
 
     def arguments(self, arrays: dict[str, Array] | None) -> list[str]:
         """Return the texts of the arguments; those that are given by name stand there where they are not the usual."""

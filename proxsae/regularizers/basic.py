@@ -76,7 +76,6 @@ class L0(Separable):
     Blumensath and Davies (2008), Iterative thresholding for sparse approximations, J. Fourier Anal. Appl. 14.
     """
 
-    is_convex = False
     is_symmetric = True
     rank = 3
     degree = 0
@@ -123,7 +122,6 @@ class NonNegative(Separable):
     r"""The indicator of z >= 0, whose prox is ReLU :math:`\max(u, 0)`."""
 
     is_convex = True
-    is_symmetric = False
     is_least_at_zero = True
     is_nonnegative = True
     is_scale_free = True

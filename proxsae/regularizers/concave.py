@@ -31,7 +31,6 @@ class MCP(Separable):
 
     gamma: Any = 3.0
 
-    is_convex = False
     is_symmetric = True
     degree = 1
     lengths = ("gamma",)
@@ -74,7 +73,6 @@ class SCAD(Separable):
     a: Any = 3.7
     knot: Any = 1.0
 
-    is_convex = False
     is_symmetric = True
     degree = 1
     lengths = ("knot",)
@@ -119,7 +117,6 @@ class CappedL1(Separable):
 
     theta: Any = 1.0
 
-    is_convex = False
     is_symmetric = True
     degree = 1
     lengths = ("theta",)
@@ -160,7 +157,6 @@ class CEL0(Separable):
     a: Any = 1.0
     lam: Any = 1.0
 
-    is_convex = False
     is_symmetric = True
 
     def conditions(self) -> list[tuple[Any, str]]:

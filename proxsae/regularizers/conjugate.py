@@ -65,7 +65,7 @@ def normal_form(R: Any, like: Array) -> NormalForm:
     """Return the normal form of an R that has one, with parameters of the kind, dtype and device of `like`."""
     xp = ArrayNamespace(like)
     zero = xp.asarray(0.0)
-    pieces = [(term.piece(), shift) for term, shift in R.on(xp).leaves(zero)]
+    pieces = [(term.piece(), shift) for term, shift in R.as_arrays(xp).leaves(zero)]
     # y counts from the kink of f, or from the end of a half-line.
     ends = [shift for piece, shift in pieces if piece.lower is not None and piece.upper is None]
     with_curve = [(piece, shift) for piece, shift in pieces if piece.curve is not None]
@@ -95,7 +95,7 @@ def conjugates(R: Any, V: Array) -> Array:
     """
     xp = ArrayNamespace(V)
     if not has_normal_form(R):
-        return R.on(xp).weighted_conjugate(xp, V)
+        return R.as_arrays(xp).weighted_conjugate(xp, V)
     form = normal_form(R, V)
     v, w, a, lower, upper, bend = V - form.slope, form.weight, form.ridge, form.lower, form.upper, form.bend
     excess = (xp.abs(v) if lower is None else v) - w

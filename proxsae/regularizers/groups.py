@@ -110,7 +110,7 @@ class OfNorms(Grouped, NonSeparable):
         return self.has_groups(groups)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
-        values = self.on(xp)._values(xp, Z, parts)
+        values = self.as_arrays(xp)._values(xp, Z, parts)
         return values if self.is_indicator else xp.asarray(self.weight) * values
 
     # --- the conjugate: that of w c_g r at the norms -------------------------------------------------------------

@@ -213,7 +213,6 @@ class L1MinusL2(NonSeparable):
     Lou and Yan (2018), Fast L1-L2 minimization via a proximal operator, J. Sci. Comput. 74.
     """
 
-    is_convex = False
     is_symmetric = True
     degree = 1
     value_latex = r"\left(\|z\|_1 - \|z\|_2\right)"

@@ -31,7 +31,6 @@ class LogSum(Separable):
 
     delta: Any = 1.0
 
-    is_convex = False
     is_symmetric = True
     is_algebraic = False
     degree = 0
@@ -76,7 +75,6 @@ class Tanh(Separable):
 
     scale: Any = 1.0
 
-    is_convex = False
     is_symmetric = True
     is_algebraic = False
     degree = 0

@@ -15,7 +15,7 @@ from proxsae.regularizers.basic import L1, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.conjugate import beyond_domain, slack
 from proxsae.regularizers.parameters import as_parameter
 from proxsae.regularizers.separable import Separable
-from proxsae.regularizers.traits import Scope
+from proxsae.regularizers.traits import Scope, of_parts
 from proxsae.regularizers.wrapper import Rescaling, Sum
 
 
@@ -98,7 +98,7 @@ class NonSeparable(Regularizer):
         return xp.where((V == 0).all(-1), 0.0 * norm, xp.inf)
 
     def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
-        R = self.on(xp)
+        R = self.as_arrays(xp)
         value = R.value_of(xp, xp.asarray(Z))
         return value if self.is_indicator else R.weight * value
 
@@ -106,7 +106,7 @@ class NonSeparable(Regularizer):
         check_step(self, U, step)
         if 0 in U.shape:
             return U
-        R = self.on(xp)
+        R = self.as_arrays(xp)
         return R.prox_of(xp, U, step if self.is_indicator else step * R.weight)
 
     def accepts(self, base: Separable) -> bool:
@@ -156,13 +156,8 @@ class NonSeparable(Regularizer):
 class RescaledNonSeparable(Rescaling, NonSeparable, named=False):
     r"""The function :math:`s^2 R(z / s)` of a whole code; ``Rescaled(R, s)`` in a text."""
 
-    @property
-    def has_conjugate(self) -> bool:
-        return bool(self.inner.has_conjugate)
-
-    @property
-    def has_conjugate_with_ridge(self) -> bool:
-        return bool(self.inner.has_conjugate_with_ridge)
+    has_conjugate = of_parts("has_conjugate")
+    has_conjugate_with_ridge = of_parts("has_conjugate_with_ridge")
 
     def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return self.scale * self.scale * self.inner.conjugate_on(xp, V / self.scale)
@@ -233,7 +228,7 @@ class NonSeparableSum(Sum, named=False):
 
         R grows with every abs(z_i), so where v_i is not beyond the slopes of f at 0, z_i = 0 is best.
         """
-        V = V - self.tilt.on(xp).slope
+        V = V - self.tilt.as_arrays(xp).slope
         return V if isinstance(self.base, Zero) else beyond_domain(self.base, V)
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:

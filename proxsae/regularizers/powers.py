@@ -32,7 +32,6 @@ class Lq(Separable):
 
     q: float = 0.5
 
-    is_convex = False
     is_symmetric = True
 
     # The prox takes powers: cube roots and a cosine at the closed forms, z^q elsewhere.

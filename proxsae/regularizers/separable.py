@@ -16,7 +16,7 @@ from proxsae.kernels.top_k import outside_support
 from proxsae.regularizers.base import Regularizer, quiet
 from proxsae.regularizers.conjugate import Piece, conjugates, domain_gauge, has_normal_form
 from proxsae.regularizers.parameters import all_hold, as_parameter, row_sums
-from proxsae.regularizers.traits import Scope
+from proxsae.regularizers.traits import Scope, of_parts
 from proxsae.regularizers.wrapper import Rescaling
 
 
@@ -119,28 +119,28 @@ class Separable(Regularizer):
     # --- the array reader -------------------------------------------------------------------------------------------
 
     def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
-        return row_sums(self.on(xp).weighted_value(xp, xp.asarray(Z)))
+        return row_sums(self.as_arrays(xp).weighted_value(xp, xp.asarray(Z)))
 
     def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
-        return self.on(xp).weighted_prox(xp, U, step)
+        return self.as_arrays(xp).weighted_prox(xp, U, step)
 
     @quiet
     def penalties(self, Z: Array) -> Array:
         """Return w_i r(z_i) of every entry, an array like Z, unchecked."""
         xp = ArrayNamespace(Z)
-        return self.on(xp).weighted_value(xp, Z)
+        return self.as_arrays(xp).weighted_value(xp, Z)
 
     @quiet
     def gains(self, U: Array, step: Any = 1.0) -> Array:
         """Return the gain of every entry (see :meth:`gain_of`), an array like U, unchecked."""
         xp = ArrayNamespace(U)
-        return self.on(xp).gain_of(xp, xp.asarray(U), xp.asarray(step))
+        return self.as_arrays(xp).gain_of(xp, xp.asarray(U), xp.asarray(step))
 
     def is_sum_over(self, groups: Any) -> bool:
         return True
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:
-        return parts.sums(self.on(xp).weighted_value(xp, Z) + 0.0 * Z)
+        return parts.sums(self.as_arrays(xp).weighted_value(xp, Z) + 0.0 * Z)
 
     def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
         """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`.
@@ -153,7 +153,7 @@ class Separable(Regularizer):
 
     def dead_zone(self, n_components: int, dtype: str, step: float = 1.0) -> tuple[Array, Array] | None:
         """Return for each coordinate the least and the largest number of a dtype whose prox is 0; None if 0 has not."""
-        if not self.has_formula:  # a table ends before the numbers do
+        if not self.has_formula:  # the prox of Numeric takes inputs up to its limit only
             return None
         return dead_zone(lambda U: self.prox_unchecked(U, step), n_components, dtype, is_uniform=self.is_uniform)
 
@@ -213,9 +213,7 @@ class Separable(Regularizer):
 class RescaledSeparable(Rescaling, Separable, named=False):
     r"""The function :math:`s^2 r(z / s)` of every coordinate; ``Rescaled(R, s)`` in a text."""
 
-    @property
-    def is_conjugate_written(self) -> bool:
-        return bool(self.inner.has_conjugate)
+    is_conjugate_written = of_parts("has_conjugate")
 
     def weighted_conjugate(self, xp: Any, v: Any) -> Any:
         return self.scale * self.scale * self.inner.weighted_conjugate(xp, v / self.scale)

@@ -11,6 +11,7 @@ from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.parameters import as_parameter
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.traits import of_parts
 from proxsae.regularizers.wrapper import Wrapper
 
 
@@ -18,6 +19,8 @@ class Translation(Wrapper, named=False):
     r"""z -> R(z - c), whose prox is :math:`c + \mathrm{prox}_{tR}(u - c)`; ties of a scalar r go to z = 0."""
 
     center: Any
+
+    builder = "Translated"
 
     def own_parameters(self) -> list[str]:
         return ["center"]
@@ -36,14 +39,8 @@ class Translation(Wrapper, named=False):
         gain = z * (u - 0.5 * z) - t * self.value_of(xp, z)
         return xp.where(gain > -t * self.value_of(xp, 0.0 * u), z, 0.0)
 
-    def scaled(self, weight: Any) -> Regularizer:
-        return self.replace(inner=self.inner.scaled(weight))
-
     def rescaled(self, scale: float) -> Regularizer:
         return self.replace(inner=self.inner.rescaled(scale), center=self.center * scale)
-
-    def spelled(self, arrays: dict[str, Array] | None = None) -> str:
-        return f"Translated({', '.join(self.arguments(arrays))})"
 
 
 class TranslatedSeparable(Translation, Separable, named=False):
@@ -67,6 +64,9 @@ class TranslatedSeparable(Translation, Separable, named=False):
 class TranslatedNonSeparable(Translation, NonSeparable, named=False):
     """A whole code drawn to c."""
 
+    has_conjugate = of_parts("has_conjugate")
+    has_conjugate_with_ridge = of_parts("has_conjugate_with_ridge")
+
     @property
     def value_latex(self) -> str:
         return rf"\left.{self.inner.printed_value()}\right|_{{z - c}}"
@@ -75,14 +75,6 @@ class TranslatedNonSeparable(Translation, NonSeparable, named=False):
     def prox_latex(self) -> str:
         moved = r"\mathrm{prox}_{tR}(u) = c + \mathrm{prox}_{tQ}(u - c)"
         return rf"{moved}, \quad Q(z) = {self.inner.printed_value()}"
-
-    @property
-    def has_conjugate(self) -> bool:
-        return bool(self.inner.has_conjugate)
-
-    @property
-    def has_conjugate_with_ridge(self) -> bool:
-        return bool(self.inner.has_conjugate_with_ridge)
 
     def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return self.inner.conjugate_on(xp, V) + (V * xp.asarray(self.center)).sum(-1)

@@ -55,6 +55,9 @@ class Wrapper(Regularizer, named=False):
         together = self.inner + other.inner if self.is_separable else self.inner.merged(other.inner)
         return None if together is None else self.replace(inner=together)
 
+    def scaled(self, weight: Any) -> Regularizer:
+        return self.replace(inner=self.inner.scaled(weight))
+
     def inner_value(self, xp: Any, z: Any) -> Any:
         """Return the value of `inner`: of each coordinate where it is separable, else of each code."""
         return self.inner.weighted_value(xp, z) if self.is_separable else self.inner.value_on(xp, z)
@@ -69,6 +72,7 @@ class Rescaling(Wrapper, named=False):
 
     scale: Any
 
+    builder = "Rescaled"
     is_nonnegative = of_parts("is_nonnegative")
     is_scale_free = of_parts("is_scale_free")
     is_symmetric = of_parts("is_symmetric")
@@ -97,14 +101,8 @@ class Rescaling(Wrapper, named=False):
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         return self.scale * self.inner_prox(xp, u / self.scale, t)
 
-    def scaled(self, weight: Any) -> Regularizer:
-        return self.replace(inner=self.inner.scaled(weight))
-
     def rescaled(self, scale: float) -> Regularizer:
         return self.replace(scale=self.scale * scale)
 
     def in_units(self, scale: float) -> Regularizer:
         return self.rescaled(scale)
-
-    def spelled(self, arrays: dict[str, Any] | None = None) -> str:
-        return f"Rescaled({', '.join(self.arguments(arrays))})"

@@ -61,7 +61,7 @@ def check_coordinates_apart(pair: Pair) -> Check:
             wrong = ~(np.abs(alone - P[:, j]) <= rounding * (1.0 + np.abs(U[:, j]))) & ~np.isinf(alone)
             others = np.where(np.arange(pair.n) == j, alone[:, None], P)
             mine, theirs = pair.objective(U, t, P), pair.objective(U, t, others)
-            # Where the claimed one is as good, the search of the line will have spoken.
+            # Where the claimed one is as good, it is for the search of the line to judge it.
             wrong &= ~(mine <= theirs + 1e-12 * (1.0 + np.abs(theirs)))
             if wrong.any():
                 i = int(np.argmax(wrong))

@@ -31,7 +31,7 @@ class AnyScalar:
         self.proxes: list[tuple[Any, Any, Any]] = []
         self.values: list[tuple[Any, Any]] = [(z3.RealVal(0), z3.RealVal(0))]
 
-    def on(self, xp: Any) -> AnyScalar:  # noqa: ARG002
+    def as_arrays(self, xp: Any) -> AnyScalar:  # noqa: ARG002
         """Return itself: there are no parameters."""
         return self
 

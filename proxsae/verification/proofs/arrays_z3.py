@@ -44,7 +44,7 @@ class PathReader(Reader):
         What has to hold for the comparisons to be defined.
     scalars : dict or None
         The stand-ins for scalar regularizers by their place, where such are asked for.
-    turnings : list of list of bool
+    branches : list of list of bool
         The answers that lead to the paths which leave this one.
     """
 
@@ -52,7 +52,7 @@ class PathReader(Reader):
         super().__init__(mark)
         self.facts: list[Any] = []
         self.obligations: list[Any] = []
-        self.turnings: list[list[bool]] = []
+        self.branches: list[list[bool]] = []
         self.scalars: dict[str, Any] | None = None
         self._given = answers
         self._answers: list[bool] = []
@@ -79,7 +79,7 @@ class PathReader(Reader):
         else:
             answer = True
             if not is_refuted([*self.facts, z3.Not(question)], self.definitions):
-                self.turnings.append([*self._answers, False])
+                self.branches.append([*self._answers, False])
         self._answers.append(answer)
         self.facts.append(question if answer else z3.Not(question))
         return answer
@@ -255,7 +255,7 @@ def paths(run: Callable[[PathReader], T], mark: str = "#") -> Iterator[tuple[Pat
             result = run(reader)
         except (AttributeError, TypeError, ValueError) as error:
             raise UnreadableError(str(error)) from error
-        pending += reader.turnings
+        pending += reader.branches
         yield reader, result
 
 
