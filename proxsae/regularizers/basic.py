@@ -107,7 +107,7 @@ class SquaredL2(Separable):
     def value_of(self, xp: Any, z: Any) -> Any:
         return 0.5 * z * z
 
-    def weighted_value(self, xp: Any, z: Any) -> Any:  # noqa: ARG002
+    def weighted_value(self, xp: Any, z: Any) -> Any:
         """Return w z^2 / 2, which overflows only where it is too large itself, and is 0 at w = 0."""
         return (self.weight * z) * (0.5 * z)
 
