@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from proxsae.formulas.arrays import ArrayNamespace, Equation
+from proxsae.formulas.arrays import ArrayNamespace
 
 LONGEST = 1000  # characters; a longer formula cannot be read, and its definition is printed instead
 
@@ -85,6 +86,7 @@ def _symbolic(r: Any) -> Any:
 
 
 def _namespace() -> Any:
+    """Return the functions a formula may call, as expressions."""
     import sympy
 
     zeta = sympy.Symbol(r"\zeta", positive=True)
@@ -98,50 +100,27 @@ def _namespace() -> Any:
             left, low, high = (printer.doprint(argument) for argument in self.args)
             return rf"\operatorname{{root}}_{{{low} \le \zeta \le {high}}}\left[{left} = 0\right]"
 
-    class SympyNamespace:
-        """The functions a formula may call, as expressions."""
+    def where(condition: Any, a: Any, b: Any) -> Any:
+        # A guard inside a branch that repeats the condition of the branch is decided there.
+        condition = _exact(condition)
+        a, b = (_decided(_exact(branch), condition, i) for i, branch in enumerate((a, b)))
+        return sympy.Piecewise((a, condition), (b, True))
 
-        inf = sympy.oo
-        abs, sign, maximum, minimum, tanh = sympy.Abs, sympy.sign, sympy.Max, sympy.Min, sympy.tanh
-        lemma = ArrayNamespace.lemma
-
-        @staticmethod
-        def sqrt(a: Any) -> Any:
-            return sympy.sqrt(sympy.nsimplify(a, rational=True))
-
-        @staticmethod
-        def power(a: Any, b: Any) -> Any:
-            return a ** sympy.nsimplify(b, rational=True)
-
-        @staticmethod
-        def cbrt(a: Any) -> Any:
-            return a ** sympy.Rational(1, 3)
-
-        @staticmethod
-        def cos_third(a: Any) -> Any:
-            return sympy.cos(sympy.acos(a) / 3)
-
-        @staticmethod
-        def log1p(a: Any) -> Any:
-            return sympy.log(1 + a)
-
-        @staticmethod
-        def called(function: Any, z: Any) -> Any:
-            return sympy.Function(rf"\mathrm{{{_name(function)}}}")(z)
-
-        @staticmethod
-        def tabulated(table: Any, u: Any, t: Any) -> Any:
-            return sympy.Function(rf"\mathrm{{prox}}_{{t\,{_name(table)}}}")(u, t)
-
-        @staticmethod
-        def root(equation: Equation, start: Any, low: Any, high: Any, steps: int) -> Any:  # noqa: ARG004
-            return Root(equation(zeta)[0], low, high)
-
-        @staticmethod
-        def where(condition: Any, a: Any, b: Any) -> Any:
-            # A guard inside a branch that repeats the condition of the branch is decided there.
-            condition = _exact(condition)
-            a, b = (_decided(_exact(branch), condition, i) for i, branch in enumerate((a, b)))
-            return sympy.Piecewise((a, condition), (b, True))
-
-    return SympyNamespace
+    return SimpleNamespace(
+        inf=sympy.oo,
+        abs=sympy.Abs,
+        sign=sympy.sign,
+        maximum=sympy.Max,
+        minimum=sympy.Min,
+        where=where,
+        sqrt=lambda a: sympy.sqrt(sympy.nsimplify(a, rational=True)),
+        power=lambda a, b: a ** sympy.nsimplify(b, rational=True),
+        cbrt=lambda a: a ** sympy.Rational(1, 3),
+        cos_third=lambda a: sympy.cos(sympy.acos(a) / 3),
+        log1p=lambda a: sympy.log(1 + a),
+        tanh=sympy.tanh,
+        lemma=ArrayNamespace.lemma,
+        root=lambda equation, start, low, high, steps: Root(equation(zeta)[0], low, high),  # noqa: ARG005
+        called=lambda function, z: sympy.Function(rf"\mathrm{{{_name(function)}}}")(z),
+        tabulated=lambda table, u, t: sympy.Function(rf"\mathrm{{prox}}_{{t\,{_name(table)}}}")(u, t),
+    )
