@@ -108,8 +108,8 @@ class SquaredL2(Separable):
         return 0.5 * z * z
 
     def weighted_value(self, xp: Any, z: Any) -> Any:
-        """Return w z^2 / 2, which overflows only where it is too large itself, and is 0 at w = 0."""
-        return (self.weight * z) * (0.5 * z)
+        """Return w r(z) = w z^2 r(1), which overflows only where it is too large itself, and is 0 at w = 0."""
+        return (self.weight * z) * (self.value_of(xp, 1.0) * z)
 
     def piece(self) -> Piece:
         return Piece(ridge=self.weight)
