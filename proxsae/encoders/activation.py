@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import Count, Jump, with_thresholds
 from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import outside_support
-from proxsae.regularizers import Regularizer, Separable
+from proxsae.regularizers import L0, Regularizer, Separable
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,23 @@ class Activation:
             return replace(self, regularizer=self.regularizer.scaled(factor))
         return replace(self, threshold=self.threshold.detach() * math.sqrt(factor))
 
+    def at_relative_price(self, factor: float) -> Activation:
+        """Return the activation with another weight of the L0 in R."""
+        terms = [factor * term if isinstance(term, L0) else term for term in self.regularizer.terms]
+        return replace(self, regularizer=reduce(add, terms))
+
+    @torch.no_grad()
+    def price(self, pre: PreActivation, codes: Codes, step: Any = 1.0) -> Tensor | None:
+        """Return at batch scope the least gain among codes, over the step, a float64 scalar; else None."""
+        part = separable_part(self.regularizer)
+        if self.regularizer.scope != "batch" or part is None:
+            return None
+        pattern = codes.pattern
+        if not len(pattern.indices):
+            return codes.values.new_zeros((), dtype=torch.float64)
+        gains = part.at(pattern.indices).gains(pattern.gather(pre.without_graph), step)
+        return gains.min().double() / step  # type: ignore[no-any-return]
+
     def codes(self, pre: PreActivation, step: Any = 1.0) -> Codes:
         """Return the codes, with gradients; forward and backward touch only the entries that are not zero."""
         if separable_part(self.regularizer) is None:
@@ -75,7 +94,9 @@ class Activation:
             at_support = pre.at(pattern)
             codes = Codes(pattern, self._values(pattern, at_support, step))
             penalty = self._penalties(part, codes, at_support, step).sum() / max(1, pattern.n_rows)
-        return Encoding(codes, penalty, self.regularizer, pre.without_graph, pre.at)
+        price = self.price(pre, codes, step)
+        prices = None if price is None else price.reshape(1)
+        return Encoding(codes, penalty, self.regularizer, pre.without_graph, pre.at, prices)
 
     def _dense(self, pre: PreActivation, step: Any) -> Codes:
         return Codes.of_dense(self.regularizer.prox_unchecked(pre.with_graph(), step))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from proxsae.encoders.codes import Codes
 from proxsae.formulas.arrays import to_numpy
 from proxsae.kernels.sparse import Pattern
-from proxsae.regularizers import Cardinality, Regularizer, Separable, parse
+from proxsae.regularizers import L0, Cardinality, Regularizer, Separable, parse
 
 ENCODERS: dict[str, type[Encoder]] = {}  # by name; a subclass enters itself
 
@@ -36,6 +36,8 @@ class Encoding:
         The argument u of the last prox, without graph.
     pre_activation_at : callable
         From a pattern to u there, with gradients.
+    prices : float64 Tensor of shape (n_proxes,), optional
+        At batch scope: the least that a non-zero gained in each prox, over its step.
     """
 
     codes: Codes
@@ -43,6 +45,7 @@ class Encoding:
     regularizer: Regularizer
     pre_activation: Tensor
     pre_activation_at: Callable[[Pattern], Tensor]
+    prices: Tensor | None = None
 
 
 class Encoder(nn.Module, ABC):
@@ -188,6 +191,13 @@ class Encoder(nn.Module, ABC):
         """Multiply the weight of R."""
         self.regularizer = self.regularizer.scaled(factor)
 
+    def judge_alone(self, R: Regularizer, prices: list[float]) -> None:
+        """Put in place of an R of batches the one that asks of each non-zero the price that batches did.
+
+        A code then does not depend on other samples.
+        """
+        self.regularizer = at_price(R, prices[-1])
+
     @abstractmethod
     def l0_by_weight(self, x: Tensor) -> Callable[[float], float]:
         """Return the mean L0 of the codes of x as a function of a factor on the weight of R."""
@@ -206,6 +216,15 @@ def separable_part(regularizer: Regularizer) -> Separable | None:
     if isinstance(regularizer, Cardinality):
         return regularizer.partner
     return regularizer if isinstance(regularizer, Separable) else None
+
+
+def at_price(R: Regularizer, price: float) -> Regularizer:
+    """Return the regularizer that frees a coordinate where its gain exceeds the step times a price."""
+    assert isinstance(R, Cardinality)
+    priced: Regularizer = price * L0()
+    for term in R.partner.terms:
+        priced = priced + term
+    return priced
 
 
 def on_device(R: Regularizer, device: torch.device | str) -> Regularizer:

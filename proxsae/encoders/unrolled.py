@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Self
 
@@ -52,7 +53,8 @@ class Unrolled(Activated):
     Attributes
     ----------
     layers : ParameterDict
-        The parameters of the kind and ``momentum``, one row a layer or one row for all.
+        The parameters of the kind and ``momentum``, one row a layer or one row for all. After a training at batch
+        scope also ``price``: the weight of L0 in R of each layer, relative to that of the last.
     threshold : Tensor of shape (n_components,) or None
         For an L0 regularizer: one learnable hard threshold an atom, of all layers.
 
@@ -94,12 +96,6 @@ class Unrolled(Activated):
         self.kind, self.shared, self.momentum, self.step = kind, shared, momentum, step
         self.bandwidth = checked_bandwidth(bandwidth)
 
-    def refuses(self, R: Regularizer) -> str | None:
-        """Return one sentence where R looks at a whole batch: its inner layers would have no threshold of their own."""
-        if R.scope == "batch":
-            return f"an unrolled encoder selects within each sample, and {R} within a batch"
-        return None
-
     # --- made ------------------------------------------------------------------------------------------------------
 
     def initial(self, R: Regularizer, atoms: Tensor, *, learn_thresholds: bool) -> Self:
@@ -115,7 +111,8 @@ class Unrolled(Activated):
     def with_regularizer(self, R: Regularizer, *, learn_thresholds: bool) -> Self:
         """Return the encoder with the same layers and another R."""
         threshold = initial_thresholds(R, self.atoms.detach()) if learn_thresholds else None
-        return self._of(R, dict(self.layers), threshold)
+        layers = {name: value for name, value in self.layers.items() if name != "price"}
+        return self._of(R, layers, threshold)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the parameters of the layers and, where it is learned, ``threshold``."""
@@ -145,6 +142,7 @@ class Unrolled(Activated):
         shapes = KINDS[self.kind]().shapes(*atoms.shape)
         rows = {name: (self._rows(shape), *shape) for name, shape in shapes.items()}
         rows |= {"momentum": (self.n_layers,)} if self.momentum else {}
+        rows |= {"price": (self.n_layers,)} if "price" in self.layers else {}
         rows |= {} if self.threshold is None else {"threshold": tuple(atoms.shape[:1])}
         check_tensors(f"{self.name} {self.kind}", self.tensors(), rows)
         self.atoms, self.bias = atoms, bias
@@ -171,29 +169,44 @@ class Unrolled(Activated):
 
     def encode(self, x: Tensor) -> Encoding:
         """Return the codes of the last layer and their penalty, both with gradients through all layers."""
-        return self.activation.encoding(*self._last(x, self.activation))
+        pre, step, activation, prices = self._last(x, self.activation)
+        encoding = activation.encoding(pre, step)
+        if encoding.prices is None:
+            return encoding
+        return replace(encoding, prices=torch.cat([*prices, encoding.prices]))
 
     def _codes(self, x: Tensor, activation: Activation) -> Codes:
-        return activation.codes(*self._last(x, activation))
+        pre, step, activation, _ = self._last(x, activation)
+        return activation.codes(pre, step)
 
-    def _last(self, x: Tensor, activation: Activation) -> tuple[PreActivation, Tensor]:
-        """Return the argument and the step of the last prox."""
+    def _last(self, x: Tensor, activation: Activation) -> tuple[PreActivation, Tensor, Activation, list[Tensor]]:
+        """Return the argument, the step and the activation of the last layer, and the prices of those before it."""
         kind = KINDS[self.kind]()
         past = Past.at_zero(x - self.bias, self.atoms)
         last: tuple[Codes, Tensor] | None = None
+        prices: list[Tensor] = []
         for layer in range(self.n_layers):
             own = {name: value[min(layer, len(value) - 1)] for name, value in self.layers.items()}
             pre, step = kind.pre_activation(own, past), kind.prox_step(own)
+            own_activation = activation.at_relative_price(float(own["price"])) if "price" in own else activation
             if layer + 1 == self.n_layers:
                 break
-            codes = activation.codes(pre, step)
+            codes = own_activation.codes(pre, step)
+            price = own_activation.price(pre, codes, step) if self.training else None
+            prices += [] if price is None else [price.reshape(1)]
             decoded = codes.decode(self.atoms)
             pull = self.layers["momentum"][layer + 1] if self.momentum else 0.0
             points: list[tuple[float | Tensor, Codes, Tensor]] = [(1.0 + pull, codes, decoded)]
             if self.momentum and last is not None:
                 points.append((-pull, *last))
             past, last = past.at(points, pre), (codes, decoded)
-        return pre, step
+        return pre, step, own_activation, prices
+
+    def judge_alone(self, R: Regularizer, prices: list[float]) -> None:
+        """Put in place of an R of batches one of samples; each layer has a price of its own."""
+        super().judge_alone(R, prices)
+        relative = [price / prices[-1] if prices[-1] > 0 else 1.0 for price in prices]
+        self.layers["price"] = nn.Parameter(torch.tensor(relative, dtype=self.dtype, device=self.device))
 
     @torch.no_grad()
     def l0_by_weight(self, x: Tensor) -> Callable[[float], float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from proxsae.encoders import Encoder, Encoding
-from proxsae.regularizers import L0, Cardinality, Regularizer, Separable
+from proxsae.regularizers import Regularizer
 from proxsae.training.scaling import Scaling
 
 
@@ -136,13 +136,3 @@ def fitted_autoencoder(encoder: Encoder, atoms: Any, bias: Any) -> Autoencoder:
         raise ValueError(f"the encoder gives codes of {width} components, and there are {len(atoms)} atoms")
     encoder.regularizer.check_width(width)
     return model
-
-
-def per_sample(regularizer: Regularizer, smallest_gain: float) -> Separable:
-    """Return the regularizer that frees a coordinate where its gain exceeds the one a batch demanded on average."""
-    assert isinstance(regularizer, Cardinality)
-    threshold: Regularizer = smallest_gain * L0()
-    for term in regularizer.partner.terms:
-        threshold = threshold + term
-    assert isinstance(threshold, Separable)
-    return threshold

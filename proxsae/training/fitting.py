@@ -18,7 +18,7 @@ from proxsae.encoders import Encoder
 from proxsae.encoders.base import encoder_of
 from proxsae.regularizers import Cardinality, Regularizer, parse
 from proxsae.training.alternating import Alternation, checked_update, take_first_atoms
-from proxsae.training.autoencoder import Autoencoder, initial_autoencoder, per_sample
+from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT, model_of
 from proxsae.training.scaling import MAX_ROWS, Scaling
@@ -259,8 +259,8 @@ def finished(state: TrainingState) -> Autoencoder:
     """Return the autoencoder in the units of the data, whose codes do not depend on other samples."""
     model = state.model.in_units(state.inputs, state.targets)
     if state.given.scope == "batch":
-        smallest_gain = 0.0 if state.smallest_gain is None else float(state.smallest_gain)
-        model.encoder.regularizer = per_sample(state.given, smallest_gain * state.targets.scale**2)
+        assert state.prices is not None  # a step has been done
+        model.encoder.judge_alone(state.given, (state.prices * state.targets.scale**2).tolist())
     elif state.control is None:
         model.encoder.regularizer = state.given  # the change of units and back would round its weights
     return model

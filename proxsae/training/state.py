@@ -45,8 +45,8 @@ class TrainingState:
         The order of the rows of the present data, and how many of them have been drawn.
     control : WeightControl or None
         Steers the weight of R.
-    smallest_gain : Tensor of shape () or None
-        At batch scope: the gain that a code must exceed, averaged over the batches.
+    prices : float64 Tensor of shape (n_proxes,) or None
+        At batch scope: what a non-zero had to gain in each prox of the encoder, averaged over the batches.
     statistics : Statistics or None
         Where solved codes and steps of the dictionary alternate: sums over the samples so far.
     """
@@ -62,7 +62,7 @@ class TrainingState:
     order_seed: int = 0
     n_drawn: int = 0
     control: WeightControl | None = None
-    smallest_gain: Tensor | None = None
+    prices: Tensor | None = None
     statistics: Statistics | None = None
 
     @classmethod
@@ -108,7 +108,7 @@ class TrainingState:
         """Move everything to a device, in place."""
         self.model.to(device)
         self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
-        self.smallest_gain = None if self.smallest_gain is None else self.smallest_gain.to(device)
+        self.prices = None if self.prices is None else self.prices.to(device)
         for moments in self.optimizer.state.values():
             for name, value in moments.items():
                 moments[name] = value.to(device)
@@ -135,8 +135,7 @@ class TrainingState:
         if self.statistics is not None:
             sums = self.statistics._asdict().items()
             state |= {f"statistics.{name}": torch.as_tensor(value, dtype=torch.float64) for name, value in sums}
-        gain = None if self.smallest_gain is None else float(self.smallest_gain)
-        return {**state, "smallest_gain": gain}
+        return state if self.prices is None else {**state, "prices": self.prices}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> TrainingState:
@@ -182,8 +181,11 @@ class TrainingState:
             training.control.is_met = state["is_met"]
         if sums := _group(state, "statistics"):
             training.statistics = checked_sums(sums, *model.atoms.shape)
-        if state["smallest_gain"] is not None:
-            training.smallest_gain = torch.tensor(state["smallest_gain"], dtype=torch.float64)
+        if "prices" in state:
+            training.prices = state["prices"].cpu().clone()
+            wanted = encoder.encode(torch.zeros_like(inputs.mean)[None]).prices
+            if wanted is None or training.prices.shape != wanted.shape or bool((training.prices < 0).any()):
+                raise ValueError("the prices of the batches are not one number >= 0 for each prox of the encoder")
         return training
 
 
@@ -217,7 +219,6 @@ def _check_numbers(state: Mapping[str, Any]) -> None:
         "target_l0": lambda value: value is None or is_positive(value),
         "is_met": lambda value: isinstance(value, bool),
         "gain": is_finite,
-        "smallest_gain": lambda value: value is None or (is_finite(value) and value >= 0),
     }
     for name, holds in conditions.items():
         if not holds(state[name]):

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from proxsae.encoders.base import separable_part
 from proxsae.training.autoencoder import Forward
 from proxsae.training.history import History
 from proxsae.training.losses import Loss, standard
@@ -122,21 +121,13 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self, forward: Forward) -> None:
-        """Count the use of the atoms, steer the weight of R, follow the gain that batches demand."""
+        """Count the use of the atoms, steer the weight of R, follow the prices of batches."""
         codes, model = forward.encoding.codes, self.state.model
         model.unused_for += len(forward.x)
         model.unused_for.masked_fill_(codes.active_atoms, 0)
         if self.state.control is not None:
             self.state.control.update(model.encoder, codes.mean_l0.item())
-        if forward.encoding.regularizer.scope == "batch" and len(codes.values):
-            smallest = smallest_gain(forward)
-            previous = smallest if self.state.smallest_gain is None else self.state.smallest_gain
-            self.state.smallest_gain = 0.9 * previous + 0.1 * smallest
-
-
-def smallest_gain(forward: Forward) -> Any:
-    """Return the smallest gain among the codes of a batch, a float64 scalar."""
-    encoding, pattern = forward.encoding, forward.encoding.codes.pattern
-    part = separable_part(encoding.regularizer)
-    assert part is not None
-    return part.at(pattern.indices).gains(pattern.gather(encoding.pre_activation)).min().double()
+        prices = forward.encoding.prices
+        if prices is not None:
+            before = prices if self.state.prices is None else self.state.prices
+            self.state.prices = 0.9 * before + 0.1 * prices

@@ -175,6 +175,7 @@ def small(R, **options):
         (L1(), {"target_l0": 3}),
         (L0() + NonNegative(), {"target_l0": 3}),
         ("0.5*GroupL2(4)", {}),
+        (NonNegative() + Cardinality(3, "batch"), {}),
         *((Cardinality(3), {"encoder": Unrolled(2, kind, momentum=True)}) for kind in KINDS),
     ],
     ids=repr,
@@ -203,6 +204,21 @@ def test_the_layers_learn(data):
     assert (long.encoder_.layers["step"] > short.encoder_.layers["step"] + 0.05).all()
     amortized = small(Cardinality(3), n_steps=100, encoder="amortized").fit(data)
     assert long.score(data) > amortized.score(data)
+
+
+def test_at_batch_scope_every_layer_keeps_the_price_of_the_batches(data):
+    sae = small(Cardinality(3, "batch"), n_steps=150, batch_size=400, learning_rate=1e-4).fit(data)
+    Z = sae.transform(data)
+    assert Z.nnz / len(data) == pytest.approx(3, rel=0.02)
+    assert (sae.transform(data[:7]) != Z[:7]).nnz == 0
+    prices, R = sae.encoder_.layers["price"].tolist(), sae.regularizer_
+    assert len(prices) == 3
+    assert prices[-1] == 1.0
+    D, codes = sae.components_, np.zeros((400, 24), np.float32)
+    for t, price in zip(sae.encoder_.layers["step"].tolist(), prices, strict=True):
+        codes = (price * R).prox(codes + t * (data - sae.intercept_ - codes @ D) @ D.T, t)
+        assert (codes != 0).sum() / 400 == pytest.approx(3, rel=0.05)  # as many as the batches kept
+    np.testing.assert_allclose(Z.toarray(), codes, atol=1e-4)
 
 
 def test_units_do_not_matter(data):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxsae import ProxSAE
+from proxsae.encoders import Unrolled
 from proxsae.formats.files import MAX_METADATA, read_file, write_file
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative
 
@@ -18,6 +19,7 @@ MODELS = {
     "weight": (0.1 * L1(), {}),
     "count": (NonNegative() + Cardinality(2), {}),
     "thresholds": (L0(), {"target_l0": 2}),
+    "layers": (Cardinality(2, "batch"), {"encoder": Unrolled(2, "lista", momentum=True)}),
 }
 
 
@@ -27,7 +29,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     for name, (R, options) in MODELS.items():
         sae = ProxSAE(R, 6, n_steps=2, batch_size=8, random_state=0, **options).partial_fit(X)
-        sae.save(folder / f"{name}.safetensors", training_state=name == "weight")
+        sae.save(folder / f"{name}.safetensors", training_state=name in ("weight", "layers"))
     return sorted(folder.iterdir())
 
 
