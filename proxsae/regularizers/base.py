@@ -64,8 +64,11 @@ class Regularizer(Traits, ABC):
     def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         """Return the prox of finite floating input."""
 
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        """Return R* of each row of a matrix, shape (n,), where `has_conjugate`."""
+    def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
+        """Return the conjugate of R + ridge/2 ||z||^2 at each row of a matrix, shape (n,).
+
+        For a ridge of 0 where `has_conjugate`, else where `has_conjugate_with_ridge`.
+        """
         raise NotImplementedError
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:

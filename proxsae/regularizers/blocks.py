@@ -10,7 +10,6 @@ import array_api_compat
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import SquaredL2
 from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.traits import Scope, of_parts
 
@@ -33,6 +32,8 @@ class Blocks(NonSeparable):
     is_convex = of_parts("is_convex")
     is_nonnegative = of_parts("is_nonnegative")
     is_scale_free = of_parts("is_scale_free")
+    has_conjugate = of_parts("has_conjugate")
+    has_conjugate_with_ridge = of_parts("has_conjugate_with_ridge")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,25 +70,11 @@ class Blocks(NonSeparable):
         parts = [R.prox_on(xp, U[..., part], t) for R, part in self._slices()]
         return array_api_compat.array_namespace(U).concat(parts, axis=-1)
 
-    @property
-    def has_conjugate(self) -> bool:
-        return all(R.has_conjugate for R, _ in self.blocks)
-
-    @property
-    def has_conjugate_with_ridge(self) -> bool:
-        return self._with_ridge(1.0).has_conjugate
-
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        return sum(R.conjugate_on(xp, V[..., part]) for R, part in self._slices())
+    def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
+        return sum(R.conjugate_on(xp, V[..., part], ridge) for R, part in self._slices())
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return reduce(xp.maximum, [R.gauge_on(xp, V[..., part]) for R, part in self._slices()])
-
-    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
-        return self._with_ridge(a).conjugate_on(xp, V)
-
-    def _with_ridge(self, a: Any) -> Blocks:
-        return Blocks([(R + SquaredL2(weight=a), width) for R, width in self.blocks])
 
     def scaled(self, weight: Any) -> Blocks:
         return Blocks([(R.scaled(weight), width) for R, width in self.blocks])

@@ -61,11 +61,11 @@ def has_normal_form(R: Any) -> bool:
     return None not in pieces and sum(piece is not None and piece.curve is not None for piece in pieces) <= 1
 
 
-def normal_form(R: Any, like: Array) -> NormalForm:
-    """Return the normal form of an R that has one, with parameters of the kind, dtype and device of `like`."""
+def normal_form(R: Any, like: Array, ridge: Any = 0.0) -> NormalForm:
+    """Return the normal form of R, which has one, plus a ridge; its numbers are of the kind of `like`."""
     xp = ArrayNamespace(like)
     zero = xp.asarray(0.0)
-    pieces = [(term.piece(), shift) for term, shift in R.as_arrays(xp).leaves(zero)]
+    pieces = [(term.piece(), shift) for term, shift in R.as_arrays(xp).leaves(zero)] + [(Piece(ridge=ridge), zero)]
     # y counts from the kink of f, or from the end of a half-line.
     ends = [shift for piece, shift in pieces if piece.lower is not None and piece.upper is None]
     with_curve = [(piece, shift) for piece, shift in pieces if piece.curve is not None]
@@ -85,8 +85,10 @@ def normal_form(R: Any, like: Array) -> NormalForm:
     return NormalForm(curve.curve, weight, xp.asarray(curve.bend), ridge, slope, offset, center, lower, upper)
 
 
-def conjugates(R: Any, V: Array) -> Array:
+def conjugates(R: Any, V: Array, ridge: Any = 0.0) -> Array:
     r"""Return :math:`r_i^*(v_i)` of every entry of a separable R, an array like V, unchecked; ``inf`` outside.
+
+    Of an R with a normal form plus a ridge, if one is given.
 
     Of a normal form :math:`r^*(v) = cv - k + \sup_y [(v - s) y - f(y) - \frac a2 y^2]`. Where y is unbounded and
     f = w L1, the supremum is :math:`(|v - s| - w)_+^2 / 2a` (v - s in place of its modulus under y >= 0), and for a = 0
@@ -96,7 +98,7 @@ def conjugates(R: Any, V: Array) -> Array:
     xp = ArrayNamespace(V)
     if not has_normal_form(R):
         return R.as_arrays(xp).weighted_conjugate(xp, V)
-    form = normal_form(R, V)
+    form = normal_form(R, V, ridge)
     v, w, a, lower, upper, bend = V - form.slope, form.weight, form.ridge, form.lower, form.upper, form.bend
     excess = (xp.abs(v) if lower is None else v) - w
     curved = a > 0

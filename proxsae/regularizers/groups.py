@@ -10,7 +10,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.formulas.latex import scalar_value
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import L1, LInfBall, SquaredL2
+from proxsae.regularizers.basic import L1, LInfBall
 from proxsae.regularizers.conjugate import slack
 from proxsae.regularizers.nonseparable import NonSeparable, as_positive
 from proxsae.regularizers.partition import Grouped, Partition, norms_of
@@ -121,19 +121,15 @@ class OfNorms(Grouped, NonSeparable):
 
     @property
     def has_conjugate_with_ridge(self) -> bool:
-        return self.has_conjugate and (self.r + SquaredL2()).has_conjugate
+        return self.has_conjugate and self.r.has_conjugate_with_ridge
 
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
+    def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
         r, norms = self._of_the_norms(xp, V)
-        return r.conjugate_on(xp, norms)
+        return r.conjugate_on(xp, norms, ridge)
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         r, norms = self._of_the_norms(xp, V)
         return r.gauge_on(xp, norms)
-
-    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
-        r, norms = self._of_the_norms(xp, V)
-        return (r + SquaredL2(weight=a)).conjugate_on(xp, norms)
 
     def _of_the_norms(self, xp: ArrayNamespace, V: Array) -> tuple[Regularizer, Array]:
         """Return w c_g r as a regularizer of codes that have a coordinate a group, and the norms of the groups."""

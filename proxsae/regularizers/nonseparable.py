@@ -68,20 +68,11 @@ class NonSeparable(Regularizer):
         r"""Return :math:`r^*(v) = \sup_z \langle v, z\rangle - r(z)` at weight one, never by way of the prox."""
         raise NotImplementedError
 
-    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
-        r"""Return the conjugate of :math:`w r + \frac a2 \|z\|^2`, a > 0."""
-        raise NotImplementedError
-
     @property
     def has_conjugate(self) -> bool:
         return self.defines("dual_norm_of") or self.defines("conjugate_of")
 
-    @property
-    def has_conjugate_with_ridge(self) -> bool:
-        """The class of r writes its conjugate with a ridge added."""
-        return self.defines("conjugate_with_ridge")
-
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
+    def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
         if self.defines("dual_norm_of"):
             return feasible(xp, self.gauge_on(xp, V) <= 1.0 + slack(V), V)
         if self.is_indicator:
@@ -159,14 +150,11 @@ class RescaledNonSeparable(Rescaling, NonSeparable, named=False):
     has_conjugate = of_parts("has_conjugate")
     has_conjugate_with_ridge = of_parts("has_conjugate_with_ridge")
 
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        return self.scale * self.scale * self.inner.conjugate_on(xp, V / self.scale)
+    def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
+        return self.scale * self.scale * self.inner.conjugate_on(xp, V / self.scale, ridge)
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return self.inner.gauge_on(xp, V / self.scale)
-
-    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
-        return self.scale * self.scale * self.inner.conjugate_with_ridge(xp, V / self.scale, a)
 
 
 class NonSeparableSum(Sum, named=False):
@@ -214,11 +202,12 @@ class NonSeparableSum(Sum, named=False):
         core = self.core.has_conjugate_with_ridge if self.ridge.weight else self.core.has_conjugate
         return core and self.base.has_conjugate
 
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        V = self._left_to_core(xp, V)
-        if self.ridge.weight:
-            return self.core.conjugate_with_ridge(xp, V, xp.asarray(self.ridge.weight))
-        return self.core.conjugate_on(xp, V)
+    @property
+    def has_conjugate_with_ridge(self) -> bool:
+        return self.core.has_conjugate_with_ridge and self.base.has_conjugate
+
+    def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
+        return self.core.conjugate_on(xp, self._left_to_core(xp, V), xp.asarray(self.ridge.weight) + ridge)
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return 0.0 * V.sum(-1) if self.ridge.weight else self.core.gauge_on(xp, self._left_to_core(xp, V))

@@ -195,6 +195,10 @@ class Separable(Regularizer):
     def has_conjugate(self) -> bool:
         return has_normal_form(self) or self.is_conjugate_written
 
+    @property
+    def has_conjugate_with_ridge(self) -> bool:
+        return has_normal_form(self)
+
     def weighted_conjugate(self, xp: Any, v: Any) -> Any:
         """Return the conjugate of w r where no normal form gives it: w r*(v / w), and 0 at v = 0 alone for w = 0."""
         if self.is_indicator:
@@ -203,8 +207,8 @@ class Separable(Regularizer):
         weight = xp.where(positive, self.weight, 1.0)
         return xp.where(positive, weight * self.conjugate_of(xp, v / weight), xp.where(xp.abs(v) > 0, xp.inf, 0.0))
 
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        return row_sums(conjugates(self, V))
+    def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
+        return row_sums(conjugates(self, V, ridge))
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return domain_gauge(self, V)

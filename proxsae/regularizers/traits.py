@@ -74,6 +74,11 @@ class Traits:
         return False
 
     @property
+    def has_conjugate_with_ridge(self) -> bool:
+        """So is that of R plus a ridge."""
+        return False
+
+    @property
     def scope(self) -> Scope:
         """How much of a code matrix one decision of the prox looks at."""
         return "sample"

@@ -76,17 +76,14 @@ class TranslatedNonSeparable(Translation, NonSeparable, named=False):
         moved = r"\mathrm{prox}_{tR}(u) = c + \mathrm{prox}_{tQ}(u - c)"
         return rf"{moved}, \quad Q(z) = {self.inner.printed_value()}"
 
-    def conjugate_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        return self.inner.conjugate_on(xp, V) + (V * xp.asarray(self.center)).sum(-1)
+    def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
+        # The square in z is one in z - c, plus <a c, z - c> and a/2 ||c||^2.
+        center = xp.asarray(self.center) + 0.0 * V
+        linear = ((V - 0.5 * ridge * center) * center).sum(-1)
+        return linear + self.inner.conjugate_on(xp, V - ridge * center, ridge)
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
         return self.inner.gauge_on(xp, V)
-
-    def conjugate_with_ridge(self, xp: ArrayNamespace, V: Array, a: Array) -> Array:
-        r"""Return :math:`\langle c, v\rangle - \frac a2 \|c\|^2` and that of R at :math:`v - ac`, by the square."""
-        center = xp.asarray(self.center) + 0.0 * V
-        linear = ((V - 0.5 * a * center) * center).sum(-1)
-        return linear + self.inner.conjugate_with_ridge(xp, V - a * center, a)
 
 
 def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
