@@ -79,7 +79,7 @@ class Blocks(NonSeparable):
     def scaled(self, weight: Any) -> Blocks:
         return Blocks([(R.scaled(weight), width) for R, width in self.blocks])
 
-    def rescaled(self, scale: float) -> Blocks:
+    def in_units(self, scale: float) -> Blocks:
         return Blocks([(R.rescaled(scale), width) for R, width in self.blocks])
 
     @property

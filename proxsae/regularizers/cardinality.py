@@ -86,11 +86,8 @@ class Selection(NonSeparable):
     def scaled(self, weight: Any) -> Selection:
         return self.replace(partner=self.partner.scaled(weight))
 
-    def rescaled(self, scale: float) -> Selection:
-        return self.replace(partner=self.partner.rescaled(scale))
-
     def in_units(self, scale: float) -> Selection:
-        return self.rescaled(scale)
+        return self.replace(partner=self.partner.rescaled(scale))
 
     def fits(self, partner: Regularizer) -> bool:
         """Whether a partner is a sum over the units, 0 at 0."""
@@ -255,7 +252,7 @@ class GroupL0(GroupSelection):
     def scaled(self, weight: Any) -> Selection:
         return self.replace(weight=self.weight * as_parameter(weight, "weight"), partner=self.partner.scaled(weight))
 
-    def rescaled(self, scale: float) -> Selection:
+    def in_units(self, scale: float) -> Selection:
         return self.replace(weight=self.weight * scale * scale, partner=self.partner.rescaled(scale))
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:

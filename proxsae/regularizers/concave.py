@@ -176,5 +176,5 @@ class CEL0(Separable):
         hard = xp.where(0.5 * a / self.lam * a > t, a, 0.0)
         return xp.sign(u) * xp.where(bend < 1.0, firm, hard)
 
-    def rescaled(self, scale: float) -> CEL0:
+    def in_units(self, scale: float) -> CEL0:
         return self.replace(lam=self.lam * scale * scale)  # lam is measured in the squared units of z

@@ -39,7 +39,7 @@ class Translation(Wrapper, named=False):
         gain = z * (u - 0.5 * z) - t * self.value_of(xp, z)
         return xp.where(gain > -t * self.value_of(xp, 0.0 * u), z, 0.0)
 
-    def rescaled(self, scale: float) -> Regularizer:
+    def in_units(self, scale: float) -> Regularizer:
         return self.replace(inner=self.inner.rescaled(scale), center=self.center * scale)
 
 

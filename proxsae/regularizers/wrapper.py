@@ -23,11 +23,8 @@ class Sum(Regularizer, named=False):
     def scaled(self, weight: Any) -> Any:
         return combine([term.scaled(weight) for term in self.terms])
 
-    def rescaled(self, scale: float) -> Any:
-        return combine([term.rescaled(scale) for term in self.terms])
-
     def in_units(self, scale: float) -> Any:
-        return self.rescaled(scale)
+        return combine([term.rescaled(scale) for term in self.terms])
 
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         return " + ".join(term.spelled(arrays) for term in self.terms)
@@ -101,8 +98,5 @@ class Rescaling(Wrapper, named=False):
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         return self.scale * self.inner_prox(xp, u / self.scale, t)
 
-    def rescaled(self, scale: float) -> Regularizer:
-        return self.replace(scale=self.scale * scale)
-
     def in_units(self, scale: float) -> Regularizer:
-        return self.rescaled(scale)
+        return self.replace(scale=self.scale * scale)
