@@ -10,6 +10,10 @@ from proxsae.regularizers import Regularizer
 from proxsae.solvers.problem import Problem
 
 
+def no_tools(R: Regularizer, D: Array) -> None:
+    """Prepare nothing."""
+
+
 class Algorithm(NamedTuple):
     """A method that `solve` can run; stopping, certificates and display are the driver's.
 
@@ -21,7 +25,10 @@ class Algorithm(NamedTuple):
     refuses: Callable[[Regularizer], str | None]  # what it lacks for this R, in one sentence, or None
     of_samples: tuple[str, ...]  # the fields of the state with a row a sample: a sample that is done leaves them
     check_every: int  # steps between certificates
-    is_compiled: bool = False  # NumPy and a Gram matrix, a coordinate at a time; its state has a field ``correlations``
+    is_compiled: bool = False  # loops over NumPy arrays on the CPU, a coordinate at a time
+    prepare: Callable[[Regularizer, Array], Any] = no_tools  # (R, D) -> what every batch needs, as ``problem.tools``
+    needs_gram: bool = False  # and its state has a field ``correlations``
+    knows_rest: bool = False  # its state has a field ``at_rest``: the samples that are worth a certificate
 
 
 class Direct(NamedTuple):

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import float32, float64, void
+from numba import boolean, float32, float64, void
 
 from proxsae.solvers.compiled_descent import scalar64
 
 PASSES = 100  # of coordinate descent and Newton steps on one active set, at most
-SHARE = 0.3  # of the largest gain to be had: atoms above it enter together
+FIRST = 48
+WATCHED = 24
+CALM = 3  # passes without a coordinate that leaves or reaches zero, before a Newton step
+IMPATIENT = 16  # passes after which one is made anyway
+FIRST, WATCHED = (
+    48,
+    24,
+)  # zeros that the active set holds beside the non-zeros, from the zero code and later; up to twice
 FAR = 1e4  # a Newton step that changes a coordinate by more, relative to its size, is cut
 SETTLED = 1e-12  # of the largest correlation: a move that small ends the passes
 FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
@@ -181,75 +188,117 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
 @numba.njit(nogil=True)
 def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref):  # type: ignore[no-untyped-def]
     """Solve on the active set: passes of coordinate descent, and Newton steps once the zeros stand still."""
-    for n_pass in range(PASSES):
+    calm = 0
+    for n_pass in range(1, PASSES + 1):
         move, flips = _descended(prox, parameters, A, steps, z, r, index, m)
         if move <= SETTLED * ref:
             return
-        if n_pass >= 1 and (flips == 0 or n_pass >= 8):
+        calm = calm + 1 if flips == 0 else 0
+        if calm >= CALM or n_pass % IMPATIENT == 0:
             _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, ref)
+
+
+@numba.njit(nogil=True)
+def _watched(q, z, weights, below, above, score, watched, most):  # type: ignore[no-untyped-def]
+    """List the zeros that are nearest to leave, or leave: about `most` of them, up to twice; return how many."""
+    low, high = np.inf, -np.inf
+    for j in range(len(q)):
+        score[j] = -np.inf
+        if z[j] == 0 and weights[j] > 0:
+            score[j] = max(q[j] - above[j], below[j] - q[j]) * np.sqrt(weights[j])
+            low, high = min(low, score[j]), max(high, score[j])
+    for _ in range(8):  # halve the range of the cut, towards the largest score
+        cut = 0.5 * (low + high)
+        count = 0
+        for j in range(len(q)):
+            count += score[j] >= cut
+        if count > most:
+            low = cut
+        else:
+            high = cut
+            if 2 * count > most:
+                break
+    n = 0
+    for j in range(len(q)):
+        if n < min(2 * most, len(watched)) and score[j] >= high > -np.inf:
+            watched[n] = j
+            n += 1
+    return n
+
+
+@numba.njit(fastmath=_fast, nogil=True)
+def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
+    """Write the Gram matrix of the active atoms, from the whole one where it is there."""
+    for a in range(m):
+        if len(G):
+            row = G[index[a]]
+            for b in range(m):
+                A[a, b] = row[index[b]]
+            continue
+        atom = D[index[a]]
+        for b in range(a + 1):
+            other, v = D[index[b]], 0.0
+            for k in range(len(atom)):
+                v += float(atom[k]) * float(other[k])
+            A[a, b] = A[b, a] = v
 
 
 @numba.njit(
     [
-        void(scalar64, float64[:, ::1], T[:, ::1], T[:, ::1], T[::1], T[::1], T[:, ::1], T[:, ::1])
+        void(
+            scalar64, float64[:, ::1], *(T[:, ::1],) * 3, *(float64[::1],) * 3, float64, *(T[:, ::1],) * 3, boolean[::1]
+        )
         for T in (float32, float64)
     ],
     nogil=True,
     cache=True,
     fastmath=_fast,
 )
-def step(prox, parameters, G, C, below, above, Z, Q):  # type: ignore[no-untyped-def]
-    """Write into Z and Q = C - Z G, row by row, the next codes: a larger active set, solved.
+def step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at_rest):  # type: ignore[no-untyped-def]
+    """Write into Z, row by row, the codes that minimise F on a larger active set, and into E the residuals Y - Z D.
 
-    `below` and `above` are the ends of the subdifferential of each r_j at 0: a zero with its correlation between them
-    is at rest. Arithmetic on the active set is float64.
+    Q holds the correlations E D^T of the codes that come in. `below` and `above` are the ends of the subdifferential of
+    each r_j at 0: a zero with its correlation between them rests. A row whose every coordinate rests, to within
+    `rounding` of the largest correlation, stays as it is. `weights` are 1 / ||d_j||^2, and 0 for a zero atom. G is the
+    Gram matrix, or empty. Arithmetic on the active set is float64.
     """
-    n, p = C.shape
-    capacity = 64
-    A, L = np.empty((capacity, capacity)), np.empty((capacity, capacity))
-    z, r, t = np.empty(capacity), np.empty(capacity), np.empty(capacity)
-    work, support, kinked = np.empty((3, capacity)), np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
-    index = np.empty(p, np.int64)
-    for i in range(n):
-        c, q, row = C[i], Q[i], Z[i]
-        m, best, ref = 0, 0.0, 0.0
+    p, d = D.shape
+    one = len(parameters) == 1
+    capacity = 0
+    index, score = np.empty(p, np.int64), np.empty(p)
+    for i in range(len(Z)):
+        q, row, m, ref = Q[i], Z[i], 0, 0.0
         for j in range(p):
-            ref = max(ref, abs(float(c[j])))
+            ref = max(ref, abs(float(q[j])))
+            if row[j] != 0 and weights[j] == 0:
+                row[j] = 0
             if row[j] != 0:
-                if G[j, j] > 0:
-                    index[m] = j
-                    m += 1
-                else:
-                    row[j] = 0
-            else:
-                excess = max(q[j] - above[j], below[j] - q[j])
-                if excess > 0:
-                    best = max(best, excess * (excess / G[j, j]))
-        if best > 0:
-            for j in range(p):
-                if row[j] == 0:
-                    excess = max(q[j] - above[j], below[j] - q[j])
-                    if excess > 0 and excess * (excess / G[j, j]) >= SHARE * SHARE * best:
-                        index[m] = j
-                        m += 1
+                ref = max(ref, abs(float(row[j])) / weights[j])
+                index[m] = j
+                m += 1
+        m += _watched(q, row, weights, below, above, score, index[m:], WATCHED if m else FIRST)
         if m > capacity:
             capacity = 2 * m
             A, L = np.empty((capacity, capacity)), np.empty((capacity, capacity))
-            z, r, t = np.empty(capacity), np.empty(capacity), np.empty(capacity)
-            work, support = np.empty((3, capacity)), np.empty(capacity, np.int64)
-            kinked = np.empty(capacity, np.bool_)
+            z, r, steps, work = np.empty(capacity), np.empty(capacity), np.empty(capacity), np.empty((3, capacity))
+            support, kinked = np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
+        move = 0.0
         for a in range(m):
-            atom = G[index[a]]
-            z[a], r[a], t[a] = row[index[a]], q[index[a]], 1.0 / atom[index[a]]
-            kinked[a] = below[index[a]] < above[index[a]]
-            for b in range(m):
-                A[a, b] = atom[index[b]]
-        _solved(prox, parameters, A, t, z, r, index, m, L, work, support, kinked, ref)
-        q[:] = c
+            j = index[a]
+            z[a], r[a], t = row[j], q[j], weights[j]
+            steps[a], kinked[a] = t, below[j] < above[j]
+            move = max(move, abs(prox(z[a] + t * r[a], t, parameters[0 if one else j]) - z[a]) / t)
+        at_rest[i] = move <= rounding * ref
+        if at_rest[i]:
+            continue
+        _products(D, G, index, m, A)
+        _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref)
+        e = E[i]
+        e[:] = Y[i]
         for a in range(m):
             row[index[a]] = z[a]
             value = row[index[a]]
             if value != 0:
-                atom = G[index[a]]
-                for j in range(p):
-                    q[j] -= value * atom[j]
+                atom = D[index[a]]
+                for k in range(d):
+                    e[k] -= value * atom[k]

@@ -7,9 +7,6 @@ of samples run in threads.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,22 +16,22 @@ from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
 from proxsae.solvers.problem import Problem
 
-BLOCKS_PER_THREAD = 4  # samples take different times
+REST = 1e-11  # of the largest correlation: what moves less rests, or less than 32 roundings
 
 
-class CoordinateState(NamedTuple):
-    """What both methods carry from one step to the next."""
+class DescentState(NamedTuple):
+    """What coordinate descent carries from one step to the next."""
 
     codes: Array  # z_k, (n_samples, n_components)
     correlations: Array  # (y - z_k D) D^T, (n_samples, n_components)
 
 
-def start(problem: Problem, codes: Array) -> CoordinateState:
+def start_descent(problem: Problem, codes: Array) -> DescentState:
     """Return the state at given codes."""
-    return CoordinateState(codes, -problem.gradient(codes))
+    return DescentState(codes, -problem.gradient(codes))
 
 
-def descend(problem: Problem, state: CoordinateState) -> CoordinateState:
+def descend(problem: Problem, state: DescentState) -> DescentState:
     r"""Return a sweep over all coordinates and up to ten over those that are not zero.
 
     :math:`z_j^+ = \mathrm{prox}_{t_j r_j}(z_j + t_j (y - zD)d_j)` with its own step :math:`t_j = 1 / \|d_j\|^2`: the
@@ -48,23 +45,34 @@ def descend(problem: Problem, state: CoordinateState) -> CoordinateState:
     """
     from proxsae.solvers import compiled_descent
 
-    R, G, C = problem.regularizer, problem.gram, problem.correlations
-    assert G is not None
-    assert C is not None
-    prox, parameters = scalar_prox(R, G.dtype, G.dtype)
-    steps = steps_of(G)
+    prox, parameters, steps = problem.tools
+    G, C = problem.gram, problem.correlations
     Z, Q = state.codes.copy(), np.empty_like(state.correlations)
-    by_blocks(lambda rows: compiled_descent.descend(prox, parameters, G, steps, C[rows], Z[rows], Q[rows]), len(Z))
-    return CoordinateState(Z, Q)
+    compiled_descent.descend(prox, parameters, G, steps, C, Z, Q)
+    return DescentState(Z, Q)
 
 
-def grow(problem: Problem, state: CoordinateState) -> CoordinateState:
-    r"""Return the codes of a larger active set: the atoms that promise most enter, and F is minimised on them all.
+class ActiveSetState(NamedTuple):
+    """What the active-set method carries from one step to the next."""
 
-    On the active set a few passes of coordinate descent settle which coordinates rest at a kink or a bound of r; then
-    a Newton step solves for the others on the quadratic pieces that they are on, cut where the first piece ends. Where
-    r is piecewise quadratic the codes are then exact, and a few steps end with the optimum to rounding. R is convex and
-    the prox of 0 is 0.
+    codes: Array  # z_k, (n_samples, n_components)
+    residuals: Array  # y - z_k D, (n_samples, n_features)
+    at_rest: Array  # whether the last step found nothing to change, or the codes were given, (n_samples,)
+
+
+def start_active_set(problem: Problem, codes: Array) -> ActiveSetState:
+    """Return the state at given codes."""
+    explained = codes @ problem.dictionary if codes.any() else 0.0
+    return ActiveSetState(codes, problem.targets - explained, codes.any(axis=1))
+
+
+def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
+    r"""Return the codes of a larger active set: the zeros nearest to leave enter, and F is minimised on them all.
+
+    The correlations of all atoms are one dense product a step. On the active set a few passes of coordinate descent
+    settle which coordinates rest at a kink or a bound of r; then a Newton step solves for the others on the quadratic
+    pieces that they are on, cut where the first piece ends. Where r is piecewise quadratic the codes are then exact,
+    and a few steps end with the optimum to rounding. R is convex and the prox of 0 is 0.
 
     References
     ----------
@@ -73,19 +81,14 @@ def grow(problem: Problem, state: CoordinateState) -> CoordinateState:
     """
     from proxsae.solvers import compiled_active_set
 
-    R, G, C = problem.regularizer, problem.gram, problem.correlations
-    assert G is not None
-    assert C is not None
-    prox, parameters = scalar_prox(R, G.dtype, np.dtype(np.float64))
-    below, above = resting_slopes(R, G.diagonal())
-    below, above = below.astype(G.dtype), above.astype(G.dtype)
-    Z, Q = state.codes.copy(), state.correlations.copy()
-
-    def step(rows: slice) -> None:
-        compiled_active_set.step(prox, parameters, G, C[rows], below, above, Z[rows], Q[rows])
-
-    by_blocks(step, len(Z))
-    return CoordinateState(Z, Q)
+    prox, parameters, weights, below, above = problem.tools
+    Y, D = np.ascontiguousarray(problem.targets), np.ascontiguousarray(problem.dictionary)
+    G = np.empty((0, 0), D.dtype) if problem.gram is None else problem.gram
+    Q = state.residuals @ D.T
+    Z, E, at_rest = state.codes.copy(), state.residuals.copy(), state.at_rest.copy()
+    rounding = max(REST, 32 * float(np.finfo(D.dtype).eps))
+    compiled_active_set.step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at_rest)
+    return ActiveSetState(Z, E, at_rest)
 
 
 def scalar_prox(R: Regularizer, rounded: Any, dtype: Any) -> tuple[Any, Any]:
@@ -105,11 +108,23 @@ def scalar_prox(R: Regularizer, rounded: Any, dtype: Any) -> tuple[Any, Any]:
     return prox, np.stack(values, axis=1).astype(rounded).astype(dtype)
 
 
-def steps_of(G: Array) -> Array:
-    """Return 1 / G_jj; for a zero atom, whose step does not matter to the minimum, that of an average atom."""
-    diagonal = G.diagonal()
-    average = diagonal.mean() or 1.0
-    return (1.0 / np.where(diagonal > 0, diagonal, average)).astype(G.dtype)
+def prepare_descent(R: Regularizer, D: Array) -> tuple[Any, ...]:
+    """Return the scalar prox, its parameters, and 1 / ||d_j||^2; for a zero atom that of an average one will do."""
+    norms2 = squared_norms(D)
+    average = norms2.mean() or 1.0
+    return *scalar_prox(R, D.dtype, D.dtype), (1.0 / np.where(norms2 > 0, norms2, average)).astype(D.dtype)
+
+
+def prepare_active_set(R: Regularizer, D: Array) -> tuple[Any, ...]:
+    """Return the scalar prox, its parameters, 1 / ||d_j||^2 or 0 for a zero atom, and the slopes where zeros rest."""
+    norms2 = squared_norms(D)
+    weights = np.divide(1.0, norms2, out=np.zeros_like(norms2), where=norms2 > 0)
+    return *scalar_prox(R, D.dtype, np.dtype(np.float64)), weights, *resting_slopes(R, norms2)
+
+
+def squared_norms(D: Array) -> Array:
+    """Return ||d_j||^2 of every atom, in float64."""
+    return (D.astype(np.float64) ** 2).sum(1)
 
 
 def resting_slopes(R: Regularizer, diagonal: Array) -> tuple[Array, Array]:
@@ -123,21 +138,6 @@ def resting_slopes(R: Regularizer, diagonal: Array) -> tuple[Array, Array]:
     zone = R.dead_zone(len(diagonal), "float64", step)
     assert zone is not None
     return zone[0] / step, zone[1] / step
-
-
-def by_blocks(work: Callable[[slice], None], n_rows: int) -> None:
-    """Call `work` on slices of the rows, in as many threads as Numba may use."""
-    import numba
-
-    n_threads = min(numba.config.NUMBA_NUM_THREADS, len(os.sched_getaffinity(0)))
-    size = max(1, -(-n_rows // (BLOCKS_PER_THREAD * n_threads)))
-    blocks = [slice(first, first + size) for first in range(0, n_rows, size)]
-    if n_threads == 1 or len(blocks) == 1:
-        for block in blocks:
-            work(block)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(work, blocks))
 
 
 def _lacks_formula(R: Regularizer) -> str | None:
@@ -167,5 +167,23 @@ def rests_at_zero(R: Regularizer) -> bool:
     return bool(np.isfinite(values[len(sizes)]).all() and (values >= (1 - 1e-9) * values[len(sizes)]).all())
 
 
-CD = Algorithm(start, descend, _lacks_formula, ("codes", "correlations"), 2, is_compiled=True)
-ACTIVE_SET = Algorithm(start, grow, _lacks_rest, ("codes", "correlations"), 4, is_compiled=True)
+CD = Algorithm(
+    start_descent,
+    descend,
+    _lacks_formula,
+    ("codes", "correlations"),
+    2,
+    is_compiled=True,
+    prepare=prepare_descent,
+    needs_gram=True,
+)
+ACTIVE_SET = Algorithm(
+    start_active_set,
+    grow,
+    _lacks_rest,
+    ("codes", "residuals", "at_rest"),
+    1,
+    is_compiled=True,
+    prepare=prepare_active_set,
+    knows_rest=True,
+)

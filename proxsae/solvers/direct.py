@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,7 +26,6 @@ def run_direct(
     algorithm: Direct,
     inputs: Inputs,
     R: Regularizer,
-    blocks: Iterable[slice],
     *,
     step: float | None,
     tol: float,
@@ -40,8 +39,9 @@ def run_direct(
     t = checked_step(step, D, R) if algorithm.has_step or step is not None else 0.0  # 1 / L takes longer than a pursuit
     plan = algorithm.plan(D, R, t)
     outcomes, kinds = [], []
-    for block in blocks:
-        ended = plan.run(inputs.targets(block), None if inputs.init is None else inputs.codes(block), tol, max_iter)
+    for block in inputs.blocks():
+        with np.errstate(over="ignore", invalid="ignore"):  # the certificate says so: it is not finite
+            ended = plan.run(inputs.targets(block), None if inputs.init is None else inputs.codes(block), tol, max_iter)
         ended.codes.data = inputs.result(ended.codes.data)
         outcomes.append(Outcome(*ended[:-1]))
         kinds.append(ended.kinds)

@@ -13,6 +13,7 @@ from proxsae.solvers.algorithm import Algorithm, without
 from proxsae.solvers.certificates import Certify, Report, fit_of, quick_fit_of
 from proxsae.solvers.problem import Problem
 
+LOOK_EVERY = 20  # steps after which samples that do not come to rest are looked at as well
 NEAR = 2.0  # a quick certificate this close to the tolerance is worth a look through the features
 
 
@@ -47,7 +48,8 @@ def run(
     n_iter = 0
     while rows.shape[0]:
         is_last = n_iter == max_iter
-        picked, report = _looked_at(problem, algorithm, state, certify, tol, everything=is_last)
+        everything = is_last or (algorithm.knows_rest and n_iter % LOOK_EVERY == LOOK_EVERY - 1)
+        picked, report = _looked_at(problem, algorithm, state, certify, tol, everything=everything)
         converged = report.meets(tol)
         finished = xp.ones_like(converged) if is_last else converged
         if problem.regularizer.scope == "batch" and not (picked.shape[0] == rows.shape[0] and bool(xp.all(finished))):
@@ -77,18 +79,20 @@ def _looked_at(
 ) -> tuple[Array, Report]:
     """Return which samples may be done, and their report: in float64, through the features.
 
-    With a Gram matrix the samples are picked by the certificate that it gives, which costs a step and not many.
+    Where the algorithm knows which samples rest, those are picked; else with a Gram matrix by the certificate that it
+    gives, which costs a step and not many.
     """
     codes = state.codes
-    if problem.gram is None or everything:
-        xp = array_api_compat.array_namespace(codes)
-        everyone = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
-        return everyone, certify(problem, codes, fit_of(problem, codes))
-    report = certify(
-        problem, codes, quick_fit_of(problem, codes, state.correlations if algorithm.is_compiled else None)
-    )
-    near = report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol)
-    picked = array_api_compat.array_namespace(near).nonzero(near)[0]
+    xp = array_api_compat.array_namespace(codes)
+    if algorithm.knows_rest and not everything:
+        picked = xp.nonzero(state.at_rest)[0]
+    elif everything or problem.gram is None:
+        picked = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
+    else:
+        correlations = state.correlations if algorithm.needs_gram else None
+        report = certify(problem, codes, quick_fit_of(problem, codes, correlations))
+        near = report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol)
+        picked = xp.nonzero(near)[0]
     if picked.shape[0] < codes.shape[0]:
         problem, codes = problem.at(picked), codes[picked]
     return picked, certify(problem, codes, fit_of(problem, codes))

@@ -15,7 +15,9 @@ from scipy.sparse import issparse
 from proxsae.formulas.arrays import HALF_DTYPES, Array, as_float_array, dtype_name
 from proxsae.regularizers import Regularizer, parse
 from proxsae.solvers.problem import default_step, lipschitz_constant
+from proxsae.solvers.threads import blocks_of
 
+CHUNK_ENTRIES = 2**23  # code entries worked on at once: 64 MiB for each array of a float64 state
 STEP_SLACK = 1e-6  # 1/L as a caller rounds it in float32
 SAFE_RANGE = (1e-15, 1e15)  # where atoms, targets and codes have squares in float32; beyond, float64 computes
 
@@ -34,6 +36,11 @@ class Inputs:
     def shape(self) -> tuple[int, int]:
         """The shape of the codes."""
         return self.X.shape[0], self.dictionary.shape[0]
+
+    def blocks(self) -> list[slice]:
+        """Return the samples in blocks of `CHUNK_ENTRIES` codes."""
+        n_samples, n_components = self.shape
+        return blocks_of(n_samples, -(-CHUNK_ENTRIES // n_components))
 
     def targets(self, part: slice) -> Array:
         """Return Y = X - b of some samples."""

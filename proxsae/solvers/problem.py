@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import array_api_compat
 import numpy as np
@@ -29,6 +30,7 @@ class Problem:
     step: float  # t, at most 1 / L
     gram: Array | None = None  # D D^T, (n_components, n_components), where it makes the gradient cheaper
     correlations: Array | None = None  # Y D^T, (n_samples, n_components), with the Gram matrix
+    tools: Any = None  # what the algorithm has prepared for R and D
 
     def gradient(self, Z: Array) -> Array:
         """Return the gradient (Z D - Y) D^T of the smooth part."""

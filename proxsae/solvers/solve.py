@@ -10,20 +10,18 @@ from typing import Any, Literal
 
 import array_api_compat
 import numpy as np
-from scipy.sparse import csr_array
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
-from proxsae.solvers.algorithm import Algorithm, Direct
-from proxsae.solvers.certificates import CertificateKind, certificate_of
+from proxsae.solvers.algorithm import Direct
+from proxsae.solvers.certificates import CertificateKind
 from proxsae.solvers.direct import run_direct, weakest
-from proxsae.solvers.driver import Outcome, joined, run
-from proxsae.solvers.inputs import Inputs, check_limits, checked_inputs, checked_regularizer, checked_step
+from proxsae.solvers.driver import Outcome
+from proxsae.solvers.inputs import check_limits, checked_inputs, checked_regularizer
+from proxsae.solvers.iterate import iterate
 from proxsae.solvers.methods import ALGORITHMS, checked_method
-from proxsae.solvers.problem import gram_is_cheaper, problem_of
 
 Method = Literal["auto", "active_set", "cd", "fista", "ista", "omp", "ols", "mp", "htp", "swap"]
-CHUNK_ENTRIES = 2**23  # code entries worked on at once: 64 MiB for each array of a float64 state
 
 
 @dataclass(frozen=True)
@@ -175,18 +173,14 @@ def solve(
     if sparse_output and array_api_compat.is_torch_array(D):
         raise TypeError("sparse_output gives a SciPy matrix and needs NumPy input, got Torch tensors")
 
-    chunk = n_samples if R.scope == "batch" else -(-CHUNK_ENTRIES // n_components)
-    blocks = [slice(start, start + chunk) for start in range(0, max(n_samples, 1), max(chunk, 1))]
-    # Where squares overflow, the certificate says so: it is not finite.
-    quiet = np.errstate(over="ignore", invalid="ignore")
-    with quiet, _without_graph(dictionary), _progress_bar(n_samples, verbose) as bar:
+    with _without_graph(dictionary), _progress_bar(n_samples, verbose) as bar:
         limits = {"step": step, "tol": tol, "max_iter": max_iter, "on_finished": bar.update}
         if isinstance(algorithm, Direct):
-            outcome, kinds = run_direct(method_name, algorithm, inputs, R, blocks, **limits)
+            outcome, kinds = run_direct(method_name, algorithm, inputs, R, **limits)
             kind = weakest(kinds)
             outcome = outcome if sparse_output else outcome._replace(codes=outcome.codes.toarray())
         else:
-            outcome, kind = _iterate(algorithm, inputs, R, blocks, sparse_output=sparse_output, **limits)
+            outcome, kind = iterate(algorithm, inputs, R, sparse_output=sparse_output, **limits)
             kinds = np.full(n_samples, kind)
     if array_api_compat.is_torch_array(D) and algorithm.is_compiled:
         import torch
@@ -203,34 +197,6 @@ def solve(
         outcome.n_iter,
         method_name,
     )
-
-
-def _iterate(
-    algorithm: Algorithm,
-    inputs: Inputs,
-    R: Regularizer,
-    blocks: list[slice],
-    *,
-    sparse_output: bool,
-    step: float | None,
-    tol: float,
-    max_iter: int,
-    on_finished: Any,
-) -> tuple[Outcome, CertificateKind]:
-    """Return where the samples ended, and the kind of certificate that they have."""
-    dictionary = inputs.dictionary
-    t = checked_step(step, dictionary, R)
-    kind, certify = certificate_of(R, dictionary, by_coordinates=algorithm.is_compiled)
-    with_gram = algorithm.is_compiled or gram_is_cheaper(inputs.shape[0], *dictionary.shape)
-    gram = dictionary @ dictionary.T if with_gram else None
-    outcomes = []
-    for part in blocks:
-        problem = problem_of(inputs.targets(part), dictionary, R, t, gram=gram)
-        start = inputs.codes(part)
-        outcome = run(problem, algorithm, certify, start, tol=tol, max_iter=max_iter, on_finished=on_finished)
-        codes = inputs.result(outcome.codes)
-        outcomes.append(outcome._replace(codes=csr_array(codes) if sparse_output else codes))
-    return joined(outcomes), kind
 
 
 def _warn_unless_converged(outcome: Outcome, kind: CertificateKind, tol: float, max_iter: int) -> None:

@@ -1,6 +1,5 @@
 """`solve`: optimal or a fixed point, sample by sample, the same on NumPy and Torch, and clear about bad input."""
 
-import importlib
 import itertools
 import warnings
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
 from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2, parse
-from proxsae.solvers import solve
+from proxsae.solvers import inputs, iterate, solve
 from proxsae.solvers.problem import lipschitz_constant
 
 CONVEX = ["0.1*L1", "0.1*L1 + NonNegative", "0.1*L1 + 0.2*SquaredL2", "Box(-0.2, 0.3)", "0.1*L1 + Box(0.0, 0.3)"]
@@ -126,11 +125,13 @@ def test_a_sample_does_not_depend_on_its_batch(text, monkeypatch):
     X[7] = 0
     together = solve(X, D, text, tol=1e-9, max_iter=20_000)
     assert len(set(together.n_iter)) >= 2  # samples leave when they are done
-    assert together.n_iter[7] == 0
+    assert together.n_iter[7] <= 1  # the active set takes a step to see that nothing moves
     alone = [solve(x[None], D, text, tol=1e-9, max_iter=20_000) for x in X]
     np.testing.assert_allclose(together.codes, np.concatenate([s.codes for s in alone]), atol=1e-4)
     np.testing.assert_allclose(together.objective, np.concatenate([s.objective for s in alone]), atol=1e-7)
-    monkeypatch.setattr(importlib.import_module("proxsae.solvers.solve"), "CHUNK_ENTRIES", 3 * len(D))
+    monkeypatch.setattr(iterate, "CACHE_ENTRIES", 3 * len(D))
+    monkeypatch.setattr(iterate, "MIN_ROWS", 3)
+    monkeypatch.setattr(inputs, "CHUNK_ENTRIES", 3 * len(D))
     chunked = solve(X, D, text, tol=1e-9, max_iter=20_000)
     np.testing.assert_allclose(chunked.codes, together.codes, atol=1e-4)
     assert chunked.codes.shape == together.codes.shape
@@ -189,7 +190,7 @@ def test_the_intercept_and_a_large_penalty():
     np.testing.assert_array_equal(shifted.codes, plain.codes)
     zero = solve(X, D, abs(X @ D.T).max() * L1())
     assert not zero.codes.any()
-    assert zero.n_iter.max() == 0
+    assert zero.n_iter.max() <= 1
 
 
 def test_per_coordinate_weights_select_atoms():

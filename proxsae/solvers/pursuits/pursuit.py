@@ -35,9 +35,10 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality, Regularizer, Separable, Zero
 from proxsae.solvers.algorithm import Direct, Ended
-from proxsae.solvers.coordinates import by_blocks, scalar_prox
+from proxsae.solvers.coordinates import scalar_prox
 from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.supports import Supports, fill, room_for
+from proxsae.solvers.threads import by_blocks
 
 ORTHOGONAL = 1e-14  # a cosine that is zero
 

@@ -1,0 +1,62 @@
+"""Run a method of pure steps on all samples, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from proxsae.regularizers import Regularizer
+from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.certificates import CertificateKind, certificate_of
+from proxsae.solvers.driver import Outcome, joined, run
+from proxsae.solvers.inputs import Inputs, checked_step
+from proxsae.solvers.problem import Problem, gram_is_cheaper
+from proxsae.solvers.threads import blocks_of, in_threads
+
+CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
+MIN_ROWS = 16  # that share the dense products
+PRODUCTS = 2500  # of atoms that the active set needs for a sample
+
+
+def iterate(
+    algorithm: Algorithm,
+    inputs: Inputs,
+    R: Regularizer,
+    *,
+    sparse_output: bool,
+    step: float | None,
+    tol: float,
+    max_iter: int,
+    on_finished: Callable[[int], object],
+) -> tuple[Outcome, CertificateKind]:
+    """Return where the samples ended, and the kind of certificate that they have."""
+    D, (n_samples, n_components) = inputs.dictionary, inputs.shape
+    t = checked_step(step, D, R)
+    kind, certify = certificate_of(R, D, by_coordinates=algorithm.is_compiled)
+    gram = D @ D.T if _pays_gram(algorithm, n_samples, *D.shape) else None
+    tools = algorithm.prepare(R, D)
+
+    def solved(block: slice) -> Outcome:
+        # Where squares overflow, the certificate says so: it is not finite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            targets = inputs.targets(block)
+            correlations = None if gram is None or algorithm.knows_rest else targets @ D.T
+            problem = Problem(targets, D, R, t, gram, correlations, tools)
+            codes = inputs.codes(block)
+            outcome = run(problem, algorithm, certify, codes, tol=tol, max_iter=max_iter, on_finished=on_finished)
+            codes = inputs.result(outcome.codes)
+            return outcome._replace(codes=csr_array(codes) if sparse_output else codes)
+
+    if algorithm.is_compiled:
+        size = max(MIN_ROWS, CACHE_ENTRIES // n_components)
+        return joined(in_threads(solved, blocks_of(n_samples, size))), kind
+    blocks = [slice(0, n_samples)] if R.scope == "batch" else inputs.blocks()
+    return joined([solved(block) for block in blocks]), kind
+
+
+def _pays_gram(algorithm: Algorithm, n_samples: int, n_components: int, n_features: int) -> bool:
+    if algorithm.knows_rest:  # which takes a few products of atoms a sample
+        return PRODUCTS * n_samples > n_components * n_components
+    return algorithm.needs_gram or gram_is_cheaper(n_samples, n_components, n_features)

@@ -1,0 +1,49 @@
+"""Blocks of samples in threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+from proxsae.kernels.threads import is_forked, note_threads
+
+BLOCKS_PER_THREAD = 4  # samples take different times
+
+Result = TypeVar("Result")
+
+
+def blocks_of(n_rows: int, size: int) -> list[slice]:
+    """Return slices of at most `size` rows, at least one of them."""
+    return [slice(first, first + size) for first in range(0, max(n_rows, 1), max(size, 1))]
+
+
+def in_threads(work: Callable[[slice], Result], blocks: list[slice]) -> list[Result]:
+    """Return what `work` makes of every block, in order; each thread has one for BLAS."""
+    threads = min(n_threads(), len(blocks))
+    if threads <= 1:
+        return [work(block) for block in blocks]
+    note_threads()
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, blocks))
+
+
+def by_blocks(work: Callable[[slice], None], n_rows: int) -> None:
+    """Call `work`, a compiled loop, on slices of the rows in threads."""
+    in_threads(work, blocks_of(n_rows, -(-n_rows // (BLOCKS_PER_THREAD * n_threads()))))
+
+
+def n_threads() -> int:
+    """Return how many threads to use: those of Numba, and one in a forked process."""
+    import numba
+
+    return 1 if is_forked() else min(numba.config.NUMBA_NUM_THREADS, len(os.sched_getaffinity(0)))
+
+
+@cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
