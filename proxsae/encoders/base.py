@@ -29,7 +29,7 @@ class Encoding:
     codes : Codes
         With gradients.
     penalty : Tensor of shape ()
-        The mean over the samples of R(z), with gradients.
+        The mean over the samples of R(z), with gradients, and what an encoder asks beside it.
     regularizer : Regularizer
         R.
     pre_activation : Tensor of shape (n_samples, n_components)

@@ -52,7 +52,7 @@ class PreActivation:
     def without_graph(self) -> Tensor:
         """All entries."""
         if self.known is not None:
-            u = self.known() if self.bias is None else self.known() + self.bias
+            u = self.known().clone() if self.bias is None else self.known() + self.bias
         elif self.in_bfloat16:
             u = torch.mm(self.x.bfloat16(), self.weight.bfloat16().T, out_dtype=torch.float32)
             u = u if self.bias is None else u.add_(self.bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from numbers import Integral
@@ -13,9 +14,12 @@ from torch import Tensor, nn
 from proxsae.encoders.activation import Activated, Activation, checked_bandwidth
 from proxsae.encoders.base import Encoding, check_tensors
 from proxsae.encoders.codes import Codes
+from proxsae.encoders.isometry import isometry_defect
 from proxsae.encoders.kinds import KINDS, Past
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import initial_thresholds
+from proxsae.kernels.sparse import Pattern
+from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.problem import default_step, lipschitz_constant
 
@@ -47,6 +51,10 @@ class Unrolled(Activated):
         Take the step from z_s + beta_s (z_s - z_{s-1}), beta_s learned, one a layer, from the momentum of FISTA.
     step : float, optional
         The step t before training; None: 1/L with L the largest eigenvalue of D D^T, 0.99/L where R is not convex.
+    isometry : float, default 0.0
+        Weight of a penalty on the atoms, :func:`proxsae.encoders.isometry.isometry_defect` of the 2k atoms of largest
+        pre-activation in each sample, k the mean number of non-zeros; in the units of the training, where rows have
+        mean squared norm n_features.
     bandwidth : float, default 0.5
         Where thresholds are learned: width of the surrogate window around each, in units of the codes.
 
@@ -69,6 +77,7 @@ class Unrolled(Activated):
     shared: str
     momentum: bool
     step: float | None
+    isometry: float
     layers: nn.ParameterDict
     atoms: nn.Parameter
     bias: nn.Parameter
@@ -81,6 +90,7 @@ class Unrolled(Activated):
         shared: str = "matrices",
         momentum: bool = False,
         step: float | None = None,
+        isometry: float = 0.0,
         bandwidth: float = 0.5,
     ) -> None:
         super().__init__()
@@ -94,7 +104,9 @@ class Unrolled(Activated):
             raise ValueError(f"step must be positive, or None for 1/L, got {step!r}")
         self.n_layers = int(n_layers)
         self.kind, self.shared, self.momentum, self.step = kind, shared, momentum, step
-        self.bandwidth = checked_bandwidth(bandwidth)
+        if not 0 <= isometry < math.inf:
+            raise ValueError(f"isometry must be a finite number >= 0, got {isometry!r}")
+        self.isometry, self.bandwidth = isometry, checked_bandwidth(bandwidth)
 
     # --- made ------------------------------------------------------------------------------------------------------
 
@@ -171,9 +183,15 @@ class Unrolled(Activated):
         """Return the codes of the last layer and their penalty, both with gradients through all layers."""
         pre, step, activation, prices = self._last(x, self.activation)
         encoding = activation.encoding(pre, step)
-        if encoding.prices is None:
-            return encoding
-        return replace(encoding, prices=torch.cat([*prices, encoding.prices]))
+        if encoding.prices is not None:
+            encoding = replace(encoding, prices=torch.cat([*prices, encoding.prices]))
+        if self.isometry > 0:
+            k = max(1, round(2 * float(encoding.codes.mean_l0)))
+            mirror = 1.0 if self.regularizer.is_nonnegative else -1.0
+            supports = Pattern(*row_support(encoding.pre_activation, k, mirror), n_columns=len(self.atoms))
+            defect = isometry_defect(self.atoms, supports)
+            encoding = replace(encoding, penalty=encoding.penalty + self.isometry * defect)
+        return encoding
 
     def _codes(self, x: Tensor, activation: Activation) -> Codes:
         pre, step, activation, _ = self._last(x, activation)
@@ -182,11 +200,12 @@ class Unrolled(Activated):
     def _last(self, x: Tensor, activation: Activation) -> tuple[PreActivation, Tensor, Activation, list[Tensor]]:
         """Return the argument, the step and the activation of the last layer, and the prices of those before it."""
         kind = KINDS[self.kind]()
+        rows = {name: value.unbind() for name, value in self.layers.items()}  # a shared row is one tensor for all
         past = Past.at_zero(x - self.bias, self.atoms)
         last: tuple[Codes, Tensor] | None = None
         prices: list[Tensor] = []
         for layer in range(self.n_layers):
-            own = {name: value[min(layer, len(value) - 1)] for name, value in self.layers.items()}
+            own = {name: value[min(layer, len(value) - 1)] for name, value in rows.items()}
             pre, step = kind.pre_activation(own, past), kind.prox_step(own)
             own_activation = activation.at_relative_price(float(own["price"])) if "price" in own else activation
             if layer + 1 == self.n_layers:

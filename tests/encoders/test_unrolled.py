@@ -7,8 +7,10 @@ from zoo import JOINT, SEPARABLE, SUMS
 
 from proxsae import ProxSAE, solve
 from proxsae.encoders import Amortized, Unrolled
+from proxsae.encoders.isometry import isometry_defect
 from proxsae.encoders.kinds import KINDS
 from proxsae.encoders.kinds.alista import least_coherent
+from proxsae.kernels.sparse import Pattern
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, parse
 from proxsae.training.autoencoder import Autoencoder
 
@@ -152,6 +154,21 @@ def test_learned_thresholds_cut_every_layer_where_the_regularizer_does():
         assert encoder.threshold.grad.norm() > 0
 
 
+def test_the_isometry_defect_is_that_of_the_atoms_about_to_be_used():
+    encoder = encoder_of(Cardinality(1), isometry=0.7, n_layers=2)
+    encoding = encoder.encode(torch.from_numpy(X))
+    u = encoding.pre_activation.numpy()
+    defects = []
+    for row in u:
+        G = D[np.argsort(-abs(row))[:2]] @ D[np.argsort(-abs(row))[:2]].T
+        defects.append(np.trace(G @ G) / 2 - 1)
+    assert encoding.penalty.item() == pytest.approx(0.7 * np.mean(defects))
+    encoding.penalty.backward()
+    assert encoder.atoms.grad.norm() > 0
+    orthonormal = Pattern(torch.tensor([0, 2, 2]), torch.tensor([0, 2]), 3)
+    assert isometry_defect(torch.eye(3), orthonormal).item() == 0.0
+
+
 # --- in the estimator -------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +259,7 @@ def test_the_codes_are_those_of_the_layers_over_the_fitted_dictionary(data):
         ({"kind": "magic"}, "kind must be one of .*'ista'.*, got 'magic'"),
         ({"shared": "some"}, "shared must be one of 'matrices', 'all', 'nothing', got 'some'"),
         ({"step": -1.0}, "step must be positive, or None for 1/L, got -1.0"),
+        ({"isometry": -1.0}, "isometry must be a finite number >= 0, got -1.0"),
         ({"bandwidth": 0.0}, "bandwidth must be positive, got 0.0"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -41,7 +41,7 @@ class Past:
     point: Terms
     decoded: Tensor
     pre_activation: PreActivation | None
-    products: dict[str, Tensor] = field(default_factory=dict)
+    products: dict[Hashable, Tensor] = field(default_factory=dict)
 
     @classmethod
     def at_zero(cls, target: Tensor, atoms: Tensor) -> Past:
@@ -59,7 +59,12 @@ class Past:
         """Return x - b - z D."""
         return self.target - self.decoded
 
-    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    @torch.no_grad()
+    def of_target(self, W: Tensor) -> Tensor:
+        """Return (x - b) W^T without graph, for all layers that share W."""
+        return self.once(id(W), lambda: self.target @ W.T)
+
+    def once(self, name: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """Return what a function computes, for all layers of this pass."""
         if name not in self.products:
             self.products[name] = compute()

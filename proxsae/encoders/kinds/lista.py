@@ -33,7 +33,8 @@ class Lista(Kind):
 
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
-        return PreActivation(past.target, own["weight"], through=past.point, lateral=own["lateral"])
+        W, S = own["weight"], own["lateral"]
+        return PreActivation(past.target, W, through=past.point, lateral=S, known=lambda: past.of_target(W))
 
     def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
         """Return t."""
