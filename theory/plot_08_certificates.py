@@ -118,7 +118,7 @@ assert recovery[0] == (1.0, 1.0, 1.0)
 # %%
 # (iii) Certified codes are the best of all supports
 # --------------------------------------------------
-# The same atoms, any two of them, and noise. Candidates come from iterative hard thresholding and a refit. Every
+# The same atoms, any two of them, and noise. Candidates come from exchanges of one atom, and a refit. Every
 # certificate is confirmed by the 496 supports; the isometry constant, itself computed by enumeration, certifies more
 # than coherence, and some optimal codes have no certificate.
 

@@ -21,7 +21,7 @@ from proxsae.solvers.inputs import check_limits, checked_inputs, checked_regular
 from proxsae.solvers.iterate import iterate
 from proxsae.solvers.methods import ALGORITHMS, checked_method
 
-Method = Literal["auto", "active_set", "cd", "fista", "ista", "omp", "ols", "mp", "htp", "swap"]
+Method = Literal["auto", "active_set", "cd", "fista", "ista", "omp", "ols", "mp", "htp", "iht", "cosamp", "swap"]
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def solve(
         - "cd", compiled, on the CPU: coordinate descent, for every separable R with a formula, convex or not.
         - "fista", accelerated proximal gradient steps with restarts, on every device: every convex R.
         - "ista", proximal gradient steps, on every device: every R.
-        - "omp", "ols", "mp", "htp", "swap", compiled, on the CPU: a Cardinality of each sample, alone or with a
-          separable partner that has a formula, see :mod:`proxsae.solvers.pursuits.pursuit`. "omp" adds the atom that
-          correlates most, "ols" the one that lowers F most, "mp" changes one code at a time, "htp" refits on the
-          support of a proximal step, and "swap" starts from "omp" and "ols" and exchanges one atom for another until
-          no exchange lowers F.
+        - "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", compiled, on the CPU: a Cardinality of each sample, alone
+          or with a separable partner that has a formula, see :mod:`proxsae.solvers.pursuits.pursuit`. "omp" adds the
+          atom that correlates most, "ols" the one that lowers F most, "mp" changes one code at a time, "iht" takes
+          proximal steps, "htp" refits on their supports, "cosamp" adds 2k atoms and prunes, and "swap" starts from
+          "omp" and "ols" and exchanges one atom for another until no exchange lowers F.
 
         "auto" takes on the CPU, up to 20,000 atoms, "swap" for a cardinality and, for float64, "active_set" where R
         leaves codes sparse and "cd" where R is separable and not convex; elsewhere "fista" where R is convex and "ista"
@@ -124,7 +124,7 @@ def solve(
         Where to start; zero by default. Not for "omp", "ols" and "mp", which start from zero.
     step : float, optional
         t in (0, 1/L], with L the largest eigenvalue of D D^T. 1/L by default, 0.99/L where R is not convex. It is the
-        step of "ista", "fista" and "htp", and of the fixed-point residual.
+        step of "ista", "fista" and "htp", the least of "iht", and that of the fixed-point residual.
     sparse_output : bool, default False
         Return CSR codes, for NumPy input; memory is then that of one block of samples.
     verbose : bool, default False

@@ -9,34 +9,22 @@ other codes are held, or what is left of it outside the span of the support if t
 
 from __future__ import annotations
 
-from collections import namedtuple
-
 import numba
 import numpy as np
-from numba import boolean, float64, int64, types, void
 
 from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT, LEAST_FALL, build
-from proxsae.solvers.pursuits.compiled_refit import compress, correlations, fall_of, objective, refit
+from proxsae.solvers.pursuits.compiled_refit import (
+    FINE,
+    compress,
+    correlations,
+    fall_of,
+    objective,
+    of_rows,
+    refit,
+    scratch,
+)
 
-ROUGH, FINE = 1e-6, 1e-11  # moves that end a refit, relative to the norm of the target
-
-scalar_prox = types.FunctionType(float64(float64, float64, float64[::1]))
-scalar_value = types.FunctionType(float64(float64, float64[::1]))
-matrix, vector, indices, counts_type = float64[:, ::1], float64[::1], int64[:, ::1], int64[::1]
-
-# Of one thread: matrices over the support A, H, M and over support and atoms B; vectors over the support r, d, z, sup;
-# and over the atoms c, left, falls, is_out (in use, or tried in vain), and two for the tableau.
-Scratch = namedtuple("Scratch", "A H M B r d z sup c left falls is_out tc g")
-
-
-@numba.njit(error_model="numpy")
-def scratch(k, p, has_tableau):
-    """Return room for one thread."""
-    rows = k if has_tableau else 0
-    A, H, M, B = np.zeros((k, k)), np.zeros((k, k)), np.zeros((rows, rows)), np.zeros((rows, p))
-    r, d, z, sup = np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k, np.int64)
-    c, left, falls, is_out, tc, g = np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p)
-    return Scratch(A, H, M, B, r, d, z, sup, c, left, falls, is_out, tc, g)
+ROUGH = 1e-6  # moves that end a refit with atoms still to come, relative to the norm of the target
 
 
 @numba.njit(error_model="numpy")
@@ -117,37 +105,6 @@ def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
         if best == 0.0:
             S.is_out[atom] = 0.0
             m = compress(support, z, m)
-    return m, max_steps
-
-
-@numba.njit(error_model="numpy")
-def threshold(c0, energy, G, k, step, max_steps, support, z, m, P, prox, value, S):
-    """Refit on the support of the proximal-gradient step until that support stays; return how many atoms, and steps."""
-    root = np.sqrt(energy)
-    for n_steps in range(max_steps):
-        correlations(c0, G, support, z, m, S.c)
-        for a in range(m):
-            S.c[support[a]] += z[a] / step
-        for j in range(c0.size):
-            S.falls[j] = fall_of(S.c[j], 1.0 / step, P[j], prox, value)[0]  # the gain of u = z + step c, over the step
-        S.is_out[:] = 0.0
-        for a in range(m):
-            S.is_out[support[a]] = 1.0
-        n, stays = 0, 0
-        while n < k:
-            j = int(np.argmax(S.falls))
-            if not S.falls[j] > 0.0:
-                break
-            S.falls[j] = 0.0
-            S.sup[n], S.z[n] = j, prox(step * S.c[j], step, P[j])
-            stays += S.is_out[j] > 0.0
-            n += 1
-        if n_steps > 0 and stays == n and n == m:
-            return m, n_steps
-        m = n
-        support[:m], z[:m] = S.sup[:m], S.z[:m]
-        refit(c0, G, support, z, m, P, prox, value, FINE * root, S.A, S.H, S.r, S.d)
-        m = compress(support, z, m)
     return m, max_steps
 
 
@@ -240,46 +197,21 @@ def _tried(c0, G, diagonal, is_convex, has_tableau, support, z, m, place, goal, 
             return j, n_used
 
 
-@numba.njit(
-    void(
-        scalar_prox, scalar_value, matrix, matrix, vector, matrix, vector, int64, types.unicode_type, boolean, int64,
-        float64, indices, matrix, counts_type, vector, counts_type,
-    ),
-    nogil=True, cache=True, error_model="numpy",
-)  # fmt: skip
+@numba.njit(of_rows, nogil=True, cache=True, error_model="numpy")
 def pursue_rows(
-    prox,
-    value,
-    P,
-    C,
-    energies,
-    G,
-    diagonal,
-    k,
-    method,
-    is_convex,
-    max_steps,
-    step,
-    supports,
-    codes,
-    counts,
-    falls,
-    n_steps,
-):
-    """Run a method for every row of correlations: "omp", "ols", "mp", or from the codes there, "htp" and "swap"."""
+    prox, value, P, C, energies, G, diagonal, k, method, is_convex, max_steps, step,  # noqa: ARG001
+    supports, codes, counts, falls, taken,
+):  # fmt: skip
+    """Run "omp", "ols", "mp" or, from the codes that are there, "swap" for every row of correlations."""
     S = scratch(k, C.shape[1], method == "ols" or method == "swap")
     for i in range(C.shape[0]):
         support, z = supports[i], codes[i]
         if method == "swap":
-            counts[i], falls[i], n_steps[i] = exchange(
+            counts[i], falls[i], taken[i] = exchange(
                 C[i], energies[i], G, diagonal, k, is_convex, support, z, counts[i], max_steps, P, prox, value, S
             )
         elif method == "mp":
-            counts[i], n_steps[i] = match(C[i], energies[i], G, diagonal, k, max_steps, support, z, P, prox, value, S)
-        elif method == "htp":
-            counts[i], n_steps[i] = threshold(
-                C[i], energies[i], G, k, step, max_steps, support, z, counts[i], P, prox, value, S
-            )
+            counts[i], taken[i] = match(C[i], energies[i], G, diagonal, k, max_steps, support, z, P, prox, value, S)
         else:
             counts[i] = pursue(C[i], energies[i], G, diagonal, k, method == "ols", support, z, P, prox, value, S)
-            n_steps[i] = counts[i]
+            taken[i] = counts[i]

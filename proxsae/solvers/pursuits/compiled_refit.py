@@ -7,12 +7,38 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+
 import numba
 import numpy as np
+from numba import boolean, float64, int64, types, void
 
 from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT
 
 MAX_PASSES = 2000
+FINE = 1e-11  # moves that end a refit, relative to the norm of the target
+
+scalar_prox = types.FunctionType(float64(float64, float64, float64[::1]))
+scalar_value = types.FunctionType(float64(float64, float64[::1]))
+matrix, vector, indices, counts = float64[:, ::1], float64[::1], int64[:, ::1], int64[::1]
+of_rows = void(  # what runs a method on rows of correlations; "supports, codes, counts, falls, taken" are written
+    scalar_prox, scalar_value, matrix, matrix, vector, matrix, vector, int64, types.unicode_type, boolean, int64,
+    float64, indices, matrix, counts, vector, counts,
+)  # fmt: skip
+
+# Of one thread: matrices over the support A, H, M and over support and atoms B; vectors over the support r, d, z, sup;
+# and over the atoms c, left, falls, is_out (in use, or tried in vain), and two for the tableau.
+Scratch = namedtuple("Scratch", "A H M B r d z sup c left falls is_out tc g")
+
+
+@numba.njit(error_model="numpy")
+def scratch(k, p, has_tableau):
+    """Return room for one thread."""
+    rows = k if has_tableau else 0
+    A, H, M, B = np.zeros((k, k)), np.zeros((k, k)), np.zeros((rows, rows)), np.zeros((rows, p))
+    r, d, z, sup = np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k, np.int64)
+    c, left, falls, is_out, tc, g = np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p)
+    return Scratch(A, H, M, B, r, d, z, sup, c, left, falls, is_out, tc, g)
 
 
 @numba.njit(error_model="numpy")

@@ -15,13 +15,17 @@ a curvature. For r = 0 that is :math:`c^2 / 2s`.
     Trans. Signal Process. 41.
 `htp`, hard thresholding pursuit, takes the support of a proximal-gradient step and refits, until it stays. Foucart
     (2011), SIAM J. Numer. Anal. 49.
+`iht`, iterative hard thresholding, takes proximal-gradient steps as long as the support allows, in which F falls.
+    Blumensath and Davies (2010), IEEE J. Sel. Top. Signal Process. 4.
+`cosamp` refits on the atoms in use and the 2k that `omp` would add, keeps the k whose codes are worth most, refits,
+    and ends when F falls no more. Needell and Tropp (2009), Appl. Comput. Harmon. Anal. 26.
 `swap` starts at the better of `omp` and `ols` and exchanges one atom for another, all codes following, until no
     exchange lowers F. Where r is not convex, the codes that stay are refitted when an atom leaves, held as the next is
     priced, and refitted. Beck and Eldar (2013), SIAM J. Optim. 23; Soussen, Idier, Brie and Duan (2011), IEEE Trans.
     Signal Process. 59.
 
-At the end the codes of all but `mp` are refitted on their support: least squares, non-negative least squares, or a
-local minimum where r is not convex. Atoms in the span of those in use are passed over.
+At the end the codes of all but `mp` and `iht` are refitted on their support: least squares, non-negative least
+squares, or a local minimum where r is not convex. Atoms in the span of those in use are passed over.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ class Pursuit:
     method: str
     dictionary: Array  # NumPy, in the working dtype
     regularizer: Cardinality
-    step: float  # of htp
+    step: float  # of htp, and the least of iht
 
     @property
     def k(self) -> int:
@@ -152,7 +156,10 @@ class Pursuit:
         by_blocks(work, len(T))
 
     def _run_penalized(self, T: Array, energies: Array, found: Supports, is_warm: bool, max_iter: int) -> None:
-        from proxsae.solvers.pursuits import compiled_partner
+        if self.method in ("htp", "iht", "cosamp"):
+            from proxsae.solvers.pursuits.compiled_threshold import threshold_rows as run_rows
+        else:
+            from proxsae.solvers.pursuits.compiled_partner import pursue_rows as run_rows
 
         prox, value, parameters = scalar_formulas(self.penalty, len(self.dictionary))
 
@@ -160,7 +167,7 @@ class Pursuit:
             C, mine = T[rows] @ self.atoms.T, found.at(rows)
 
             def pursue(method: str, new: Supports) -> Supports:
-                compiled_partner.pursue_rows(
+                run_rows(
                     prox, value, parameters, C, energies[rows], self.gram, self.diagonal, self.k, method,
                     self.penalty.is_convex, max_iter, self.step, *new,
                 )  # fmt: skip
@@ -219,5 +226,7 @@ PURSUITS: dict[str, Direct] = {
     "ols": _named("ols"),
     "mp": _named("mp"),
     "htp": _named("htp", takes_init=True, has_step=True),
+    "iht": _named("iht", takes_init=True, has_step=True),
+    "cosamp": _named("cosamp", takes_init=True),
     "swap": _named("swap", takes_init=True),
 }

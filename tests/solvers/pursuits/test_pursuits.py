@@ -1,9 +1,12 @@
 """The pursuits of `solve`: the codes of their peers, the best codes on a support, swaps that no exchange betters."""
 
+import warnings
+
 import numpy as np
 import pytest
 from all_supports import QUADRATIC, best_exchange, best_on, best_with
 from scipy.sparse import csr_array
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import orthogonal_mp_gram
 
 from proxsae.regularizers import Cardinality, parse
@@ -58,7 +61,7 @@ def test_ols_takes_the_atom_that_lowers_the_error_most(text):
     np.testing.assert_allclose(signed.objective, best_with(X, np.concatenate([D, -D]), text, 1)[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["omp", "ols", "htp", "swap"])
+@pytest.mark.parametrize("method", ["omp", "ols", "htp", "cosamp", "swap"])
 @pytest.mark.parametrize("text", QUADRATIC)
 def test_codes_are_the_best_on_their_support(method, text):
     X, D = data()
@@ -110,3 +113,30 @@ def test_warm_starts_are_kept_or_bettered():
     random[(random != 0).sum(1) > 4] = 0
     s = solve(X, D, "NonNegative + Cardinality(4)", method="htp", init=random)
     assert s.converged.all()
+
+
+def test_iht_never_rises_and_ends_at_a_fixed_point_of_its_last_step():
+    X, D = data(n=20, p=30, d=12, seed=5)
+    D = D * np.random.default_rng(1).uniform(0.5, 2.0, (30, 1))
+    for text in ("Zero", "0.3*L1 + NonNegative"):
+        R = with_at_most(4, text)
+        paths = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            paths = [solve(X, D, R, method="iht", max_iter=n).objective for n in range(12)]
+        assert (np.diff(paths, axis=0) <= 1e-12).all()
+        s = solve(X, D, R, method="iht", max_iter=5000, tol=1e-9)
+        assert s.converged.all()
+        t = 0.99 / np.linalg.eigvalsh(D @ D.T)[-1]
+        np.testing.assert_allclose(R.prox(s.codes + t * (X - s.codes @ D) @ D.T, t), s.codes, atol=1e-4)
+
+
+def test_cosamp_recovers_what_is_there():
+    rng = np.random.default_rng(0)
+    D = data(p=60, d=40)[1]
+    Z = np.zeros((20, 60))
+    np.put_along_axis(Z, rng.permuted(np.tile(np.arange(60), (20, 1)), axis=1)[:, :4], rng.uniform(1, 2, (20, 4)), 1)
+    s = solve(Z @ D, D, Cardinality(4), method="cosamp")
+    exact = abs(s.codes - Z).max(1) < 1e-9
+    assert exact.sum() >= 18
+    assert set(s.certificate_kinds[exact]) == {"globally optimal"}
