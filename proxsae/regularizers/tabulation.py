@@ -169,17 +169,19 @@ def jumps(function: Callable[[Any], Any], points: Any, heights: Any, limit: int 
     around = np.where(np.isfinite(around), around, 0.0)
     suspect = np.flatnonzero((change > 3.0 * around) & (change > 1e-9))
     suspect = suspect[np.argsort(-change[suspect])][:limit]
-    if not len(suspect):
-        return np.empty(0)
-    low, high = points[suspect], points[suspect + 1]
-    at_low, at_high = heights[suspect], heights[suspect + 1]
-    for _ in range(70):
+    return bisected(function, points, heights, suspect)
+
+
+def bisected(function: Callable[[Any], Any], points: Any, heights: Any, cells: Any) -> Any:
+    """Return both sides of the largest jump in some cells between points, bisected to the last digit."""
+    low, high = points[cells], points[cells + 1]
+    at_low, at_high = heights[cells], heights[cells + 1]
+    for _ in range(70 if len(cells) else 0):
         middle = 0.5 * (low + high)
         at_middle = function(middle)
         with np.errstate(all="ignore"):
             left, right = np.abs(at_middle - at_low), np.abs(at_high - at_middle)
-        left, right = np.where(np.isnan(left), 0.0, left), np.where(np.isnan(right), 0.0, right)
-        go_left = left > right
+        go_left = np.nan_to_num(left, nan=0.0) > np.nan_to_num(right, nan=0.0)
         high, at_high = np.where(go_left, middle, high), np.where(go_left, at_middle, at_high)
         low, at_low = np.where(go_left, low, middle), np.where(go_left, at_low, at_middle)
     return np.concatenate([low, high])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from proxsae.regularizers.numeric import Numeric
+from proxsae.regularizers.tabulation import bisected
 from proxsae.verification.functions import on_arrays
 
 NODES = 20001
@@ -128,15 +130,7 @@ def _nodes(function: Callable[[Any], Any], low: float, high: float) -> tuple[Any
     f = _finite(function, u)
     for _ in range(2):  # the second pass finds the jump that a cell with two of them still hides
         steep = np.flatnonzero(np.abs(np.diff(f)) > 20 * np.diff(u) + 1e-6)
-        left, right = u[steep], u[steep + 1]
-        f_left, f_right = f[steep], f[steep + 1]
-        for _ in range(50):
-            middle = 0.5 * (left + right)
-            f_middle = _finite(function, middle)
-            goes_left = np.abs(f_middle - f_left) >= np.abs(f_right - f_middle)
-            left, right = np.where(goes_left, left, middle), np.where(goes_left, middle, right)
-            f_left, f_right = np.where(goes_left, f_left, f_middle), np.where(goes_left, f_middle, f_right)
-        u = np.union1d(u, np.concatenate([left, right]))
+        u = np.union1d(u, bisected(partial(_finite, function), u, f, steep))
         f = _finite(function, u)
     return u, f
 
