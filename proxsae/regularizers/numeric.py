@@ -109,7 +109,7 @@ class Numeric(Separable):
 
     def table(self, step: float) -> ProxTable:
         """Return the table of the prox of `step` r, at weight one."""
-        return _table(self.function, self.limit, self.tolerance, self.points, step, self.is_convex)
+        return build_table(self.function, self.limit, self.tolerance, self.points, step, self.is_convex)
 
     def search(self, u: Any, step: float = 1.0) -> Any:
         """Return the prox without the table: a search for each entry of a NumPy array u, at a scalar weight."""
@@ -133,13 +133,6 @@ class Numeric(Separable):
         does not jump inside a cell by less than the halving sees: twice `tolerance`.
         """
         return self.table(step * float(self.weight)).objective_bound
-
-
-@lru_cache(maxsize=256)
-def _table(
-    function: Any, limit: float, tolerance: float, points: tuple[float, ...], step: float, is_convex: bool
-) -> ProxTable:
-    return build_table(function, limit, tolerance, points, step, is_convex)
 
 
 @lru_cache(maxsize=256)

@@ -110,6 +110,7 @@ def _golden(objective: Callable[[Any], Any], low: Any, high: Any) -> Any:
     return np.where(at_left <= at_right, left, right)
 
 
+@lru_cache(maxsize=256)
 def build_table(
     function: Any, limit: float, tolerance: float, points: tuple[float, ...], step: float, is_convex: bool
 ) -> ProxTable:

@@ -226,25 +226,20 @@ def _closed_form(formula: Any, z_nodes: Any, values: Any) -> Any:
         return None
     try:
         elementary = formula.args == (u,) and hasattr(formula, "inverse")
+        inside = float(z_nodes[0] + 0.4321 * (z_nodes[-1] - z_nodes[0]))
         inverses = [formula.inverse()(z)] if elementary else sympy.solve(sympy.Eq(formula, z), u)
         for inverse in inverses:
             value = sympy.integrate(inverse - z, z)
             if value.has(sympy.Integral):
                 continue
             # A primitive log(z - 1) of 1 / (z - 1) is real on the other side only, and z^(4/3) for z > 0 only.
-            mirrored = value.replace(
-                sympy.log, lambda a: sympy.log(-a) if a.subs(z, _middle(z_nodes)) < 0 else sympy.log(a)
-            )
+            mirrored = value.replace(sympy.log, lambda a: sympy.log(-a) if a.subs(z, inside) < 0 else sympy.log(a))
             for candidate in (value, mirrored, value.subs(z, sympy.Abs(z))):
                 if _agrees(candidate, z, z_nodes, values):
                     return sympy.simplify(candidate)
     except (NotImplementedError, TypeError, ValueError):
         pass  # sympy can neither invert nor integrate every function; the numbers stand without the formula
     return None
-
-
-def _middle(z_nodes: Any) -> float:
-    return float(z_nodes[0] + 0.4321 * (z_nodes[-1] - z_nodes[0]))
 
 
 def _agrees(expression: Any, symbol: Any, z_nodes: Any, values: Any) -> bool:

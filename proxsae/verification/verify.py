@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -145,7 +144,7 @@ def _checks_of_regularizer(R: Regularizer, pair: Pair, proof_timeout: float) -> 
     if isinstance(R, Cardinality):
         yield partial(enumerate_supports, R, pair)
     if is_mixed_integer(R):
-        yield partial(_mixed_integer, R, pair)
+        yield partial(compare_with_mixed_integer, R, pair)
     if R.is_convex:
         yield partial(compare_with_solver, R, pair)
         yield partial(check_fenchel_young, R, pair)
@@ -153,13 +152,6 @@ def _checks_of_regularizer(R: Regularizer, pair: Pair, proof_timeout: float) -> 
     yield partial(check_backends, R, pair)
     if proof_timeout > 0:
         yield partial(_proof, R, pair.steps, proof_timeout)
-
-
-def _mixed_integer(R: Regularizer, pair: Pair) -> Check:
-    if importlib.util.find_spec("pyscipopt") is None:
-        reason = 'pyscipopt is not installed: pip install "proxsae[prove]"'
-        return Check("mixed-integer solver (SCIP)", "", "skipped", reason=reason)
-    return compare_with_mixed_integer(R, pair)
 
 
 def _proof(R: Regularizer, steps: tuple[float, ...] | None, timeout: float) -> Check:

@@ -17,7 +17,7 @@ def check_backends(R: Regularizer, pair: Pair) -> Check:
     """Compare the prox of all backends, bit by bit where the formula is algebraic; ties are among the points."""
     import torch
 
-    exact = _is_exact(R)
+    exact = R.is_separable and all(term.is_algebraic for term in R.terms)
     is_compiled = isinstance(R, Separable) and R.has_formula
     readers = f"NumPy, Torch{' and Numba' if is_compiled else ''}"
     covers = (
@@ -44,10 +44,6 @@ def check_backends(R: Regularizer, pair: Pair) -> Check:
             numbers = {"u": U[i], "float32": R.prox(U, steps[0])[i], "float64": double[i]}
             return Check("agreement of backends", covers, "failed", numbers, "float32 is far from float64")
     return Check("agreement of backends", covers, "passed")
-
-
-def _is_exact(R: Regularizer) -> bool:
-    return all(term.is_algebraic for term in R.terms) and R.is_separable
 
 
 def _compiled_prox(R: Separable, U: Array, t: float) -> Array:

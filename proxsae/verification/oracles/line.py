@@ -63,7 +63,7 @@ def search_pair(pair: Pair, j: int = 0) -> Check:
         # A formula that is right in the reals has rounding errors of the size of u; at extreme steps it may lose more.
         allowed = max(TOLERANCE if 0.01 <= t <= 100 else 1e-7, tolerance)
         columns = (x[:, None] for x in (z, best, nearest if len(known) else best))
-        found = judge(_of_codes(value), u[:, None], t, *columns, allowed=allowed, tolerance=tolerance)
+        found = judge(lambda Z: value(Z[:, 0]), u[:, None], t, *columns, allowed=allowed, tolerance=tolerance)
         return None if found is None else Check(method, covers, "failed", *found)
 
     for t, (u, z) in scans.items():
@@ -76,10 +76,6 @@ def search_pair(pair: Pair, j: int = 0) -> Check:
         if failed := judged(t, u, z, best_on_the_line(value, candidates, heights, u, t)[0]):
             return failed
     return Check(method, covers, "passed")
-
-
-def _of_codes(value: Scalar) -> Callable[[Array], Array]:
-    return lambda Z: value(Z[:, 0])
 
 
 def _judged(prox: ScalarProx, u: Array, t: float, reach: float) -> Answers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from itertools import cycle
 from typing import Any
 
@@ -22,11 +23,11 @@ def compare_with_mixed_integer(R: Regularizer, pair: Pair) -> Check:
     """Compare the prox of a sum of L0, Cardinality, L1, SquaredL2, NonNegative and Box with SCIP's optimum.
 
     With b_i binary and abs(z_i) <= M b_i: minimise 1/2 ||z - u||^2 + t R, where ||z||_0 is the sum of b.
-
-    Needs pyscipopt: ``pip install "proxsae[prove]"``.
     """
     n, steps = pair.n, pair.steps or (0.5, 1.0, 2.0)
     method = "mixed-integer solver (SCIP)"
+    if importlib.util.find_spec("pyscipopt") is None:
+        return Check(method, "", "skipped", reason='pyscipopt is not installed: pip install "proxsae[prove]"')
     covers = f"{len(steps)} points u of length {n}, t from {min(steps):g} to {max(steps):g}"
     rng = np.random.default_rng(n)
     for t, scale in zip(steps, cycle((1.0, 0.5, 2.0)), strict=False):

@@ -7,7 +7,6 @@ decomposing the proximal map). z3 proves each hypothesis from the shipped formul
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +24,7 @@ from proxsae.verification.proofs.formulas_z3 import Reader, both, either, negati
 from proxsae.verification.proofs.groups import prove_norms
 from proxsae.verification.proofs.separable import OPTIMAL, read
 from proxsae.verification.proofs.theorem import NotProvedError, Theorem, prove_lemmas
-from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial, prove_read, shipped_prox
+from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial, prove_read
 
 
 def sparse_groups_theorem(R: NonSeparableSum) -> Theorem:
@@ -39,7 +38,7 @@ def sparse_groups_theorem(R: NonSeparableSum) -> Theorem:
         else:
             prove_norms(core, deadline)
         prove_going_first(R.base, deadline)
-        _prove_composed(replace(R, core=core), _partner_first, deadline)
+        _prove_composed(replace(R, core=core), deadline)
         prove_lemmas(composition_lemma() + square_lemma(), deadline)
 
     subject = "codes and groups of every size, t > 0 and all admissible weights, the partner going first"
@@ -60,16 +59,16 @@ def prove_tree(R: TreeGroups, deadline: float) -> None:
     prove_read(GroupL2(1), deadline)
     prove_radial(GroupL2(1), deadline)
     prove_going_first(L1(), deadline)  # s ||z|| = ||s z||, and so r(s ||z||) = s r(||z||)
-    prove_equal(_chain(R), shipped_prox, _leaf_first, deadline, any_scalar=False)
+    prove_equal(_chain(R), _leaf_first, deadline, any_scalar=False)
     prove_lemmas(composition_lemma(), deadline)
 
 
-def _prove_composed(R: NonSeparableSum, formula: Callable[..., Any], deadline: float) -> None:
+def _prove_composed(R: NonSeparableSum, deadline: float) -> None:
     """Prove that the code is the composition, for any r in a core of norms; else look for numbers with r itself."""
     try:
-        prove_equal(R, shipped_prox, formula, deadline, any_scalar=True)
+        prove_equal(R, _partner_first, deadline, any_scalar=True)
     except NotProvedError:
-        prove_equal(R, shipped_prox, formula, deadline, any_scalar=False)
+        prove_equal(R, _partner_first, deadline, any_scalar=False)
 
 
 def _partner_first(R: Any, xp: Any, u: Any, t: Any) -> Any:

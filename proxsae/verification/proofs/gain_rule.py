@@ -14,7 +14,6 @@ import numpy as np
 import z3
 
 from proxsae.regularizers.cardinality import Cardinality
-from proxsae.regularizers.separable import Separable
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either
 from proxsae.verification.proofs.separable import Objective, obligations, prove_claims, read
 from proxsae.verification.proofs.theorem import Theorem, prove_lemmas
@@ -28,24 +27,16 @@ def gain_rule(R: Cardinality) -> Theorem:
     reader = Reader()
     objective = read(R.partner, reader)
     claims = {**obligations(objective), **_claims_of_the_gain(R, objective)}
-    objective.assumptions.extend(_zero_is_free(objective))
+    at_zero = objective.r.weighted_value(reader, reader.number(0))
+    objective.assumptions.extend([at_zero.is_finite, at_zero.term == 0])  # the condition of the rule: r(0) = 0
 
     def prove(deadline: float) -> None:
         prove_claims(objective, claims, reader, deadline)
         prove_lemmas(exchange_lemma() + even_ranking_lemma() + positive_ranking_lemma(), deadline)
 
-    return Theorem(f"{_ranking_in_words(R)} and applying the scalar prox is optimal for all n, k, u and t > 0", prove)
-
-
-def _ranking_in_words(R: Cardinality) -> str:
     rank = {1.0: "max(u, 0)", -1.0: "abs(u)", None: "gains"}[R.rank_sign(np.ones(()))]
-    return f"keeping the k largest {rank}"
-
-
-def _zero_is_free(objective: Objective) -> list[Any]:
-    """State the condition of the rule: r(0) = 0."""
-    at_zero = objective.r.weighted_value(objective.t.reader, objective.t.reader.number(0))
-    return [at_zero.is_finite, at_zero.term == 0]
+    statement = f"keeping the k largest {rank} and applying the scalar prox is optimal for all n, k, u and t > 0"
+    return Theorem(statement, prove)
 
 
 def _claims_of_the_gain(R: Cardinality, objective: Objective) -> dict[str, Any]:
@@ -63,15 +54,11 @@ def _claims_of_the_gain(R: Cardinality, objective: Objective) -> dict[str, Any]:
         mirrored = o.r.weighted_value(reader, -o.z)
         even = either(z3.And(o.value.infinite, mirrored.infinite), o.value.term == mirrored.term)
         same_domain = o.value.infinite == mirrored.infinite
-        given = [symbol.term == reader.number(float(value)).term for symbol, value in _with_values(o.r, R.partner)]
+        values = zip(o.r.parameters(), R.partner.parameters(), strict=True)
+        given = [symbol.term == reader.number(float(value)).term for (_, symbol), (_, value) in values]
         # Evenness may be a matter of the numbers, as for the box [-c, c]: it is claimed for those given.
         claims["r is even for these parameters"] = z3.Implies(z3.And(given), both(even, same_domain))
     return claims
-
-
-def _with_values(symbolic: Separable, concrete: Separable) -> list[tuple[Any, Any]]:
-    pairs = zip(symbolic.parameters(), concrete.parameters(), strict=True)
-    return [(symbol, value) for (_, symbol), (_, value) in pairs]
 
 
 def exchange_lemma() -> list[list[Any]]:

@@ -243,22 +243,16 @@ def prove_radial(R: Regularizer, deadline: float) -> None:
             raise NotProvedError
 
 
-def shipped_prox(R: Regularizer, xp: Any, u: Array, t: Array) -> Array:
-    """Return the prox that runs."""
-    return R.prox_on(xp, u, t)
-
-
-def prove_equal(
-    R: Regularizer, shipped: Callable[..., Array], formula: Callable[..., Array], deadline: float, *, any_scalar: bool
-) -> None:
-    """Prove that what runs on codes of two coordinates is what a formula says, both of (R, xp, code, t)."""
+def prove_equal(R: Regularizer, formula: Callable[..., Array], deadline: float, *, any_scalar: bool) -> None:
+    """Prove that the prox that runs on codes of two coordinates is what a formula of (R, xp, code, t) says."""
 
     def run(reader: PathReader) -> tuple[PathReader, Array, Array]:
         reader.scalars = {} if any_scalar else None
         symbolic, t = with_symbols(R, reader, 2), reader.real("t")
         reader.assume(t > 0)
         code, step = reader.reals("u", 2)[None], reader.asarray([[t]])
-        return reader, shipped(symbolic, reader, code, step)[0], formula(symbolic, reader, code, step)[0]
+        ours = symbolic.prox_on(reader, code, step)  # type: ignore[arg-type]
+        return reader, ours[0], formula(symbolic, reader, code, step)[0]
 
     for reader, ours, theirs in in_time(paths(run), deadline):
         same = z3.And([(one == other).holds for one, other in zip(ours, theirs, strict=True)])
