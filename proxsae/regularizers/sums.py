@@ -6,7 +6,6 @@ in which their conditions hold: core, ridge, box, count, tilt.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,9 +31,9 @@ class SeparableSum(Sum, Separable, named=False):
         if not self.holds():
             raise ValueError(no_rule(self.inner, self.outer))
 
-    @abstractmethod
     def holds(self) -> bool:
-        """Whether the condition of the rule is met."""
+        """Whether the condition of the rule is met; completing the square has none."""
+        return True
 
     def value_of(self, xp: Any, z: Any) -> Any:
         return self.inner.weighted_value(xp, z) + self.outer.weighted_value(xp, z)
@@ -47,19 +46,12 @@ class SeparableSum(Sum, Separable, named=False):
         yield from self.inner.leaves(shift)
         yield from self.outer.leaves(shift)
 
-    @property
-    def is_conjugate_written(self) -> bool:
-        return False
-
     def conditions(self) -> list[tuple[Any, str]]:
         return [*self.inner.conditions(), *self.outer.conditions()]
 
 
 class WithRidge(SeparableSum, named=False):
     r"""r + (a/2) z^2: the prox is :math:`\mathrm{prox}_{t/(1+ta)\,r}(u / (1 + ta))`, for every r."""
-
-    def holds(self) -> bool:
-        return True
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         shrink = 1.0 + t * self.outer.weight
@@ -115,9 +107,6 @@ class WithCount(SeparableSum, named=False):
 
 class WithTilt(SeparableSum, named=False):
     r"""r + c z: the prox is :math:`\mathrm{prox}_{tr}(u - tc)`, for every r."""
-
-    def holds(self) -> bool:
-        return True
 
     @property
     def is_conjugate_written(self) -> bool:
