@@ -11,6 +11,7 @@ from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.coordinates import ACTIVE_SET, CD, resting_slopes
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
+from proxsae.solvers.pursuits.exact import EXACT
 from proxsae.solvers.pursuits.pursuit import PURSUITS
 
 ALGORITHMS: dict[str, Algorithm | Direct] = {
@@ -19,6 +20,7 @@ ALGORITHMS: dict[str, Algorithm | Direct] = {
     "fista": FISTA,
     "ista": ISTA,
     **PURSUITS,
+    "exact": EXACT,
 }
 LARGEST_GRAM = 20_000  # atoms; beyond, its Gram matrix takes over 3.2 GB
 

@@ -21,7 +21,10 @@ from proxsae.solvers.inputs import check_limits, checked_inputs, checked_regular
 from proxsae.solvers.iterate import iterate
 from proxsae.solvers.methods import ALGORITHMS, checked_method
 
-Method = Literal["auto", "active_set", "cd", "fista", "ista", "omp", "ols", "mp", "htp", "iht", "cosamp", "swap"]
+Method = Literal[
+    "auto", "active_set", "cd", "fista", "ista",
+    "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", "exact",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ def solve(
           atom that correlates most, "ols" the one that lowers F most, "mp" changes one code at a time, "iht" takes
           proximal steps, "htp" refits on their supports, "cosamp" adds 2k atoms and prunes, and "swap" starts from
           "omp" and "ols" and exchanges one atom for another until no exchange lowers F.
+        - "exact", compiled, on the CPU: all supports, at most a million, for a Cardinality of each sample, alone or
+          with a convex partner that has a formula.
 
         "auto" takes on the CPU, up to 20,000 atoms, "swap" for a cardinality and, for float64, "active_set" where R
         leaves codes sparse and "cd" where R is separable and not convex; elsewhere "fista" where R is convex and "ista"
@@ -121,7 +126,7 @@ def solve(
     max_iter : int, default 1000
         Steps at most, exchanges of "swap"; 0 certifies `init`. "omp" and "ols" take as many steps as atoms.
     init : array or SciPy sparse matrix of shape (n_samples, n_components), optional
-        Where to start; zero by default. Not for "omp", "ols" and "mp", which start from zero.
+        Where to start; zero by default. Not for "omp", "ols", "mp" and "exact".
     step : float, optional
         t in (0, 1/L], with L the largest eigenvalue of D D^T. 1/L by default, 0.99/L where R is not convex. It is the
         step of "ista", "fista" and "htp", the least of "iht", and that of the fixed-point residual.

@@ -209,7 +209,8 @@ def scalar_formulas(r: Separable, n_components: int) -> tuple[Any, Any, Array]:
     return prox, value, np.repeat(parameters, n_components // len(parameters), axis=0)
 
 
-def _refuses(R: Regularizer) -> str | None:
+def refuses_partner(R: Regularizer) -> str | None:
+    """Return what is missing, in one sentence, where R is not a Cardinality with a partner that can be compiled."""
     if not isinstance(R, Cardinality) or R.scope != "sample":
         return f"needs a Cardinality of each sample, alone or with a separable partner, and {R} is none"
     if not R.partner.has_formula:
@@ -218,7 +219,7 @@ def _refuses(R: Regularizer) -> str | None:
 
 
 def _named(method: str, *, takes_init: bool = False, has_step: bool = False) -> Direct:
-    return Direct(partial(Pursuit, method), _refuses, takes_init, has_step)
+    return Direct(partial(Pursuit, method), refuses_partner, takes_init, has_step)
 
 
 PURSUITS: dict[str, Direct] = {

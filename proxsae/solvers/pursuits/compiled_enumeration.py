@@ -1,0 +1,61 @@
+"""Every support of k atoms, each refitted, as compiled loops."""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import int64, void
+
+from proxsae.solvers.pursuits.compiled_refit import (
+    FINE,
+    counts,
+    indices,
+    matrix,
+    refit,
+    scalar_prox,
+    scalar_value,
+    vector,
+)
+
+
+@numba.njit(error_model="numpy")
+def _following(support, p):
+    """Move to the next combination in lexicographic order; return whether there is one."""
+    k = support.size
+    for a in range(k - 1, -1, -1):
+        if support[a] < p - k + a:
+            support[a] += 1
+            for b in range(a + 1, k):
+                support[b] = support[b - 1] + 1
+            return True
+    return False
+
+
+@numba.njit(
+    void(scalar_prox, scalar_value, matrix, matrix, vector, matrix, int64, indices, matrix, counts),
+    nogil=True,
+    cache=True,
+    error_model="numpy",
+)
+def enumerate_rows(prox, value, P, C, energies, G, k, supports, codes, counts):
+    """Write the best support of k atoms and its codes for every row of correlations; the first wins among equals."""
+    A, H, r, d = np.empty((k, k)), np.empty((k, k)), np.empty(k), np.empty(k)
+    support, z = np.empty(k, np.int64), np.empty(k)
+    for i in range(C.shape[0]):
+        c, least = C[i], np.inf
+        for a in range(k):
+            support[a] = a
+        while True:
+            z[:] = 0.0
+            refit(c, G, support, z, k, P, prox, value, FINE * np.sqrt(energies[i]), A, H, r, d)
+            F = 0.0
+            for a in range(k):
+                F += value(z[a], P[support[a]]) - 0.5 * z[a] * (c[support[a]] + r[a])
+            if F < least:
+                least = F
+                supports[i], codes[i] = support, z
+            if not _following(support, G.shape[0]):
+                break
+        counts[i] = k
