@@ -9,7 +9,7 @@ import torch
 from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
 from proxsae import ProxSAE, solve
-from proxsae.encoders import Amortized
+from proxsae.encoders import Amortized, Solved, Unrolled
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, Numeric
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -121,6 +121,18 @@ def test_bfloat16_products_train_as_well(kind, X):
     low = sae_of(kind, "cuda", n_steps=300, encoder=Amortized(precision="bfloat16")).fit(X)
     assert not np.array_equal(low.history_["loss"], exact.history_["loss"])
     assert low.history_["loss"][-50:].mean() == pytest.approx(exact.history_["loss"][-50:].mean(), rel=0.01)
+
+
+ENCODERS = [Solved(), *(Unrolled(3, kind) for kind in ("ista", "lista", "lista-cp", "alista", "bregman"))]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: getattr(e, "kind", e.name))
+@pytest.mark.parametrize("kind", ["abstopk", "relu", "jumprelu with learned thresholds"])
+def test_every_encoder(encoder, kind, X):
+    there, here = (quietly(sae_of(kind, device, encoder=encoder, n_steps=20).fit, X) for device in ("cuda", "cpu"))
+    np.testing.assert_allclose(there.history_["loss"][:5], here.history_["loss"][:5], rtol=1e-2)
+    assert there.score(X) == pytest.approx(here.score(X), abs=0.1)
+    assert np.isfinite(quietly(there.refine, X[:50]).after).all()
 
 
 @pytest.mark.parametrize("kind", ["relu at a target", "jumprelu with learned thresholds"])
