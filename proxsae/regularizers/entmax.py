@@ -43,6 +43,7 @@ class Entmax(NonSeparable):
     radius: float = 1.0
 
     is_convex = True
+    is_algebraic = False
     is_nonnegative = True
     degree = 2
     lengths = ("radius",)

@@ -46,6 +46,9 @@ class KSupport(OfKLargest):
     def value_latex(self) -> str:
         return rf"\tfrac12 \left(\|z\|_{{{self.k}}}^{{sp}}\right)^2"
 
+    def value_on(self, xp: ArrayNamespace, Z: Array) -> Array:
+        return self.value_of(xp, xp.sqrt(xp.asarray(self.weight)) * xp.asarray(Z))  # the square of z alone may overflow
+
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         scale = xp.magnitudes(Z, partition(None, Z.shape[-1]))
         return scale[..., 0] * (scale[..., 0] * xp.asarray(0.5 * squared_norm(xp, Z / scale, self.k)))

@@ -23,6 +23,7 @@ from proxsae.verification.oracles.properties import (
     check_repeatable,
     check_traits,
 )
+from proxsae.verification.oracles.rounding import check_rounding
 from proxsae.verification.oracles.supports import enumerate_supports
 from proxsae.verification.pair import Effort, Pair, pair_of_regularizer
 from proxsae.verification.proofs.prove import can_prove, prove
@@ -45,8 +46,9 @@ def verify(
     r"""Check whether a prox is right: :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12\|z - u\|^2 + t R(z)`.
 
     Every oracle that applies is run: a search over the whole line, brute force over codes, enumeration of supports, a
-    convex and a mixed-integer solver, the properties that every prox has, agreement of the backends, and a proof. How
-    many points are looked at is fixed by `effort`, and does not depend on the time that they take.
+    convex and a mixed-integer solver, the properties that every prox has, agreement of the backends, the rounding
+    errors over the whole range of a dtype, and a proof. How many points are looked at is fixed by `effort`, and does
+    not depend on the time that they take.
 
     Parameters
     ----------
@@ -150,6 +152,7 @@ def _checks_of_regularizer(R: Regularizer, pair: Pair, proof_timeout: float) -> 
         yield partial(check_fenchel_young, R, pair)
     yield partial(check_traits, R, pair)
     yield partial(check_backends, R, pair)
+    yield partial(check_rounding, R, pair)
     if proof_timeout > 0:
         yield partial(_proof, R, pair.steps, proof_timeout)
 

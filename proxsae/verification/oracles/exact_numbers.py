@@ -1,9 +1,4 @@
-"""How exact is a prox in floating point? The same formula is read with many digits and compared.
-
-An error is counted in roundings: in units of eps times what the exact result moves where one input (the result itself,
-the step, a parameter; u where R is a sum or a translation) moves relative to its own size. Near a jump either side is
-right: a result is also compared with the exact ones of inputs moved by a few units in the last place.
-"""
+"""The code of a regularizer read with many digits: what its prox is exactly, and how far floats are from it."""
 
 from __future__ import annotations
 
@@ -23,6 +18,8 @@ from proxsae.regularizers.separable import Separable
 BITS = 2400  # enough for the sum of the largest and the smallest float64
 FEWER_BITS = 400  # for what is transcendental
 NEAR = 4.0  # roundings by which inputs move near a jump
+TRIALS = 6  # of such moves
+MOST = 1e300  # an error of a result that is not finite
 NEWTON_STEPS = 12  # beyond those of the formula, for the other digits
 
 mp = mpmath.MPContext()
@@ -73,7 +70,7 @@ class ExactNamespace(ArrayNamespace):
 
     @property
     def wide(self) -> ExactNamespace:
-        """This namespace."""
+        """The namespace itself."""
         return self
 
     sqrt = staticmethod(_each(mp.sqrt))
@@ -162,7 +159,9 @@ def answer(R: Regularizer, U: Array, t: Array) -> Answer:
         return exact(twin.prox_on(XP, u, t * (1 + MOVE * (moved == 1))))
 
     result = at(-1)
-    largest = (lambda a: a) if R.is_separable else (lambda a: 0 * a + a.max(-1, keepdims=True))
+    largest: Callable[[Array], Array] = (
+        (lambda a: a) if R.is_separable else (lambda a: 0 * a + a.max(-1, keepdims=True))
+    )
     moves = largest(abs(result))
     for i in [*([0] if len(R.terms) > 1 else []), 1, *range(2, 2 + len(numbers))]:
         moves = moves + largest(abs(at(i) - result) / MOVE)
@@ -178,27 +177,35 @@ def rounded(R: Regularizer, dtype: str) -> Any:
 def fewer_digits() -> Iterator[None]:
     """Compute with digits enough for numbers of ordinary size, where powers and logarithms are dear."""
     mp.prec = FEWER_BITS
-    yield
-    mp.prec = BITS
+    try:
+        yield
+    finally:
+        mp.prec = BITS
 
 
 def prox_roundings(R: Regularizer, U: Array, t: Array) -> Array:
-    """Return for each row the error of the prox in roundings; U (m, n) and t (m, 1) are of one dtype."""
+    """Return for each row the error of the prox in roundings; U (m, n) and t (m, 1) are of one dtype.
+
+    A rounding is eps times what the exact result moves where its inputs (the result itself, the step, the parameters; u
+    where R is a sum) move by their own size. Near a jump either side is right: a result is also compared with the exact
+    ones of u moved by a few units in the last place.
+    """
     dtype = str(U.dtype)
     eps, smallest = float(np.finfo(dtype).eps), float(np.finfo(dtype).smallest_subnormal)
     Z = R.prox_unchecked(U, t)
-    assert np.isfinite(Z).all(), f"{R}: {Z[~np.isfinite(Z).all(-1)]}"
     R = rounded(R, dtype)
 
     def compared(U: Array, t: Array, Z: Array) -> Array:
         found = answer(R, U, t)
         ratios = abs(exact(Z) - found.exact) / XP.maximum(found.moves * eps, smallest)
-        return np.array([[min(as_float(ratio), 1e300) for ratio in row] for row in ratios]).max(-1)
+        return np.array([[min(as_float(ratio), MOST) for ratio in row] for row in ratios]).max(-1)
 
-    errors = compared(U, t, Z)
+    errors = np.full(len(U), MOST)
+    whole = np.flatnonzero(np.isfinite(Z).all(-1))
+    errors[whole] = compared(U[whole], t[whole], Z[whole])
     rng = np.random.default_rng(0)
-    for i in range(6):
-        far = np.flatnonzero(errors > NEAR)
+    for i in range(TRIALS):
+        far = whole[errors[whole] > NEAR]
         if not len(far):
             break
         signs = np.ones(U.shape[1]) * (-1) ** i if i < 2 else rng.choice([-1.0, 0.0, 1.0], U.shape[1])
