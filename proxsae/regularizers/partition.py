@@ -14,15 +14,34 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 
 
+class Places:
+    """Places in the last axis, brought to a device once."""
+
+    def __init__(self, numbers: Any) -> None:
+        self.numbers = numbers
+        self._on_device: dict[Any, Any] = {}
+
+    def of(self, Z: Array) -> Array:
+        """Return the entries of an array at the places."""
+        if not array_api_compat.is_torch_array(Z):
+            return Z[..., self.numbers]
+        import torch
+
+        if Z.device not in self._on_device:
+            with torch.inference_mode(mode=False):  # the same serve for gradients later
+                self._on_device[Z.device] = torch.as_tensor(self.numbers, device=Z.device)
+        return Z[..., self._on_device[Z.device]]
+
+
 @dataclass(frozen=True)
 class Partition:
     """Groups 0, 1, ... of coordinates; none is empty."""
 
-    labels: Any  # the group of each coordinate
+    labels: Places  # the group of each coordinate
     names: Any  # the label that the user gave each group, ascending
     sizes: Any
-    order: Any  # the coordinates sorted by group
-    halvings: tuple[tuple[Any, Any], ...]  # each adds neighbours within the groups, until one number a group is left
+    order: Places  # the coordinates sorted by group
+    halvings: tuple[tuple[Places, Places], ...]  # each adds neighbours in the groups, until one number a group is left
 
     def sums(self, Z: Array) -> Array:
         """Return the sums over the groups, shape (..., n_groups), added in the same pairs by every backend."""
@@ -34,15 +53,15 @@ class Partition:
 
     def _reduced(self, Z: Array, together: Callable[[Array, Array], Array]) -> Array:
         xp = array_api_compat.array_namespace(Z)
-        Z = _columns(Z, self.order)
+        Z = self.order.of(Z)
         for left, right in self.halvings:
             padded = xp.concat([Z, xp.zeros_like(Z[..., :1])], axis=-1)
-            Z = together(_columns(padded, left), _columns(padded, right))
+            Z = together(left.of(padded), right.of(padded))
         return Z
 
     def spread(self, V: Array) -> Array:
         """Return an array over the coordinates that holds the entry of each coordinate's group."""
-        return _columns(V, self.labels)
+        return self.labels.of(V)
 
 
 class Coordinates:
@@ -155,14 +174,6 @@ def _partition(label_bytes: bytes) -> Partition:
         rank = np.concatenate([np.arange(size) for size in left_over])
         left = np.flatnonzero(rank % 2 == 0)
         has_right = rank[left] + 1 < np.repeat(left_over, (left_over + 1) // 2)
-        halvings.append((left, np.where(has_right, left + 1, len(rank))))
+        halvings.append((Places(left), Places(np.where(has_right, left + 1, len(rank)))))
         left_over = (left_over + 1) // 2
-    return Partition(labels, names, sizes, np.argsort(labels, kind="stable"), tuple(halvings))
-
-
-def _columns(Z: Array, indices: Any) -> Array:
-    if array_api_compat.is_torch_array(Z):
-        import torch
-
-        return Z[..., torch.as_tensor(indices, device=Z.device)]
-    return Z[..., indices]
+    return Partition(Places(labels), names, sizes, Places(np.argsort(labels, kind="stable")), tuple(halvings))

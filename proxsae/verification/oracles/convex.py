@@ -63,7 +63,7 @@ def _quotients(cp: Any, z: Any, shares: Any) -> Any:
 
 def _of_norms(cp: Any, R: OfNorms, z: Any) -> Written | None:
     parts = partition(R.groups, z.shape[0])
-    members = [np.flatnonzero(parts.labels == g) for g in range(len(parts.sizes))]
+    members = [np.flatnonzero(parts.labels.numbers == g) for g in range(len(parts.sizes))]
     costs = R.costs(ArrayNamespace(np.zeros(1)), parts)
     bounds = cp.Variable(len(members))  # r does not fall: its least value is at the norms
     written = expression_of(R.r if R.is_indicator else R.r.scaled(costs), bounds)
