@@ -8,6 +8,7 @@ import array_api_compat
 
 from proxsae.formulas.arrays import Array, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer
+from proxsae.solvers.adaptive import ADAPTIVE
 from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.coordinates import ACTIVE_SET, CD, resting_slopes
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
@@ -16,6 +17,7 @@ from proxsae.solvers.pursuits.pursuit import PURSUITS
 
 ALGORITHMS: dict[str, Algorithm | Direct] = {
     "active_set": ACTIVE_SET,
+    "adaptive": ADAPTIVE,
     "cd": CD,
     "fista": FISTA,
     "ista": ISTA,

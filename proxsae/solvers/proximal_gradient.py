@@ -81,11 +81,12 @@ def _takes_all(R: Regularizer) -> None:  # noqa: ARG001
     return None
 
 
-def _needs_convex(R: Regularizer) -> str | None:
+def needs_convex(R: Regularizer) -> str | None:
+    """Return what is missing, in one sentence, where R is not convex."""
     return None if R.is_convex else f"needs a convex regularizer, and {R} is not convex"
 
 
 CHECK_EVERY = 10  # a certificate costs about as much as a step
 
 ISTA = Algorithm(ista_start, ista_update, _takes_all, ("codes",), CHECK_EVERY)
-FISTA = Algorithm(fista_start, fista_update, _needs_convex, ("codes", "point", "momentum"), CHECK_EVERY)
+FISTA = Algorithm(fista_start, fista_update, needs_convex, ("codes", "point", "momentum"), CHECK_EVERY)

@@ -22,7 +22,7 @@ from proxsae.solvers.iterate import iterate
 from proxsae.solvers.methods import ALGORITHMS, checked_method
 
 Method = Literal[
-    "auto", "active_set", "cd", "fista", "ista",
+    "auto", "active_set", "adaptive", "cd", "fista", "ista",
     "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", "exact",
 ]  # fmt: skip
 
@@ -103,6 +103,8 @@ def solve(
           more. Convex separable R with a formula that is least at 0.
         - "cd", compiled, on the CPU: coordinate descent, for every separable R with a formula, convex or not.
         - "fista", accelerated proximal gradient steps with restarts, on every device: every convex R.
+        - "adaptive", proximal gradient steps as long as the curvature along the path allows, on every device: every
+          convex R.
         - "ista", proximal gradient steps, on every device: every R.
         - "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", compiled, on the CPU: a Cardinality of each sample, alone
           or with a separable partner that has a formula, see :mod:`proxsae.solvers.pursuits.pursuit`. "omp" adds the
@@ -129,7 +131,8 @@ def solve(
         Where to start; zero by default. Not for "omp", "ols", "mp" and "exact".
     step : float, optional
         t in (0, 1/L], with L the largest eigenvalue of D D^T. 1/L by default, 0.99/L where R is not convex. It is the
-        step of "ista", "fista" and "htp", the least of "iht", and that of the fixed-point residual.
+        step of "ista", "fista" and "htp", the first of "adaptive", the least of "iht", and that of the fixed-point
+        residual.
     sparse_output : bool, default False
         Return CSR codes, for NumPy input; memory is then that of one block of samples.
     verbose : bool, default False
