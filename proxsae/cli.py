@@ -277,11 +277,12 @@ def run_report(options: argparse.Namespace) -> None:
 def run_convert(options: argparse.Namespace) -> None:
     """Write a model for another library."""
     from proxsae.formats import load, save
+    from proxsae.formats.files import shown
 
     sae = load(options.source, options.source_format, options.regularizer)
     save(sae, options.out, options.format, options.signed)
     n_components, n_features = sae.components_.shape
-    print(f"{options.source}: {n_components} atoms, {n_features} features, R = {sae.regularizer_}")
+    print(f"{options.source}: {n_components} atoms, {n_features} features, R = {shown(str(sae.regularizer_))}")
     print(f"saved {options.out} for {options.format}")
 
 

@@ -75,7 +75,9 @@ def encoder_and_atoms(parts: Parts) -> tuple[Amortized, Tensor]:
 def _one_side(side: OneSide, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rows of W' and b' of a side, computed in float64; where nothing changes but the sign, to the bit."""
     slope = side.sign * np.asarray(side.slope)
-    weight = W.double() * torch.as_tensor(slope[:, None] if slope.ndim else slope)
+    weight = side.sign * W
+    if np.any(slope != side.sign):
+        weight = W.double() * torch.as_tensor(slope[:, None] if slope.ndim else slope)
     bias = b.double() * torch.as_tensor(slope) - torch.as_tensor(side.shift)
     return weight.to(W.dtype), bias.to(b.dtype)
 

@@ -71,7 +71,8 @@ class Parts:
 
 def shifted(bias: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
     """Return bias + W offset, summed in float64."""
-    return (bias.double() + weight.double() @ offset.double()).to(bias.dtype)
+    products = [block.double() @ offset.double() for block in torch.split(weight, 4096)]  # no copy of a large W
+    return (bias.double() + torch.cat(products)).to(bias.dtype)
 
 
 def with_unit_atoms(weight: Tensor, bias: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
