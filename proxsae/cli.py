@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         "measure trained SAEs inside the language model",
         "proxsae evaluate sae.safetensors --block 15 --tokens 8192",
     )
-    evaluate.add_argument("saes", type=Path, nargs="+", help="models written by proxsae fit")
+    evaluate.add_argument("saes", nargs="+", help="models written by proxsae fit, or of any library")
     _add_model(evaluate)
     evaluate.add_argument("--block", help=f"{_BLOCK} (default: that of the harvest, where the model's file names it)")
     evaluate.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
@@ -103,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
         "write the feature cards of a trained SAE",
         "proxsae report sae.safetensors activations --out report.html",
     )
-    report.add_argument("sae", type=Path, help="model written by proxsae fit")
+    report.add_argument("sae", help="model written by proxsae fit, or of any library")
     report.add_argument("store", type=Path, help="activation store; its tokens are the examples shown")
     report.add_argument("--model", help="language model whose tokenizer prints the tokens (default: that of the store)")
     report.add_argument("--features", type=int, default=24, help="how many cards (default: 24)")
@@ -221,11 +221,11 @@ def run_fit(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Print the table of the trained models."""
-    from proxsae.estimator import ProxSAE
+    from proxsae.formats import load
     from proxsae.llm import evaluate, load_model
     from proxsae.report import format_table, table_row
 
-    saes = {str(path): ProxSAE.load(path) for path in options.saes}
+    saes = {path: load(path) for path in options.saes}
     provenance: dict[str, Any] = next(
         (found for sae in saes.values() if (found := getattr(sae, "provenance_", None))), {}
     )
@@ -249,25 +249,25 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def run_report(options: argparse.Namespace) -> None:
     """Write feature cards."""
     from proxsae.data.files import check_writable
-    from proxsae.estimator import ProxSAE
+    from proxsae.formats import load
     from proxsae.llm import ActivationStore, load_model
     from proxsae.report import feature_cards, write_report
 
     check_writable(options.out)
-    sae, store = ProxSAE.load(options.sae), ActivationStore(options.store)
+    sae, store = load(options.sae), ActivationStore(options.store)
     tokenizer = load_model(options.model or store.info["model"]).tokenizer
     cards = feature_cards(
         sae.transform(store), store, lambda token: str(tokenizer.decode([token])), n_features=options.features
     )
     path = write_report(
         options.out,
-        title=f"Features of {options.sae.name}",
+        title=f"Features of {Path(options.sae).name}",
         facts={
             "Regularizer": repr(sae.regularizer),
             "Atoms": f"{len(sae.components_):,}",
             "Activations": f"{store.info['model']}, {store.info['site']}, {len(store):,} tokens",
         },
-        histories={options.sae.stem: sae.history_},
+        histories={Path(options.sae).stem: sae.history_} if sae.history_ else {},
         table=[],
         cards={"Features": cards},
     )

@@ -40,7 +40,7 @@ def test_mistakes_are_one_line(arguments, sentence, data, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["demo", "harvest", "fit", "evaluate", "report", "verify", "prove"])
+@pytest.mark.parametrize("command", ["demo", "harvest", "fit", "evaluate", "report", "convert", "verify", "prove"])
 def test_help_has_an_example_that_parses(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -99,6 +99,18 @@ def test_evaluate_knows_where_the_model_comes_from(folder, sae, capsys):
     assert main(["evaluate", str(sae), *options, "--block", "3", "--any-place"]) == 0
 
 
+def test_evaluate_and_report_take_the_files_of_other_libraries(folder, sae, capsys):
+    theirs = folder / "saelens"
+    assert main(["convert", str(sae), str(theirs), "--format", "saelens"]) == 0
+    capsys.readouterr()
+    options = [*_model(folder), "--tokens", "200"]
+    assert main(["evaluate", str(sae), str(theirs), *options]) == 0
+    ours, again = _rows(capsys.readouterr().out).values()
+    assert {name: again[name] for name in ("FVU", "L0", "KL")} == {name: ours[name] for name in ("FVU", "L0", "KL")}
+    assert main(["report", str(theirs), str(folder / "store"), "--out", str(folder / "theirs.html")]) == 0
+    assert "Features of saelens" in (folder / "theirs.html").read_text(encoding="utf-8")
+
+
 class Perfect:
     """What passes everything on: codes [x, -x] where positive, which is what NonNegative gives."""
 

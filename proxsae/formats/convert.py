@@ -69,7 +69,7 @@ def load(
     name = os.fspath(path)
     where = fetched(name) if name.startswith(PREFIX) else Path(name).expanduser()
     if not where.exists():
-        raise FileNotFoundError(f"no file or folder at {where}")
+        raise FileNotFoundError(f"no file at {where}")
     chosen = _format_of(where) if format == "auto" else _named(format)
     if chosen is None:
         if regularizer is not None:
@@ -82,7 +82,7 @@ def load(
     sae = ProxSAE.from_parts(atoms, parts.intercept, encoder)
     sae.provenance_ = parts.provenance
     if parts.rows != "raw":
-        sae.provenance_ |= {"rows": parts.rows}
+        sae.provenance_ |= {"normalised_rows": parts.rows}
         warnings.warn(
             f"{where} is for rows that are normalised first, each by itself, which no prox does: its codes and "
             f"reconstructions are those of {FORMULAS[parts.rows]}",

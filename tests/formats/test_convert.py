@@ -26,7 +26,7 @@ def test_what_is_no_format_is_one_sentence(tmp_path):
         save(sae, tmp_path / "sae", format="saelens", signed="both")
     with pytest.raises(ValueError, match="is a folder of no format that is known, which are "):
         load(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no file or folder at .*nothing"):
+    with pytest.raises(FileNotFoundError, match=r"no file at .*nothing"):
         load(tmp_path / "nothing")
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(ValueError, match="text is not a whole safetensors file"):

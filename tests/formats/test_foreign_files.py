@@ -23,10 +23,10 @@ def recorded(folder):
     X, codes, reconstruction = (np.float32(record[name]) for name in ("rows", "codes", "reconstruction"))
     sae = load(folder / record["path"])
     shift, scale = 0.0, 1.0
-    if sae.provenance_.get("rows") == "layer_norm":
+    if sae.provenance_.get("normalised_rows") == "layer_norm":
         shift, scale = X.mean(1, keepdims=True), X.std(1, ddof=1, keepdims=True)
         X, scale = (X - shift) / (scale + np.float32(1e-5)), 1 / scale
-    elif sae.provenance_.get("rows") == "unit_mean_square":
+    elif sae.provenance_.get("normalised_rows") == "unit_mean_square":
         scale = np.sqrt(X.shape[1]) / np.linalg.norm(X, axis=1, keepdims=True)
         X = np.float32(X * scale)
     return sae, X, codes, (reconstruction - shift) * scale

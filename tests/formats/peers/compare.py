@@ -35,7 +35,7 @@ def difference(ours, theirs):
 def compare(sae, theirs, X):
     """The largest differences of codes and of reconstructions, and the L0."""
     codes, reconstruction = theirs
-    rows = sae.provenance_.get("rows")
+    rows = sae.provenance_.get("normalised_rows")
     if rows == "layer_norm":
         mean, std = X.mean(1, keepdim=True), X.std(1, keepdim=True)
         X, reconstruction = (X - mean) / (std + 1e-5), (reconstruction - mean.numpy()) / std.numpy()
