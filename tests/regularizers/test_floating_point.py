@@ -9,7 +9,23 @@ from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
-from proxsae.regularizers import Blocks, Entmax, KSupportNorm, L1MinusL2, LogSum, Lq, Simplex, Tanh
+from proxsae.regularizers import (
+    Blocks,
+    Cardinality,
+    Entmax,
+    GroupCardinality,
+    GroupL2,
+    KSupport,
+    KSupportNorm,
+    L1Ball,
+    L1MinusL2,
+    L2Ball,
+    LogSum,
+    Lq,
+    Simplex,
+    SquaredL2,
+    Tanh,
+)
 from proxsae.verification.oracles.exact_numbers import (
     XP,
     as_float,
@@ -94,6 +110,11 @@ def test_half_of_the_digits_hold(R, dtype, entries, decade, log_step):
     ("R", "u", "dtype", "z"),
     [
         (Simplex(), [1e17, 0.0], "float64", [1.0, 0.0]),
+        (L1Ball(1.0), [1e17, 0.0], "float64", [1.0, 0.0]),
+        (L2Ball(1.0), [1e20, 1.0, 1.0], "float32", [1.0, 1e-20, 1e-20]),
+        (GroupCardinality(1, 2), [1e20, 1e20, 1.2e20, 0.5e20], "float32", [1e20, 1e20, 0.0, 0.0]),
+        (0 * GroupL2(1), [1e-30], "float32", [1e-30]),
+        (0 * Cardinality(2), [3.0, 1.0, 2.0], "float64", [3.0, 0.0, 2.0]),
         (LogSum(1.0), [1e20], "float32", [1e20]),
         (KSupportNorm(2), [3e200, 4e200], "float64", [3e200, 4e200]),
         (L1MinusL2(), [3e200, 4e200], "float64", [3e200, 4e200]),
@@ -107,6 +128,14 @@ def test_half_of_the_digits_hold(R, dtype, entries, decade, log_step):
 )
 def test_faults_that_shipped(R, u, dtype, z):
     np.testing.assert_array_max_ulp(R.prox(np.array(u, dtype)), np.array(z, dtype), maxulp=16)  # 2/3 takes cube roots
+
+
+def test_values_that_overflowed():
+    assert GroupL2(2).value(np.array([3e20, 4e20], "float32")) == np.float32(5e20 * 2**0.5)
+    assert KSupport(2).value(np.array([3e200, 4e200])) == np.inf
+    assert (0 * KSupport(2)).value(np.array([3e200, 4e200])) == 0
+    assert (np.array([0.0, 1.0]) * SquaredL2()).value(np.array([1e200, 2.0])) == 2
+    assert Entmax(1.5).value(np.array([1e200, 2.0])) == np.inf
 
 
 def test_a_code_of_large_entries_lands_on_the_simplex():

@@ -103,6 +103,34 @@ def test_units_do_not_matter(R):
         np.testing.assert_allclose(s.objective / (a * a), plain.objective, rtol=1e-5, atol=1e-20)
 
 
+@pytest.mark.parametrize(
+    ("method", "R"),
+    [
+        ("active_set", 0.1 * L1()),
+        ("cd", 0.1 * L1() + NonNegative()),
+        ("cd", 0.1 * L0()),
+        ("fista", 0.1 * L1()),
+        ("ista", 0.1 * L1() + 0.1 * SquaredL2()),
+        ("ista", 0.1 * L0()),
+    ],
+    ids=str,
+)
+def test_every_method_in_any_units(method, R):
+    """By powers of ten from 1e-30 to 1e30: X, D and the weight, each alone where R allows it, and together."""
+    X, D = data()
+    options = {"method": method, "tol": 1e-6, "max_iter": 20_000}
+    plain = solve(X, D, R, **options)
+    assert plain.converged.all()
+    for size in (1e-30, 1e-10, 1e10, 1e30):
+        for a, b in [(size, 1.0), (1.0, size), (size, size)]:
+            s = solve(a * X, b * D, (b * b) * R.rescaled(a / b), **options)
+            assert s.converged.all()
+            np.testing.assert_allclose(s.codes * (b / a), plain.codes, atol=1e-3)
+            np.testing.assert_allclose(s.objective / (a * a), plain.objective, rtol=1e-4)
+            if s.certificate_kind == "duality gap":
+                assert (s.certificate <= 1.01e-6 * a * a * 0.5 * (X**2).sum(1).max()).all()
+
+
 @pytest.mark.parametrize("R", [0.1 * L1(), 0.1 * L0(), Cardinality(3), 0.1 * GroupL2(4)], ids=repr)
 def test_float32_in_other_units_is_computed_in_float64(R):
     X, D = data()
