@@ -38,7 +38,7 @@ class Direct(NamedTuple):
     """
 
     plan: Callable[[Array, Any, float], Any]  # (dictionary, R, step) -> plan
-    refuses: Callable[[Regularizer], str | None]
+    refuses: Callable[[Any], str | None]
     takes_init: bool  # or starts from zero
     has_step: bool  # of all coordinates
     is_compiled: bool = True

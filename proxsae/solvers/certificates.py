@@ -22,7 +22,7 @@ from proxsae.solvers.problem import Problem
 
 CertificateKind = Literal[
     "duality gap", "coordinate-wise residual", "fixed-point residual",
-    "globally optimal", "swap-optimal", "local minimum", "fixed point",
+    "globally optimal", "swap-optimal", "local minimum", "fixed point", "consensus residual",
 ]  # fmt: skip
 ROUNDINGS = 2.0  # roundings that a correlation is off by, in units of its largest terms
 FAR = 1e140  # outside of every domain; its square does not overflow

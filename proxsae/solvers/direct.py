@@ -13,7 +13,13 @@ from proxsae.solvers.certificates import CertificateKind
 from proxsae.solvers.driver import Outcome, joined
 from proxsae.solvers.inputs import Inputs, checked_step
 
-STRONGEST_FIRST: tuple[CertificateKind, ...] = ("globally optimal", "swap-optimal", "local minimum", "fixed point")
+STRONGEST_FIRST: tuple[CertificateKind, ...] = (
+    "globally optimal",
+    "swap-optimal",
+    "local minimum",
+    "fixed point",
+    "consensus residual",
+)
 
 
 def weakest(kinds: Array) -> CertificateKind:
@@ -25,7 +31,7 @@ def run_direct(
     name: str,
     algorithm: Direct,
     inputs: Inputs,
-    R: Regularizer,
+    R: Regularizer | tuple[Regularizer, ...],
     *,
     step: float | None,
     tol: float,
@@ -36,7 +42,11 @@ def run_direct(
     if inputs.init is not None and not algorithm.takes_init:
         raise ValueError(f"{name!r} starts from zero and takes no init")
     D = inputs.dictionary
-    t = checked_step(step, D, R) if algorithm.has_step or step is not None else 0.0  # 1 / L takes longer than a pursuit
+    t = 0.0
+    if algorithm.has_step or step is not None:  # 1 / L takes longer than a pursuit
+        if isinstance(R, tuple):
+            raise ValueError(f"{name!r} takes no step")
+        t = checked_step(step, D, R)
     plan = algorithm.plan(D, R, t)
     outcomes, kinds = [], []
     for block in inputs.blocks():

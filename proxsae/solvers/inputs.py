@@ -142,6 +142,15 @@ def _fits(dtype: Any, x: float, d: float) -> bool:
     return all(low < size < high for size in (d, x, x / d))
 
 
+def checked_terms(R: Any, n_components: int) -> Regularizer | tuple[Regularizer, ...]:
+    """Return R, or the terms of a list of at least two, parsed where they are text, or raise."""
+    if not isinstance(R, list | tuple):
+        return checked_regularizer(R, n_components)
+    if len(R) < 2:
+        raise ValueError(f"a list of regularizers must have two or more, got {len(R)}")
+    return tuple(checked_regularizer(term, n_components) for term in R)
+
+
 def checked_regularizer(R: Any, n_components: int) -> Regularizer:
     """Return R, parsed where it is text, or raise."""
     if isinstance(R, str):

@@ -9,6 +9,7 @@ import array_api_compat
 from proxsae.formulas.arrays import Array, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.adaptive import ADAPTIVE
+from proxsae.solvers.admm import ADMM
 from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.coordinates import ACTIVE_SET, CD, resting_slopes
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
@@ -18,6 +19,7 @@ from proxsae.solvers.pursuits.pursuit import PURSUITS
 ALGORITHMS: dict[str, Algorithm | Direct] = {
     "active_set": ACTIVE_SET,
     "adaptive": ADAPTIVE,
+    "admm": ADMM,
     "cd": CD,
     "fista": FISTA,
     "ista": ISTA,
@@ -51,17 +53,20 @@ def is_on_cpu(D: Array) -> bool:
     return "cpu" in str(array_api_compat.device(D))
 
 
-def checked_method(method: Any, R: Regularizer, D: Array) -> str:
+def checked_method(method: Any, R: Regularizer | tuple[Regularizer, ...], D: Array) -> str:
     """Return the name of an algorithm whose theory covers R, or raise ValueError."""
-    best = method_for(R, D)
-    if method == "auto":
+    best = "admm" if isinstance(R, tuple) else method_for(R, D)
+    if method == "auto" and not isinstance(R, tuple):
         return best
+    method = best if method == "auto" else method
     if method not in ALGORITHMS:
         raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
     algorithm = ALGORITHMS[method]
-    refusal = algorithm.refuses(R)
+    refusal = "takes one regularizer, and R is a list" if isinstance(R, tuple) and method != "admm" else None
+    refusal = refusal or algorithm.refuses(R)  # type: ignore[arg-type]
     if refusal is None and algorithm.is_compiled and not is_on_cpu(D):
         refusal = "runs on the CPU, and X is on another device"
     if refusal:
-        raise ValueError(f'{method!r} {refusal}; use "{best}"')
+        advice = "" if method == best else f'; use "{best}"'
+        raise ValueError(f"{method!r} {refusal}{advice}")
     return str(method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,12 +18,12 @@ from proxsae.solvers.algorithm import Direct
 from proxsae.solvers.certificates import CertificateKind
 from proxsae.solvers.direct import run_direct, weakest
 from proxsae.solvers.driver import Outcome
-from proxsae.solvers.inputs import check_limits, checked_inputs, checked_regularizer
+from proxsae.solvers.inputs import check_limits, checked_inputs, checked_terms
 from proxsae.solvers.iterate import iterate
 from proxsae.solvers.methods import ALGORITHMS, checked_method
 
 Method = Literal[
-    "auto", "active_set", "adaptive", "cd", "fista", "ista",
+    "auto", "active_set", "adaptive", "admm", "cd", "fista", "ista",
     "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", "exact",
 ]  # fmt: skip
 
@@ -44,7 +45,8 @@ class Solution:
         how far the best value of each coordinate with the others held lies from it. For a cardinality the certificate
         is what F could still fall by: by any codes ("globally optimal"), by an exchange of one atom for another
         ("swap-optimal"), or by another value of one code in use ("local minimum", or where the partner of the
-        cardinality is not convex, "fixed point"); this is the one that holds of all samples.
+        cardinality is not convex, "fixed point"). For a list of regularizers it is a "consensus residual", see
+        :class:`proxsae.solvers.admm.Consensus`. This is the one that holds of all samples.
     certificate_kinds : array of str of shape (n_samples,)
         The strongest that holds of each sample; NumPy.
     converged : bool array of shape (n_samples,)
@@ -68,7 +70,7 @@ class Solution:
 def solve(
     X: Any,
     D: Any,
-    R: Regularizer | str,
+    R: Regularizer | str | Sequence[Regularizer | str],
     *,
     intercept: Any = None,
     method: Method = "auto",
@@ -94,8 +96,9 @@ def solve(
         the codes are outside of 1e-15 to 1e15, so that scaling the problem scales its codes and certificates.
     D : array of shape (n_components, n_features)
         The dictionary, an atom a row; of the kind and device of X.
-    R : Regularizer or str
-        The weight lambda lies inside: ``0.1 * L1()`` or ``"0.1*L1"``.
+    R : Regularizer or str, or a list of them
+        The weight lambda lies inside: ``0.1 * L1()`` or ``"0.1*L1"``. A list is a sum of convex regularizers, for which
+        no joint prox has to be known.
     intercept : array of shape (n_features,), optional
         b; zero by default.
     method : str, default "auto"
@@ -105,6 +108,8 @@ def solve(
         - "fista", accelerated proximal gradient steps with restarts, on every device: every convex R.
         - "adaptive", proximal gradient steps as long as the curvature along the path allows, on every device: every
           convex R.
+        - "admm", on the CPU: a list of convex regularizers, each with a copy of the code, see
+          :class:`proxsae.solvers.admm.Consensus`; "auto" takes it for a list.
         - "ista", proximal gradient steps, on every device: every R.
         - "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", compiled, on the CPU: a Cardinality of each sample, alone
           or with a separable partner that has a formula, see :mod:`proxsae.solvers.pursuits.pursuit`. "omp" adds the
@@ -171,8 +176,8 @@ def solve(
     inputs = checked_inputs(X, D, intercept, init)
     n_samples, n_components = inputs.shape
     dictionary = inputs.dictionary
-    R = checked_regularizer(R, n_components)
-    method_name = checked_method(method, R, dictionary)
+    terms = checked_terms(R, n_components)
+    method_name = checked_method(method, terms, dictionary)
     algorithm = ALGORITHMS[method_name]
     if algorithm.is_compiled:
         inputs = inputs.as_numpy()
@@ -184,11 +189,12 @@ def solve(
     with _without_graph(dictionary), _progress_bar(n_samples, verbose) as bar:
         limits = {"step": step, "tol": tol, "max_iter": max_iter, "on_finished": bar.update}
         if isinstance(algorithm, Direct):
-            outcome, kinds = run_direct(method_name, algorithm, inputs, R, **limits)
+            outcome, kinds = run_direct(method_name, algorithm, inputs, terms, **limits)
             kind = weakest(kinds)
             outcome = outcome if sparse_output else outcome._replace(codes=outcome.codes.toarray())
         else:
-            outcome, kind = iterate(algorithm, inputs, R, sparse_output=sparse_output, **limits)
+            assert isinstance(terms, Regularizer)
+            outcome, kind = iterate(algorithm, inputs, terms, sparse_output=sparse_output, **limits)
             kinds = np.full(n_samples, kind)
     if array_api_compat.is_torch_array(D) and algorithm.is_compiled:
         import torch
@@ -214,7 +220,7 @@ def _warn_unless_converged(outcome: Outcome, kind: CertificateKind, tol: float, 
     from sklearn.exceptions import ConvergenceWarning
 
     largest = float(outcome.certificate[~outcome.converged].max())
-    is_residual = kind in ("duality gap", "coordinate-wise residual", "fixed-point residual")
+    is_residual = kind in ("duality gap", "coordinate-wise residual", "fixed-point residual", "consensus residual")
     name = kind if is_residual else "fall of F to be had"
     warnings.warn(
         f"{n_missing} of {outcome.converged.shape[0]} samples have not converged to tol={tol:g} "
