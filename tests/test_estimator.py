@@ -39,6 +39,7 @@ def X():
         ProxSAE(Cardinality(1), 4, n_steps=3, batch_size=32, random_state=0),
         ProxSAE(Cardinality(1, "batch"), 4, n_steps=3, batch_size=32, random_state=0),
         ProxSAE("0.1*L1 + NonNegative", 4, n_steps=3, batch_size=32, random_state=0),
+        ProxSAE(Cardinality(1, "batch"), 4, encoder="unrolled", n_steps=3, batch_size=32, random_state=0),
     ]
 )
 def test_is_a_scikit_learn_transformer(estimator, check):
