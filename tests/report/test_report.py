@@ -86,3 +86,13 @@ def test_the_page_is_one_file_and_escapes_its_texts(codes, tmp_path):
     assert html.count("<svg") == 1 + len(cards)
     assert not re.search(r'(src|href)="?https?:', html)
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("proxsae.data.files.os.fsync", full)
+    with pytest.raises(OSError, match=r"report\.html' cannot be written: No space left on device"):
+        write_report(tmp_path / "report.html", title="A", facts={}, histories={}, table=[], cards={})
+    assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from proxsae import ProxSAE
+from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
 from proxsae.regularizers.settings import settings_of, with_settings
@@ -221,6 +222,21 @@ def test_equal_rows_are_scored_as_in_scikit_learn():
     assert sae.score(X.astype(np.float64)) in (0.0, 1.0)
 
 
+def test_the_gap_of_many_samples_never_makes_their_codes_dense(X, monkeypatch):
+    sae = small().fit(X)
+    whole = sae.amortization_gap(X)
+    seen, read = [], Rows.read
+
+    def counted(self, rows, *options):
+        seen.append(len(read(self, rows, *options)))
+        return read(self, rows, *options)
+
+    monkeypatch.setattr("proxsae.training.inference.GAP_ENTRIES", 24 * 20)
+    monkeypatch.setattr(Rows, "read", counted)
+    np.testing.assert_allclose(sae.amortization_gap(X), whole, atol=1e-5)
+    assert (sum(seen), max(seen)) == (300, 20)
+
+
 def test_rows_of_huge_norm_are_announced_and_left_out_on_request():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(6000, 8)).astype(np.float32)
@@ -271,10 +287,15 @@ def test_a_handler_of_the_user_stays(X):
     assert seen == [1]
 
 
-def test_a_terminated_command_writes_the_model(X, tmp_path):
+@pytest.mark.parametrize(
+    ("n_signals", "sentence", "steps"),
+    [(1, "proxsae fit: SIGTERM: the model is that of step 1\n", 1), (2, "proxsae fit: interrupted\n", None)],
+)
+def test_a_terminated_command_writes_the_model_or_leaves_what_is_there(n_signals, sentence, steps, X, tmp_path):
     np.save(tmp_path / "x.npy", X)
     out = tmp_path / "sae.safetensors"
-    script = """
+    out.write_bytes(b"good")
+    script = f"""
 import os, signal, sys
 import proxsae.training.trainer as trainer
 from proxsae.cli import main
@@ -282,7 +303,7 @@ from proxsae.cli import main
 step = trainer.Trainer.step
 
 def terminated(self, x, y=None):
-    if self.state.n_done == 3:
+    for _ in range({n_signals} if self.state.n_done == 0 else 0):
         os.kill(os.getpid(), signal.SIGTERM)
     return step(self, x, y)
 
@@ -292,8 +313,9 @@ sys.exit(main())
     arguments = ["fit", tmp_path / "x.npy", "-R", "Cardinality(3)", "--components", "24", "--out", out]
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stderr) == (130, "proxsae fit: SIGTERM: the model is that of step 4\n")
-    assert ProxSAE.load(out).n_iter_ == 4
+    assert (done.returncode, done.stderr) == (130, sentence)
+    assert out.read_bytes() == b"good" if steps is None else ProxSAE.load(out).n_iter_ == steps
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sae.safetensors", "x.npy"]
 
 
 def test_a_target_missed_at_the_end_loses_nothing(X, monkeypatch):
