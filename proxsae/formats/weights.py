@@ -138,7 +138,7 @@ def torch_weights(path: Path) -> tuple[Weights, dict[str, Any]]:
         If it is missing or damaged, or more than a dict of tensors and plain values.
     """
     _check_file(path)
-    if not zipfile.is_zipfile(path):
+    if not _guarded(path, "Torch", zipfile.is_zipfile, path):
         raise ValueError(f"{path} is not a file of torch.save in the format of Torch 1.6 or later")
     content = _guarded(path, "Torch", partial(_torch_content, path))
     if not isinstance(content, dict):

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from hostile import answered
 from safetensors.torch import save_file
 
 from proxsae.formats.weights import npz_weights, safetensors_weights, torch_weights
@@ -178,3 +179,16 @@ def test_an_integer_is_one(tmp_path):
     for name in ("x", "v"):
         with pytest.raises(ValueError, match=f"'{name}'"):
             weights.integer(name)
+
+
+def test_a_bit_of_the_end_of_a_torch_file(tmp_path):
+    """There the directory of the zip file is, of which Python raises errors of several types."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    content = path.read_bytes()
+    for bit in range(8 * (len(content) - 100), 8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        _, sentence = answered(lambda: torch_weights(path), ValueError)
+        assert not sentence or str(path) in sentence
