@@ -47,6 +47,15 @@ def test_a_model_that_the_format_lacks_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_encoder_that_is_not_one_matrix_leaves_nothing(tmp_path):
+    sae = ProxSAE("Cardinality(3)", n_components=12, n_steps=2, encoder="solved", random_state=0).fit(rows(50))
+    with pytest.raises(
+        ValueError, match="other libraries have encoders of one matrix, as Amortized is, and this one is"
+    ):
+        save(sae, tmp_path / "sae", format="saelens")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_converts_there_and_back(tmp_path, capsys):
     sae = sae_of("Cardinality(3)")
     ours, theirs, back = tmp_path / "sae.safetensors", tmp_path / "theirs", tmp_path / "back.safetensors"
