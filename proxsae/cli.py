@@ -190,15 +190,14 @@ def run_harvest(options: argparse.Namespace) -> None:
 
 def run_fit(options: argparse.Namespace) -> int:
     """Train and save a model; the exit status is 130 if the training was interrupted."""
-    import numpy as np
-
     from proxsae.data.files import check_writable
+    from proxsae.data.rows import mapped
     from proxsae.data.store import ActivationStore
     from proxsae.estimator import ProxSAE
 
     check_writable(options.out)
     is_array = options.data.suffix == ".npy"
-    X = np.load(options.data, mmap_mode="r") if is_array else ActivationStore(options.data)
+    X = mapped(options.data) if is_array else ActivationStore(options.data)
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     sae = ProxSAE(
         options.regularizer,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,6 +139,23 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
             f"{estimator.n_features_in_} features"
         )
     return Rows(X).check_finite()
+
+
+def mapped(path: str | os.PathLike[str]) -> Any:
+    """Return the array of a ``.npy`` file as a memory map; nothing in it is executed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is missing, or not a whole array of numbers; the sentence names the file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # a damaged header is read as Python text, and fails in a dozen ways
+        sentence = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"'{path}' is not a whole .npy array of numbers: {sentence}") from None
 
 
 def ordinary(rows: Rows, max_norm_ratio: float | None, most: int) -> Rows:
