@@ -112,6 +112,11 @@ def test_units_do_not_matter(R):
         ("fista", 0.1 * L1()),
         ("ista", 0.1 * L1() + 0.1 * SquaredL2()),
         ("ista", 0.1 * L0()),
+        ("adaptive", 0.1 * L1()),
+        ("iht", Cardinality(3)),
+        ("cosamp", NonNegative() + Cardinality(3)),
+        ("swap", 0.1 * L1() + Cardinality(3)),
+        ("exact", 0.1 * L1() + Cardinality(2)),
     ],
     ids=str,
 )
