@@ -81,16 +81,16 @@ def test_the_objective_of_scikit_learn_is_reached(truth):
 
 def test_a_stream_is_learned_from(truth):
     sae = learner()
-    for _ in range(6):
+    for _ in range(3):
         for first in range(0, 2000, 500):
             sae.partial_fit(truth.X[first : first + 500])
-    assert sae.n_iter_ == 6 * 4 * 3
-    assert matched_cosine(sae.components_, truth.dictionary) > 0.95
+    assert sae.n_iter_ == 3 * 4 * 3
+    assert matched_cosine(sae.components_, truth.dictionary) > 0.9
 
 
 @pytest.mark.parametrize("update", ["online", "mod"])
 def test_a_fitted_dictionary_weighs_as_much_as_many_samples(update, truth):
-    sae = learner(update=update).fit(truth.X)
+    sae = learner(update=update, n_steps=30).fit(truth.X)
     before = sae.components_
     sae.partial_fit(truth.X[:50] + np.random.default_rng(0).normal(size=(50, 16)))
     assert matched_cosine(sae.components_, before) > 0.999
@@ -110,11 +110,6 @@ def test_a_stream_goes_on_from_a_file_as_if_never_stopped(update, truth, tmp_pat
     loaded = ProxSAE.load(tmp_path / "small.safetensors")
     assert (loaded.transform(truth.X) != first.transform(truth.X)).nnz == 0
     assert clone(loaded).update == update
-
-
-def test_the_target_l0_is_met(truth):
-    sae = learner(L1(), target_l0=2.5, n_steps=4).fit(truth.X[:300])
-    assert sae.transform(truth.X[:300]).nnz / 300 == pytest.approx(2.5, rel=0.05)
 
 
 def test_options_of_updates_reach_the_dictionary(truth):
