@@ -6,10 +6,18 @@ import numba
 import numpy as np
 from numba import float32, float64, types, void
 
-INNER_SWEEPS = 10  # over the non-zeros, for one over all coordinates
+INNER_SWEEPS = 100  # over the non-zeros, for one over all coordinates
+MOST = 256  # non-zeros that have sweeps of their own: their Gram matrix stays in the cache
+SETTLED = 1e-9  # of the largest code: a move that small ends them
 
 scalar32 = types.FunctionType(float32(float32, float32, float32[::1]))
 scalar64 = types.FunctionType(float64(float64, float64, float64[::1]))
+
+
+@numba.njit(nogil=True, fastmath={"reassoc", "contract"})
+def _subtract(q, value, row):  # type: ignore[no-untyped-def]
+    for k in range(len(q)):
+        q[k] -= value * row[k]
 
 
 @numba.njit(
@@ -29,31 +37,49 @@ def descend(prox, parameters, G, steps, C, Z, Q):  # type: ignore[no-untyped-def
     """Write into Z and Q = C - Z G, row by row, what a sweep over all coordinates and some over the non-zeros give.
 
     A coordinate becomes the prox with its own step 1 / G_jj, its best value with the others held. Q is summed afresh
-    from C, so that nothing drifts.
+    from C, so that nothing drifts; the sweeps over the non-zeros see their part of G alone.
     """
     p = C.shape[1]
     one = len(parameters) == 1
+    index, old = np.empty(MOST, np.int64), np.empty(MOST, C.dtype)
+    A, r = np.empty((MOST, MOST), C.dtype), np.empty(MOST, C.dtype)
     for i in range(len(C)):
         z, q = Z[i], Q[i]
         q[:] = C[i]
         for j in range(p):
             if z[j] != 0:
-                atom, value = G[j], z[j]
-                for k in range(p):
-                    q[k] -= value * atom[k]
-        for n_sweep in range(1 + INNER_SWEEPS):
+                _subtract(q, z[j], G[j])
+        m = 0
+        for j in range(p):
+            new = prox(z[j] + steps[j] * q[j], steps[j], parameters[0 if one else j])
+            if new != z[j]:
+                _subtract(q, new - z[j], G[j])
+                z[j] = new
+            if new != 0:
+                if m < MOST:
+                    index[m], old[m] = j, new
+                m += 1
+        if m > MOST:
+            continue
+        for a in range(m):
+            r[a], atom = q[index[a]], G[index[a]]
+            for b in range(m):
+                A[a, b] = atom[index[b]]
+        for _ in range(INNER_SWEEPS):
             largest, moved = 0.0, 0.0
-            for j in range(p):
-                old = z[j]
-                if n_sweep > 0 and old == 0:
-                    continue
-                new = prox(old + steps[j] * q[j], steps[j], parameters[0 if one else j])
-                if new != old:
-                    change, atom = new - old, G[j]
+            for a in range(m):
+                j = index[a]
+                new = prox(z[j] + steps[j] * r[a], steps[j], parameters[0 if one else j])
+                change = new - z[j]
+                if change != 0:
                     z[j] = new
-                    for k in range(p):
-                        q[k] -= change * atom[k]
-                    moved = max(moved, abs(change) * np.sqrt(atom[j]))
-                largest = max(largest, abs(new) * np.sqrt(G[j, j]))
-            if n_sweep > 0 and moved <= 1e-3 * largest:
+                    row = A[a]
+                    for b in range(m):
+                        r[b] -= change * row[b]
+                    moved = max(moved, abs(change) * np.sqrt(A[a, a]))
+                largest = max(largest, abs(new) * np.sqrt(A[a, a]))
+            if moved <= SETTLED * largest:
                 break
+        for a in range(m):
+            if z[index[a]] != old[a]:
+                _subtract(q, z[index[a]] - old[a], G[index[a]])

@@ -32,7 +32,7 @@ def start_descent(problem: Problem, codes: Array) -> DescentState:
 
 
 def descend(problem: Problem, state: DescentState) -> DescentState:
-    r"""Return a sweep over all coordinates and up to ten over those that are not zero.
+    r"""Return a sweep over all coordinates and, until they settle, over those that are not zero.
 
     :math:`z_j^+ = \mathrm{prox}_{t_j r_j}(z_j + t_j (y - zD)d_j)` with its own step :math:`t_j = 1 / \|d_j\|^2`: the
     best value of z_j with the others held, for every separable R, convex or not. No step of all coordinates is needed,
