@@ -159,7 +159,7 @@ def continued(sae: Any, rows: Rows, wishes: Wishes) -> TrainingState:
 
 def start(rows: Rows, wishes: Wishes, n_steps: int | None) -> TrainingState:
     """Return the state before the first step, with the scaling of the rows and random atoms."""
-    _check_memory(wishes.n_components, rows.shape[1], rows.dtype)
+    _check_memory(wishes.n_components, rows.shape[1], rows.dtype, with_sums=wishes.update is not None)
     scaling = Scaling.of(rows, rows.dtype, wishes.device)
     wishes.check_scale(scaling, rows.dtype)
     model = initial_autoencoder(
@@ -284,9 +284,12 @@ def _check_same_model(model: Autoencoder, wishes: Wishes) -> None:
         raise ValueError(f"encoder = {wishes.encoder!r} needs a new fit: that of the fitted model is {fitted!r}")
 
 
-def _check_memory(n_components: int, n_features: int, dtype: torch.dtype) -> None:
-    """Raise ValueError where a model, its gradient and the moments of Adam exceed the memory of this machine."""
-    needed = 8 * n_components * n_features * dtype.itemsize
+def _check_memory(n_components: int, n_features: int, dtype: torch.dtype, *, with_sums: bool) -> None:
+    """Raise ValueError where a model, its gradient and the moments of Adam exceed the memory of this machine.
+
+    Or, between solved codes, three float64 matrices of the order of the atoms: the sums, new ones, and those of a step.
+    """
+    needed = 24 * n_components**2 if with_sums else 8 * n_components * n_features * dtype.itemsize
     present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > present:
         raise ValueError(

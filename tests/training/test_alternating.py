@@ -166,6 +166,7 @@ def test_poor_data_have_a_finite_answer(update, R, kind):
         ({"update": "mod", "encoder": "amortized"}, r"update = MOD\(.*\) needs solved codes, encoder=\"solved\""),
         ({"update": Online(), "encoder": Amortized()}, r"needs solved codes, .* those of Amortized\(.*\) are learned"),
         ({"R": Cardinality(3, "batch")}, "codes each sample by itself"),
+        ({"n_components": 10**7}, "n_components = 10000000 .* needs .* GB to train"),
     ],
 )
 def test_bad_parameters_are_one_sentence(options, sentence, truth):
