@@ -84,8 +84,8 @@ def _checksum(text: str, tensors: dict[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a text for a sentence: not too long."""
-    text = repr(value) if not isinstance(value, str) else value
+    """Return a text for a sentence: not too long, and in one line."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

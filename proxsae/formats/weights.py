@@ -39,7 +39,7 @@ class Weights:
 
     def wrong(self, name: str, sentence: object) -> ValueError:
         """Return the error to raise."""
-        return ValueError(f"{self.path}: the field {name!r}: {sentence}")
+        return ValueError(f"{self.path}: the field {shown(name)!r}: {sentence}")
 
     def shape(self, name: str, n_dimensions: int = 2) -> tuple[int, ...]:
         """Return the shape of a tensor that must be there, with so many dimensions, none of them empty."""
@@ -147,7 +147,9 @@ def torch_weights(path: Path) -> tuple[Weights, dict[str, Any]]:
     for name, tensor in tensors.items():
         is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not is_plain or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-            raise ValueError(f"{path}: the field {name!r}: it is not a plain tensor whose numbers are all stored")
+            raise ValueError(
+                f"{path}: the field {shown(name)!r}: it is not a plain tensor whose numbers are all stored"
+            )
     others = {str(name): value for name, value in content.items() if not isinstance(value, Tensor)}
     return Weights(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__), others
 

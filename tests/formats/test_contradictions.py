@@ -52,6 +52,7 @@ def edit(path, **changes):
         ("sparsify_topk", "cfg.json", {"k": 9}, "'k': it is 9, and there are 8 atoms"),
         ("sparsify_topk", "cfg.json", {"k": 3.5}, "'k': it is 3.5, needed is an integer"),
         ("sparsify_topk", "cfg.json", {"d_in": ...}, "'d_in': it is missing"),
+        ("sparsify_topk", "cfg.json", {"d_in": "1\n2"}, r"'d_in': it is '1\\n2', needed is an integer"),
         (
             "sparsify_topk",
             "cfg.json",
@@ -136,12 +137,16 @@ def test_a_transcoder_of_gemma_is_one_sentence(copied, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"activation": "Identity"}, "'activation': it is 'Identity', known are 'ReLU' and 'TopK'"),
-        ({"activation_state_dict": {"k": 3, "postact_fn": "Identity"}}, "'Identity': without ReLU it is no prox"),
+        ({"activation": "Identity"}, "'activation': it is Identity, known are 'ReLU' and 'TopK'"),
+        (
+            {"activation_state_dict": {"k": 3, "postact_fn": "Identity"}},
+            "followed by Identity: without ReLU it is no prox",
+        ),
         ({"activation_state_dict": {"k": 9, "postact_fn": "ReLU"}}, "k is 9, needed is an integer from 1 to 8"),
         ({"activation_state_dict": [3]}, "k is None, needed is an integer"),
         ({"decoder.weight": torch.ones(8, 3)}, r"'decoder.weight': it has shape \(8, 3\), needed is \(3, 8\)"),
         ({"pre_bias": "none"}, "'pre_bias': it is missing"),
+        ({"activation": "x" * 10_000}, r"it is x{200}\.\.\., known are"),
     ],
 )
 def test_a_file_of_openai_that_is_no_prox_is_one_sentence(tmp_path, change, sentence):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from proxsae.formats.files import shown
 from proxsae.formats.parts import Activation, Parts, Rows, shifted
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import torch_weights
@@ -37,13 +38,15 @@ class OpenAI(Format):
         if name == "ReLU":
             return Parts(W, bias, D, intercept, "relu")
         if name != "TopK":
-            raise weights.wrong("activation", f"it is {name!r}, known are 'ReLU' and 'TopK'")
+            raise weights.wrong("activation", f"it is {shown(name)}, known are 'ReLU' and 'TopK'")
         settings = settings if isinstance(settings, dict) else {}
         k, after = settings.get("k"), settings.get("postact_fn")
         if not isinstance(k, int) or not 1 <= k <= p:
-            raise weights.wrong("activation_state_dict", f"k is {k!r}, needed is an integer from 1 to {p}")
+            raise weights.wrong("activation_state_dict", f"k is {shown(k)}, needed is an integer from 1 to {p}")
         if after != "ReLU":
-            raise weights.wrong("activation_state_dict", f"TopK is followed by {after!r}: without ReLU it is no prox")
+            raise weights.wrong(
+                "activation_state_dict", f"TopK is followed by {shown(after)}: without ReLU it is no prox"
+            )
         return Parts(W, bias, D, intercept, "topk", k, rows="layer_norm")
 
     def write(self, path: Path, parts: Parts) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from proxsae.formats.configuration import Configuration
+from proxsae.formats.files import shown
 from proxsae.formats.parts import Activation, Parts, Rows, gated, positive_part, shifted, with_unit_atoms
 from proxsae.formats.places import hook_of, site_of
 from proxsae.formats.registry import Format
@@ -109,7 +110,7 @@ class _Reader:
         self.d, self.p = config.integer("d_in"), config.integer("d_sae")
         dtype = config.text("dtype", "float32").removeprefix("torch.")
         if dtype not in DTYPES:
-            raise config.wrong("dtype", f"it is {dtype!r}, known are {', '.join(DTYPES)}")
+            raise config.wrong("dtype", f"it is {shown(dtype)!r}, known are {', '.join(DTYPES)}")
         self.dtype: torch.dtype = getattr(torch, dtype)
         normalised = config.one_of("normalize_activations", tuple(ROWS), "none")
         self.rows = ROWS[normalised]
@@ -180,7 +181,7 @@ def _renamed(config: Configuration) -> Configuration:
     version = config.text("sae_lens_version", "") or config.text("metadata.sae_lens_version", "")
     major = version.partition(".")[0]
     if version and not major.isdecimal():
-        raise config.wrong("sae_lens_version", f"it is {version!r}, needed is one such as {VERSION}")
+        raise config.wrong("sae_lens_version", f"it is {shown(version)!r}, needed is one such as {VERSION}")
     if version and int(major) >= 6:
         return config
     names = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
