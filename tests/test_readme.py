@@ -31,7 +31,7 @@ def _python(name):
 
 def test_the_readme_runs():
     blocks = _python("README.md")
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     scope: dict[str, object] = {}
     for block in blocks:
         exec(block, scope)
@@ -42,6 +42,8 @@ def test_the_readme_runs():
     assert scope["s"].converged.all()
     assert not scope["report"].passed
     assert scope["report"].counterexample["better objective"] < scope["report"].counterexample["claimed objective"]
+    assert (scope["better"].after <= scope["better"].before).all()
+    assert min(scope[name].score(scope["X"]) for name in ("unrolled", "learned")) > 0.3
     said = re.findall(r"^(\S.*?)\s+# (.*)$", blocks[3], flags=re.MULTILINE)
     assert len(said) == 5
     for expression, shown in said:
