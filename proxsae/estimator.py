@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from proxsae.dictionary import Update
     from proxsae.encoders import Encoder
     from proxsae.training.autoencoder import Autoencoder
-    from proxsae.training.fitting import Asked
     from proxsae.training.inference import Refinement
+    from proxsae.training.settings import Asked
     from proxsae.training.state import TrainingState
 
 

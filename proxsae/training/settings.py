@@ -1,0 +1,93 @@
+"""The parameters of the estimator as a training reads them, checked against one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from sklearn.utils import check_random_state
+
+from proxsae.data.rows import torch_device
+from proxsae.dictionary import Update
+from proxsae.encoders import Encoder
+from proxsae.encoders.base import encoder_of
+from proxsae.regularizers import Cardinality, Regularizer, parse
+from proxsae.training.alternating import checked_update
+from proxsae.training.scaling import Scaling
+from proxsae.training.sparsity import check_steerable
+
+Asked = tuple[Regularizer, float | None]  # R in the units of the data and the target L0 that a model was fitted for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of the estimator as they are at the time of a call, checked against one another."""
+
+    regularizer: Regularizer  # in the units of the data
+    encoder: Encoder  # its options
+    update: Update | None  # of the dictionary between solved codes; None: gradients
+    n_components: int
+    target_l0: float | None
+    learning_rate: float
+    batch_size: int
+    dead_after: int
+    max_norm_ratio: float | None
+    device: torch.device
+    seed: int
+    verbose: bool
+
+    @property
+    def asked(self) -> Asked:
+        """What the model is then fitted for."""
+        return self.regularizer, self.target_l0
+
+    @classmethod
+    def of(cls, parameters: dict[str, Any], n_features: int) -> Settings:
+        """Return the settings for data with so many features.
+
+        Raises
+        ------
+        ValueError
+            If parameters do not fit one another, in one sentence.
+        """
+        given = {field.name: parameters[field.name] for field in fields(cls) if field.name in parameters}
+        n_components = 8 * n_features if given["n_components"] is None else int(given["n_components"])
+        R = given["regularizer"]
+        R = parse(R) if isinstance(R, str) else R
+        encoder = encoder_of(given["encoder"])
+        settings = cls(
+            **{
+                **given,
+                "regularizer": Cardinality(max(1, min(32, n_components // 8))) if R is None else R,
+                "n_components": n_components,
+                "encoder": encoder,
+                "update": checked_update(given["update"], encoder),
+                "learning_rate": float(given["learning_rate"]),
+                "device": torch_device(given["device"]),
+                "seed": int(check_random_state(parameters["random_state"]).randint(2**31 - 1)),
+                "verbose": bool(given["verbose"]),
+            }
+        )
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raise ValueError where the parameters do not fit one another."""
+        R = self.regularizer
+        if isinstance(R, Cardinality) and R.k > self.n_components:
+            raise ValueError(f"k must not exceed n_components: {R} with {self.n_components} components")
+        R.check_width(self.n_components)
+        if sentence := self.encoder.refuses(R):
+            raise ValueError(sentence)
+        if self.target_l0 is None:
+            return
+        check_steerable(R)
+        if not self.target_l0 < self.n_components:
+            raise ValueError(
+                f"target_l0 must lie between 0 and n_components = {self.n_components}, got {self.target_l0}"
+            )
+
+    def check_scale(self, scaling: Scaling, dtype: torch.dtype) -> None:
+        """Raise ValueError where the weights of R cannot be written in the units of the training."""
+        scaling.check_weights(self.regularizer, dtype, is_steered=self.target_l0 is not None)
