@@ -7,14 +7,15 @@ With codes Z, targets Y = X - b, :math:`A = Z^T Z` and :math:`B = Z^T Y`, that e
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
 from proxsae.dictionary.arrays import Matrix
-from proxsae.regularizers import Regularizer, Separable
+from proxsae.regularizers import Regularizer
+from proxsae.regularizers.cardinality import separable_part
 
 AtomSet = Literal["sphere", "ball"]
 BLOCK = 64  # atoms whose corrections are kept up to date one by one; the others by a product
@@ -169,7 +170,7 @@ def ksvd_atoms(
     D = D.copy()
     residual = Y - Z @ D
     columns = Z.tocsc()
-    part = scalar_part(R)
+    part = separable_part(R)
     for j in range(len(D)):
         entries = slice(columns.indptr[j], columns.indptr[j + 1])
         rows, z = columns.indices[entries], columns.data[entries]
@@ -184,11 +185,3 @@ def ksvd_atoms(
     codes = csr_array(columns)
     codes.eliminate_zeros()
     return D, codes
-
-
-def scalar_part(R: Regularizer) -> Separable | None:
-    """Return the sum over coordinates that acts on a support, or None where coordinates interact in other ways."""
-    from proxsae.regularizers import Cardinality
-
-    inner: Any = R.partner if isinstance(R, Cardinality) else R
-    return inner if isinstance(inner, Separable) else None

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxsae.encoders.base import Encoder, Encoding, separable_part
+from proxsae.encoders.base import Encoder, Encoding
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import Count, Jump, with_thresholds
 from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import outside_support
 from proxsae.regularizers import L0, Regularizer, Separable
+from proxsae.regularizers.cardinality import separable_part
 
 
 @dataclass(frozen=True)

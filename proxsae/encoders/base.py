@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from proxsae.encoders.codes import Codes
 from proxsae.formulas.arrays import to_numpy
 from proxsae.kernels.sparse import Pattern
-from proxsae.regularizers import L0, Cardinality, Regularizer, Separable, parse
+from proxsae.regularizers import L0, Cardinality, Regularizer, parse
 
 ENCODERS: dict[str, type[Encoder]] = {}  # by name; a subclass enters itself
 
@@ -209,13 +209,6 @@ class Encoder(nn.Module, ABC):
         if device is not None and self.is_fitted:
             self.regularizer = on_device(self.regularizer, device)
         return self
-
-
-def separable_part(regularizer: Regularizer) -> Separable | None:
-    """Return the scalar prox that acts on the selected coordinates, or None where coordinates interact."""
-    if isinstance(regularizer, Cardinality):
-        return regularizer.partner
-    return regularizer if isinstance(regularizer, Separable) else None
 
 
 def at_price(R: Regularizer, price: float) -> Regularizer:

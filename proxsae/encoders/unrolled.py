@@ -22,6 +22,7 @@ from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.problem import default_step, lipschitz_constant
+from proxsae.solvers.proximal_gradient import grown_momentum
 
 SHARED = ("matrices", "all", "nothing")
 
@@ -237,7 +238,7 @@ def fista_momenta(n_layers: int) -> list[float]:
     r"""Return :math:`(\theta_s - 1) / \theta_{s+1}` of the point that each step starts from; the first starts at 0."""
     momenta, theta = [0.0], 1.0
     for _ in range(n_layers - 1):
-        grown = 0.5 * (1.0 + (1.0 + 4.0 * theta * theta) ** 0.5)
+        grown = grown_momentum(theta)
         momenta.append((theta - 1.0) / grown)
         theta = grown
     return momenta

@@ -207,6 +207,12 @@ class Cardinality(Selection):
         return [str(self.k)] if self.scope == "sample" else [str(self.k), '"batch"']
 
 
+def separable_part(R: Regularizer) -> Separable | None:
+    """Return the sum over coordinates that acts on those that are kept, or None where coordinates interact."""
+    part = R.partner if isinstance(R, Cardinality) else R
+    return part if isinstance(part, Separable) else None
+
+
 class GroupSelection(Grouped, Selection):
     """A selection of groups."""
 

@@ -6,17 +6,12 @@ import numba
 import numpy as np
 from numba import boolean, float32, float64, void
 
-from proxsae.solvers.compiled_descent import scalar64
+from proxsae.solvers.compiled_descent import prox64
 
 PASSES = 100  # of coordinate descent and Newton steps on one active set, at most
-FIRST = 48
-WATCHED = 24
+FIRST, WATCHED = 48, 24  # zeros in the active set beside the non-zeros, from the zero code and later; up to twice
 CALM = 3  # passes without a coordinate that leaves or reaches zero, before a Newton step
 IMPATIENT = 16  # passes after which one is made anyway
-FIRST, WATCHED = (
-    48,
-    24,
-)  # zeros that the active set holds beside the non-zeros, from the zero code and later; up to twice
 FAR = 1e4  # a Newton step that changes a coordinate by more, relative to its size, is cut
 SETTLED = 1e-12  # of the largest correlation: a move that small ends the passes
 FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
@@ -245,9 +240,7 @@ def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
 
 @numba.njit(
     [
-        void(
-            scalar64, float64[:, ::1], *(T[:, ::1],) * 3, *(float64[::1],) * 3, float64, *(T[:, ::1],) * 3, boolean[::1]
-        )
+        void(prox64, float64[:, ::1], *(T[:, ::1],) * 3, *(float64[::1],) * 3, float64, *(T[:, ::1],) * 3, boolean[::1])
         for T in (float32, float64)
     ],
     nogil=True,

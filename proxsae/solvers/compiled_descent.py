@@ -10,8 +10,9 @@ INNER_SWEEPS = 100  # over the non-zeros, for one over all coordinates
 MOST = 256  # non-zeros that have sweeps of their own: their Gram matrix stays in the cache
 SETTLED = 1e-9  # of the largest code: a move that small ends them
 
-scalar32 = types.FunctionType(float32(float32, float32, float32[::1]))
-scalar64 = types.FunctionType(float64(float64, float64, float64[::1]))
+# `prox(u, t, parameters)` as :func:`proxsae.formulas.numba.compiled` writes it
+prox32 = types.FunctionType(float32(float32, float32, float32[::1]))
+prox64 = types.FunctionType(float64(float64, float64, float64[::1]))
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract"})
@@ -22,12 +23,8 @@ def _subtract(q, value, row):  # type: ignore[no-untyped-def]
 
 @numba.njit(
     [
-        void(
-            scalar32, float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1]
-        ),
-        void(
-            scalar64, float64[:, ::1], float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1]
-        ),
+        void(prox32, float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1]),
+        void(prox64, float64[:, ::1], float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1]),
     ],
     nogil=True,
     cache=True,

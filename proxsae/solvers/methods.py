@@ -11,7 +11,7 @@ from proxsae.regularizers import Regularizer
 from proxsae.solvers.adaptive import ADAPTIVE
 from proxsae.solvers.admm import ADMM
 from proxsae.solvers.algorithm import Algorithm, Direct
-from proxsae.solvers.coordinates import ACTIVE_SET, CD, resting_slopes
+from proxsae.solvers.coordinates import ACTIVE_SET, CD, resting_slopes, squared_norms
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
 from proxsae.solvers.pursuits.exact import EXACT
 from proxsae.solvers.pursuits.pursuit import PURSUITS
@@ -43,8 +43,7 @@ def method_for(R: Regularizer, D: Array) -> str:
 
 def _leaves_zeros(R: Regularizer, D: Array) -> bool:
     """Whether small correlations leave every coordinate at 0, so that codes are sparse."""
-    D = to_numpy(D).astype("float64")
-    below, above = resting_slopes(R, (D * D).sum(1))
+    below, above = resting_slopes(R, squared_norms(to_numpy(D)))
     return bool((above - below > 1e-290).all())
 
 

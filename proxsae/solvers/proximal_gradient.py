@@ -5,7 +5,7 @@ A step is made of array operations alone: it can be batched, run on a GPU, diffe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import array_api_compat
 
@@ -71,10 +71,15 @@ def fista_update(problem: Problem, state: FistaState) -> FistaState:
     codes = problem.proximal_step(state.point)
     move = codes - state.codes
     uphill = xp.sum((state.point - codes) * move, axis=-1, keepdims=True) > 0
-    grown = 0.5 * (1.0 + xp.sqrt(1.0 + 4.0 * state.momentum * state.momentum))
+    grown = grown_momentum(state.momentum)
     momentum = xp.where(uphill, xp.ones_like(grown), grown)
     pull = xp.where(uphill, xp.zeros_like(grown), (state.momentum - 1.0) / grown)
     return FistaState(codes, codes + pull * move, momentum)
+
+
+def grown_momentum(theta: Any) -> Any:
+    r"""Return :math:`\theta^+ = \frac12 (1 + \sqrt{1 + 4\theta^2})` of a number or an array."""
+    return 0.5 * (1.0 + (1.0 + 4.0 * theta * theta) ** 0.5)
 
 
 def _takes_all(R: Regularizer) -> None:  # noqa: ARG001

@@ -24,10 +24,6 @@ class Certifier:
     penalty: Separable  # r, the partner of the cardinality
     k: int
 
-    def objective(self, Y: Array, found: Supports) -> Array:
-        """Return F."""
-        return self.fit(Y, self.dictionary, found)[0]
-
     def fit(self, Y: Array, D: Array, found: Supports) -> tuple[Array, Array]:
         """Return F, and the correlations of the atoms in use with the residual, over a dictionary like the given."""
         from proxsae.solvers.pursuits.compiled_pursuit import fit_rows

@@ -8,14 +8,14 @@ import numba
 import numpy as np
 from numba import int64, void
 
+from proxsae.solvers.compiled_descent import prox64
 from proxsae.solvers.pursuits.compiled_refit import (
     FINE,
     counts,
     indices,
     matrix,
     refit,
-    scalar_prox,
-    scalar_value,
+    value64,
     vector,
 )
 
@@ -34,7 +34,7 @@ def _following(support, p):
 
 
 @numba.njit(
-    void(scalar_prox, scalar_value, matrix, matrix, vector, matrix, int64, indices, matrix, counts),
+    void(prox64, value64, matrix, matrix, vector, matrix, int64, indices, matrix, counts),
     nogil=True,
     cache=True,
     error_model="numpy",

@@ -13,16 +13,16 @@ import numba
 import numpy as np
 from numba import boolean, float64, int64, types, void
 
+from proxsae.solvers.compiled_descent import prox64
 from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT
 
 MAX_PASSES = 2000
 FINE = 1e-11  # moves that end a refit, relative to the norm of the target
 
-scalar_prox = types.FunctionType(float64(float64, float64, float64[::1]))
-scalar_value = types.FunctionType(float64(float64, float64[::1]))
+value64 = types.FunctionType(float64(float64, float64[::1]))
 matrix, vector, indices, counts = float64[:, ::1], float64[::1], int64[:, ::1], int64[::1]
 of_rows = void(  # what runs a method on rows of correlations; "supports, codes, counts, falls, taken" are written
-    scalar_prox, scalar_value, matrix, matrix, vector, matrix, vector, int64, types.unicode_type, boolean, int64,
+    prox64, value64, matrix, matrix, vector, matrix, vector, int64, types.unicode_type, boolean, int64,
     float64, indices, matrix, counts, vector, counts,
 )  # fmt: skip
 

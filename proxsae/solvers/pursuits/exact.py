@@ -16,6 +16,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality, Regularizer
 from proxsae.solvers.algorithm import Direct, Ended
+from proxsae.solvers.coordinates import squared_norms
 from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.pursuit import refuses_partner, scalar_formulas
 from proxsae.solvers.pursuits.supports import room_for
@@ -53,7 +54,7 @@ class Enumeration:
         r = self.regularizer.partner
         prox, value, parameters = scalar_formulas(r.at(used), len(used))
         T = Y.astype(np.float64)
-        energies, G = np.einsum("ij,ij->i", T, T), atoms @ atoms.T
+        energies, G = squared_norms(T), atoms @ atoms.T
         found = room_for(len(Y), self.k, np.float64)
 
         def work(rows: slice) -> None:
@@ -65,8 +66,7 @@ class Enumeration:
             by_blocks(work, len(Y))
             found = found._replace(atoms=used[found.atoms])
         found.n_iter[:] = math.comb(len(used), self.k)
-        norms = np.sqrt(np.einsum("ij,ij->i", self.dictionary, self.dictionary, dtype=np.float64))
-        certifier = Certifier(self.dictionary, norms, r, self.k)
+        certifier = Certifier(self.dictionary, np.sqrt(squared_norms(self.dictionary)), r, self.k)
         return certifier.ended(Y, found._replace(codes=found.codes.astype(Y.dtype)), tol, "globally optimal")
 
 
