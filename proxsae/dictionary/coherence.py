@@ -80,8 +80,10 @@ def restricted_isometry(D: Any, k: int, *, n_trials: int = 200, random_state: An
     Trans. Inf. Theory 50 (the sum of cosines).
     """
     D = unit(checked_dictionary(D))
-    if not 1 <= k <= len(D):
-        raise ValueError(f"k must lie between 1 and n_components = {len(D)}, got {k}")
+    if k not in range(1, len(D) + 1):
+        raise ValueError(f"k must be an integer between 1 and n_components = {len(D)}, got {k!r}")
+    if n_trials < 1:
+        raise ValueError(f"n_trials must be at least 1, got {n_trials!r}")
     if (zero := np.flatnonzero(~D.any(axis=1))).size:
         raise ValueError(f"D must not have an atom of zeros, but row {zero[0]} is one")
     if k == 1:

@@ -168,7 +168,9 @@ def _same_samples(Z: Any, Z_true: Any) -> tuple[csr_array, csr_array]:
     return Z, Z_true
 
 
-def _check_matching(matching: Matching, Z: csr_array, Z_true: csr_array) -> None:
+def _check_matching(matching: Any, Z: csr_array, Z_true: csr_array) -> None:
+    if not isinstance(matching, Matching):
+        raise TypeError(f"matching must be what match_atoms gives, got {type(matching).__name__}")
     for name, numbers, codes in (("learned", matching.learned, Z), ("true", matching.true, Z_true)):
         if len(numbers) and numbers.max() >= codes.shape[1]:
             raise ValueError(f"matching has the {name} atom {numbers.max()}, and the codes have {codes.shape[1]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,10 @@ def initial_atoms(
     ----------
     Arthur and Vassilvitskii (2007), k-means++: the advantages of careful seeding, SODA.
     """
+    if how not in get_args(Start):
+        raise ValueError(f"how must be one of {', '.join(get_args(Start))}, got {how!r}")
+    if Y.ndim != 2 or n_components < 1:
+        raise ValueError(f"Y must be a matrix and n_components at least 1, got shape {Y.shape} and {n_components}")
     if how == "random":
         rows = Y[:0]
     elif how == "data":

@@ -66,7 +66,7 @@ def error_split(
     Parameters
     ----------
     sae : fitted ProxSAE
-        Or an object with ``transform``, ``inverse_transform``, ``components_``, ``intercept_``, ``regularizer_``.
+        Or an object with ``transform``, ``components_``, ``intercept_`` and ``regularizer_``.
     X : array of shape (n_samples, n_features)
         Best held out.
     D_true : array of shape (n_true, n_features), optional
@@ -92,6 +92,9 @@ def error_split(
     >>> split.rows[0].cosine > 0.9
     True
     """
+    needed = ("transform", "components_", "intercept_", "regularizer_")
+    if missing := [name for name in needed if not hasattr(sae, name)]:
+        raise ValueError(f"sae must be fitted, with {', '.join(needed)}, got {type(sae).__name__} without {missing[0]}")
     R, D, b = sae.regularizer_, checked_dictionary(sae.components_), np.asarray(sae.intercept_, dtype=np.float64)
     truth = Truth.of(D_true, Z_true, signed=not R.is_nonnegative if signed is None else signed)
     Z = checked_codes(sae.transform(X))

@@ -7,7 +7,7 @@ With codes Z, targets Y = X - b, :math:`A = Z^T Z` and :math:`B = Z^T Y`, that e
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -85,10 +85,8 @@ def onto(U: Matrix, atoms: AtomSet, nonnegative: bool, instead: Matrix) -> Matri
     return np.where(norms > 0, U / np.where(norms > 0, norms, 1.0), instead)
 
 
-def descend_atoms(
-    D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere", nonnegative: bool = False, n_passes: int = 1
-) -> Matrix:
-    r"""Return D after passes of block coordinate descent, an atom a block.
+def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere", nonnegative: bool = False) -> Matrix:
+    r"""Return D after a pass of block coordinate descent, an atom a block.
 
     :math:`d_j \leftarrow \Pi(d_j + (B_j - A_j D) / A_{jj})`, with the projection :math:`\Pi` on the sphere or the ball,
     is the best atom with the others held; one that no code uses stays.
@@ -102,25 +100,32 @@ def descend_atoms(
         Norm 1, or at most 1.
     nonnegative : bool, default False
         Atoms >= 0.
-    n_passes : int, default 1
 
     References
     ----------
     Mairal, Bach, Ponce and Sapiro (2010), Online learning for matrix factorization and sparse coding, JMLR 11.
     """
+    _check_sums(D, A, B, atoms)
     D = D.copy()
     diagonal = A.diagonal()
     used = np.flatnonzero(diagonal > 1e-14 * max(diagonal.max(initial=0.0), 0.0))
-    for _ in range(n_passes):
-        for first in range(0, len(used), BLOCK):
-            block = used[first : first + BLOCK]
-            inner = A[np.ix_(block, block)]
-            C = B[block] - A[block] @ D
-            for i, j in enumerate(block):
-                new = onto((D[j] + C[i] / diagonal[j])[None], atoms, nonnegative, D[j])[0]
-                C[i + 1 :] -= np.outer(inner[i + 1 :, i], new - D[j])
-                D[j] = new
+    for first in range(0, len(used), BLOCK):
+        block = used[first : first + BLOCK]
+        inner = A[np.ix_(block, block)]
+        C = B[block] - A[block] @ D
+        for i, j in enumerate(block):
+            new = onto((D[j] + C[i] / diagonal[j])[None], atoms, nonnegative, D[j])[0]
+            C[i + 1 :] -= np.outer(inner[i + 1 :, i], new - D[j])
+            D[j] = new
     return D
+
+
+def _check_sums(D: Matrix, A: Matrix, B: Matrix, atoms: str) -> None:
+    p, d = D.shape
+    if A.shape != (p, p) or B.shape != (p, d):
+        raise ValueError(f"A and B must have shapes {(p, p)} and {(p, d)} as D has {(p, d)}, got {A.shape}, {B.shape}")
+    if atoms not in get_args(AtomSet):
+        raise ValueError(f"atoms must be one of {', '.join(get_args(AtomSet))}, got {atoms!r}")
 
 
 def least_squares_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere") -> tuple[Matrix, Matrix]:
@@ -133,6 +138,7 @@ def least_squares_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sp
     ----------
     Engan, Aase and Husoy (1999), Method of optimal directions for frame design, ICASSP.
     """
+    _check_sums(D, A, B, atoms)
     unit = 1.0 / np.sqrt(np.where(A.diagonal() > 0, A.diagonal(), 1.0))  # atoms used seldom count as much as others
     damped = A * unit * unit[:, None]
     damped[np.diag_indices_from(damped)] = 1.0 + DAMPING
@@ -167,6 +173,11 @@ def ksvd_atoms(
     Aharon, Elad and Bruckstein (2006), K-SVD, IEEE Trans. Signal Process. 54; Rubinstein, Zibulevsky and Elad (2008),
     Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit, Technion.
     """
+    if Z.shape != (len(Y), len(D)) or Y.shape[1:] != D.shape[1:]:
+        raise ValueError(
+            "D, Z and Y must have shapes (n_components, n_features), (n_samples, n_components) and "
+            f"(n_samples, n_features), got {D.shape}, {Z.shape} and {Y.shape}"
+        )
     D = D.copy()
     residual = Y - Z @ D
     columns = Z.tocsc()

@@ -181,10 +181,3 @@ class Activated(Encoder):
             super().scale_weight(factor)
         else:
             self.threshold.mul_(math.sqrt(factor))
-
-
-def checked_bandwidth(bandwidth: float) -> float:
-    """Return a positive bandwidth, or raise ValueError."""
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth must be positive, got {bandwidth!r}")
-    return bandwidth

@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from proxsae.encoders.activation import Activated, checked_bandwidth
-from proxsae.encoders.base import Encoding, check_tensors
+from proxsae.encoders.activation import Activated
+from proxsae.encoders.base import Encoding, check_number, check_tensors
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import initial_thresholds
@@ -52,7 +52,8 @@ class Amortized(Activated):
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, got {precision!r}")
         self.precision = precision
-        self.bandwidth = checked_bandwidth(bandwidth)
+        check_number("bandwidth", bandwidth)
+        self.bandwidth = bandwidth
 
     @classmethod
     def of(cls, R: Regularizer, weight: Tensor, bias: Tensor, threshold: Tensor | None = None, **options: Any) -> Self:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -95,7 +97,18 @@ class Encoder(nn.Module, ABC):
     @property
     def is_fitted(self) -> bool:
         """Whether there are a regularizer and parameters."""
-        return hasattr(self, "regularizer")
+        return "regularizer" in vars(self)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if self.is_fitted:
+                raise
+            kind = type(self).__name__
+            raise AttributeError(
+                f"this {kind} holds options alone: {name!r} is there once a ProxSAE has fitted it"
+            ) from None
 
     def refuses(self, R: Regularizer) -> str | None:  # noqa: ARG002
         """Return one sentence if this kind cannot take R, else None."""
@@ -264,3 +277,16 @@ def check_tensors(encoder: str, tensors: Mapping[str, Tensor], shapes: Mapping[s
             raise ValueError(f"the {encoder} encoder has no tensor {name!r}")
         if tuple(tensors[name].shape) != shapes[name]:
             raise ValueError(f"the tensor {name!r} has shape {tuple(tensors[name].shape)}, needed is {shapes[name]}")
+
+
+def check_number(name: str, value: Any, *, may_be_zero: bool = False) -> None:
+    """Raise ValueError unless an option is a positive finite number, or 0 where it may be."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= float(value) < math.inf or (value == 0 and not may_be_zero):
+        raise ValueError(f"{name} must be a finite number {'>=' if may_be_zero else '>'} 0, got {value!r}")
+
+
+def check_one_scale(encoder: str, x_scale: float, z_scale: float) -> None:
+    """Raise ValueError where codes have other units than x, for an encoder that computes with D and b."""
+    if x_scale != z_scale:
+        raise ValueError(f"an encoder that is {encoder} codes what it decodes: inputs and targets must have one scale")

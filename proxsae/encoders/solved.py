@@ -10,12 +10,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from proxsae.encoders.base import Encoder, Encoding, check_tensors
+from proxsae.encoders.base import Encoder, Encoding, check_one_scale, check_tensors
 from proxsae.encoders.codes import Codes
 from proxsae.regularizers import Regularizer
 from proxsae.solvers import solve
 from proxsae.solvers.inputs import check_limits
-from proxsae.solvers.methods import ALGORITHMS
+from proxsae.solvers.methods import ALGORITHMS, check_name
 
 
 class Solved(Encoder):
@@ -48,8 +48,7 @@ class Solved(Encoder):
 
     def __init__(self, method: str = "auto", tol: float = 1e-4, max_iter: int = 1000) -> None:
         super().__init__()
-        if method != "auto" and method not in ALGORITHMS:
-            raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
+        check_name(method)
         check_limits(tol, max_iter)
         self.method, self.tol, self.max_iter = method, tol, max_iter
 
@@ -88,8 +87,7 @@ class Solved(Encoder):
         ValueError
             If the codes have other units than x.
         """
-        if x_scale != z_scale:
-            raise ValueError("a solved encoder codes what it decodes: inputs and targets must have one scale")
+        check_one_scale(self.name, x_scale, z_scale)
         return self._of(self.regularizer.rescaled(z_scale))
 
     def tie(self, atoms: nn.Parameter, bias: nn.Parameter) -> None:

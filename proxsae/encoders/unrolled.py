@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from numbers import Integral
@@ -11,8 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from proxsae.encoders.activation import Activated, Activation, checked_bandwidth
-from proxsae.encoders.base import Encoding, check_tensors
+from proxsae.encoders.activation import Activated, Activation
+from proxsae.encoders.base import Encoding, check_number, check_one_scale, check_tensors
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.isometry import isometry_defect
 from proxsae.encoders.kinds import KINDS, Past
@@ -97,17 +96,17 @@ class Unrolled(Activated):
         super().__init__()
         if isinstance(n_layers, bool) or not isinstance(n_layers, Integral) or n_layers < 1:
             raise ValueError(f"n_layers must be an integer >= 1, got {n_layers!r}")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
         if shared not in SHARED:
             raise ValueError(f"shared must be one of {', '.join(map(repr, SHARED))}, got {shared!r}")
-        if step is not None and not step > 0:
-            raise ValueError(f"step must be positive, or None for 1/L, got {step!r}")
+        if step is not None:
+            check_number("step", step)
+        check_number("isometry", isometry, may_be_zero=True)
+        check_number("bandwidth", bandwidth)
         self.n_layers = int(n_layers)
         self.kind, self.shared, self.momentum, self.step = kind, shared, momentum, step
-        if not 0 <= isometry < math.inf:
-            raise ValueError(f"isometry must be a finite number >= 0, got {isometry!r}")
-        self.isometry, self.bandwidth = isometry, checked_bandwidth(bandwidth)
+        self.isometry, self.bandwidth = isometry, bandwidth
 
     # --- made ------------------------------------------------------------------------------------------------------
 
@@ -146,8 +145,7 @@ class Unrolled(Activated):
         ValueError
             If the codes have other units than x.
         """
-        if x_scale != z_scale:
-            raise ValueError("an unrolled encoder codes what it decodes: inputs and targets must have one scale")
+        check_one_scale(self.name, x_scale, z_scale)
         return self._of(self.current_regularizer.rescaled(z_scale), dict(self.layers), None)
 
     def tie(self, atoms: nn.Parameter, bias: nn.Parameter) -> None:

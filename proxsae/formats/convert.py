@@ -144,7 +144,7 @@ def _named(name: str) -> Format | None:
     """Return the format of a name, None for ours."""
     if name == OURS:
         return None
-    if name not in formats():
+    if not isinstance(name, str) or name not in formats():
         raise ValueError(f"format must be one of {', '.join([OURS, *formats()])}, got {name!r}")
     return formats()[name]
 

@@ -200,7 +200,10 @@ def as_float_array(x: Any, name: str) -> Array:
     if array_api_compat.is_torch_array(x):
         note_threads()
     else:
-        x = np.asarray(x)
+        try:
+            x = np.asarray(x)
+        except ValueError:
+            raise ValueError(f"{name} must be an array, got nested lists of different lengths") from None
         if np.issubdtype(x.dtype, np.integer):
             x = x.astype(np.float64)
     xp = array_api_compat.array_namespace(x)

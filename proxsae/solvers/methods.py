@@ -52,14 +52,19 @@ def is_on_cpu(D: Array) -> bool:
     return "cpu" in str(array_api_compat.device(D))
 
 
+def check_name(method: Any) -> None:
+    """Raise ValueError unless it is the name of a method, or "auto"."""
+    if not isinstance(method, str) or (method != "auto" and method not in ALGORITHMS):
+        raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
+
+
 def checked_method(method: Any, R: Regularizer | tuple[Regularizer, ...], D: Array) -> str:
     """Return the name of an algorithm whose theory covers R, or raise ValueError."""
     best = "admm" if isinstance(R, tuple) else method_for(R, D)
+    check_name(method)
     if method == "auto" and not isinstance(R, tuple):
         return best
     method = best if method == "auto" else method
-    if method not in ALGORITHMS:
-        raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
     algorithm = ALGORITHMS[method]
     refusal = "takes one regularizer, and R is a list" if isinstance(R, tuple) and method != "admm" else None
     refusal = refusal or algorithm.refuses(R)  # type: ignore[arg-type]

@@ -64,6 +64,8 @@ def test_without_a_truth_there_is_no_recovery(data):
 
 def test_bad_input_is_one_sentence(data):
     sae = Fitted(data.dictionary, 0.1 * L1())
+    with pytest.raises(ValueError, match=r"sae must be fitted, .* got ProxSAE without components_"):
+        error_split(ProxSAE(L1()), data.X)
     with pytest.raises(ValueError, match="Z_true needs D_true"):
         error_split(sae, data.X, Z_true=data.codes)
     with pytest.raises(ValueError, match="Z_true must have 20 components as D_true has atoms, got 19"):

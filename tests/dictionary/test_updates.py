@@ -77,7 +77,9 @@ def test_descent_in_blocks_is_descent_atom_by_atom(monkeypatch):
 def test_descent_in_the_ball_ends_at_the_minimum(nonnegative):
     Z, Y, D = problem(p=5, d=3, density=1.0)
     A, B = sums(Z, Y)
-    ours = descend_atoms(np.abs(D), A, B, atoms="ball", nonnegative=nonnegative, n_passes=3000)
+    ours = np.abs(D)
+    for _ in range(3000):
+        ours = descend_atoms(ours, A, B, atoms="ball", nonnegative=nonnegative)
     best = minimize(
         lambda v: error(Z, Y, v.reshape(5, 3)),
         0.1 * np.abs(D).ravel(),
@@ -277,6 +279,15 @@ def test_constant_double_and_few_rows_have_a_finite_answer(update, X):
         (lambda: Online(forgetting=-1), "forgetting must be finite and >= 0, got -1"),
         (lambda: MOD(nonnegative=True), 'for nonnegative atoms take "online" or "ksvd"'),
         (lambda: KSVD(atoms="ball"), 'for those in the ball take "online" or "mod"'),
+        (
+            lambda: descend_atoms(np.eye(3), np.eye(2), np.eye(3)),
+            r"shapes \(3, 3\) and \(3, 3\) .* got \(2, 2\), \(3, 3\)",
+        ),
+        (lambda: descend_atoms(np.eye(3), np.eye(3), np.eye(3), atoms="cube"), "atoms must be one of .* got 'cube'"),
+        (lambda: least_squares_atoms(np.eye(3), np.eye(3), np.eye(2)), "A and B must have shapes"),
+        (lambda: ksvd_atoms(np.eye(3), csr_array(np.eye(2)), np.eye(3), L1()), "D, Z and Y must have shapes"),
+        (lambda: initial_atoms(np.eye(3), 3, "rows", np.random.default_rng(0)), "how must be one of .* got 'rows'"),
+        (lambda: initial_atoms(np.ones(3), 3, "data", np.random.default_rng(0)), r"Y must be a matrix .* shape \(3,\)"),
     ],
 )
 def test_bad_options_are_one_sentence(make, sentence):

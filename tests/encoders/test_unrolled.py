@@ -1,12 +1,14 @@
 """The unrolled encoder: an unrolled solver before training, an autoencoder like every other after it."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from zoo import JOINT, SEPARABLE, SUMS
 
 from proxsae import ProxSAE, solve
-from proxsae.encoders import Amortized, Unrolled
+from proxsae.encoders import Amortized, Solved, Unrolled
 from proxsae.encoders.isometry import isometry_defect
 from proxsae.encoders.kinds import KINDS
 from proxsae.encoders.kinds.alista import least_coherent
@@ -258,14 +260,27 @@ def test_the_codes_are_those_of_the_layers_over_the_fitted_dictionary(data):
         ({"n_layers": 2.0}, "n_layers must be an integer >= 1, got 2.0"),
         ({"kind": "magic"}, "kind must be one of .*'ista'.*, got 'magic'"),
         ({"shared": "some"}, "shared must be one of 'matrices', 'all', 'nothing', got 'some'"),
-        ({"step": -1.0}, "step must be positive, or None for 1/L, got -1.0"),
+        ({"kind": ["ista"]}, r"kind must be one of .*'ista'.*, got \['ista'\]"),
+        ({"step": -1.0}, "step must be a finite number > 0, got -1.0"),
+        ({"step": "1/L"}, "step must be a finite number > 0, got '1/L'"),
+        ({"step": np.inf}, "step must be a finite number > 0, got inf"),
+        ({"isometry": "some"}, "isometry must be a finite number >= 0, got 'some'"),
         ({"isometry": -1.0}, "isometry must be a finite number >= 0, got -1.0"),
-        ({"bandwidth": 0.0}, "bandwidth must be positive, got 0.0"),
+        ({"bandwidth": 0.0}, "bandwidth must be a finite number > 0, got 0.0"),
     ],
 )
 def test_bad_options_are_one_sentence(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         Unrolled(**options)
+
+
+def test_an_encoder_of_options_alone_says_so():
+    for encoder in (Amortized(), Unrolled(), Solved()):
+        for use in (encoder.codes, encoder.encode, encoder):
+            with pytest.raises(AttributeError, match=r"holds options alone: .* is there once a ProxSAE has fitted it"):
+                use(torch.zeros(2, 3))
+        assert not encoder.is_fitted
+        assert repr(pickle.loads(pickle.dumps(encoder))) == repr(encoder)
 
 
 def test_bad_use_is_one_sentence(data):
