@@ -1,6 +1,6 @@
 # make demo   train four sparse autoencoders on a real language model, write report.html
 # make test   lint, types, import layers, tests
-# make soak   feed 10,000 damaged or hostile inputs to everything that reads (an hour)
+# make soak   feed 10,000 damaged or hostile inputs to everything that reads, kill a fit at twenty moments (an hour)
 # make prove  prove the proximal operators of the catalogue with z3
 # make docs   theorems, examples and API as HTML in docs/_build/html
 # make examples  run every example (minutes), tables on the terminal
@@ -39,7 +39,7 @@ bench-gpu:
 
 soak: $(INSTALLED)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
-		$(BIN)/pytest -n 2 -m fuzz --hypothesis-profile=soak
+		$(BIN)/pytest -n 2 -m "fuzz or soak" --hypothesis-profile=soak
 
 prove: $(INSTALLED)
 	$(BIN)/proxsae prove

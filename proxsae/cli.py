@@ -79,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--batch-size", type=int, default=2048)
     fit.add_argument("--learning-rate", type=float, help="peak step size of Adam")
     fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument("--checkpoint", type=Path, metavar="DIR", help="keep the last two checkpoints in this folder")
+    fit.add_argument("--checkpoint-every", type=int, default=100, help="steps between two of them (default: 100)")
+    fit.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
     fit.add_argument("--out", type=Path, required=True, help="the trained model, .safetensors")
 
     evaluate = _command(
@@ -207,8 +210,10 @@ def run_fit(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         random_state=options.seed,
         verbose=1,
+        checkpoint_dir=options.checkpoint,
+        checkpoint_every=options.checkpoint_every,
         **rate,
-    ).fit(X)
+    ).fit(X, resume=options.resume)
     if sae.n_iter_ == 0:  # what may be there already is worth more
         print("proxsae fit: interrupted before the first step; nothing is saved", file=sys.stderr)
         return 130

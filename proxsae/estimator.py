@@ -70,6 +70,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Fixes the initial dictionary and the order of the samples: the same seed gives the same result on one machine.
     verbose : int, default 0
         1 shows a progress bar on a terminal.
+    checkpoint_dir : path, optional
+        Folder in which `fit` keeps its last two checkpoints: models, each with the state of its training.
+    checkpoint_every : int, default 100
+        Steps between two checkpoints.
 
     Attributes
     ----------
@@ -118,6 +122,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "device": [str],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "checkpoint_dir": [str, os.PathLike, None],
+        "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -137,6 +143,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         device: str = "auto",
         random_state: Any = None,
         verbose: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 100,
     ) -> None:
         self.regularizer = regularizer
         self.n_components = n_components
@@ -152,8 +160,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
+    def fit(self, X: Any, y: Any = None, *, resume: bool = False) -> Self:  # noqa: ARG002
         """Train on X, from random atoms.
 
         Parameters
@@ -161,19 +171,23 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
             Memory maps and stores are read a batch at a time.
         y : ignored
+        resume : bool, default False
+            Go on from the newest checkpoint in `checkpoint_dir`, with the same parameters and X: on one machine the
+            result is that of a fit that was never stopped, bit for bit.
 
         Returns
         -------
         self
-            Ctrl-C or SIGTERM ends the training after the present step and leaves a fitted model, with a warning; a
-            second one stops at once.
+            Ctrl-C or SIGTERM ends the training after the present step and leaves a fitted model and a checkpoint, with
+            a warning; a second one stops at once.
 
         Raises
         ------
         ValueError, TypeError, FloatingPointError
-            If a parameter or X is not as described, or the loss becomes NaN or infinite.
+            If a parameter or X is not as described, the loss becomes NaN or infinite, or the newest checkpoint is
+            damaged or that of another fit.
         """
-        self._train(X, self.n_steps, is_new=True)
+        self._train(X, self.n_steps, is_new=True, resume=resume)
         self._training = None  # with the moments of Adam a fitted model would be three times as large
         return self
 
@@ -186,11 +200,13 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._train(X, None, is_new=not hasattr(self, "components_"))
         return self
 
-    def _train(self, X: Any, n_steps: int | None, *, is_new: bool) -> None:
+    def _train(self, X: Any, n_steps: int | None, *, is_new: bool, resume: bool = False) -> None:
+        from proxsae.formats.checkpoints import checkpoints_of
         from proxsae.training.fitting import finished, train
 
         self._validate_params()
-        state, asked, history, provenance = train(self, X, n_steps, is_new=is_new)
+        checkpoints = None if n_steps is None else checkpoints_of(self, resume=resume)
+        state, asked, history, provenance = train(self, X, n_steps, is_new=is_new, checkpoints=checkpoints)
         self._set_fitted(finished(state), asked, history, provenance)
         self._training = state
 

@@ -74,6 +74,7 @@ def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> Non
     encoder, parameters = sae.encoder_, sae.get_params(deep=False)
     given = parameters.pop("regularizer")
     given = parse(given) if isinstance(given, str) else given
+    parameters["checkpoint_dir"] = None  # a folder of this machine, for this one fit
     fields: dict[str, Any] = {
         "components": sae.components_,
         "intercept": sae.intercept_,

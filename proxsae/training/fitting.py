@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from proxsae.training.alternating import Alternation, take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT, model_of
+from proxsae.training.resuming import Checkpoints, check_finite, mark, resumed
 from proxsae.training.scaling import MAX_ROWS, Scaling
 from proxsae.training.settings import Asked, Settings
 from proxsae.training.signals import signals_held_back
@@ -50,9 +52,11 @@ class NormalisedBatches:
 
 
 def train(
-    sae: Any, X: Any, n_steps: int | None, *, is_new: bool
+    sae: Any, X: Any, n_steps: int | None, *, is_new: bool, checkpoints: Checkpoints | None = None
 ) -> tuple[TrainingState, Asked, dict[str, Any], dict[str, Any]]:
     """Train an estimator on X, from a new start or from what is fitted: for `n_steps`, or for one pass.
+
+    With checkpoints a new start goes on from the newest of them, and the training is written there between steps.
 
     Returns
     -------
@@ -62,10 +66,23 @@ def train(
     rows = checked_rows(sae, X, reset=is_new)
     settings = Settings.of(sae.get_params(deep=False), rows.shape[1])
     rows = ordinary(rows, settings.max_norm_ratio, MAX_ROWS)
-    state = start(rows, settings, n_steps) if is_new else continued(sae, rows, settings)
+    before, provenance = {} if is_new else sae.history_, provenance_of(X)
+    if checkpoints is not None and checkpoints.newest is not None:
+        state, before = resumed(checkpoints, rows, settings, n_steps), checkpoints.newest.history_
+        n_steps = None if n_steps is None else n_steps - state.n_done
+    else:
+        state = start(rows, settings, n_steps) if is_new else continued(sae, rows, settings)
+        if checkpoints is not None:
+            mark(state, rows, settings)
     sae._training = None  # should a step fail, the next training starts from what is fitted
-    history = run(state, rows, settings, n_steps)
-    return state, settings.asked, history if is_new else joined(sae.history_, history), provenance_of(X)
+
+    def write(history: dict[str, Any]) -> None:
+        if checkpoints is not None:
+            check_finite(state)
+            checkpoints.write(state, settings.asked, joined(before, history), provenance)
+
+    history = run(state, rows, settings, n_steps, None if checkpoints is None else write)
+    return state, settings.asked, joined(before, history), provenance
 
 
 def continued(sae: Any, rows: Rows, settings: Settings) -> TrainingState:
@@ -136,10 +153,17 @@ def take_up(state: TrainingState, settings: Settings) -> None:
     state.new_data()
 
 
-def run(state: TrainingState, rows: Rows, settings: Settings, n_steps: int | None) -> dict[str, Any]:
+def run(
+    state: TrainingState,
+    rows: Rows,
+    settings: Settings,
+    n_steps: int | None,
+    write: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Train for `n_steps` or one pass, meet the target L0, and return the history of these steps.
 
     A signal ends the training between two steps. A target that cannot be met at the end is a warning; nothing is lost.
+    `write` is given the history so far every ``settings.checkpoint_every`` steps and after the last.
     """
     batches = NormalisedBatches(rows, settings.batch_size, state)
     trainer: Trainer | Alternation
@@ -156,6 +180,9 @@ def run(state: TrainingState, rows: Rows, settings: Settings, n_steps: int | Non
             bar.update()
             if last := trainer.history.last():
                 bar.set_postfix(fvu=f"{last['fvu']:.3f}", l0=f"{last['l0']:.1f}", refresh=False)
+            is_last = bool(stop) or state.n_done == state.n_steps
+            if write is not None and (is_last or state.n_done % settings.checkpoint_every == 0):
+                write(trainer.history.arrays())
             return bool(stop)
 
         trainer.run(batches, n_steps, on_step)
@@ -166,7 +193,8 @@ def run(state: TrainingState, rows: Rows, settings: Settings, n_steps: int | Non
                 stacklevel=4,
             )
         if stop:
-            warnings.warn(f"{stop.signal_name}: the model is that of step {state.n_done}", stacklevel=4)
+            which = "the model is that" if write is None else "the model and the last checkpoint are those"
+            warnings.warn(f"{stop.signal_name}: {which} of step {state.n_done}", stacklevel=4)
         if state.control is not None:
             try:
                 state.control.meet(state.model.encoder, batches.read(evenly_spaced(len(rows), N_FOR_WEIGHT)))

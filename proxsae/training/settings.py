@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ from proxsae.training.scaling import Scaling
 from proxsae.training.sparsity import check_steerable
 
 Asked = tuple[Regularizer, float | None]  # R in the units of the data and the target L0 that a model was fitted for
+STEPS_DEPEND_ON = (
+    *("regularizer", "update", "n_components", "target_l0"),
+    *("learning_rate", "batch_size", "dead_after", "max_norm_ratio"),
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,9 @@ class Settings:
     max_norm_ratio: float | None
     device: torch.device
     seed: int
+    random_state: Any  # that gave the seed
     verbose: bool
+    checkpoint_every: int
 
     @property
     def asked(self) -> Asked:
@@ -87,6 +94,19 @@ class Settings:
             raise ValueError(
                 f"target_l0 must lie between 0 and n_components = {self.n_components}, got {self.target_l0}"
             )
+
+    def differences(self, other: Settings) -> list[tuple[str, Any, Any]]:
+        """Return each parameter on which the steps of a fit depend and that differs: its name and both values.
+
+        A random_state that is no integer asks for no seed in particular.
+        """
+        both = [(name, getattr(self, name), getattr(other, name)) for name in STEPS_DEPEND_ON]
+        different = [(name, a, b) for name, a, b in both if a != b]
+        if (self.encoder.name, self.encoder.get_params()) != (other.encoder.name, other.encoder.get_params()):
+            different.append(("encoder", self.encoder, other.encoder))
+        if all(isinstance(settings.random_state, Integral) for settings in (self, other)) and self.seed != other.seed:
+            different.append(("random_state", self.random_state, other.random_state))
+        return different
 
     def check_scale(self, scaling: Scaling, dtype: torch.dtype) -> None:
         """Raise ValueError where the weights of R cannot be written in the units of the training."""

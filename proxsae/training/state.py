@@ -43,6 +43,8 @@ class TrainingState:
         Steps done.
     order_seed, n_drawn : int
         The order of the rows of the present data, and how many of them have been drawn.
+    data : str or None
+        By which the rows of a fit that writes checkpoints are known again.
     control : WeightControl or None
         Steers the weight of R.
     prices : float64 Tensor of shape (n_proxes,) or None
@@ -61,6 +63,7 @@ class TrainingState:
     n_done: int = 0
     order_seed: int = 0
     n_drawn: int = 0
+    data: str | None = None
     control: WeightControl | None = None
     prices: Tensor | None = None
     statistics: Statistics | None = None
@@ -131,7 +134,7 @@ class TrainingState:
         state |= {"target_l0": None, "is_met": False, "gain": 0.0}
         if control is not None:
             state |= {"target_l0": control.target, "is_met": control.is_met, "gain": control.gain}
-        state |= {name: getattr(self, name) for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn")}
+        state |= {name: getattr(self, name) for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn", "data")}
         if self.statistics is not None:
             sums = self.statistics._asdict().items()
             state |= {f"statistics.{name}": torch.as_tensor(value, dtype=torch.float64) for name, value in sums}
@@ -152,7 +155,7 @@ class TrainingState:
         encoder = encoder_type.from_tensors(R, _group(state, "encoder"), **state["encoder_options"])
         model = Autoencoder(encoder, state["atoms"].clone(), state["bias"].clone()).cpu().train()
         model.unused_for.copy_(state["unused_for"])
-        if not all(bool(torch.isfinite(value).all()) for value in state.values() if isinstance(value, Tensor)):
+        if not is_finite(state):
             raise ValueError("a tensor holds NaN or infinity")
         optimizer = adam(list(model.parameters()))
         for name, parameter in model.named_parameters():
@@ -175,7 +178,7 @@ class TrainingState:
             raise ValueError(f"the means of the data are not of the dtype {model.bias.dtype}")
         encoder.codes(torch.zeros_like(inputs.mean)[None])  # raises where they do not fit
         numbers = {name: state[name] for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn")}
-        training = cls(model, inputs, targets, given, optimizer, **numbers)
+        training = cls(model, inputs, targets, given, optimizer, **numbers, data=state.get("data"))
         if state["target_l0"] is not None:
             training.control = WeightControl(state["target_l0"], state["gain"])
             training.control.is_met = state["is_met"]
@@ -187,6 +190,11 @@ class TrainingState:
             if wanted is None or training.prices.shape != wanted.shape or bool((training.prices < 0).any()):
                 raise ValueError("the prices of the batches are not one number >= 0 for each prox of the encoder")
         return training
+
+
+def is_finite(state: Mapping[str, Any]) -> bool:
+    """Whether no tensor of a state holds NaN or infinity."""
+    return all(bool(torch.isfinite(value).all()) for value in state.values() if isinstance(value, Tensor))
 
 
 def checked_sums(sums: Mapping[str, Tensor], n_components: int, n_features: int) -> Statistics:
@@ -220,6 +228,8 @@ def _check_numbers(state: Mapping[str, Any]) -> None:
         "is_met": lambda value: isinstance(value, bool),
         "gain": is_finite,
     }
+    if not isinstance(state.get("data"), str | None):
+        raise ValueError("data is not a text")
     for name, holds in conditions.items():
         if not holds(state[name]):
             raise ValueError(f"{name} = {str(state[name])[:40]} is not a number that a training has")

@@ -1,0 +1,91 @@
+"""The checkpoints of a fit: our own files of the model as it is, each with the state of its training, in one folder."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import clone
+
+from proxsae.data.files import check_writable
+from proxsae.formats.native import write
+from proxsae.training.fitting import finished
+from proxsae.training.settings import Asked
+from proxsae.training.state import TrainingState
+
+KEPT = 2
+_NAME = re.compile(r"step-\d{8,}\.safetensors")
+
+
+def checkpoints_of(sae: Any, *, resume: bool) -> Checkpoints | None:
+    """Return the checkpoints of an estimator to be fitted; None where it names no folder for them."""
+    if sae.checkpoint_dir is not None:
+        return Checkpoints(sae, resume=resume)
+    if resume:
+        raise ValueError("resume = True needs a checkpoint_dir to go on from")
+    return None
+
+
+class Checkpoints:
+    """The last checkpoints of a fit, written every so many steps.
+
+    Parameters
+    ----------
+    sae : ProxSAE
+        To be fitted, with a ``checkpoint_dir``.
+    resume : bool
+        Go on from the newest checkpoint there.
+
+    Attributes
+    ----------
+    newest : ProxSAE or None
+        The model to go on from, with the state of its training.
+    newest_path : Path or None
+
+    Raises
+    ------
+    ValueError
+        If there are checkpoints and they are not to be resumed, or the newest is damaged or foreign.
+    OSError
+        If nothing can be written there.
+    """
+
+    def __init__(self, sae: Any, *, resume: bool) -> None:
+        self.sae, self.folder, self.every = sae, Path(sae.checkpoint_dir).expanduser(), sae.checkpoint_every
+        present = self._paths()
+        if present and not resume:
+            raise ValueError(f"{present[-1]} is there already: resume that fit, or give another folder, or delete it")
+        check_writable(self._path(0))
+        for partial in self.folder.glob(".step-*.partial"):  # of a process that was killed while it wrote
+            partial.unlink()
+        self.newest_path = present[-1] if present else None
+        self.newest = self._load(present) if present else None
+        if resume and not present:
+            warnings.warn(f"{self.folder} holds no checkpoint: the fit begins at its first step", stacklevel=4)
+
+    def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Write a checkpoint, then remove all but the last of them; the old ones stay where it cannot be written."""
+        present = clone(self.sae)
+        present._set_fitted(finished(state), asked, history, provenance)
+        present._training = state
+        write(self._path(state.n_done), present, with_training=True)
+        for old in self._paths()[:-KEPT]:
+            old.unlink()
+
+    def _load(self, present: list[Path]) -> Any:
+        try:
+            return type(self.sae).load(present[-1])
+        except ValueError as error:
+            older = f"go on from {present[-2].name}" if present[1:] else "begin again, since there is no older one"
+            raise ValueError(f"{error}; delete it to {older}") from None
+
+    def _path(self, n_done: int) -> Path:
+        return self.folder / f"step-{n_done:08d}.safetensors"
+
+    def _paths(self) -> list[Path]:
+        """Return the checkpoints that are there, the newest last."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        names = [path.name for path in found if _NAME.fullmatch(path.name)]
+        return [self.folder / name for name in sorted(names, key=lambda name: (len(name), name))]

@@ -1,0 +1,68 @@
+"""From a checkpoint back into the middle of a fit: only into the same fit, on the same rows."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Protocol
+
+import torch
+
+from proxsae.data.rows import Rows, evenly_spaced
+from proxsae.regularizers.naming import checked_spelling
+from proxsae.training.settings import Asked, Settings
+from proxsae.training.state import TrainingState, is_finite
+
+COMPARED_ROWS = 1024  # of the data, by which they are known again
+
+
+class Checkpoints(Protocol):
+    """Where a fit is kept between two steps; :mod:`proxsae.formats.checkpoints` keeps it in files."""
+
+    every: int
+    newest: Any  # the fitted estimator to go on from, with the state of its training; None: begin
+    newest_path: Any
+
+    def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Keep a training between two steps."""
+
+
+def mark(state: TrainingState, rows: Rows, settings: Settings) -> None:
+    """Note in a new state which rows it draws, for the check of :func:`resumed`; raise where R cannot be written."""
+    checked_spelling(settings.regularizer)
+    state.data = fingerprint(rows)
+
+
+def resumed(checkpoints: Checkpoints, rows: Rows, settings: Settings, n_steps: int | None) -> TrainingState:
+    """Return the state of the newest checkpoint, to go on with.
+
+    Raises
+    ------
+    ValueError
+        If it is that of a fit with other parameters or on other rows, naming the first difference.
+    """
+    fitted, path = checkpoints.newest, checkpoints.newest_path
+    state: TrainingState | None = fitted._training
+    if state is None:
+        raise ValueError(f"{path} is no checkpoint but a fitted model: the state of its training is not there")
+    pairs = [("n_steps", state.n_steps, n_steps), ("data", state.data, fingerprint(rows))]
+    different = Settings.of(fitted.get_params(deep=False), fitted.n_features_in_).differences(settings)
+    different += [(name, theirs, ours) for name, theirs, ours in pairs if theirs != ours]
+    if different:
+        name, theirs, ours = different[0]
+        raise ValueError(f"{path} is the checkpoint of another fit: its {name} = {theirs}, that of this one is {ours}")
+    return state.to(settings.device)
+
+
+def check_finite(state: TrainingState) -> None:
+    """Raise FloatingPointError where a step has left NaN or infinity, which the next loss would show."""
+    if not is_finite(state.state_dict()):
+        raise FloatingPointError(
+            f"the model holds NaN or infinity after step {state.n_done}; try a smaller learning_rate"
+        )
+
+
+def fingerprint(rows: Rows) -> str:
+    """Return the shape of rows, their dtype and a checksum of some of them, evenly spaced."""
+    some = rows.read(evenly_spaced(len(rows), COMPARED_ROWS), rows.dtype, torch.device("cpu"))
+    checksum = zlib.crc32(some.contiguous().numpy().tobytes())
+    return f"{rows.shape[0]} x {rows.shape[1]} {str(rows.dtype).removeprefix('torch.')} with checksum {checksum:08x}"

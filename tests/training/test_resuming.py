@@ -1,0 +1,327 @@
+"""A fit that is killed, stopped, damaged or out of space goes on from its last checkpoint as if nothing had been."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from proxsae import ProxSAE
+from proxsae.cli import main
+from proxsae.encoders import Unrolled
+from proxsae.formats.files import read_file
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative
+from proxsae.training.fitting import NormalisedBatches
+from proxsae.training.trainer import Trainer
+
+N_STEPS, EVERY, BATCH = 13, 4, 64
+X = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
+FITS = {
+    "count": (Cardinality(3), {"dead_after": 200}),
+    "batch": (Cardinality(3, "batch"), {}),
+    "thresholds": (L0() + NonNegative(), {"target_l0": 3}),
+    "weight": (L1(), {"target_l0": 3}),
+    "layers": (Cardinality(3), {"encoder": Unrolled(2, "lista")}),
+    "online": (L1(), {"encoder": "solved", "target_l0": 3, "dead_after": 150}),
+    "ksvd": (Cardinality(3), {"encoder": "solved", "update": "ksvd"}),
+}
+QUIET = pytest.mark.filterwarnings("ignore:.*atoms were used by none", "ignore:.*have not converged")
+
+
+def fit_of(kind="count", folder=None, **options):
+    R, given = FITS[kind]
+    settings = {"n_steps": N_STEPS, "batch_size": BATCH, "random_state": 0, **given, **options}
+    return ProxSAE(R, 24, checkpoint_dir=folder, checkpoint_every=EVERY, **settings)
+
+
+def content(path):
+    """Return all that a model file holds, in its bytes."""
+    tensors, metadata = read_file(path)
+    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in tensors.items()}, metadata
+
+
+def same_model(one, other, tmp_path):
+    for name, sae in (("one", one), ("other", other)):
+        sae.save(tmp_path / f"{name}.safetensors")
+    return content(tmp_path / "one.safetensors") == content(tmp_path / "other.safetensors")
+
+
+def steps_of(folder):
+    return sorted(int(path.name.removeprefix("step-").removesuffix(".safetensors")) for path in folder.iterdir())
+
+
+def newest(folder):
+    return max(folder.glob("step-*.safetensors"))
+
+
+class KilledError(Exception):
+    pass
+
+
+def stop_after(monkeypatch, n_steps, act):
+    """Do something between two steps."""
+    after = NormalisedBatches.after
+
+    def watched(self, n_drawn):
+        if n_drawn == n_steps * BATCH:
+            act()
+        return after(self, n_drawn)
+
+    monkeypatch.setattr(NormalisedBatches, "after", watched)
+
+
+def killed_after(monkeypatch, n_steps, sae, *, resume=False):
+    def kill():
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        stop_after(patch, n_steps, kill)
+        with pytest.raises(KilledError):
+            sae.fit(X, resume=resume)
+
+
+@QUIET
+@pytest.mark.parametrize("kind", FITS)
+def test_resumed_equals_never_stopped(kind, tmp_path, monkeypatch):
+    through, stopped = tmp_path / "through", tmp_path / "stopped"
+    never_stopped = fit_of(kind, through).fit(X)
+    killed_after(monkeypatch, 6, fit_of(kind, stopped))
+    assert steps_of(stopped) == [4]
+    killed_after(monkeypatch, 10, fit_of(kind, stopped), resume=True)
+    assert steps_of(stopped) == [4, 8]
+    resumed = fit_of(kind, stopped).fit(X, resume=True)
+    at_its_end = fit_of(kind, stopped).fit(X, resume=True)
+    assert steps_of(stopped) == steps_of(through) == [12, 13]
+    assert content(newest(stopped)) == content(newest(through))
+    assert same_model(resumed, never_stopped, tmp_path)
+    assert same_model(at_its_end, never_stopped, tmp_path)
+
+
+def test_checkpoints_change_nothing(tmp_path):
+    assert same_model(fit_of(folder=tmp_path / "c").fit(X), fit_of().fit(X), tmp_path)
+
+
+def test_without_a_seed_it_goes_on_with_that_of_the_checkpoint(tmp_path, monkeypatch):
+    killed_after(monkeypatch, 6, fit_of(folder=tmp_path / "c"))
+    resumed = fit_of(folder=tmp_path / "c", random_state=None).fit(X, resume=True)
+    np.testing.assert_array_equal(resumed.components_, fit_of().fit(X).components_)
+
+
+def test_a_checkpoint_is_a_model(tmp_path, monkeypatch):
+    killed_after(monkeypatch, 6, fit_of(folder=tmp_path / "c"))
+    sae = ProxSAE.load(newest(tmp_path / "c"))
+    assert (sae.n_iter_, sae.checkpoint_dir) == (4, None)
+    assert sae.transform(X).shape == (300, 24)
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import os, signal, sys
+import proxsae.data.files as files
+import proxsae.training.trainer as trainer
+from proxsae.cli import main
+
+place, moment = sys.argv.pop(1), int(sys.argv.pop(1))
+step, replace = trainer.Trainer.step, files.Path.replace
+
+def killed_in_step(self, x, y=None):
+    record = step(self, x, y)
+    if (place, moment) == ("step", self.state.n_done):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+def killed_in_write(self, target):
+    if place == "write" and int(target.name[5:13]) >= moment:
+        os.truncate(self, os.path.getsize(self) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+trainer.Trainer.step, files.Path.replace = killed_in_step, killed_in_write
+sys.exit(main())
+"""
+
+
+def arguments(tmp_path, out, *more):
+    np.save(tmp_path / "x.npy", X)
+    options = {"-R": "Cardinality(3)", "--components": 24, "--steps": N_STEPS, "--batch-size": BATCH}
+    options |= {"--checkpoint-every": EVERY, "--out": tmp_path / out}
+    return ["fit", str(tmp_path / "x.npy"), *(str(part) for pair in options.items() for part in pair), *map(str, more)]
+
+
+def killed_and_resumed(place, moment, tmp_path):
+    """Kill the command for good at a moment, resume it, and compare with a fit that was never stopped."""
+    folder = tmp_path / "checkpoints"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = arguments(tmp_path, "resumed.safetensors", "--checkpoint", folder)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, place, str(moment), *command], capture_output=True, timeout=300, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "resumed.safetensors").exists()
+    assert (place == "write") == any(path.suffix == ".partial" for path in folder.iterdir())
+    last = min(moment, N_STEPS) - 1  # the last step after which a checkpoint can be there
+    assert sorted(int(path.name[5:13]) for path in folder.glob("step-*")) == list(range(EVERY, last + 1, EVERY))[-2:]
+    assert main([*command, "--resume"]) == 0
+    assert main(arguments(tmp_path, "through.safetensors")) == 0
+    assert content(tmp_path / "resumed.safetensors") == content(tmp_path / "through.safetensors")
+    assert steps_of(folder) == [12, 13]  # and nothing of the process that was killed
+    (tmp_path / "resumed.safetensors").unlink()
+
+
+def test_killed_while_it_writes(tmp_path):
+    killed_and_resumed("write", 10, tmp_path)
+
+
+@pytest.mark.soak
+def test_killed_at_twenty_moments(tmp_path):
+    random = np.random.default_rng(13)
+    for _ in range(20):
+        killed_and_resumed(random.choice(["step", "write"]), int(random.integers(1, N_STEPS + 1)), tmp_path)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_finishes_the_step_and_writes_a_checkpoint(number, name, tmp_path, monkeypatch, capsys):
+    command = arguments(tmp_path, "sae.safetensors", "--checkpoint", tmp_path / "c")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5, lambda: os.kill(os.getpid(), number))
+        assert main(command) == 130
+    sentence = f"proxsae fit: {name}: the model and the last checkpoint are those of step 6\n"
+    assert capsys.readouterr().err.endswith(sentence)
+    assert steps_of(tmp_path / "c") == [4, 6]
+    assert main([*command, "--resume"]) == 0
+    assert main(arguments(tmp_path, "through.safetensors")) == 0
+    assert content(tmp_path / "sae.safetensors") == content(tmp_path / "through.safetensors")
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    folder = tmp_path / "c"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 10, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1])))
+        try:
+            with pytest.raises(OSError, match=r"step-00000012\.safetensors' cannot be written: .*File too large"):
+                fit_of(folder=folder).fit(X)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert steps_of(folder) == [4, 8]
+    assert same_model(fit_of(folder=folder).fit(X, resume=True), fit_of().fit(X), tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "edited", "emptied", "foreign"])
+def test_a_damaged_checkpoint_is_named_and_the_older_one_stays(damage, tmp_path, monkeypatch):
+    folder = tmp_path / "c"
+    killed_after(monkeypatch, 10, fit_of(folder=folder))
+    path = newest(folder)
+    good = path.read_bytes()
+    bad = {"truncated": good[:-9], "edited": good[:-1] + bytes([good[-1] ^ 1]), "emptied": b"", "foreign": b"x" * 900}
+    path.write_bytes(bad[damage])
+    sentence = r"step-00000008\.safetensors.*; delete it to go on from step-00000004\.safetensors$"
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        fit_of(folder=folder).fit(X, resume=True)
+    assert "\n" not in str(refusal.value)
+    assert steps_of(folder) == [4, 8]
+    path.unlink()
+    assert same_model(fit_of(folder=folder).fit(X, resume=True), fit_of().fit(X), tmp_path)
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    newest(folder).unlink()
+    with pytest.raises(ValueError, match="delete it to begin again, since there is no older one"):
+        fit_of(folder=folder).fit(X, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "sentence"),
+    [
+        ({"batch_size": 32}, X, "its batch_size = 64, that of this one is 32"),
+        ({"learning_rate": 1e-2}, X, "its learning_rate = 0.002, that of this one is 0.01"),
+        ({"n_steps": 30}, X, "its n_steps = 13, that of this one is 30"),
+        ({"regularizer": "0.1*L1"}, X, r"its regularizer = Cardinality\(3\), that of this one is 0.1\*L1\(\)"),
+        ({"n_components": 25}, X, "its n_components = 24, that of this one is 25"),
+        ({"target_l0": 2, "regularizer": L1()}, X, "its regularizer"),
+        ({"encoder": Unrolled(2)}, X, r"its encoder = Amortized\(.*\), that of this one is Unrolled\("),
+        ({"encoder": "solved"}, X, "its update = None, that of this one is Online"),
+        ({"random_state": 1}, X, "its random_state = 0, that of this one is 1"),
+        ({}, X[:-1], r"its data = 300 x 12 float32 .*, that of this one is 299 x 12 float32"),
+        ({}, X[:, :-1], "300 x 11 float32"),
+        ({}, X.astype(np.float64), "300 x 12 float64"),
+        (
+            {},
+            X + np.float32(1),
+            "300 x 12 float32 .*, that of this one is 300 x 12 float32",
+        ),
+        ({"max_norm_ratio": 100.0}, X, "its max_norm_ratio = None, that of this one is 100.0"),
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_refused_and_stays(options, data, sentence, tmp_path, monkeypatch):
+    folder = tmp_path / "c"
+    killed_after(monkeypatch, 10, fit_of(folder=folder))
+    before = content(newest(folder))
+    with pytest.raises(ValueError, match=f"step-00000008.safetensors is the checkpoint of another fit: .*{sentence}"):
+        fit_of(folder=folder).set_params(**options).fit(data, resume=True)
+    assert content(newest(folder)) == before
+    assert steps_of(folder) == [4, 8]
+
+
+def test_a_model_without_its_training_is_no_checkpoint(tmp_path):
+    fit_of().fit(X).save(tmp_path / "step-00000004.safetensors")
+    with pytest.raises(ValueError, match=r"step-00000004\.safetensors is no checkpoint but a fitted model"):
+        fit_of(folder=tmp_path).fit(X, resume=True)
+
+
+def test_what_is_there_is_never_overwritten(tmp_path):
+    fit_of(folder=tmp_path).fit(X)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"step-00000013\.safetensors is there already: resume that fit, or give"):
+        fit_of(folder=tmp_path).fit(X)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "notes.txt",
+        "step-00000012.safetensors",
+        "step-00000013.safetensors",
+    }
+
+
+def test_to_resume_needs_a_folder_and_says_when_it_begins(tmp_path):
+    with pytest.raises(ValueError, match="resume = True needs a checkpoint_dir"):
+        fit_of().fit(X, resume=True)
+    with pytest.warns(UserWarning, match="holds no checkpoint: the fit begins at its first step"):
+        sae = fit_of(folder=tmp_path / "new").fit(X, resume=True)
+    assert same_model(sae, fit_of().fit(X), tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be written"):
+        fit_of(folder=tmp_path / "file").fit(X)
+
+
+def test_a_regularizer_without_a_text_is_refused_before_the_first_step(tmp_path):
+    from proxsae.regularizers import Numeric
+
+    with pytest.raises(TypeError, match="holds a Python function"):
+        fit_of(folder=tmp_path).set_params(regularizer=Numeric(abs)).fit(X)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("bad_step", "sentence", "steps"), [(9, "the loss is nan at step 10", [4, 8]), (8, "after step 8", [4])]
+)
+def test_nan_names_the_step_and_leaves_the_last_good_checkpoint(bad_step, sentence, steps, tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def spoiled(self, x, y=None):
+        record = step(self, x, y)
+        if self.state.n_done == bad_step:
+            self.state.model.atoms.data[3, 1] = np.nan
+        return record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", spoiled)
+        with pytest.raises(FloatingPointError, match=sentence):
+            fit_of(folder=tmp_path / "c").fit(X)
+    assert steps_of(tmp_path / "c") == steps
+    assert same_model(fit_of(folder=tmp_path / "c").fit(X, resume=True), fit_of().fit(X), tmp_path)
