@@ -45,6 +45,23 @@ def test_what_is_called_globally_optimal_is():
     assert "globally optimal" not in solve(X, D, Cardinality(2), method="swap").certificate_kinds
 
 
+def test_an_exchange_that_is_priced_with_the_others_held_is_not_called_optimal():
+    """Where r is not convex an exchange may pay only once the codes that stay have followed."""
+    X, D = data(n=40, p=8, d=4, seed=1)
+    X, r = 1.5 * X, parse("0.5*MCP(3.0)")
+    s = solve(X, D, r + Cardinality(3), method="swap")
+    assert s.converged.all()
+    assert set(s.certificate_kinds) <= {"fixed point", "globally optimal"}
+    n_beaten = 0
+    for x, z, objective in zip(X, s.codes, s.objective, strict=True):
+        used = np.flatnonzero(z)
+        tries = [[*used[used != out], j] for out in used for j in np.flatnonzero(z == 0)]
+        starts = [np.append(z[T[:-1]], 0.0)[None] for T in tries]
+        found = [solve(x[None], D[T], r, method="cd", init=start) for T, start in zip(tries, starts, strict=True)]
+        n_beaten += any(one.objective[0] < objective - 1e-6 for one in found)
+    assert n_beaten > 0
+
+
 def test_exact_recovery_is_certified():
     rng = np.random.default_rng(0)
     D = data(p=40, d=30)[1]
