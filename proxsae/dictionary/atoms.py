@@ -17,7 +17,14 @@ CLOSE, ROUNDING = 1e-3, 1e-12  # a coherence this near to the one asked for, as 
 
 
 def sphere_atoms(n_components: int, n_features: int, *, random_state: Any = None) -> Matrix:
-    """Return atoms uniform on the sphere, of shape (n_components, n_features)."""
+    """Return atoms uniform on the sphere.
+
+    Parameters
+    ----------
+    n_components, n_features : int
+        The shape, at least 1 each.
+    random_state : int, RandomState or None
+    """
     _check_sizes(n_components, n_features)
     return unit(check_random_state(random_state).standard_normal((n_components, n_features)))
 

@@ -38,6 +38,11 @@ def welch_bound(n_components: int, n_features: int) -> float:
 
     0 where p <= d: orthonormal atoms have coherence 0.
 
+    Parameters
+    ----------
+    n_components, n_features : int
+        p and d, at least 1 each.
+
     References
     ----------
     Welch (1974), Lower bounds on the maximum cross correlation of signals, IEEE Trans. Inf. Theory 20.

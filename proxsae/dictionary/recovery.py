@@ -37,6 +37,11 @@ def match_atoms(D: Any, D_true: Any, *, signed: bool = True) -> Matching:
         Codes may be negative, so that an atom and its negative are the same: moduli of cosines are matched. False, for
         codes >= 0: the cosines themselves.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If one is not a finite matrix with an atom at least, or they have different numbers of features.
+
     References
     ----------
     Kuhn (1955), The Hungarian method for the assignment problem, Naval Res. Logist. Quart. 2.
@@ -60,6 +65,11 @@ def matched_cosine(D: Any, D_true: Any, *, signed: bool = True) -> float:
 
     A true atom without a partner counts 0. Learned atoms without one do not count: see the precision of
     :func:`support_scores` for what they cost.
+
+    Parameters
+    ----------
+    D, D_true, signed
+        As for :func:`match_atoms`.
 
     Examples
     --------
@@ -93,6 +103,11 @@ def support_scores(Z: Any, Z_true: Any, matching: Matching | None = None) -> Sup
     matching : Matching, optional
         Which learned atom stands for which true one, as :func:`match_atoms` gives it; by default the atoms correspond
         by their number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not codes of the same samples, or do not fit one another or the matching.
     """
     Z, Z_true = _same_samples(Z, Z_true)
     n_learned, n_true = Z.nnz, Z_true.nnz
@@ -120,9 +135,17 @@ def code_correlation(Z: Any, Z_true: Any, *, signed: bool = True) -> float:
     constant learned code has correlation 0, a true atom without a partner counts 0; where all are constant it is 1 if
     the codes are constant as well, else 0.
 
+    Parameters
+    ----------
+    Z, Z_true : arrays or SciPy sparse matrices of shape (n_samples, n_components) and (n_samples, n_true)
+        Learned and true codes of the same samples.
+    signed : bool, default True
+        As for :func:`match_atoms`.
+
     References
     ----------
-    Hyvarinen and Morioka (2016), Unsupervised feature extraction by time-contrastive learning and nonlinear ICA.
+    Hyvarinen and Morioka (2016), Unsupervised feature extraction by time-contrastive learning and nonlinear ICA, NIPS
+    29.
     """
     Z, Z_true = _same_samples(Z, Z_true)
     (C, C_true), n = (_standardised(codes) for codes in (Z, Z_true)), max(1, Z.shape[0])
@@ -151,7 +174,12 @@ def _standardised(Z: csr_array) -> tuple[csr_array, Matrix]:
 def seed_stability(dictionaries: Sequence[Any], *, signed: bool = True) -> float:
     """Return the mean over pairs of dictionaries, learned from different seeds, of their :func:`matched_cosine`.
 
-    All must have the same number of atoms.
+    Parameters
+    ----------
+    dictionaries : sequence of arrays of shape (n_components, n_features)
+        Two or more, all of one shape.
+    signed : bool, default True
+        As for :func:`match_atoms`.
     """
     Ds = [checked_dictionary(D, f"dictionaries[{i}]") for i, D in enumerate(dictionaries)]
     if len(Ds) < 2:

@@ -31,6 +31,11 @@ def initial_atoms(
     nonnegative : bool, default False
         Atoms >= 0: the positive parts of these.
 
+    Raises
+    ------
+    ValueError
+        If `how` is none of these, Y is no matrix, or no atom is asked for.
+
     References
     ----------
     Arthur and Vassilvitskii (2007), k-means++: the advantages of careful seeding, SODA.

@@ -142,7 +142,18 @@ def firing_rates(n_components: int, l0: float, zipf: float = 0.0) -> Matrix:
 def forest(n_components: int, n_roots: int, n_children: int) -> NDArray[np.int64]:
     """Return the parents of a forest, numbered level by level: the first atoms are roots, the others n_children each.
 
-    Its last level may be incomplete.
+    Parameters
+    ----------
+    n_components : int
+    n_roots : int
+        From 1 to n_components.
+    n_children : int
+        Of each atom, at least 1; the last level may be incomplete.
+
+    Returns
+    -------
+    parents : int64 array of shape (n_components,)
+        The number of an earlier atom, -1 for roots: what :func:`sparse_signals` takes.
     """
     if not 1 <= n_roots <= n_components or n_children < 1:
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from proxsae.dictionary.arrays import Matrix
 from proxsae.regularizers import Regularizer
@@ -96,10 +96,16 @@ def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere",
     D : array of shape (n_components, n_features)
         Admissible atoms.
     A, B : arrays of shape (n_components, n_components) and (n_components, n_features)
+        :math:`A = Z^T Z` and :math:`B = Z^T Y`.
     atoms : {"sphere", "ball"}, default "sphere"
         Norm 1, or at most 1.
     nonnegative : bool, default False
         Atoms >= 0.
+
+    Raises
+    ------
+    ValueError
+        If A or B do not fit D.
 
     References
     ----------
@@ -133,6 +139,16 @@ def least_squares_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sp
 
     The method of optimal directions: codes multiplied by the norms, (n_components,), reconstruct as before. Where A is
     singular, D moves only in directions that the codes decide.
+
+    Parameters
+    ----------
+    D, A, B, atoms
+        As for :func:`descend_atoms`.
+
+    Returns
+    -------
+    atoms : array of shape (n_components, n_features)
+    norms : array of shape (n_components,)
 
     References
     ----------
@@ -173,10 +189,10 @@ def ksvd_atoms(
     Aharon, Elad and Bruckstein (2006), K-SVD, IEEE Trans. Signal Process. 54; Rubinstein, Zibulevsky and Elad (2008),
     Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit, Technion.
     """
-    if Z.shape != (len(Y), len(D)) or Y.shape[1:] != D.shape[1:]:
+    if not issparse(Z) or Z.shape != (len(Y), len(D)) or Y.shape[1:] != D.shape[1:]:
         raise ValueError(
-            "D, Z and Y must have shapes (n_components, n_features), (n_samples, n_components) and "
-            f"(n_samples, n_features), got {D.shape}, {Z.shape} and {Y.shape}"
+            "D, Z and Y must have shapes (n_components, n_features), (n_samples, n_components), sparse, and "
+            f"(n_samples, n_features), got {D.shape}, {type(Z).__name__} of {Z.shape} and {Y.shape}"
         )
     D = D.copy()
     residual = Y - Z @ D

@@ -174,7 +174,7 @@ class Separable(Regularizer):
     def conjugate_of(self, xp: Any, v: Any) -> Any:
         r"""Return :math:`r^*(v) = \sup_z v z - r(z)` of a convex r at weight one, infinite outside of its domain.
 
-        Never by way of the prox, which it checks. With it, :func:`solve` has a duality gap.
+        Never by way of the prox, which it checks. With it, :func:`proxsae.solve` has a duality gap.
         """
         raise NotImplementedError
 

@@ -56,7 +56,20 @@ def problem_of(
     *,
     gram: Array | None = None,
 ) -> Problem:
-    """Return the problem, with the Gram matrix where it is given or cheaper than the products through the features."""
+    """Return the problem, with the Gram matrix where it is given or cheaper than the products through the features.
+
+    Parameters
+    ----------
+    targets : array of shape (n_samples, n_features)
+        Y = X - b.
+    dictionary : array of shape (n_components, n_features)
+        D.
+    regularizer : Regularizer
+    step : float
+        t, at most 1 / L with L the largest eigenvalue of D D^T.
+    gram : array of shape (n_components, n_components), optional
+        D D^T, where it is known.
+    """
     if gram is None and gram_is_cheaper(targets.shape[0], *dictionary.shape):
         gram = dictionary @ dictionary.T
     if gram is None:
