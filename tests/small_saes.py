@@ -33,3 +33,18 @@ def assert_same_outputs(first, second, X, rtol=0.0):
     np.testing.assert_allclose(codes, others, rtol=0, atol=rtol * np.abs(codes).max())
     outputs, others = (sae.inverse_transform(sae.transform(X)) for sae in (first, second))
     np.testing.assert_allclose(outputs, others, rtol=0, atol=rtol * np.abs(outputs).max())
+
+
+def assert_saved_and_resumed(make, fitted, X, path):
+    """A file keeps a fitted model, which can be trained further; with its training it goes on as if never stopped."""
+    fitted.save(path)
+    loaded = ProxSAE.load(path)
+    assert (loaded.transform(X) != fitted.transform(X)).nnz == 0
+    assert repr(loaded.encoder) == repr(fitted.encoder)
+    before = loaded.score(X)
+    assert loaded.partial_fit(X).score(X) > before - 0.1
+    through = make().partial_fit(X).partial_fit(X)
+    make().partial_fit(X).save(path, training_state=True)
+    resumed = ProxSAE.load(path).partial_fit(X)
+    np.testing.assert_array_equal(resumed.components_, through.components_)
+    assert (resumed.transform(X) != through.transform(X)).nnz == 0

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from small_saes import assert_saved_and_resumed
 from zoo import JOINT, SEPARABLE, SUMS
 
 from proxsae import ProxSAE, solve
@@ -202,20 +203,9 @@ def small(R, **options):
 def test_it_is_trained_saved_loaded_and_trained_further(R, options, data, tmp_path):
     sae = small(R, **options).fit(data)
     assert sae.score(data) > small(R, **{**options, "n_steps": 1}).fit(data).score(data)
-    sae.save(tmp_path / "sae.safetensors")
-    loaded = ProxSAE.load(tmp_path / "sae.safetensors")
-    assert (loaded.transform(data) != sae.transform(data)).nnz == 0
-    assert repr(loaded.encoder) == repr(sae.encoder)
     if "target_l0" in options:
         assert sae.transform(data).nnz / len(data) == pytest.approx(3, rel=0.05)
-    before = loaded.score(data)
-    assert loaded.partial_fit(data).score(data) > before - 0.1
-    through = small(R, **options).partial_fit(data).partial_fit(data)
-    first = small(R, **options).partial_fit(data)
-    first.save(tmp_path / "sae.safetensors", training_state=True)
-    resumed = ProxSAE.load(tmp_path / "sae.safetensors").partial_fit(data)
-    np.testing.assert_array_equal(resumed.components_, through.components_)
-    assert (resumed.transform(data) != through.transform(data)).nnz == 0
+    assert_saved_and_resumed(lambda: small(R, **options), sae, data, tmp_path / "sae.safetensors")
 
 
 def test_the_layers_learn(data):

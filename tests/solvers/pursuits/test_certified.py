@@ -8,24 +8,13 @@ import torch
 from all_supports import QUADRATIC, best_exchange, best_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pursuit_problems import TEXTS, data, with_at_most
 from scipy.sparse import csr_array, issparse
 from sklearn.exceptions import ConvergenceWarning
 
 from proxsae.regularizers import Cardinality, Numeric, parse
 from proxsae.solvers import solve
 from proxsae.solvers.pursuits.pursuit import PURSUITS
-
-TEXTS = [*QUADRATIC, "0.1*L0", "MCP(3.0)"]
-
-
-def data(n=12, p=16, d=8, seed=0, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    D = rng.standard_normal((p, d))
-    return rng.standard_normal((n, d)).astype(dtype), (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(dtype)
-
-
-def with_at_most(k, text):
-    return parse(f"{text} + Cardinality({k})" if text != "Zero" else f"Cardinality({k})")
 
 
 def test_what_is_called_globally_optimal_is():

@@ -3,18 +3,15 @@
 import numpy as np
 import pytest
 from all_supports import QUADRATIC, best_with
+from pursuit_problems import with_at_most
 
 from proxsae import solve
-from proxsae.regularizers import Cardinality, parse
+from proxsae.regularizers import Cardinality
 
 
 def data(n=6, p=10, d=6, seed=0):
     rng = np.random.default_rng(seed)
     return rng.standard_normal((n, d)), rng.standard_normal((p, d))
-
-
-def with_at_most(k, text):
-    return parse(f"{text} + Cardinality({k})" if text != "Zero" else f"Cardinality({k})")
 
 
 @pytest.mark.parametrize("k", [0, 1, 3])

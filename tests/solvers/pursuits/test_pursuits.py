@@ -5,24 +5,13 @@ import warnings
 import numpy as np
 import pytest
 from all_supports import QUADRATIC, best_exchange, best_on, best_with
+from pursuit_problems import TEXTS, data, with_at_most
 from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import orthogonal_mp_gram
 
-from proxsae.regularizers import Cardinality, parse
+from proxsae.regularizers import Cardinality
 from proxsae.solvers import solve
-
-TEXTS = [*QUADRATIC, "0.1*L0", "MCP(3.0)"]
-
-
-def data(n=12, p=16, d=8, seed=0, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    D = rng.standard_normal((p, d))
-    return rng.standard_normal((n, d)).astype(dtype), (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(dtype)
-
-
-def with_at_most(k, text):
-    return parse(f"{text} + Cardinality({k})" if text != "Zero" else f"Cardinality({k})")
 
 
 @pytest.mark.parametrize("norms", [1.0, 3.0])
