@@ -55,7 +55,7 @@ class Consensus:
         return sizes * sizes, left
 
     @property
-    def unit(self) -> float:
+    def lipschitz(self) -> float:
         """L, the largest eigenvalue of D D^T, or 1 where there is none."""
         return float(self.spectrum[0].max()) or 1.0
 
@@ -65,7 +65,7 @@ class Consensus:
         n, p = len(T), len(D)
         codes = np.zeros((n, p)) if init is None else init.astype(np.float64)
         copies = np.repeat(codes[None], len(self.terms), axis=0)
-        state = State(codes, copies, 0.0 * copies, np.full((n, 1), 0.1 * self.unit))
+        state = State(codes, copies, 0.0 * copies, np.full((n, 1), 0.1 * self.lipschitz))
         objective, certificate, n_iter = np.zeros(n), np.zeros(n), np.zeros(n, np.int64)
         rows = np.arange(n)
         for step in range(max_iter + 1):
@@ -98,9 +98,9 @@ class Consensus:
         """Return how far the copies are apart, how far they are from optimal, and F."""
         D, z = self.dictionary.astype(np.float64), state.copies[0]
         residual = T - z @ D
-        slope = np.linalg.norm((state.penalties * state.duals).sum(0) - residual @ D.T, axis=1) / self.unit
+        slope = np.linalg.norm((state.penalties * state.duals).sum(0) - residual @ D.T, axis=1) / self.lipschitz
         apart = np.maximum(np.linalg.norm(state.copies - z, axis=2).max(0), np.linalg.norm(state.codes - z, axis=1))
-        size = np.maximum(np.linalg.norm(z, axis=1), np.linalg.norm(T, axis=1) / np.sqrt(self.unit))
+        size = np.maximum(np.linalg.norm(z, axis=1), np.linalg.norm(T, axis=1) / np.sqrt(self.lipschitz))
         size[size == 0] = 1.0
         values = [R.value_unchecked(w) for R, w in zip(self.terms, state.copies, strict=True)]
         return apart / size, slope / size, 0.5 * (residual * residual).sum(1) + np.sum(values, axis=0)

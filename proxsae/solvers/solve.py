@@ -37,7 +37,7 @@ class Solution:
     codes : array of shape (n_samples, n_components)
         In the dtype that X, D, intercept and init promote to; half precision gives float32. CSR where asked for.
     objective : float64 array of shape (n_samples,)
-        :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)`.
+        :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)`; of a list, each R_i at its own copy of the code.
     certificate : float64 array of shape (n_samples,)
         For a duality gap, an upper bound on F(z) - min F, in the units of F.
     certificate_kind : str
@@ -130,7 +130,8 @@ def solve(
         float32, over correlated atoms, it may be 1e-4 of the scale, and the codes are as good as the dtype can hold. A
         certificate that is not finite never converges. What F could fall by has the scale :math:`\frac12\|x - b\|^2`.
     max_iter : int, default 1000
-        Steps at most, exchanges of "swap"; 0 certifies `init`. "omp" and "ols" take as many steps as atoms.
+        Steps at most, exchanges of "swap"; 0 certifies `init`. "omp" and "ols" take as many steps as atoms, "exact"
+        as many as supports.
     init : array or SciPy sparse matrix of shape (n_samples, n_components), optional
         Where to start; zero by default. Not for "omp", "ols", "mp" and "exact".
     step : float, optional

@@ -36,10 +36,14 @@ def by_blocks(work: Callable[[slice], None], n_rows: int) -> None:
 
 
 def n_threads() -> int:
-    """Return how many threads to use: those of Numba, and one in a forked process."""
+    """Return how many threads to use: those of Numba, at most one a core of this process; one in a forked process."""
     import numba
 
-    return 1 if is_forked() else min(numba.config.NUMBA_NUM_THREADS, len(os.sched_getaffinity(0)))
+    if is_forked():
+        return 1
+    threads: int = numba.config.NUMBA_NUM_THREADS
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    return min(threads, len(os.sched_getaffinity(0))) if has_affinity else threads
 
 
 @cache

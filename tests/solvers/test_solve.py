@@ -1,8 +1,10 @@
 """`solve`: optimal or a fixed point, sample by sample, the same on NumPy and Torch, and clear about bad input."""
 
 import itertools
+import os
 import warnings
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2, parse
 from proxsae.solvers import inputs, iterate, solve
 from proxsae.solvers.problem import lipschitz_constant
+from proxsae.solvers.threads import n_threads
 
 CONVEX = ["0.1*L1", "0.1*L1 + NonNegative", "0.1*L1 + 0.2*SquaredL2", "Box(-0.2, 0.3)", "0.1*L1 + Box(0.0, 0.3)"]
 NONCONVEX = [
@@ -275,3 +278,8 @@ def test_one_over_the_lipschitz_constant_is_accepted(R):
     X, D = data(dtype=np.float32)
     step = float(np.float32(1 / np.linalg.norm(D, 2) ** 2))
     assert solve(X, D, R, step=step, tol=1e-3).converged.all()
+
+
+def test_threads_are_counted_where_the_system_tells_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert n_threads() == numba.config.NUMBA_NUM_THREADS

@@ -26,8 +26,9 @@ of_rows = void(  # what runs a method on rows of correlations; "supports, codes,
     float64, indices, matrix, counts, vector, counts,
 )  # fmt: skip
 
-# Of one thread: matrices over the support A, H, M and over support and atoms B; vectors over the support r, d, z, sup;
-# and over the atoms c, left, falls, is_out (in use, or tried in vain), and two for the tableau.
+# Of one thread. A, H, r, d: the Gram matrix of the support, a Cholesky factor, correlations and a Newton step (refit).
+# B, M, left, g: the tableau of `compiled_exchange`. sup, z, tc: the support, codes and correlations of what is tried.
+# c: correlations. falls: what each atom would lower F by. is_out: 1 for atoms in use, or tried in vain.
 Scratch = namedtuple("Scratch", "A H M B r d z sup c left falls is_out tc g")
 
 
