@@ -28,7 +28,7 @@ class Algorithm(NamedTuple):
     is_compiled: bool = False  # loops over NumPy arrays on the CPU, a coordinate at a time
     prepare: Callable[[Regularizer, Array], Any] = no_tools  # (R, D) -> what every batch needs, as ``problem.tools``
     needs_gram: bool = False  # and its state has a field ``correlations``
-    knows_rest: bool = False  # its state has a field ``at_rest``: the samples that are worth a certificate
+    knows_rest: bool = False  # its state has a field ``at_rest``: for how many steps nothing was left to change
 
 
 class Direct(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import boolean, float32, float64, void
+from numba import float32, float64, int8, void
 
 from proxsae.solvers.compiled_descent import prox64
 
@@ -14,6 +14,7 @@ CALM = 3  # passes without a coordinate that leaves or reaches zero, before a Ne
 IMPATIENT = 16  # passes after which one is made anyway
 FAR = 1e4  # a Newton step that changes a coordinate by more, relative to its size, is cut
 SETTLED = 1e-12  # of the largest correlation: a move that small ends the passes
+POLISHED = 1e-15  # and where a certificate asks for more
 FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
 DEPENDENT = 1e-10  # of its diagonal entry: an atom with a smaller pivot depends on those before it
 
@@ -181,12 +182,12 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
 
 
 @numba.njit(nogil=True)
-def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref):  # type: ignore[no-untyped-def]
+def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled):  # type: ignore[no-untyped-def]
     """Solve on the active set: passes of coordinate descent, and Newton steps once the zeros stand still."""
     calm = 0
     for n_pass in range(1, PASSES + 1):
         move, flips = _descended(prox, parameters, A, steps, z, r, index, m)
-        if move <= SETTLED * ref:
+        if move <= settled * ref:
             return
         calm = calm + 1 if flips == 0 else 0
         if calm >= CALM or n_pass % IMPATIENT == 0:
@@ -240,7 +241,7 @@ def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
 
 @numba.njit(
     [
-        void(prox64, float64[:, ::1], *(T[:, ::1],) * 3, *(float64[::1],) * 3, float64, *(T[:, ::1],) * 3, boolean[::1])
+        void(prox64, float64[:, ::1], *(T[:, ::1],) * 3, *(float64[::1],) * 3, float64, *(T[:, ::1],) * 3, int8[::1])
         for T in (float32, float64)
     ],
     nogil=True,
@@ -252,7 +253,8 @@ def step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at
 
     Q holds the correlations E D^T of the codes that come in. `below` and `above` are the ends of the subdifferential of
     each r_j at 0: a zero with its correlation between them rests. A row whose every coordinate rests, to within
-    `rounding` of the largest correlation, stays as it is. `weights` are 1 / ||d_j||^2, and 0 for a zero atom. G is the
+    `rounding` of the largest correlation, stays as it is the first time, and is polished when it comes again; `at_rest`
+    counts these times. `weights` are 1 / ||d_j||^2, and 0 for a zero atom. G is the
     Gram matrix, or empty. Arithmetic on the active set is float64.
     """
     p, d = D.shape
@@ -281,11 +283,12 @@ def step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at
             z[a], r[a], t = row[j], q[j], weights[j]
             steps[a], kinked[a] = t, below[j] < above[j]
             move = max(move, abs(prox(z[a] + t * r[a], t, parameters[0 if one else j]) - z[a]) / t)
-        at_rest[i] = move <= rounding * ref
-        if at_rest[i]:
+        at_rest[i] = at_rest[i] + 1 if move <= rounding * ref else 0
+        if at_rest[i] == 1:
             continue
         _products(D, G, index, m, A)
-        _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref)
+        settled = POLISHED if at_rest[i] else SETTLED
+        _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled)
         e = E[i]
         e[:] = Y[i]
         for a in range(m):

@@ -57,13 +57,13 @@ class ActiveSetState(NamedTuple):
 
     codes: Array  # z_k, (n_samples, n_components)
     residuals: Array  # y - z_k D, (n_samples, n_features)
-    at_rest: Array  # whether the last step found nothing to change, or the codes were given, (n_samples,)
+    at_rest: Array  # how many steps in a row have found nothing to change; given codes start at one, (n_samples,)
 
 
 def start_active_set(problem: Problem, codes: Array) -> ActiveSetState:
     """Return the state at given codes."""
     explained = codes @ problem.dictionary if codes.any() else 0.0
-    return ActiveSetState(codes, problem.targets - explained, codes.any(axis=1))
+    return ActiveSetState(codes, problem.targets - explained, codes.any(axis=1).astype(np.int8))
 
 
 def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:

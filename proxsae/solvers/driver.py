@@ -13,6 +13,7 @@ from proxsae.solvers.algorithm import Algorithm, without
 from proxsae.solvers.certificates import Certify, Report, fit_of, quick_fit_of
 from proxsae.solvers.problem import Problem
 
+STALLED = 4  # steps at rest, the last ones spent on rounding: the certificate cannot be met
 LOOK_EVERY = 20  # steps after which samples that do not come to rest are looked at as well
 NEAR = 2.0  # a quick certificate this close to the tolerance is worth a look through the features
 
@@ -52,6 +53,8 @@ def run(
         picked, report = _looked_at(problem, algorithm, state, certify, tol, everything=everything)
         converged = report.meets(tol)
         finished = xp.ones_like(converged) if is_last else converged
+        if algorithm.knows_rest:  # more steps would change nothing
+            finished = finished | (state.at_rest[picked] >= STALLED)
         if problem.regularizer.scope == "batch" and not (picked.shape[0] == rows.shape[0] and bool(xp.all(finished))):
             finished = xp.zeros_like(finished)
         if bool(xp.any(finished)):
