@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import brentq
 from sklearn.utils import check_random_state
 
-from proxsae.dictionary.arrays import Matrix, unit
+from proxsae.dictionary.arrays import Matrix, is_count, is_number, unit
 from proxsae.dictionary.coherence import mutual_coherence, welch_bound
 
 MARGIN = 0.95  # of the coherence asked for, to which cosines are cut, so that alternating projections end
@@ -45,10 +45,10 @@ def clustered_atoms(
     random_state : int, RandomState or None
     """
     _check_sizes(n_components, n_features)
-    if not 1 <= n_clusters <= n_components:
-        raise ValueError(f"n_clusters must lie between 1 and n_components = {n_components}, got {n_clusters}")
-    if not spread >= 0:
-        raise ValueError(f"spread must be >= 0, got {spread!r}")
+    if not is_count(n_clusters) or n_clusters > n_components:
+        raise ValueError(f"n_clusters must lie between 1 and n_components = {n_components}, got {n_clusters!r}")
+    if not is_number(spread, 0):
+        raise ValueError(f"spread must be finite and >= 0, got {spread!r}")
     random = check_random_state(random_state)
     centres = unit(random.standard_normal((n_clusters, n_features)))
     deviations = random.standard_normal((n_components, n_features)) * (spread / n_features**0.5)
@@ -78,7 +78,7 @@ def coherent_atoms(n_components: int, n_features: int, coherence: float, *, rand
     Tropp, Dhillon, Heath and Strohmer (2005), Designing structured tight frames via an alternating projection method,
     IEEE Trans. Inf. Theory 51.
     """
-    if not 0 <= coherence <= 1:
+    if not is_number(coherence, 0, 1):
         raise ValueError(f"coherence must lie between 0 and 1, got {coherence!r}")
     random = check_random_state(random_state)
     D = sphere_atoms(n_components, n_features, random_state=random)
@@ -125,5 +125,5 @@ def _driven_apart(D: Matrix, coherence: float) -> Matrix:
 
 
 def _check_sizes(n_components: int, n_features: int) -> None:
-    if n_components < 1 or n_features < 1:
-        raise ValueError(f"n_components and n_features must be at least 1, got {n_components} and {n_features}")
+    if not is_count(n_components) or not is_count(n_features):
+        raise ValueError(f"n_components and n_features must be integers >= 1, got {n_components!r} and {n_features!r}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state
 
-from proxsae.dictionary.arrays import Matrix, checked_dictionary, cosines_of_others, unit
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, cosines_of_others, is_count, unit
 
 
 def mutual_coherence(D: Any) -> float:
@@ -48,8 +48,8 @@ def welch_bound(n_components: int, n_features: int) -> float:
     Welch (1974), Lower bounds on the maximum cross correlation of signals, IEEE Trans. Inf. Theory 20.
     """
     p, d = n_components, n_features
-    if p < 1 or d < 1:
-        raise ValueError(f"n_components and n_features must be at least 1, got {p} and {d}")
+    if not is_count(p) or not is_count(d):
+        raise ValueError(f"n_components and n_features must be integers >= 1, got {p!r} and {d!r}")
     return math.sqrt((p - d) / (d * (p - 1))) if p > d else 0.0
 
 
@@ -87,8 +87,8 @@ def restricted_isometry(D: Any, k: int, *, n_trials: int = 200, random_state: An
     D = unit(checked_dictionary(D))
     if k not in range(1, len(D) + 1):
         raise ValueError(f"k must be an integer between 1 and n_components = {len(D)}, got {k!r}")
-    if n_trials < 1:
-        raise ValueError(f"n_trials must be at least 1, got {n_trials!r}")
+    if not is_count(n_trials):
+        raise ValueError(f"n_trials must be an integer >= 1, got {n_trials!r}")
     if (zero := np.flatnonzero(~D.any(axis=1))).size:
         raise ValueError(f"D must not have an atom of zeros, but row {zero[0]} is one")
     if k == 1:

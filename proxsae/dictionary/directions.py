@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from proxsae.dictionary.arrays import Matrix, checked_codes, checked_dictionary, cosines_of_others
+from proxsae.dictionary.arrays import Matrix, checked_codes, checked_dictionary, cosines_of_others, is_number
 
 
 class Bipolarity(NamedTuple):
@@ -38,7 +38,7 @@ def bipolarity(D: Any, Z: Any = None, *, threshold: float = 0.9) -> Bipolarity:
     0.6666666666666666
     """
     D = checked_dictionary(D)
-    if not 0 < threshold <= 1:
+    if not is_number(threshold, 0, 1) or threshold == 0:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
     rounding = 4 * np.finfo(np.float64).eps
     antipodal = sum(int((C.min(axis=1) <= rounding - threshold).sum()) for _, C in cosines_of_others(D)) / len(D)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from proxsae.dictionary.arrays import Matrix
+from proxsae.dictionary.arrays import Matrix, is_number
 from proxsae.dictionary.replacement import Start, doubles, initial_atoms, replaced
 from proxsae.dictionary.updates import AtomSet, Statistics, descend_atoms, ksvd_atoms, least_squares_atoms
 from proxsae.regularizers import Regularizer
@@ -62,7 +62,7 @@ class Update(ABC):
         for option, allowed in (("init", get_args(Start)), ("atoms", get_args(AtomSet))):
             if getattr(self, option) not in allowed:
                 raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
-        if not 0 <= self.forgetting < np.inf:
+        if not is_number(self.forgetting, 0):
             raise ValueError(f"forgetting must be finite and >= 0, got {self.forgetting!r}")
 
     @abstractmethod

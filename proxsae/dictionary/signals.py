@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, csr_matrix, vstack
 from scipy.special import ndtri
 from sklearn.utils import check_random_state
 
-from proxsae.dictionary.arrays import Matrix, checked_dictionary
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, is_count, is_number
 
 BLOCK = 2**22  # entries of the dense codes that are drawn at once
 
@@ -124,9 +124,9 @@ def sparse_signals(
 
 def firing_rates(n_components: int, l0: float, zipf: float = 0.0) -> Matrix:
     """Return rates proportional to i^-zipf for i = 1, 2, ..., cut at 1, that sum to l0."""
-    if not 0 < l0 <= n_components:
+    if not is_number(l0, 0, n_components) or l0 == 0:
         raise ValueError(f"l0 must lie between 0 and the {n_components} atoms, got {l0!r}")
-    if not 0 <= zipf < np.inf:
+    if not is_number(zipf, 0):
         raise ValueError(f"zipf must be finite and >= 0, got {zipf!r}")
     weights = np.arange(1.0, n_components + 1) ** -zipf
     rates: Matrix = weights * (l0 / weights.sum())
@@ -205,16 +205,16 @@ def _follow_parents(fires: Any, excess: Matrix, level: Any, parents: Any, exclus
 def _check(
     n_samples: Any, l0: Any, exact: bool, bipolar: Any, correlation: Any, n_factors: Any, magnitudes: Any, noise: Any
 ) -> None:
-    if n_samples < 1:
-        raise ValueError(f"n_samples must be at least 1, got {n_samples!r}")
+    if not is_count(n_samples):
+        raise ValueError(f"n_samples must be an integer >= 1, got {n_samples!r}")
     if exact and int(l0) != l0:
         raise ValueError(f"l0 must be an integer where it is exact, got {l0!r}")
-    if not 0 <= bipolar <= 1:
+    if not is_number(bipolar, 0, 1):
         raise ValueError(f"bipolar must lie between 0 and 1, got {bipolar!r}")
-    if not 0 <= correlation < 1 or n_factors < 1:
+    if not is_number(correlation, 0, 1) or correlation == 1 or not is_count(n_factors):
         raise ValueError(f"correlation must lie in [0, 1) with n_factors >= 1, got {correlation!r} and {n_factors!r}")
-    low, high = magnitudes
-    if not 0 < low <= high < np.inf:
+    low, high = magnitudes if np.shape(magnitudes) == (2,) else (np.nan, np.nan)
+    if not is_number(low, 0) or not is_number(high, low) or low == 0:
         raise ValueError(f"magnitudes must be (low, high) with 0 < low <= high, got {magnitudes!r}")
-    if not 0 <= noise < np.inf:
+    if not is_number(noise, 0):
         raise ValueError(f"noise must be finite and >= 0, got {noise!r}")

@@ -127,7 +127,10 @@ def test_common_factors_correlate_the_firing():
         ({"l0": 0}, "l0 must lie between 0 and the 6 atoms, got 0"),
         ({"l0": 7}, "l0 must lie between 0 and the 6 atoms, got 7"),
         ({"l0": 2.5, "exact": True}, "l0 must be an integer where it is exact, got 2.5"),
-        ({"n_samples": 0}, "n_samples must be at least 1, got 0"),
+        ({"n_samples": 0}, "n_samples must be an integer >= 1, got 0"),
+        ({"n_samples": 2.5}, "n_samples must be an integer >= 1, got 2.5"),
+        ({"l0": "two"}, "l0 must lie between 0 and the 6 atoms, got 'two'"),
+        ({"magnitudes": 3}, r"magnitudes must be \(low, high\) .* got 3"),
         ({"zipf": -1}, "zipf must be finite and >= 0, got -1"),
         ({"bipolar": 1.1}, "bipolar must lie between 0 and 1, got 1.1"),
         ({"correlation": 1.0}, r"correlation must lie in \[0, 1\)"),
@@ -147,9 +150,9 @@ def test_bad_input_is_one_sentence(options, sentence):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: sphere_atoms(0, 3), "must be at least 1, got 0 and 3"),
+        (lambda: sphere_atoms(0, 3), "must be integers >= 1, got 0 and 3"),
         (lambda: clustered_atoms(4, 3, 5), "n_clusters must lie between 1 and n_components = 4, got 5"),
-        (lambda: clustered_atoms(4, 3, 2, spread=-1), "spread must be >= 0"),
+        (lambda: clustered_atoms(4, 3, 2, spread=-1), "spread must be finite and >= 0, got -1"),
         (lambda: coherent_atoms(4, 3, 1.5), "coherence must lie between 0 and 1, got 1.5"),
         (lambda: coherent_atoms(1, 3, 0.5), "one atom has coherence 0"),
         (lambda: coherent_atoms(20, 4, 0.1, random_state=0), "the least was .* the Welch bound is 0.459"),

@@ -277,6 +277,7 @@ def test_constant_double_and_few_rows_have_a_finite_answer(update, X):
         (lambda: Online(init="zeros"), "init must be one of data, k-means\\+\\+, random, got 'zeros'"),
         (lambda: Online(atoms="cube"), "atoms must be one of sphere, ball, got 'cube'"),
         (lambda: Online(forgetting=-1), "forgetting must be finite and >= 0, got -1"),
+        (lambda: Online(forgetting="all"), "forgetting must be finite and >= 0, got 'all'"),
         (lambda: MOD(nonnegative=True), 'for nonnegative atoms take "online" or "ksvd"'),
         (lambda: KSVD(atoms="ball"), 'for those in the ball take "online" or "mod"'),
         (
