@@ -24,12 +24,12 @@ def checkpoints_of(sae: Any, *, resume: bool) -> Checkpoints | None:
     if sae.checkpoint_dir is not None:
         return Checkpoints(sae, resume=resume)
     if resume:
-        raise ValueError("resume = True needs a checkpoint_dir to go on from")
+        raise ValueError("resume goes on from a checkpoint, and no folder of them is given")
     return None
 
 
 class Checkpoints:
-    """The last checkpoints of a fit, written every so many steps.
+    """The last checkpoints of a fit.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Checkpoints:
     """
 
     def __init__(self, sae: Any, *, resume: bool) -> None:
-        self.sae, self.folder, self.every = sae, Path(sae.checkpoint_dir).expanduser(), sae.checkpoint_every
+        self.sae, self.folder = sae, Path(sae.checkpoint_dir).expanduser()
         present = self._paths()
         if present and not resume:
             raise ValueError(f"{present[-1]} is there already: resume that fit, or give another folder, or delete it")

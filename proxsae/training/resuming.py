@@ -18,9 +18,8 @@ COMPARED_ROWS = 1024  # of the data, by which they are known again
 class Checkpoints(Protocol):
     """Where a fit is kept between two steps; :mod:`proxsae.formats.checkpoints` keeps it in files."""
 
-    every: int
     newest: Any  # the fitted estimator to go on from, with the state of its training; None: begin
-    newest_path: Any
+    newest_path: Any  # its name in sentences
 
     def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Keep a training between two steps."""
