@@ -60,8 +60,8 @@ def error_split(
 
     Over the learned D and b: the codes of the autoencoder; those that :func:`proxsae.solve` reaches from there with its
     R; and those of orthogonal matching pursuit with as many non-zeros as the learned codes have on average. Over the
-    true dictionary, with b = 0, the same two without the start. As controls, OMP over random atoms, and over rows of X
-    that nothing was learned from: reconstruction alone does not tell a learned dictionary from these.
+    true dictionary, with b = 0, the same two without the start. As controls, OMP over random atoms, and of half of X
+    over rows of the other half: reconstruction alone does not tell a learned dictionary from these.
 
     Parameters
     ----------
@@ -118,7 +118,11 @@ def error_split(
         lost = best - min(r.fvu for r in rows[3:])
     random, mean = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1)), X.mean(axis=0)
     rows.append(row("random", initial_atoms(X - mean, len(D), "random", random), mean, "OMP"))
-    rows.append(row("rows of X", initial_atoms(X - mean, len(D), "data", random), mean, "OMP"))
+    order = random.permutation(len(X))
+    source, rest = order[: len(X) // 2], order[len(X) // 2 :]  # a row is reconstructed by itself
+    atoms = initial_atoms(X[source] - mean, len(D), "data", random)
+    found = coded(X[rest], atoms, mean, few, method="omp")
+    rows.append(truth.at(rest).row("rows of X", "OMP", X[rest], atoms, mean, found))
     return ErrorSplit(tuple(rows), rows[0].fvu - best, lost)
 
 
@@ -148,6 +152,10 @@ class Truth(NamedTuple):
         if Z is not None and Z.shape[1] != len(D):
             raise ValueError(f"Z_true must have {len(D)} components as D_true has atoms, got {Z.shape[1]}")
         return cls(D, Z, signed)
+
+    def at(self, rows: Any) -> Truth:
+        """Return what is known of some of the samples."""
+        return self if self.Z is None else self._replace(Z=self.Z[rows])
 
     def row(self, name: str, codes: str, X: Matrix, D: Matrix, b: Matrix, Z: csr_array) -> SplitRow:
         """Return what a dictionary and codes lose and recover."""

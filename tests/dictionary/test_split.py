@@ -40,6 +40,15 @@ def test_a_poor_encoder_is_blamed(data):
     assert table["random", "OMP"].fvu > table["learned", "OMP"].fvu
 
 
+def test_rows_as_atoms_are_not_measured_on_themselves():
+    """Rows that no others resemble are no better atoms than random ones."""
+    X = np.random.default_rng(0).normal(size=(60, 40))
+    split = error_split(Fitted(sphere_atoms(60, 40, random_state=0), Cardinality(2)), X, random_state=0)
+    random, rows = (next(row for row in split.rows if row.dictionary == name) for name in ("random", "rows of X"))
+    assert rows.fvu > 0.9 * random.fvu
+    assert rows.l0 == 2
+
+
 def test_a_poor_dictionary_is_blamed(data):
     other = Fitted(sphere_atoms(20, 12, random_state=1), Cardinality(2))
     split = error_split(other, data.X.astype(np.float32), data.dictionary, csr_matrix(data.codes), random_state=0)
