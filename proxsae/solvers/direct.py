@@ -24,7 +24,8 @@ STRONGEST_FIRST: tuple[CertificateKind, ...] = (
 
 def weakest(kinds: Array) -> CertificateKind:
     """Return the kind that holds of all samples: each holds where a stronger one does."""
-    return max(np.unique(kinds).tolist(), key=STRONGEST_FIRST.index, default=STRONGEST_FIRST[0])
+    found = np.unique(kinds).tolist()
+    return found[0] if len(found) == 1 else max(found, key=STRONGEST_FIRST.index, default=STRONGEST_FIRST[0])
 
 
 def run_direct(

@@ -79,7 +79,7 @@ class Alternation:
 
     @torch.no_grad()
     def step(self, x: Tensor) -> dict[str, Any]:
-        """Do one step on a batch of normalised samples and return its record, as :meth:`Trainer.step` does.
+        """Do one step on a batch of normalised samples and return its record, as :meth:`~proxsae.training.Trainer.step` does.
 
         The record is that of the codes before the dictionary moves; its learning rate is 0.
         """
@@ -90,10 +90,12 @@ class Alternation:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             codes = self.model.encoder.codes(x)
+        # R in the dtype of the codes: what rounding puts outside of a box or a ball in float32 is far outside in float64.
+        penalties = R.value_unchecked(codes.to_csr().toarray())
         X, Z = _float64(x), csr_array(codes.to_csr(), dtype=np.float64)
         before = self._learned(Z)
         squared_error = float(np.square(X - before.intercept - Z @ before.atoms).sum())
-        loss = (0.5 * squared_error + float(np.sum(R.value_unchecked(Z.toarray())))) / len(X)
+        loss = (0.5 * squared_error + float(np.sum(penalties, dtype=np.float64))) / len(X)
         room = np.inf if self.n_rows is None else max(0, self.n_rows - len(X))
         random = np.random.default_rng([state.seed, state.n_done])
         after = before.step(X, Z, R, self.update, random, most_weight=room, dead_after=self.dead_after)

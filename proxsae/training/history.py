@@ -50,7 +50,8 @@ class History:
         for row, rate in zip(rows, rates, strict=True):
             if not np.isfinite(row[0]):
                 step = self.n_before + len(self._read) + 1
-                raise FloatingPointError(f"the loss is {row[0]} at step {step}; try a smaller learning_rate")
+                advice = "; try a smaller learning_rate" if rate else ""  # an alternation has none
+                raise FloatingPointError(f"the loss is {row[0]} at step {step}{advice}")
             self._read.append([*row, rate])
 
     def last(self) -> dict[str, float]:

@@ -82,13 +82,16 @@ def refine(sae: Any, X: Any, **options: Any) -> Refinement:
     """
     from scipy.sparse import vstack
 
+    from proxsae.solvers.direct import weakest
+
     model, rows = model_and_rows(sae, X)
     R = model.encoder.current_regularizer
     blocks = encoded(model.encoder, rows, max(1, GAP_ENTRIES // len(model.atoms)))
     parts = [_refined(model, R, x, codes, options) for x, codes in blocks]
     codes = vstack([part.codes for part in parts], format="csr").astype(str(rows.dtype).removeprefix("torch."))
     before, after, certificate = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-    return Refinement(codes, before, after, certificate, parts[0].certificate_kind)
+    kind = weakest(np.array([part.certificate_kind for part in parts]))
+    return Refinement(codes, before, after, certificate, kind)
 
 
 @torch.no_grad()

@@ -172,3 +172,10 @@ def test_poor_data_have_a_finite_answer(update, R, kind):
 def test_bad_parameters_are_one_sentence(options, sentence, truth):
     with pytest.raises(ValueError, match=sentence):
         learner(**options).fit(truth.X)
+
+
+@pytest.mark.parametrize("R", ["Box(-0.2, 0.3)", "L1Ball(1.0)", "L2Ball(1.0)", "Simplex(1.0)"])
+def test_codes_at_the_edge_of_a_domain_are_inside_of_it_in_float32(R):
+    X = np.random.default_rng(0).normal(size=(600, 12)).astype(np.float32)
+    sae = ProxSAE(R, 24, encoder="solved", n_steps=3, batch_size=128, random_state=0).fit(X)
+    assert np.isfinite(sae.history_["loss"]).all()
