@@ -79,9 +79,10 @@ class Alternation:
 
     @torch.no_grad()
     def step(self, x: Tensor) -> dict[str, Any]:
-        """Do one step on a batch of normalised samples and return its record, as :meth:`~proxsae.training.Trainer.step` does.
+        """Do one step on a batch of normalised samples and return its record.
 
-        The record is that of the codes before the dictionary moves; its learning rate is 0.
+        It is that of :meth:`proxsae.training.Trainer.step`, of the codes before the dictionary moves;
+        its learning rate is 0.
         """
         state, R = self.state, self.model.encoder.regularizer
         if state.control is not None and not state.control.is_met:
@@ -90,7 +91,7 @@ class Alternation:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             codes = self.model.encoder.codes(x)
-        # R in the dtype of the codes: what rounding puts outside of a box or a ball in float32 is far outside in float64.
+        # In the dtype of the codes: what rounding puts outside of a ball in float32 is far outside in float64.
         penalties = R.value_unchecked(codes.to_csr().toarray())
         X, Z = _float64(x), csr_array(codes.to_csr(), dtype=np.float64)
         before = self._learned(Z)
