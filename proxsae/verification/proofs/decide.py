@@ -37,7 +37,7 @@ def decide(facts: list[Term], definitions: list[Definition], deadline: float) ->
         return z3.unsat, None
     simple = [fact for fact in simple if not z3.is_true(fact)]
     needed = _mentioned(simple, definitions)
-    if _is_refuted_cheaply(_in_full(simple, needed)):
+    if _is_refuted_cheaply(simple + [fact for d in needed for fact in _in_full(d)]):
         return z3.unsat, None
     condition = _condition(simple + [term for d in needed for term in (d.guard, d.equation, *d.facts)])
     if condition is None:
@@ -55,7 +55,7 @@ def decide(facts: list[Term], definitions: list[Definition], deadline: float) ->
 def is_refuted(facts: list[Term], definitions: list[Definition]) -> bool:
     """Whether the facts, none of which contains an `if`, are seen at once to contradict each other."""
     needed = _mentioned(facts, definitions)
-    return _is_refuted_cheaply(_in_full(facts, needed))
+    return _is_refuted_cheaply(facts + [fact for d in needed for fact in _in_full(d)])
 
 
 def conjuncts(claim: Term) -> list[Term]:
@@ -82,14 +82,40 @@ def _with(definitions: list[Definition], condition: Term, truth: bool) -> list[D
     ]
 
 
-def _in_full(facts: list[Term], definitions: list[Definition]) -> list[Term]:
-    """Return the facts and what the definitions say."""
-    return facts + [fact for d in definitions for fact in (*d.facts, z3.Implies(d.guard, d.equation))]
+def _in_full(definition: Definition) -> list[Term]:
+    return [*definition.facts, z3.Implies(definition.guard, definition.equation)]
+
+
+def _with_definitions(facts: list[Term], definitions: list[Definition]) -> list[Term]:
+    known = facts + [fact for d in definitions for fact in d.facts]
+    return [fact for fact in known + [_in_short(d, known) for d in definitions] if not z3.is_true(fact)]
+
+
+def _in_short(definition: Definition, known: list[Term]) -> Term:
+    """Drop the guard where what is known implies it: a disjunction costs the decision procedure dearly."""
+    names = _symbols(definition.guard)
+    equation = _without_powers(definition.equation)
+    if _is_refuted_cheaply([z3.Not(definition.guard), *(fact for fact in known if _symbols(fact) <= names)]):
+        return equation
+    return z3.Implies(definition.guard, equation)
+
+
+def _without_powers(equation: Term) -> Term:
+    """Return the equation of a root x >= 0, written x = y where it says x^n = y^n and y >= 0."""
+    if not z3.is_eq(equation):
+        return equation
+    (x, n), (y, m) = (_as_power(side) for side in equation.children())
+    return z3.If(y >= 0, x == y, equation) if n == m > 1 else equation
+
+
+def _as_power(term: Term) -> tuple[Term, int]:
+    factors = term.children() if z3.is_mul(term) else [term]
+    return (factors[0], len(factors)) if all(factor.eq(factors[0]) for factor in factors) else (term, 1)
 
 
 def _relevant(facts: list[Term], definitions: list[Definition]) -> list[list[Term]]:
     """Return growing sets of facts around the first one, all of them last: a small set may do for a proof."""
-    everything = _in_full(facts, definitions)
+    everything = _with_definitions(facts, definitions)
     sets: list[list[Term]] = []
     names = _symbols(facts[0]) if facts else set()
     while True:
