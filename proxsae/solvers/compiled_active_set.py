@@ -146,11 +146,11 @@ def _solve(L, k, x):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True)
-def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, ref):  # type: ignore[no-untyped-def]
+def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, noise):  # type: ignore[no-untyped-def]
     """Step to the minimum for these pieces, or to where the first one ends.
 
     An atom that depends on others of the support is left out. Then F is linear along the exchange of the one for the
-    others: it is followed downhill to where a piece ends, which takes an atom out.
+    others: it is followed downhill, where that is more than noise, to where a piece ends, which takes an atom out.
     """
     one = len(parameters) == 1
     slopes, curvatures, delta = work[0], work[1], work[2]
@@ -169,7 +169,7 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
         return
     for i in range(k):
         downhill = r[support[i]] - slopes[i]
-        if L[i, i] == 0.0 and abs(downhill) > SETTLED * ref:
+        if L[i, i] == 0.0 and abs(downhill) > noise:
             for h in range(k):
                 delta[h] = -A[support[h], support[i]]
             _solve(L, k, delta)
@@ -182,7 +182,7 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
 
 
 @numba.njit(nogil=True)
-def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled):  # type: ignore[no-untyped-def]
+def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled, noise):  # type: ignore[no-untyped-def]
     """Solve on the active set: passes of coordinate descent, and Newton steps once the zeros stand still."""
     calm = 0
     for n_pass in range(1, PASSES + 1):
@@ -191,7 +191,7 @@ def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked
             return
         calm = calm + 1 if flips == 0 else 0
         if calm >= CALM or n_pass % IMPATIENT == 0:
-            _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, ref)
+            _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, noise)
 
 
 @numba.njit(nogil=True)
@@ -241,7 +241,16 @@ def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
 
 @numba.njit(
     [
-        void(prox64, float64[:, ::1], *(T[:, ::1],) * 3, *(float64[::1],) * 3, float64, *(T[:, ::1],) * 3, int8[::1])
+        void(
+            prox64,
+            float64[:, ::1],
+            *(T[:, ::1],) * 2,
+            float64[:, ::1],
+            *(float64[::1],) * 3,
+            float64,
+            *(T[:, ::1],) * 3,
+            int8[::1],
+        )
         for T in (float32, float64)
     ],
     nogil=True,
@@ -255,7 +264,8 @@ def step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at
     each r_j at 0: a zero with its correlation between them rests. A row whose every coordinate rests, to within
     `rounding` of the largest correlation, stays as it is the first time, and is polished when it comes again; `at_rest`
     counts these times. `weights` are 1 / ||d_j||^2, and 0 for a zero atom. G is the
-    Gram matrix, or empty. Arithmetic on the active set is float64.
+    Gram matrix, or empty. Arithmetic on the active set is float64: rounded to float32, products of atoms that depend on
+    one another are no Gram matrix any more.
     """
     p, d = D.shape
     one = len(parameters) == 1
@@ -288,7 +298,7 @@ def step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at
             continue
         _products(D, G, index, m, A)
         settled = POLISHED if at_rest[i] else SETTLED
-        _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled)
+        _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled, rounding * ref)
         e = E[i]
         e[:] = Y[i]
         for a in range(m):

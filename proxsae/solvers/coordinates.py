@@ -83,7 +83,7 @@ def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
 
     prox, parameters, weights, below, above = problem.tools
     Y, D = np.ascontiguousarray(problem.targets), np.ascontiguousarray(problem.dictionary)
-    G = np.empty((0, 0), D.dtype) if problem.gram is None else problem.gram
+    G = np.empty((0, 0)) if problem.gram is None else problem.gram
     Q = state.residuals @ D.T
     Z, E, at_rest = state.codes.copy(), state.residuals.copy(), state.at_rest.copy()
     rounding = max(REST, 32 * float(np.finfo(D.dtype).eps))

@@ -35,7 +35,10 @@ def iterate(
     D, (n_samples, n_components) = inputs.dictionary, inputs.shape
     t = checked_step(step, D, R)
     kind, certify = certificate_of(R, D, by_coordinates=algorithm.is_compiled)
-    gram = D @ D.T if _pays_gram(algorithm, n_samples, *D.shape) else None
+    gram = None
+    if _pays_gram(algorithm, n_samples, *D.shape):
+        atoms = D.astype(np.float64) if algorithm.knows_rest else D
+        gram = atoms @ atoms.T
     tools = algorithm.prepare(R, D)
 
     def solved(block: slice) -> Outcome:

@@ -6,7 +6,7 @@ from typing import Any
 
 import array_api_compat
 
-from proxsae.formulas.arrays import Array, to_numpy
+from proxsae.formulas.arrays import Array, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.adaptive import ADAPTIVE
 from proxsae.solvers.admm import ADMM
@@ -33,7 +33,7 @@ def method_for(R: Regularizer, D: Array) -> str:
     """Return what "auto" takes: the fastest method whose theory covers R, on this device and at this size."""
     if is_on_cpu(D) and len(D) <= LARGEST_GRAM and PURSUITS["swap"].refuses(R) is None:
         return "swap"
-    if is_on_cpu(D) and len(D) <= LARGEST_GRAM:
+    if is_on_cpu(D) and dtype_name(D) == "float64" and len(D) <= LARGEST_GRAM:
         if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
             return "active_set"
         if CD.refuses(R) is None and not R.is_convex:

@@ -119,8 +119,9 @@ def solve(
         - "exact", compiled, on the CPU: all supports, at most a million, for a Cardinality of each sample, alone or
           with a convex partner that has a formula.
 
-        "auto" takes on the CPU, up to 20,000 atoms, "swap" for a cardinality, "active_set" where R leaves codes sparse
-        and "cd" where R is separable and not convex; elsewhere "fista" where R is convex and "ista" where it is not.
+        "auto" takes on the CPU, up to 20,000 atoms, "swap" for a cardinality and, for float64, "active_set" where R
+        leaves codes sparse and "cd" where R is separable and not convex; elsewhere "fista" where R is convex and "ista"
+        where it is not.
     tol : float, default 1e-6
         A sample stops when its duality gap is at most
         :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual

@@ -136,3 +136,15 @@ def test_refusals_and_sparse_codes():
     s = solve(X, D, 0.3 * L1(), sparse_output=True)
     assert isinstance(s.codes, csr_array)
     np.testing.assert_array_equal(s.codes.toarray(), solve(X, D, 0.3 * L1()).codes)
+
+
+@pytest.mark.parametrize("R", [0.1 * L1(), 0.1 * L1() + NonNegative()], ids=str)
+def test_dependent_atoms_in_float32_do_not_run_away(R):
+    for number in range(30):
+        rng = np.random.default_rng(number)
+        X, D = rng.standard_normal((4, 3)).astype(np.float32), rng.standard_normal((9, 3)).astype(np.float32)
+        s = solve(X, D, R, method="active_set", tol=1e-4)
+        best = solve(X.astype(np.float64), D.astype(np.float64), R, method="fista", tol=1e-6, max_iter=20_000)
+        assert s.converged.all()
+        assert np.all(s.objective <= best.objective + 1e-4 * (X**2).sum(1))
+        assert abs(s.codes).max() < 1e3
