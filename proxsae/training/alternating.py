@@ -92,8 +92,9 @@ class Alternation:
             warnings.simplefilter("ignore", ConvergenceWarning)
             codes = self.model.encoder.codes(x)
         # In the dtype of the codes: what rounding puts outside of a ball in float32 is far outside in float64.
-        penalties = R.value_unchecked(codes.to_csr().toarray())
-        X, Z = _float64(x), csr_array(codes.to_csr(), dtype=np.float64)
+        sparse = codes.to_csr()
+        penalties = R.value_unchecked(sparse.toarray())
+        X, Z = _float64(x), csr_array(sparse, dtype=np.float64)
         before = self._learned(Z)
         squared_error = float(np.square(X - before.intercept - Z @ before.atoms).sum())
         loss = (0.5 * squared_error + float(np.sum(penalties, dtype=np.float64))) / len(X)
