@@ -1,9 +1,12 @@
 """The command line on the user's own files."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from proxsae.cli import build_parser, main
+from proxsae.cli import COMMANDS, build_parser, main
 
 
 @pytest.fixture
@@ -31,6 +34,7 @@ def test_fit_writes_a_model(data, tmp_path, capsys):
         (["fit", "missing", "-R", "L1", "--out", "o"], "missing"),
         (["evaluate", "missing", "--block", "1"], "no file at missing"),
         (["report", "missing", "store"], "no file at missing"),
+        (["convert", "missing", "out", "--format", "pickle"], "format must be one of proxsae, "),
     ],
 )
 def test_mistakes_are_one_line(arguments, sentence, data, capsys):
@@ -40,7 +44,14 @@ def test_mistakes_are_one_line(arguments, sentence, data, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["demo", "harvest", "fit", "evaluate", "report", "convert", "verify", "prove"])
+def test_python_m_is_the_command_line():
+    ran = subprocess.run([sys.executable, "-m", "proxsae", "verify", "L1"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("passed: L1()")
+    assert subprocess.run([sys.executable, "-m", "proxsae", "verify", "L8"], capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize("command", [module.__name__.rsplit(".", 1)[1].replace("_", "-") for module in COMMANDS])
 def test_help_has_an_example_that_parses(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -70,7 +70,7 @@ def load(
     where = fetched(name) if name.startswith(PREFIX) else Path(name).expanduser()
     if not where.exists():
         raise FileNotFoundError(f"no file at {where}")
-    chosen = _format_of(where) if format == "auto" else _named(format)
+    chosen = _format_of(where) if format == "auto" else format_named(format)
     if chosen is None:
         if regularizer is not None:
             raise ValueError(f"{where} is a file of proxsae, which says its own regularizer")
@@ -121,7 +121,7 @@ def save(
     check_is_fitted(sae)
     if signed not in ("double", "native"):
         raise ValueError(f'signed must be "double" or "native", got {signed!r}')
-    chosen = _named(format)
+    chosen = format_named(format)
     if chosen is None:
         sae.save(path)
         return
@@ -140,8 +140,8 @@ def _with_regularizer(parts: Parts, given: Regularizer | str | None) -> tuple[Am
     return encoder_and_atoms(parts)
 
 
-def _named(name: str) -> Format | None:
-    """Return the format of a name, None for ours."""
+def format_named(name: str) -> Format | None:
+    """Return the format of a name, None for ours; ValueError where there is none of that name."""
     if name == OURS:
         return None
     if not isinstance(name, str) or name not in formats():

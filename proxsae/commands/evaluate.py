@@ -1,0 +1,53 @@
+"""proxsae evaluate: trained SAEs, measured inside the language model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from proxsae.commands.parser import BLOCK, add_command, add_model
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser of all."""
+    command = add_command(
+        commands,
+        "evaluate",
+        run,
+        "measure trained SAEs inside the language model",
+        "proxsae evaluate sae.safetensors --block 15 --tokens 8192",
+    )
+    command.add_argument("saes", nargs="+", help="models written by proxsae fit, or of any library")
+    add_model(command)
+    command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
+    command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
+    command.add_argument("--tokens", type=int, default=8192)
+    command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest, or 128)")
+    command.add_argument("--split", choices=["heldout", "train", "all"], default="heldout")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the table of the trained models."""
+    from proxsae.formats import load
+    from proxsae.llm import evaluate, load_model
+    from proxsae.report import format_table, table_row
+
+    saes = {path: load(path) for path in options.saes}
+    provenance: dict[str, Any] = next(
+        (found for sae in saes.values() if (found := getattr(sae, "provenance_", None))), {}
+    )
+    block = options.block or provenance.get("site")
+    if block is None:
+        raise ValueError("no file says where its activations come from; give --block")
+    results = evaluate(
+        load_model(options.model),
+        saes,
+        options.text,
+        block=block,
+        n_tokens=options.tokens,
+        context_length=options.context or provenance.get("context_length", 128),
+        check_provenance=not options.any_place,
+        split=options.split,
+        field=options.field,
+    )
+    print(format_table([table_row(name, result) for name, result in results.items()]))

@@ -1,0 +1,65 @@
+"""proxsae fit: a sparse autoencoder, trained."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from proxsae.commands.parser import add_command
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser of all."""
+    command = add_command(
+        commands,
+        "fit",
+        run,
+        "train a sparse autoencoder on an activation store or a .npy file",
+        'proxsae fit activations -R "L1 + NonNegative" --target-l0 32 --out sae.safetensors',
+    )
+    command.add_argument("data", type=Path, help="activation store, or .npy array (n_samples, n_features)")
+    command.add_argument("-R", "--regularizer", required=True, help='such as "Cardinality(32)"')
+    command.add_argument("--components", type=int, help="number of atoms (default: 8 times the features)")
+    command.add_argument("--target-l0", type=float, help="steer the weight of R to this mean number of non-zeros")
+    command.add_argument("--steps", type=int, default=1000)
+    command.add_argument("--batch-size", type=int, default=2048)
+    command.add_argument("--learning-rate", type=float, help="peak step size of Adam")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--checkpoint", type=Path, metavar="DIR", help="keep the last two checkpoints in this folder")
+    command.add_argument("--checkpoint-every", type=int, default=100, help="steps between two of them (default: 100)")
+    command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
+    command.add_argument("--out", type=Path, required=True, help="the trained model, .safetensors")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and save a model; the exit status is 130 if the training was interrupted."""
+    from proxsae.data.files import check_writable
+    from proxsae.data.rows import mapped
+    from proxsae.data.store import ActivationStore
+    from proxsae.estimator import ProxSAE
+
+    check_writable(options.out)
+    is_array = options.data.suffix == ".npy"
+    X = mapped(options.data) if is_array else ActivationStore(options.data)
+    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    sae = ProxSAE(
+        options.regularizer,
+        options.components,
+        target_l0=options.target_l0,
+        n_steps=options.steps,
+        batch_size=options.batch_size,
+        random_state=options.seed,
+        verbose=1,
+        checkpoint_dir=options.checkpoint,
+        checkpoint_every=options.checkpoint_every,
+        **rate,
+    ).fit(X, resume=options.resume)
+    if sae.n_iter_ == 0:  # what may be there already is worth more
+        print("proxsae fit: interrupted before the first step; nothing is saved", file=sys.stderr)
+        return 130
+    sae.save(options.out)
+    last = {name: values[-1] for name, values in sae.history_.items()}
+    print(f"{sae.n_iter_} steps, FVU {last['fvu']:.4f} and L0 {last['l0']:.1f} on the last batch; saved {options.out}")
+    return 0 if sae.n_iter_ == options.steps else 130

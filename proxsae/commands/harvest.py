@@ -1,0 +1,46 @@
+"""proxsae harvest: activations of a language model, written to disk."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from proxsae.commands.parser import BLOCK, add_command, add_model
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser of all."""
+    command = add_command(
+        commands,
+        "harvest",
+        run,
+        "write activations of a language model to disk",
+        "proxsae harvest --text notes.txt --block 15 --tokens 100000 --out activations",
+    )
+    add_model(command)
+    command.add_argument("--block", required=True, help=BLOCK)
+    command.add_argument("--tokens", type=int, required=True, help="rows to store")
+    command.add_argument("--context", type=int, default=128, help="tokens in a context (default: 128)")
+    command.add_argument("--dtype", choices=["float32", "float16"], default="float32")
+    command.add_argument("--out", type=Path, required=True, help="folder of the activation store")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write an activation store."""
+    from proxsae.data.files import check_writable
+    from proxsae.data.shard import INDEX
+    from proxsae.llm import harvest, load_model
+
+    check_writable(options.out / INDEX)
+    model = load_model(options.model)
+    harvest(
+        model,
+        options.text,
+        block=options.block,
+        n_tokens=options.tokens,
+        out=options.out,
+        context_length=options.context,
+        dtype=options.dtype,
+        field=options.field,
+    )
