@@ -31,7 +31,7 @@ def pack(documents: Iterable[str], tokenizer: Any, length: int) -> Iterator[list
     it has neither). Documents follow one another, each closed by the end-of-text token, and run on into the next
     context. A document of more than 20,000 characters is tokenized in pieces, cut before a white space.
     """
-    start, end = _boundary_tokens(tokenizer)
+    start, end = boundary_tokens(tokenizer)
     head = [] if start is None else [start]
     tail = [] if end is None else [end]
     room = length - len(head)
@@ -74,7 +74,7 @@ def batches(
     that :func:`special_ids` names and those in `excluded` are no text.
     """
     no_text = np.array([*special_ids(tokenizer), *excluded], dtype=np.int32)
-    _, end = _boundary_tokens(tokenizer)
+    _, end = boundary_tokens(tokenizer)
     while rows := list(islice(packed, batch_size)):
         tokens = np.full((len(rows), length), 0 if end is None else end, dtype=np.int32)
         is_padding = np.ones((len(rows), length), dtype=bool)
@@ -113,7 +113,8 @@ def excluded_ids(tokens: Sequence[int | str], tokenizer: Any) -> list[int]:
     return sorted(ids)
 
 
-def _boundary_tokens(tokenizer: Any) -> tuple[int | None, int | None]:
+def boundary_tokens(tokenizer: Any) -> tuple[int | None, int | None]:
+    """Return the tokens that begin a context and close a document, None where the tokenizer has neither."""
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     return (end if start is None else start), (start if end is None else end)
 

@@ -165,11 +165,11 @@ class LanguageModel:
 
     @torch.inference_mode()
     def _read(self, tokens: Tensor, site: Site) -> Any:
-        with _evaluating(self.model):
+        with evaluating(self.model):
             return hooks.run_until(self.model, self.blocks, site, tokens)
 
     def _run(self, tokens: Tensor) -> Tensor:
-        with _evaluating(self.model):
+        with evaluating(self.model):
             return self.model(input_ids=tokens, use_cache=False).logits  # type: ignore[no-any-return]
 
     def _spliced(self, tokens: Tensor, site: Site, activations: Tensor, output: Any) -> Tensor:
@@ -234,7 +234,7 @@ def _agree(logits: Tensor, plain: Tensor) -> bool:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Within this context no module is in training mode, so that dropout is off."""
     training = [module for module in model.modules() if module.training]
     for module in training:

@@ -26,6 +26,6 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site, name: str) -> N
         return
     changed = " with other weights" if name_then == model.name and not is_same else ""
     raise ValueError(
-        f"{name} was fitted on '{site_then}' of {name_then}{changed}, but is to be evaluated on '{site}' of "
+        f"{name} was fitted on '{site_then}' of {name_then}{changed}, but is to be used on '{site}' of "
         f"{model.name}; check_provenance=False allows it."
     )

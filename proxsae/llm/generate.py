@@ -1,0 +1,133 @@
+"""What a language model says after a prompt, and how probable it finds what it is given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from proxsae.llm.contexts import boundary_tokens
+from proxsae.llm.model import LanguageModel, evaluating
+
+
+class Continuation(NamedTuple):
+    """What a model said after a prompt.
+
+    Attributes
+    ----------
+    text : str
+    tokens : int64 array of shape (n_tokens,)
+    log_probabilities : float64 array of shape (n_tokens,)
+        Of each token after those before it, in nats, at temperature 1.
+    """
+
+    text: str
+    tokens: NDArray[np.int64]
+    log_probabilities: NDArray[np.float64]
+
+
+@torch.inference_mode()
+def generate(
+    model: LanguageModel, prompt: str, *, n_tokens: int = 40, temperature: float = 0.0, seed: int = 0
+) -> Continuation:
+    r"""Continue a prompt: greedily, or by samples of :math:`p^{1/T} / \sum p^{1/T}` with a seed of their own.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    prompt : str
+    n_tokens : int, default=40
+        At most; the text ends before the end-of-text token.
+    temperature : float, default=0
+        T; 0 takes the most probable token.
+    seed : int, default=0
+        Of the samples; no other random numbers are touched.
+
+    Returns
+    -------
+    Continuation
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described, or the prompt and the text are longer than the model reads.
+    """
+    if isinstance(n_tokens, bool) or not isinstance(n_tokens, int) or n_tokens < 1:
+        raise ValueError(f"n_tokens={n_tokens!r} was given; an integer of at least 1 is allowed.")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature!r} was given; a number of at least 0 is allowed.")
+    ids = prompt_ids(model, prompt)
+    longest = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    if longest and len(ids) + n_tokens > longest:
+        raise ValueError(
+            f"{len(ids)} tokens of the prompt and {n_tokens} more were asked for, but {model.name} reads at most "
+            f"{longest} at once."
+        )
+    random = torch.Generator().manual_seed(seed)
+    _, end = boundary_tokens(model.tokenizer)
+    tokens: list[int] = []
+    log_probabilities: list[float] = []
+    given, cache = torch.tensor([ids], device=model.device), None
+    with evaluating(model.model):
+        while len(tokens) < n_tokens:
+            output = model.model(input_ids=given, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            log_p = output.logits[0, -1].double().log_softmax(-1).cpu()
+            token = _drawn(log_p, temperature, random)
+            if token == end:
+                break
+            tokens.append(token)
+            log_probabilities.append(float(log_p[token]))
+            given = torch.tensor([[token]], device=model.device)
+    return Continuation(str(model.tokenizer.decode(tokens)), np.array(tokens, np.int64), np.array(log_probabilities))
+
+
+def _drawn(log_p: Tensor, temperature: float, random: torch.Generator) -> int:
+    if temperature == 0:
+        return int(log_p.argmax())
+    return int(torch.multinomial((log_p / temperature).softmax(-1), 1, generator=random))
+
+
+def log_probabilities(model: LanguageModel, prompt: str, continuations: list[str]) -> NDArray[np.float64]:
+    """Return log p(continuation | prompt) of each, in nats: the sum over its tokens, however many they are.
+
+    Raises
+    ------
+    ValueError
+        If a continuation is empty.
+    """
+    ids = prompt_ids(model, prompt)
+    found = []
+    for text in continuations:
+        more = text_ids(model, text)
+        if not more:
+            raise ValueError(f"the continuation {text!r} has no token")
+        log_p = model.logits(torch.tensor([ids + more]))[0].double().log_softmax(-1)
+        places = torch.arange(len(ids) - 1, len(ids) + len(more) - 1)
+        found.append(float(log_p[places, more].sum()))
+    return np.array(found)
+
+
+def prompt_ids(model: LanguageModel, prompt: str) -> list[int]:
+    """Return the tokens of a prompt as those of a context of the harvest: after the beginning-of-text token.
+
+    Raises
+    ------
+    ValueError
+        If the model has no tokenizer, or there is no token at all.
+    """
+    if model.tokenizer is None:
+        raise ValueError(f"{model.name} has no tokenizer, so it cannot read text; give LanguageModel one.")
+    start, _ = boundary_tokens(model.tokenizer)
+    ids = ([] if start is None else [start]) + text_ids(model, prompt)
+    if not ids:
+        raise ValueError(f"the prompt {prompt!r} has no token")
+    return ids
+
+
+def text_ids(model: LanguageModel, text: str) -> list[int]:
+    """Return the tokens of a text, without any special ones."""
+    return list(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -1,0 +1,165 @@
+"""Steering: what a language model says when codes of a sparse autoencoder are set by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from proxsae.llm.contexts import special_ids
+from proxsae.llm.generate import Continuation, generate
+from proxsae.llm.massive import MASSIVE_RATIO
+from proxsae.llm.model import LanguageModel
+from proxsae.llm.provenance import check_same_place
+from proxsae.llm.sites import Site
+from proxsae.metrics import check_features
+
+Mode = Literal["clamp", "add"]
+
+
+def steer(
+    model: LanguageModel,
+    sae: Any,
+    edits: Mapping[int, float],
+    prompt: str,
+    *,
+    mode: Mode = "clamp",
+    n_tokens: int = 40,
+    temperature: float = 0.0,
+    seed: int = 0,
+    block: Site | int | str | None = None,
+    check_provenance: bool = True,
+) -> Continuation:
+    """Continue a prompt while codes of a sparse autoencoder are set by hand, see :func:`steered`.
+
+    Parameters
+    ----------
+    model, sae, edits, mode, block, check_provenance
+        As in :func:`steered`; no edits, ``{}``, give what the model says by itself.
+    prompt, n_tokens, temperature, seed
+        As in :func:`proxsae.llm.generate`.
+
+    Returns
+    -------
+    Continuation
+        Its ``text``, ``tokens`` and their ``log_probabilities`` in the steered model.
+
+    Raises
+    ------
+    ValueError
+        As :func:`steered` and :func:`proxsae.llm.generate` do.
+    """
+    with steered(model, sae, edits, mode=mode, block=block, check_provenance=check_provenance):
+        return generate(model, prompt, n_tokens=n_tokens, temperature=temperature, seed=seed)
+
+
+@contextmanager
+def steered(
+    model: LanguageModel,
+    sae: Any,
+    edits: Mapping[int, float],
+    *,
+    mode: Mode = "clamp",
+    block: Site | int | str | None = None,
+    check_provenance: bool = True,
+) -> Iterator[None]:
+    r"""Within this context the model runs with codes of a sparse autoencoder set by hand; afterwards it is as it was.
+
+    With the codes z of the activations x at the site, the rest of the model sees
+
+    .. math:: x + (z' - z) D,
+
+    where z' is z but for the codes that `edits` names. What the autoencoder does not explain of x stays, so that no
+    edit, or one that sets a code to what it is, changes nothing. Every token is edited but those that
+    :func:`proxsae.llm.harvest` would leave out: special tokens, and rows of more than 10 times the median norm that
+    the store had.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    sae : ProxSAE
+        With ``transform``, ``components_`` and, where `block` is None, ``provenance_``.
+    edits : dict of int to float
+        Atom to value, in the units of the codes. Any number is allowed, a negative one also where codes are >= 0.
+    mode : {"clamp", "add"}, default="clamp"
+        z'_i is the value, or z_i plus the value.
+    block : int, str or Site, optional
+        Where; None is the site on which the autoencoder was fitted.
+    check_provenance : bool, default=True
+        Refuse an autoencoder that was fitted on another model or another site.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described, or the autoencoder does not fit the model or says nothing of its site.
+    """
+    site = site_of(model, sae, block, check_provenance=check_provenance)
+    atoms, values = checked_edits(edits, len(sae.components_), mode)
+    D = np.asarray(sae.components_)[atoms]
+    limit = MASSIVE_RATIO * getattr(sae, "provenance_", {}).get("median_norm", float("inf"))
+    special = torch.tensor(special_ids(model.tokenizer) if model.tokenizer else [], device=model.device)
+    tokens: list[Tensor] = []
+
+    def note_tokens(_module: Any, args: Any, kwargs: Any) -> None:
+        given = kwargs.get("input_ids", args[0] if args else None)
+        tokens[:] = [] if given is None else [given]
+
+    def replace(x: Tensor) -> Tensor:
+        edited = x.float().norm(dim=-1) <= limit
+        if tokens and tokens[0].shape == edited.shape:
+            edited &= ~torch.isin(tokens[0], special)
+        if not atoms or not edited.any():
+            return x
+        rows = x[edited].float()
+        change = torch.from_numpy(code_changes(sae.transform(rows.cpu().numpy()), atoms, values, mode) @ D)
+        out = x.clone()
+        out[edited] = (rows + change.to(rows)).to(x.dtype)
+        return out
+
+    handle = model.model.register_forward_pre_hook(note_tokens, with_kwargs=True)
+    try:
+        with model.replaced(site, replace):
+            yield
+    finally:
+        handle.remove()
+
+
+def code_changes(codes: Any, atoms: list[int], values: NDArray[np.float32], mode: Mode) -> NDArray[np.float32]:
+    """Return z' - z at the atoms, shape (n_samples, n_atoms)."""
+    if mode == "add":
+        return np.broadcast_to(values, (codes.shape[0], len(atoms)))
+    z = codes[:, atoms]
+    return values - np.asarray(z.toarray() if hasattr(z, "toarray") else z, np.float32)
+
+
+def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, check_provenance: bool = True) -> Site:
+    """Return the site at which an autoencoder is to be used, that of its harvest for None, if it fits there."""
+    provenance = getattr(sae, "provenance_", None) or {}
+    where = provenance.get("site") if block is None else block
+    if where is None:
+        raise ValueError("the autoencoder does not say where its activations come from; give block")
+    if rows := provenance.get("normalised_rows"):
+        raise ValueError(f"the autoencoder is for rows that are normalised first ({rows}), so no edit of x follows")
+    site = model.site(where)
+    if check_provenance:
+        check_same_place(sae, model, site, "sae")
+    check_features(sae, model.width(site), f"'{site}' of {model.name}")
+    return site
+
+
+def checked_edits(edits: Mapping[Any, Any], n_atoms: int, mode: str) -> tuple[list[int], NDArray[np.float32]]:
+    """Return atoms and values, or raise ValueError."""
+    if mode not in ("clamp", "add"):
+        raise ValueError(f'mode must be "clamp" or "add", got {mode!r}')
+    for atom, value in edits.items():
+        if isinstance(atom, bool) or not isinstance(atom, Integral) or not 0 <= int(atom) < n_atoms:
+            raise ValueError(f"atom {atom!r} was given; the autoencoder has atoms 0 to {n_atoms - 1}")
+        if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value)):
+            raise ValueError(f"atom {atom} was given the value {value!r}; a finite number is needed")
+    return [int(atom) for atom in edits], np.array(list(edits.values()), np.float32)
