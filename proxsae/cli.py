@@ -1,4 +1,4 @@
-"""The command line: proxsae demo | harvest | fit | evaluate | report | steer | convert | verify | prove."""
+"""The command line: proxsae demo | harvest | fit | evaluate | report | sweep | steer | convert | verify | prove."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from proxsae.commands import convert, demo, evaluate, fit, harvest, prove, report, steer, verify
+from proxsae.commands import convert, demo, evaluate, fit, harvest, prove, report, steer, sweep, verify
 
 # In the order of the help. A new command is one new file with a function `add`, and its name here.
 COMMANDS = (
@@ -17,6 +17,7 @@ COMMANDS = (
     fit,
     evaluate,
     report,
+    sweep,
     steer,
     convert,
     verify,

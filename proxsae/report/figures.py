@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: safe for colour blindness
+MARKS = ("o", "s", "^", "D", "v", "P")
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 
 
@@ -27,7 +28,39 @@ def training_curves(histories: dict[str, dict[str, Any]]) -> str:
         if scale == "linear":
             axis.set_ylim(0, max(0.01, 1.05 * max(float(np.max(h[key])) for h in histories.values())))
     axes[0].legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
+
+
+def curves_with_ranges(
+    curves: dict[str, dict[str, tuple[Any, Any, Any, Any]]], labels: dict[str, str], x_label: str
+) -> Any:
+    """Return the figure of several quantities, a panel each, against one: mean as a line, range as a band.
+
+    Parameters
+    ----------
+    curves : dict of dict
+        For each line, for each quantity: x, the mean, the least and the largest of some repetitions, four sequences.
+    labels : dict
+        Of the quantities that have a panel: name to title.
+    x_label : str
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    figure, axes = _figure(1, len(labels), (3.1 * len(labels), 3.2))
+    for axis, (quantity, label) in zip(np.atleast_1d(axes), labels.items(), strict=True):
+        for colour, mark, (name, line) in zip(COLOURS * 3, MARKS * 3, curves.items(), strict=False):
+            x, mean, low, high = line[quantity]
+            axis.plot(x, mean, color=colour, lw=1.2, marker=mark, ms=4, label=name)
+            axis.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        axis.set(xlabel=x_label, title=label, xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(2))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.grid(alpha=0.25, lw=0.5)
+    figure.legend(
+        *np.atleast_1d(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False
+    )
+    return figure
 
 
 def activation_histogram(activations: Any) -> str:
@@ -40,7 +73,7 @@ def activation_histogram(activations: Any) -> str:
     axis.set_yscale("log")
     axis.set_ylabel("tokens", fontsize=7)
     axis.tick_params(labelsize=7)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
@@ -53,7 +86,8 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, An
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """Return a figure as SVG text, the same for the same figure."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "proxsae"}):

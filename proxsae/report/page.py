@@ -1,8 +1,9 @@
-"""Assemble the report: one self-contained HTML file."""
+"""Pages: one self-contained HTML file each."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,9 @@ def write_report(
     cards : dict
         Feature cards under a heading each.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("proxsae", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["shade"] = shade
-    environment.filters["visible"] = visible
-    html = environment.get_template("page.html.jinja").render(
+    return _write(
+        path,
+        "page.html.jinja",
         title=title,
         facts=facts,
         curves=training_curves(histories) if histories else "",
@@ -51,6 +47,32 @@ def write_report(
         cards=cards,
         histogram=activation_histogram,
     )
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a heading, paragraphs, a figure as SVG text, and a table whose rows have the same keys."""
+
+    heading: str
+    text: list[str] = field(default_factory=list)
+    figure: str = ""
+    table: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_sections(path: str | os.PathLike[str], *, title: str, facts: dict[str, str], sections: list[Section]) -> Path:
+    """Write a page of sections, whole or not at all; `facts` stand under the title."""
+    return _write(path, "sections.html.jinja", title=title, facts=facts, sections=sections)
+
+
+def _write(path: str | os.PathLike[str], template: str, **content: Any) -> Path:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("proxsae", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shade"] = shade
+    environment.filters["visible"] = visible
+    html = environment.get_template(template).render(**content)
     path = Path(path)
     with replacing(path) as temporary:
         temporary.write_text(html, encoding="utf-8")

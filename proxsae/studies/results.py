@@ -1,0 +1,118 @@
+"""The folder of a sweep: a file a row, the autoencoders, and the table of all rows as CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from proxsae.data.files import replacing
+from proxsae.studies.configuration import Configuration
+from proxsae.studies.source import Source
+
+Row = dict[str, Any]  # name, configuration, source, and what there is of fit, result and error
+
+
+class Results:
+    """Rows as they are finished. Each is a file of its own, written whole, so that a sweep may be killed at any time.
+
+    Parameters
+    ----------
+    folder : path
+    source : Source
+        Of every row.
+
+    Raises
+    ------
+    ValueError
+        Where a row that is there was made with another configuration or source, or its file is damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], source: Source) -> None:
+        self.folder, self.source = Path(folder), source
+
+    def row(self, configuration: Configuration) -> Row:
+        """Return the row as far as it has been done."""
+        path = self._path(configuration)
+        fresh = {
+            "name": configuration.name,
+            "configuration": configuration.as_dict(),
+            "source": self.source.as_dict(),
+        }
+        if not path.exists():
+            return fresh
+        row = read_row(path)
+        for part in ("configuration", "source"):
+            for name, asked in fresh[part].items():  # type: ignore[attr-defined]
+                if row[part].get(name) != asked:
+                    raise ValueError(
+                        f"'{path}' was made with {name} = {row[part].get(name)!r}, and {asked!r} is asked for: give "
+                        "another folder"
+                    )
+        return row
+
+    def write(self, row: Row) -> None:
+        """Write a row."""
+        with replacing(self.folder / "rows" / f"{row['name']}.json") as temporary:
+            temporary.write_text(json.dumps(row, indent=1), encoding="utf-8")
+
+    def model_path(self, configuration: Configuration) -> Path:
+        """Return where the autoencoder of a row is."""
+        return self.folder / "saes" / f"{configuration.name}.safetensors"
+
+    def _path(self, configuration: Configuration) -> Path:
+        return self.folder / "rows" / f"{configuration.name}.json"
+
+    def write_table(self, rows: list[Row]) -> None:
+        """Write the finished rows as ``sweep.csv``, a column a quantity, and ``sweep.json``."""
+        flat = [flattened(row) for row in rows]
+        columns = list(dict.fromkeys(name for row in flat for name in row))
+        with replacing(self.folder / "sweep.csv") as temporary, temporary.open("w", newline="") as stream:
+            table = csv.DictWriter(stream, columns)
+            table.writeheader()
+            table.writerows(flat)
+        with replacing(self.folder / "sweep.json") as temporary:
+            temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def is_finished(row: Row) -> bool:
+    """Whether a row has been measured, or cannot be."""
+    return "result" in row or "error" in row
+
+
+def flattened(row: Row) -> dict[str, Any]:
+    """Return a row as one flat dict, as a table has it."""
+    flat = {"name": row["name"], **row["configuration"], **row.get("fit", {}), **row.get("result", {})}
+    # what was asked for is not what was measured
+    flat["target_l0"] = row["configuration"]["l0"]
+    if "result" not in row:
+        del flat["l0"]
+    return {**flat, "error": row.get("error", "")}
+
+
+def read_row(path: str | os.PathLike[str]) -> Row:
+    """Return the row of a file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is none, or it is not the file of a row.
+    """
+    try:
+        row: Row = json.loads(Path(path).read_text(encoding="utf-8"))
+        Configuration(**row["configuration"])
+        Source(**row["source"])
+        row["name"]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file at {path}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"'{path}' is not a row of a sweep: {error}") from error
+    return row
+
+
+def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
+    """Return the finished rows of a sweep, by name."""
+    rows = [read_row(path) for path in sorted((Path(folder) / "rows").glob("*.json"))]
+    return [row for row in rows if is_finished(row)]

@@ -1,0 +1,125 @@
+"""What a sweep shows: means and ranges over seeds, differences between regularizers, figures and a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxsae.data.files import replacing
+from proxsae.report import Section, write_sections
+from proxsae.report.figures import curves_with_ranges, svg
+from proxsae.studies.comparison import comparison_table, factor_table
+from proxsae.studies.results import Row
+
+QUANTITIES = {
+    "fvu": "FVU",
+    "mse": "MSE",
+    "loss_recovered": "loss recovered",
+    "kl": "KL (nats a token)",
+    "dead_in_training": "dead atoms (fraction)",
+}
+
+PAIRED = (
+    "What the first has more than the second, in percent (FVU, KL: negative is better) or in hundredths (loss "
+    "recovered: positive is better), over pairs of the same k and seed: the mean, and half of its 95 % interval "
+    "(Student's t over seeds)."
+)
+
+
+def kind(row: Row) -> str:
+    """Return what seeds and L0 repeat: activation, atoms, and what departs from the usual."""
+    c = row["configuration"]
+    aside = (", token-standardised" if c["scaling"] == "token" else "") + ("" if c["auxk"] else ", no AuxK")
+    return f"{c['activation']} {c['n_components']}{aside}"
+
+
+def groups(rows: Sequence[Row]) -> dict[tuple[str, float], list[dict[str, float]]]:
+    """Return the measurements of the seeds by kind and L0 asked for, in the order of the rows, without failed ones."""
+    found: dict[tuple[str, float], list[dict[str, float]]] = {}
+    for row in rows:
+        if "result" in row:
+            measured = {**row["result"], **row["fit"], "seed": row["configuration"]["seed"]}
+            found.setdefault((kind(row), row["configuration"]["l0"]), []).append(measured)
+    return found
+
+
+def summary(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return the table of a sweep as text: mean over the seeds, and their range in brackets."""
+    table = []
+    for (name, l0), seeds in groups(rows).items():
+        row = {"": name, "k": f"{l0:g}", "seeds": str(len(seeds)), "L0": _spread(seeds, "l0", 1)}
+        row |= {"FVU": _spread(seeds, "fvu", 4), "MSE": _spread(seeds, "mse", 3)}
+        row |= {"loss recovered": _spread(seeds, "loss_recovered", 4), "KL": _spread(seeds, "kl", 3)}
+        row |= {"dead %": _spread(seeds, "dead_in_training", 1, 100), "seconds": _spread(seeds, "seconds", 0)}
+        table.append(row)
+    return table
+
+
+def failures(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence for each row that failed."""
+    return [f"{row['name']}: {row['error']}" for row in rows if "error" in row]
+
+
+def _spread(seeds: list[dict[str, float]], quantity: str, digits: int, unit: float = 1.0) -> str:
+    values = [unit * seed[quantity] for seed in seeds]
+    text = f"{np.mean(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+
+
+def figure(rows: Sequence[Row]) -> Any:
+    """Return the figure: each quantity against the measured L0, a line a kind, the band from least to largest seed."""
+    found = groups(rows)
+    curves: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for name, _ in found):
+        points = [seeds for _, seeds in sorted((l0, s) for (other, l0), s in found.items() if other == name)]
+        x = [float(np.mean([seed["l0"] for seed in seeds])) for seeds in points]
+        curves[name] = {}
+        for quantity in QUANTITIES:
+            values = [[seed[quantity] for seed in seeds] for seeds in points]
+            curves[name][quantity] = (x, *([reduce(v) for v in values] for reduce in (np.mean, np.min, np.max)))
+    return curves_with_ranges(curves, QUANTITIES, "L0")
+
+
+def write_page(folder: str | os.PathLike[str], rows: Sequence[Row]) -> Path:
+    """Write ``sweep.html`` and ``sweep.png`` of the rows that are finished."""
+    folder = Path(folder)
+    with replacing(folder / "sweep.png") as temporary:
+        figure(rows).savefig(temporary, format="png", dpi=80)
+    return write_sections(folder / "sweep.html", title="Sweep", facts=facts(rows), sections=sections(rows))
+
+
+def facts(rows: Sequence[Row]) -> dict[str, str]:
+    """Return what all rows have in common, for the head of a page."""
+    source, c = rows[0]["source"], rows[0]["configuration"]
+    return {
+        "Model": f"{source['model'] or 'SmolLM2-135M (embedded)'}, block {source['block']}",
+        "Text": f"{source['text'] or 'embedded Wikipedia'}: {source['n_tokens']:,} tokens harvested, "
+        f"{source['n_heldout']:,} tokens of other documents to measure",
+        "Training": f"{c['n_steps']:,} steps of {c['batch_size']:,} tokens, learning rate {c['learning_rate']:g}",
+        "Rows": f"{sum('result' in row for row in rows)} measured, {sum('error' in row for row in rows)} failed",
+    }
+
+
+def sections(rows: Sequence[Row]) -> list[Section]:
+    """Return figure, table, differences and failures, as parts of a page."""
+    found = [
+        Section(
+            "Reconstruction and language model",
+            [
+                "Lines are means over seeds, bands their range. MSE, FVU, loss recovered and KL are of held-out text. "
+                "Dead atoms are used by none of 32,768 tokens of the training."
+            ],
+            svg(figure(rows)) if groups(rows) else "",
+            summary(rows),
+        )
+    ]
+    for heading, table in (("Differences", comparison_table(rows)), ("What decides", factor_table(rows))):
+        if table:
+            found.append(Section(heading, [PAIRED], "", table))
+    if failed := failures(rows):
+        found.append(Section("Failed", failed))
+    return found
