@@ -71,7 +71,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     verbose : int, default 0
         1 shows a progress bar on a terminal.
     checkpoint_dir : path, optional
-        Folder in which `fit` keeps its last two checkpoints: models, each with the state of its training.
+        Folder in which `fit` keeps its last two checkpoints and that of least recent loss: models, each with the state
+        of its training.
     checkpoint_every : int, default 100
         Steps between two checkpoints.
 
@@ -184,8 +185,9 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError, FloatingPointError
-            If a parameter or X is not as described, the loss becomes NaN or infinite, or the newest checkpoint is
-            damaged or that of another fit.
+            If a parameter or X is not as described, the newest checkpoint is damaged or that of another fit, or the
+            training diverges: a loss that explodes or is not finite leads back to the last checkpoint, or without them
+            to the first step, with half the step size and a warning, at most three times.
         """
         self._train(X, self.n_steps, is_new=True, resume=resume)
         self._training = None  # with the moments of Adam a fitted model would be three times as large

@@ -29,7 +29,7 @@ def checkpoints_of(sae: Any, *, resume: bool) -> Checkpoints | None:
 
 
 class Checkpoints:
-    """The last checkpoints of a fit.
+    """The last two checkpoints of a fit, and the best: that of least mean loss over the steps that led to it.
 
     Parameters
     ----------
@@ -37,12 +37,6 @@ class Checkpoints:
         To be fitted, with a ``checkpoint_dir``.
     resume : bool
         Go on from the newest checkpoint there.
-
-    Attributes
-    ----------
-    newest : ProxSAE or None
-        The model to go on from, with the state of its training.
-    newest_path : Path or None
 
     Raises
     ------
@@ -60,23 +54,33 @@ class Checkpoints:
         check_writable(self._path(0))
         for partial in self.folder.glob(".step-*.partial"):  # of a process that was killed while it wrote
             partial.unlink()
-        self.newest_path = present[-1] if present else None
-        self.newest = self._load(present) if present else None
         if resume and not present:
             warnings.warn(f"{self.folder} holds no checkpoint: the fit begins at its first step", stacklevel=4)
 
     def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Write a checkpoint, then remove all but the last of them; the old ones stay where it cannot be written."""
+        """Write a checkpoint, then remove all but the last and the best; where it cannot be written, all stay."""
         present = clone(self.sae)
         present._set_fitted(finished(state), asked, history, provenance)
         present._training = state
         write(self._path(state.n_done), present, with_training=True)
-        for old in self._paths()[:-KEPT]:
-            old.unlink()
+        present_paths = self._paths()
+        best = min(present_paths, key=lambda path: (self._recent_loss(path, history), path))
+        for old in present_paths[:-KEPT]:
+            if old != best:
+                old.unlink()
 
-    def _load(self, present: list[Path]) -> Any:
+    def _recent_loss(self, path: Path, history: dict[str, Any]) -> float:
+        """Return the mean loss of the steps that led to a checkpoint, as many as lie between two."""
+        n_done = int(path.stem.removeprefix("step-"))
+        is_recent = (history["step"] > n_done - self.sae.checkpoint_every) & (history["step"] <= n_done)
+        return float(history["loss"][is_recent].mean())
+
+    def newest(self) -> tuple[Any, Path] | None:
+        """Return the newest model that is there, with the state of its training, and its path."""
+        if not (present := self._paths()):
+            return None
         try:
-            return type(self.sae).load(present[-1])
+            return type(self.sae).load(present[-1]), present[-1]
         except ValueError as error:
             older = f"go on from {present[-2].name}" if present[1:] else "begin again, since there is no older one"
             raise ValueError(f"{error}; delete it to {older}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from proxsae.data.memory import physical_memory
 from proxsae.formats.files import shown
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -57,7 +57,7 @@ class Weights:
         """
         if self.shape(name, len(shape)) != shape:
             raise self.wrong(name, f"it has shape {self.shapes[name]}, needed is {shape}")
-        needed, present = 16 * prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        needed, present = 16 * prod(shape), physical_memory()
         if needed > present:
             sizes = f"needs {needed / 1e9:.3g} GB, and this machine has {present / 1e9:.3g} GB"
             raise self.wrong(name, f"a model with a matrix of shape {shape} {sizes}")

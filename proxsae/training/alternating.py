@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,15 +66,11 @@ class Alternation:
         self.n_rows = n_rows
         self.history = History(state.n_done)
 
-    def run(self, batches: Batches, n_steps: int, on_step: Callable[[Alternation], bool | None] | None = None) -> None:
-        """Do steps until `n_steps` are done or `on_step`, called after each, returns True."""
-        for _ in range(n_steps):
-            x, _ = batches.after(self.state.n_drawn)
-            self.history.add(self.step(x))
-            self.state.n_drawn += len(x)
-            if on_step is not None and on_step(self):
-                break
-        self.history.read()
+    def advance(self, batches: Batches) -> None:
+        """Do a step on the next batch."""
+        x, _ = batches.after(self.state.n_drawn)
+        self.history.add(self.step(x))
+        self.state.n_drawn += len(x)
 
     @torch.no_grad()
     def step(self, x: Tensor) -> dict[str, Any]:

@@ -49,10 +49,12 @@ class History:
         self._waiting = []
         for row, rate in zip(rows, rates, strict=True):
             if not np.isfinite(row[0]):
-                step = self.n_before + len(self._read) + 1
-                advice = "; try a smaller learning_rate" if rate else ""  # an alternation has none
-                raise FloatingPointError(f"the loss is {row[0]} at step {step}{advice}")
+                raise FloatingPointError(f"the loss is {row[0]} at step {self.n_before + len(self._read) + 1}")
             self._read.append([*row, rate])
+
+    def first(self) -> dict[str, float]:
+        """Return the first record; empty before it is read."""
+        return dict(zip(NAMES, self._read[0], strict=True)) if self._read else {}
 
     def last(self) -> dict[str, float]:
         """Return the record read last; empty before the first."""

@@ -18,8 +18,8 @@ COMPARED_ROWS = 1024  # of the data, by which they are known again
 class Checkpoints(Protocol):
     """Where a fit is kept between two steps; :mod:`proxsae.formats.checkpoints` keeps it in files."""
 
-    newest: Any  # the fitted estimator to go on from, with the state of its training; None: begin
-    newest_path: Any  # its name in sentences
+    def newest(self) -> tuple[Any, Any] | None:
+        """Return the fitted estimator to go on from, with the state of its training, and its name in sentences."""
 
     def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Keep a training between two steps."""
@@ -31,15 +31,14 @@ def mark(state: TrainingState, rows: Rows, settings: Settings) -> None:
     state.data = fingerprint(rows)
 
 
-def resumed(checkpoints: Checkpoints, rows: Rows, settings: Settings, n_steps: int | None) -> TrainingState:
-    """Return the state of the newest checkpoint, to go on with.
+def resumed(fitted: Any, path: Any, rows: Rows, settings: Settings, n_steps: int | None) -> TrainingState:
+    """Return the state of a checkpoint, to go on with.
 
     Raises
     ------
     ValueError
         If it is that of a fit with other parameters or on other rows, naming the first difference.
     """
-    fitted, path = checkpoints.newest, checkpoints.newest_path
     state: TrainingState | None = fitted._training
     if state is None:
         raise ValueError(f"{path} is no checkpoint but a fitted model: the state of its training is not there")
@@ -55,9 +54,7 @@ def resumed(checkpoints: Checkpoints, rows: Rows, settings: Settings, n_steps: i
 def check_finite(state: TrainingState) -> None:
     """Raise FloatingPointError where a step has left NaN or infinity, which the next loss would show."""
     if not is_finite(state.state_dict()):
-        raise FloatingPointError(
-            f"the model holds NaN or infinity after step {state.n_done}; try a smaller learning_rate"
-        )
+        raise FloatingPointError(f"the model holds NaN or infinity after step {state.n_done}")
 
 
 def fingerprint(rows: Rows) -> str:

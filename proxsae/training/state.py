@@ -21,6 +21,8 @@ from proxsae.training.optimizer import adam
 from proxsae.training.scaling import Scaling
 from proxsae.training.sparsity import WeightControl
 
+NUMBERS = ("seed", "n_steps", "n_done", "order_seed", "n_drawn", "n_halvings")
+
 
 @dataclass
 class TrainingState:
@@ -41,6 +43,8 @@ class TrainingState:
         Length of the schedule; None: no end in sight.
     n_done : int
         Steps done.
+    n_halvings : int
+        How often the step size has been halved after a divergence.
     order_seed, n_drawn : int
         The order of the rows of the present data, and how many of them have been drawn.
     data : str or None
@@ -67,6 +71,7 @@ class TrainingState:
     control: WeightControl | None = None
     prices: Tensor | None = None
     statistics: Statistics | None = None
+    n_halvings: int = 0
 
     @classmethod
     def start(
@@ -134,7 +139,7 @@ class TrainingState:
         state |= {"target_l0": None, "is_met": False, "gain": 0.0}
         if control is not None:
             state |= {"target_l0": control.target, "is_met": control.is_met, "gain": control.gain}
-        state |= {name: getattr(self, name) for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn", "data")}
+        state |= {name: getattr(self, name) for name in (*NUMBERS, "data")}
         if self.statistics is not None:
             sums = self.statistics._asdict().items()
             state |= {f"statistics.{name}": torch.as_tensor(value, dtype=torch.float64) for name, value in sums}
@@ -149,6 +154,7 @@ class TrainingState:
         KeyError, ValueError
             If an entry is missing or does not fit the others.
         """
+        state = {"n_halvings": 0, **state}  # which files of earlier versions do not have
         _check_numbers(state)
         given, R = (parse(state[name], **_group(state, name)) for name in ("given", "regularizer"))
         encoder_type = ENCODERS[state["encoder"]]
@@ -177,7 +183,7 @@ class TrainingState:
         if any(scaling.mean.dtype != model.bias.dtype for scaling in (inputs, targets)):
             raise ValueError(f"the means of the data are not of the dtype {model.bias.dtype}")
         encoder.codes(torch.zeros_like(inputs.mean)[None])  # raises where they do not fit
-        numbers = {name: state[name] for name in ("seed", "n_steps", "n_done", "order_seed", "n_drawn")}
+        numbers = {name: state[name] for name in NUMBERS}
         training = cls(model, inputs, targets, given, optimizer, **numbers, data=state.get("data"))
         if state["target_l0"] is not None:
             training.control = WeightControl(state["target_l0"], state["gain"])
@@ -221,7 +227,7 @@ def _check_numbers(state: Mapping[str, Any]) -> None:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
     conditions: dict[str, Callable[[Any], bool]] = {
-        **dict.fromkeys(("seed", "n_done", "order_seed", "n_drawn"), is_whole),
+        **dict.fromkeys(set(NUMBERS) - {"n_steps"}, is_whole),
         "n_steps": lambda value: value is None or (is_whole(value) and value > 0),
         **dict.fromkeys(("inputs_scale", "targets_scale"), is_positive),
         "target_l0": lambda value: value is None or is_positive(value),

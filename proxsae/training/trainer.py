@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -61,21 +60,17 @@ class Trainer:
         self.losses = standard(state.model.atoms.shape[1], dead_after) if losses is None else losses
         self.history = History(state.n_done)
 
-    def run(self, batches: Batches, n_steps: int, on_step: Callable[[Trainer], bool | None] | None = None) -> None:
-        """Do steps until `n_steps` are done or `on_step`, called after each, returns True.
+    def advance(self, batches: Batches) -> None:
+        """Do a step on the next batch.
 
         Raises
         ------
         FloatingPointError
-            If the loss is NaN or infinite, naming the step.
+            If the loss is NaN or infinite, naming the step; on a device, where it is read.
         """
-        for _ in range(n_steps):
-            x, y = batches.after(self.state.n_drawn)
-            self.history.add(self.step(x, y))
-            self.state.n_drawn += len(x)
-            if on_step is not None and on_step(self):
-                break
-        self.history.read()
+        x, y = batches.after(self.state.n_drawn)
+        self.history.add(self.step(x, y))
+        self.state.n_drawn += len(x)
 
     def step(self, x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
         """Do one step on a batch of normalised samples and return its record, measured on the device.

@@ -15,7 +15,7 @@ from proxsae.cli import main
 from proxsae.encoders import Unrolled
 from proxsae.formats.files import read_file
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative
-from proxsae.training.fitting import NormalisedBatches
+from proxsae.training.batches import NormalisedBatches
 from proxsae.training.trainer import Trainer
 
 N_STEPS, EVERY, BATCH = 13, 4, 64
@@ -95,7 +95,8 @@ def test_resumed_equals_never_stopped(kind, tmp_path, monkeypatch):
     assert steps_of(stopped) == [4, 8]
     resumed = fit_of(kind, stopped).fit(X, resume=True)
     at_its_end = fit_of(kind, stopped).fit(X, resume=True)
-    assert steps_of(stopped) == steps_of(through) == [12, 13]
+    assert steps_of(stopped) == steps_of(through)
+    assert steps_of(stopped)[-2:] == [12, 13]  # and the best before, if another
     assert content(newest(stopped)) == content(newest(through))
     assert same_model(resumed, never_stopped, tmp_path)
     assert same_model(at_its_end, never_stopped, tmp_path)
@@ -165,11 +166,12 @@ def killed_and_resumed(place, moment, tmp_path):
     assert not (tmp_path / "resumed.safetensors").exists()
     assert (place == "write") == any(path.suffix == ".partial" for path in folder.iterdir())
     last = min(moment, N_STEPS) - 1  # the last step after which a checkpoint can be there
-    assert sorted(int(path.name[5:13]) for path in folder.glob("step-*")) == list(range(EVERY, last + 1, EVERY))[-2:]
+    there = sorted(int(path.name[5:13]) for path in folder.glob("step-*"))
+    assert there[-2:] == list(range(EVERY, last + 1, EVERY))[-2:]
     assert main([*command, "--resume"]) == 0
     assert main(arguments(tmp_path, "through.safetensors")) == 0
     assert content(tmp_path / "resumed.safetensors") == content(tmp_path / "through.safetensors")
-    assert steps_of(folder) == [12, 13]  # and nothing of the process that was killed
+    assert steps_of(folder)[-2:] == [12, 13]  # and nothing of the process that was killed
     (tmp_path / "resumed.safetensors").unlink()
 
 
@@ -321,7 +323,86 @@ def test_nan_names_the_step_and_leaves_the_last_good_checkpoint(bad_step, senten
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", spoiled)
-        with pytest.raises(FloatingPointError, match=sentence):
+        with (
+            pytest.warns(UserWarning, match=f"{sentence}: the training goes back to step {steps[-1]} with half"),
+            pytest.raises(FloatingPointError, match=f"{sentence} with the step size halved 3 times; try a smaller"),
+        ):
             fit_of(folder=tmp_path / "c").fit(X)
     assert steps_of(tmp_path / "c") == steps
     assert same_model(fit_of(folder=tmp_path / "c").fit(X, resume=True), fit_of().fit(X), tmp_path)
+
+
+def exploding(monkeypatch, at_step, n_times, factor=100.0):
+    """Make a step too long, so many times."""
+    step, left = Trainer.step, [n_times]
+
+    def longer(self, x, y=None):
+        record = step(self, x, y)
+        if self.state.n_done == at_step and left[0]:
+            left[0] -= 1
+            self.state.model.encoder.weight.data *= factor
+        return record
+
+    monkeypatch.setattr(Trainer, "step", longer)
+
+
+@pytest.mark.parametrize(
+    ("factor", "sentence"), [(100.0, "explodes at step 11, to an FVU"), (1e30, "is nan at step 11")]
+)
+def test_a_divergence_goes_back_with_half_the_step_size(factor, sentence, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        exploding(patch, 10, 2, factor)
+        with pytest.warns(UserWarning, match=rf"the loss {sentence}.*goes back to step 8 with half the step") as said:
+            sae = fit_of(folder=tmp_path / "c").fit(X)
+    assert [str(one.message).split()[-1] for one in said] == ["0.001", "0.0005"]
+    plain = fit_of().fit(X)
+    rates = sae.history_["learning_rate"] / plain.history_["learning_rate"]
+    np.testing.assert_allclose(rates, [1.0] * 8 + [0.25] * 5)
+    np.testing.assert_array_equal(sae.history_["step"], plain.history_["step"])
+    np.testing.assert_array_equal(sae.history_["loss"][:9], plain.history_["loss"][:9])
+    resumed = fit_of(folder=tmp_path / "c").fit(X, resume=True)
+    assert same_model(resumed, sae, tmp_path)
+
+
+def test_a_divergence_in_a_resumed_fit_counts_on(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        exploding(patch, 6, 1)
+        with pytest.warns(UserWarning, match="goes back to step 4"):
+            killed_after(patch, 10, fit_of(folder=tmp_path / "c"))
+    with monkeypatch.context() as patch:
+        exploding(patch, 10, 1)
+        with pytest.warns(UserWarning, match=r"goes back to step 8 with half the step size, 0\.0005"):
+            fit_of(folder=tmp_path / "c").fit(X, resume=True)
+
+
+def test_a_divergence_without_checkpoints_begins_again_at_half_the_step_size(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        exploding(patch, 6, 1)
+        with pytest.warns(UserWarning, match=r"goes back to step 0 with half the step size, 0\.001"):
+            sae = fit_of().fit(X)
+    half = fit_of(learning_rate=1e-3).fit(X)
+    np.testing.assert_array_equal(sae.components_, half.components_)
+    np.testing.assert_array_equal(sae.history_["loss"], half.history_["loss"])
+
+
+def test_nan_in_the_data_is_no_divergence(tmp_path):
+    bad = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, X.shape)
+    bad[:] = X
+    bad[123, 4] = np.nan
+    folder = tmp_path / "c"
+    with pytest.raises(ValueError, match="row 123 of 300"):
+        fit_of(folder=folder).fit(np.load(tmp_path / "x.npy", mmap_mode="r"))
+
+
+def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def worse_after_step_4(self, x, y=None):
+        record = step(self, x, y)
+        return record | {"loss": record["loss"] * (1 if self.state.n_done <= 4 else 2)}
+
+    monkeypatch.setattr(Trainer, "step", worse_after_step_4)
+    sae = fit_of(folder=tmp_path / "c").fit(X)
+    assert steps_of(tmp_path / "c") == [4, 12, 13]
+    assert sae.history_["loss"][:4].mean() < sae.history_["loss"][9:].mean()
+    assert same_model(fit_of(folder=tmp_path / "c").fit(X, resume=True), sae, tmp_path)

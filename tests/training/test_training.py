@@ -12,7 +12,7 @@ from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
 from proxsae.training import Scaling, Trainer, TrainingState
 from proxsae.training.autoencoder import initial_autoencoder
-from proxsae.training.fitting import NormalisedBatches
+from proxsae.training.batches import NormalisedBatches
 from proxsae.training.losses import penalty, reconstruction
 from proxsae.training.sparsity import check_steerable
 
@@ -141,11 +141,11 @@ class Normal:
 
 def test_a_loss_that_is_not_finite_names_the_step():
     trainer = small_trainer()
-    trainer.run(Normal(), 1)
+    trainer.advance(Normal())
     with torch.no_grad():
         trainer.model.atoms.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="at step 2"):
-        trainer.run(Normal(), 1)
+        trainer.advance(Normal())
 
 
 @pytest.mark.parametrize("R", [Cardinality(3), 0.2 * L1() + NonNegative(), 0.3 * L0(), 0.1 * L1() + Cardinality(3)])
@@ -236,7 +236,9 @@ def test_killed_and_resumed_equals_never_stopped(R, target, n_steps):
 
     def run(state, steps):
         trainer = Trainer(state, learning_rate=3e-3, dead_after=100)
-        trainer.run(NormalisedBatches(Rows(X), 64, state), steps)
+        batches = NormalisedBatches(Rows(X), 64, state)
+        for _ in range(steps):
+            trainer.advance(batches)
         return trainer.history.arrays()
 
     through = started()

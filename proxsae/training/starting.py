@@ -1,0 +1,118 @@
+"""The state in which a training begins: new, or from what is fitted already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from proxsae.data.memory import physical_memory
+from proxsae.data.rows import Rows
+from proxsae.training.alternating import take_first_atoms
+from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
+from proxsae.training.batches import NormalisedBatches
+from proxsae.training.inference import model_of
+from proxsae.training.scaling import Scaling
+from proxsae.training.settings import Asked, Settings
+from proxsae.training.sparsity import WeightControl
+from proxsae.training.state import TrainingState
+
+
+def start(rows: Rows, settings: Settings, n_steps: int | None) -> TrainingState:
+    """Return the state before the first step, with the scaling of the rows and random atoms."""
+    _check_memory(settings.n_components, rows.shape[1], rows.dtype, with_sums=settings.update is not None)
+    scaling = Scaling.of(rows, rows.dtype, settings.device)
+    settings.check_scale(scaling, rows.dtype)
+    model = initial_autoencoder(
+        settings.encoder,
+        settings.regularizer.rescaled(1 / scaling.scale),
+        settings.n_components,
+        rows.shape[1],
+        torch.Generator().manual_seed(settings.seed),
+        rows.dtype,
+        learn_thresholds=settings.target_l0 is not None,
+    ).to(settings.device)
+    given, target = settings.regularizer, settings.target_l0
+    state = TrainingState.start(model, scaling, given, seed=settings.seed, n_steps=n_steps, target_l0=target)
+    if settings.update is not None:
+        take_first_atoms(state, settings.update, NormalisedBatches(rows, settings.batch_size, state))
+    return state
+
+
+def continued(sae: Any, rows: Rows, settings: Settings) -> TrainingState:
+    """Return the state in which a fitted estimator is trained further: the one it keeps, or a new one."""
+    if sae._training is None:
+        return go_on_from(model_of(sae), sae._asked, rows, settings)
+    state: TrainingState = sae._training.to(settings.device)
+    take_up(state, settings)
+    return state
+
+
+def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings) -> TrainingState:
+    """Return the state in which a fitted autoencoder, in the units of the data, is trained further on rows.
+
+    Where what it was asked for has not changed, a steered weight and learned thresholds stay.
+    """
+    norms = torch.linalg.vector_norm(fitted.atoms.detach(), dim=1)
+    in_ball = settings.update is not None and settings.update.atoms == "ball"
+    if not bool(((norms < 1 + 1e-3) if in_ball else (norms - 1).abs() < 1e-3).all()):
+        raise ValueError(
+            "partial_fit trains atoms of unit norm, but those of this model have norms from "
+            f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"
+        )
+    _check_same_model(fitted, settings)
+    given, target = settings.regularizer, settings.target_l0
+    scaling = Scaling.of(rows, fitted.atoms.dtype, fitted.atoms.device)
+    model = fitted.in_units(scaling.inverse, scaling.inverse)
+    state = TrainingState.start(model, scaling, given, seed=settings.seed, target_l0=target)
+    if state.control is not None and asked[1] is not None and given == asked[0]:
+        state.control.is_met = True
+        state.replace_encoder(model.encoder.with_regularizer(model.encoder.regularizer, learn_thresholds=True))
+    else:
+        _set_regularizer(state, settings)
+    return state
+
+
+def take_up(state: TrainingState, settings: Settings) -> None:
+    """Change a training to the settings of now, where that differs, and begin an order of rows of its own."""
+    _check_same_model(state.model, settings)
+    target = None if state.control is None else state.control.target
+    if settings.regularizer != state.given or (target is None) != (settings.target_l0 is None):
+        state.given = settings.regularizer
+        state.control = None if settings.target_l0 is None else WeightControl(settings.target_l0)
+        _set_regularizer(state, settings)
+    elif state.control is not None and settings.target_l0 is not None:
+        state.control.target = settings.target_l0
+    state.n_halvings = 0
+    state.new_data()
+
+
+def _set_regularizer(state: TrainingState, settings: Settings) -> None:
+    settings.check_scale(state.targets, state.model.atoms.dtype)
+    normalised = settings.regularizer.rescaled(1 / state.targets.scale)
+    learns = settings.target_l0 is not None
+    state.replace_encoder(state.model.encoder.with_regularizer(normalised, learn_thresholds=learns))
+
+
+def _check_same_model(model: Autoencoder, settings: Settings) -> None:
+    """Raise ValueError where parameters were set that a fitted model cannot take up."""
+    if len(model.atoms) != settings.n_components:
+        raise ValueError(
+            f"n_components = {settings.n_components} needs a new fit: the fitted model has {len(model.atoms)}"
+        )
+    fitted = model.encoder
+    if (fitted.name, fitted.get_params()) != (settings.encoder.name, settings.encoder.get_params()):
+        raise ValueError(f"encoder = {settings.encoder!r} needs a new fit: that of the fitted model is {fitted!r}")
+
+
+def _check_memory(n_components: int, n_features: int, dtype: torch.dtype, *, with_sums: bool) -> None:
+    """Raise ValueError where a model, its gradient and the moments of Adam exceed the memory of this machine.
+
+    Or, between solved codes, three float64 matrices of the order of the atoms: the sums, new ones, and those of a step.
+    """
+    needed = 24 * n_components**2 if with_sums else 8 * n_components * n_features * dtype.itemsize
+    if needed > (present := physical_memory()):
+        raise ValueError(
+            f"n_components = {n_components} with {n_features} features needs {needed / 1e9:.3g} GB to train, and this "
+            f"machine has {present / 1e9:.3g} GB"
+        )
