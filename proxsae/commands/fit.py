@@ -27,7 +27,9 @@ def add(commands: Any) -> None:
     command.add_argument("--batch-size", type=int, default=2048)
     command.add_argument("--learning-rate", type=float, help="peak step size of Adam")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--checkpoint", type=Path, metavar="DIR", help="keep the last two checkpoints and the best here")
+    command.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="keep the last two checkpoints and the best here"
+    )
     command.add_argument("--checkpoint-every", type=int, default=100, help="steps between two of them (default: 100)")
     command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
     command.add_argument("--out", type=Path, required=True, help="the trained model, .safetensors")

@@ -13,7 +13,7 @@ from proxsae.dictionary.recovery import (
     support_scores,
 )
 from proxsae.dictionary.replacement import initial_atoms
-from proxsae.dictionary.rules import KSVD, MOD, Learned, Online, Update
+from proxsae.dictionary.rules import KSVD, MOD, Batch, Learned, Online, Update
 from proxsae.dictionary.signals import SparseSignals, forest, sparse_signals
 from proxsae.dictionary.split import ErrorSplit, SplitRow, error_split
 from proxsae.dictionary.updates import Statistics, descend_atoms, ksvd_atoms, least_squares_atoms
@@ -21,6 +21,7 @@ from proxsae.dictionary.updates import Statistics, descend_atoms, ksvd_atoms, le
 __all__ = [
     "KSVD",
     "MOD",
+    "Batch",
     "Bipolarity",
     "ErrorSplit",
     "Learned",

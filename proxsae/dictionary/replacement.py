@@ -34,7 +34,7 @@ def initial_atoms(
     Raises
     ------
     ValueError
-        If `how` is none of these, Y is no matrix, or no atom is asked for.
+        If `how` is none of these, Y is no finite matrix, or no atom is asked for.
 
     References
     ----------
@@ -44,6 +44,8 @@ def initial_atoms(
         raise ValueError(f"how must be one of {', '.join(get_args(Start))}, got {how!r}")
     if Y.ndim != 2 or n_components < 1:
         raise ValueError(f"Y must be a matrix and n_components at least 1, got shape {Y.shape} and {n_components}")
+    if not np.isfinite(Y).all():
+        raise ValueError("Y must be finite, got NaN or infinity")
     if how == "random":
         rows = Y[:0]
     elif how == "data":

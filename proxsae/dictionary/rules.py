@@ -64,6 +64,8 @@ class Update(ABC):
                 raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
         if not is_number(self.forgetting, 0):
             raise ValueError(f"forgetting must be finite and >= 0, got {self.forgetting!r}")
+        if not isinstance(self.nonnegative, bool | np.bool_):
+            raise ValueError(f"nonnegative must be True or False, got {self.nonnegative!r}")
 
     @abstractmethod
     def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
@@ -149,8 +151,10 @@ class Learned(NamedTuple):
 
         Atoms that no code has used for `dead_after` samples (and again after as many), and the less used of two that
         are alike, make place for the residuals of the worst-reconstructed samples. Sums over earlier samples are cut to
-        a weight of `most_weight`.
+        a weight of `most_weight`. A batch of no samples changes nothing.
         """
+        if not len(X):
+            return self
         t, S = self.n_steps + 1, self.statistics
         keep = min((S.seen / (S.seen + len(X))) ** update.forgetting, most_weight / S.weight if S.weight else 1.0)
         D, S, Z = update.moved(self.atoms, S, Batch(X, Z, self.intercept, R, keep))

@@ -181,12 +181,18 @@ class Encoder(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """In which it computes."""
-        return next(self.parameters()).dtype
+        return self._parameter.dtype
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return next(self.parameters()).device
+        return self._parameter.device
+
+    @property
+    def _parameter(self) -> nn.Parameter:
+        if (found := next(self.parameters(), None)) is None:
+            raise ValueError(f"{self!r} has no parameters of its own, and no dictionary to compute with yet")
+        return found
 
     # --- the weight of R -------------------------------------------------------------------------------------------
 

@@ -100,6 +100,8 @@ class Unrolled(Activated):
             raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
         if shared not in SHARED:
             raise ValueError(f"shared must be one of {', '.join(map(repr, SHARED))}, got {shared!r}")
+        if not isinstance(momentum, bool):
+            raise ValueError(f"momentum must be True or False, got {momentum!r}")
         if step is not None:
             check_number("step", step)
         check_number("isometry", isometry, may_be_zero=True)

@@ -67,6 +67,7 @@ class Fit:
         self.rows = ordinary(rows, self.settings.max_norm_ratio, MAX_ROWS)
         self.provenance = provenance_of(X)
         self.n_steps, self.is_new, self.checkpoints = n_steps, is_new, checkpoints
+        self.written = 0  # the step of the last checkpoint
         if is_new:
             self._begin(*self._last_good())
         else:
@@ -140,7 +141,7 @@ class Fit:
 
     def _begin(self, state: TrainingState, before: dict[str, Any]) -> None:
         settings, self.state, self.before = self.settings, state, before
-        self.written: int = state.n_done  # the step of the last checkpoint
+        self.written = state.n_done
         self.batches = NormalisedBatches(self.rows, settings.batch_size, state)
         self.trainer: Trainer | Alternation
         if settings.update is None:

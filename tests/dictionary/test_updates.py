@@ -271,6 +271,13 @@ def test_constant_double_and_few_rows_have_a_finite_answer(update, X):
     assert np.isfinite(state.atoms).all()
 
 
+def test_a_batch_of_no_samples_changes_nothing():
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    before = Learned.start(X, 4, Online(), np.random.default_rng(0))
+    after = before.step(X[:0], csr_array((0, 4)), L1(), Online(), np.random.default_rng(0))
+    assert after is before
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -278,6 +285,11 @@ def test_constant_double_and_few_rows_have_a_finite_answer(update, X):
         (lambda: Online(atoms="cube"), "atoms must be one of sphere, ball, got 'cube'"),
         (lambda: Online(forgetting=-1), "forgetting must be finite and >= 0, got -1"),
         (lambda: Online(forgetting="all"), "forgetting must be finite and >= 0, got 'all'"),
+        (lambda: Online(nonnegative="x"), "nonnegative must be True or False, got 'x'"),
+        (
+            lambda: initial_atoms(np.full((3, 3), np.nan), 3, "data", np.random.default_rng(0)),
+            "Y must be finite, got NaN or infinity",
+        ),
         (lambda: MOD(nonnegative=True), 'for nonnegative atoms take "online" or "ksvd"'),
         (lambda: KSVD(atoms="ball"), 'for those in the ball take "online" or "mod"'),
         (

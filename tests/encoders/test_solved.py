@@ -122,3 +122,10 @@ def test_samples_that_have_not_converged_are_announced(data):
 def test_bad_use_is_one_sentence(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_without_a_dictionary_it_computes_nowhere():
+    encoder = Solved().initial(L1(), torch.eye(3), learn_thresholds=False)
+    for read in (lambda: encoder.dtype, lambda: encoder.device):
+        with pytest.raises(ValueError, match="no parameters of its own, and no dictionary to compute with yet"):
+            read()

@@ -247,6 +247,7 @@ def test_the_codes_are_those_of_the_layers_over_the_fitted_dictionary(data):
     ("options", "sentence"),
     [
         ({"n_layers": 0}, "n_layers must be an integer >= 1, got 0"),
+        ({"momentum": "a"}, "momentum must be True or False, got 'a'"),
         ({"n_layers": 2.0}, "n_layers must be an integer >= 1, got 2.0"),
         ({"kind": "magic"}, "kind must be one of .*'ista'.*, got 'magic'"),
         ({"shared": "some"}, "shared must be one of 'matrices', 'all', 'nothing', got 'some'"),
