@@ -181,7 +181,7 @@ def ordinary(rows: Rows, max_norm_ratio: float | None, most: int) -> Rows:
             f"{int(large.sum())} of {len(norms)} rows have a norm of more than {LARGE_RATIO:g} times the median "
             f"({norms.max() / median:.3g} times at most) and dominate squared errors; max_norm_ratio={LARGE_RATIO:g} "
             "leaves them out",
-            stacklevel=6,
+            stacklevel=7,
         )
     return rows
 

@@ -8,14 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from proxsae.data.rows import checked_rows, evenly_spaced, ordinary, provenance_of
+from proxsae.data.rows import evenly_spaced
 from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
-from proxsae.training.batches import NormalisedBatches
+from proxsae.training.batches import Source
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT
 from proxsae.training.resuming import Checkpoints, check_finite, mark, resumed
-from proxsae.training.scaling import MAX_ROWS
 from proxsae.training.settings import Asked, Settings
 from proxsae.training.signals import Stop, signals_held_back
 from proxsae.training.starting import continued, start
@@ -36,7 +35,7 @@ def train(
     state, asked, history, provenance
         The history includes what was before; the provenance is what X says of itself.
     """
-    fit = Fit(sae, X, n_steps, is_new=is_new, checkpoints=checkpoints)
+    fit = Fit(sae, Source(X), n_steps, is_new=is_new, checkpoints=checkpoints)
     drive([fit])
     return fit.state, fit.settings.asked, fit.history(), fit.provenance
 
@@ -50,7 +49,7 @@ class Fit:
     Parameters
     ----------
     sae : ProxSAE
-    X : rows of any kind
+    source : Source
     n_steps : int or None
         None: one pass, without an end of the schedule.
     is_new : bool
@@ -60,12 +59,13 @@ class Fit:
     """
 
     def __init__(
-        self, sae: Any, X: Any, n_steps: int | None, *, is_new: bool, checkpoints: Checkpoints | None = None
+        self, sae: Any, source: Source, n_steps: int | None, *, is_new: bool, checkpoints: Checkpoints | None = None
     ) -> None:
-        rows = checked_rows(sae, X, reset=is_new)
+        rows = source.checked(sae, reset=is_new)
         self.settings = Settings.of(sae.get_params(deep=False), rows.shape[1])
-        self.rows = ordinary(rows, self.settings.max_norm_ratio, MAX_ROWS)
-        self.provenance = provenance_of(X)
+        self.rows = source.ordinary(rows, self.settings.max_norm_ratio)
+        self.source, self.provenance = source, source.provenance
+        self.error: Exception | None = None  # which has ended it, while others go on
         self.n_steps, self.is_new, self.checkpoints = n_steps, is_new, checkpoints
         self.written = 0  # the step of the last checkpoint
         if is_new:
@@ -79,7 +79,7 @@ class Fit:
     @property
     def is_done(self) -> bool:
         """Whether no step is left."""
-        return self.state.n_done >= self.last_step
+        return self.error is not None or self.state.n_done >= self.last_step
 
     def step(self) -> None:
         """Do a step, and write a checkpoint where one is due.
@@ -142,7 +142,7 @@ class Fit:
     def _begin(self, state: TrainingState, before: dict[str, Any]) -> None:
         settings, self.state, self.before = self.settings, state, before
         self.written = state.n_done
-        self.batches = NormalisedBatches(self.rows, settings.batch_size, state)
+        self.batches = self.source.batches(self.rows, settings, state)
         self.trainer: Trainer | Alternation
         if settings.update is None:
             rate = settings.learning_rate * 0.5**state.n_halvings
@@ -178,19 +178,28 @@ class Fit:
 
 
 def drive(fits: Sequence[Fit]) -> None:
-    """Do the steps of trainings, always one of that which has drawn the fewest rows; a signal ends them all."""
+    """Do the steps of trainings, always one of that which has drawn the fewest rows; a signal ends them all.
+
+    Of several, one that fails ends with its ``error``, and the others go on; of one, the error is raised.
+    """
     total = sum(fit.last_step - fit.state.n_done for fit in fits)
     bar = tqdm(total=total, desc="fit", unit="step", disable=None if fits[0].settings.verbose else True)
     with bar, signals_held_back() as stop:
         while not stop and (left := [fit for fit in fits if not fit.is_done]):
             fit = min(left, key=lambda fit: fit.state.n_drawn)
             n_done = fit.state.n_done
-            fit.step()
+            try:
+                fit.step()
+            except (ValueError, FloatingPointError) as error:
+                if len(fits) == 1:
+                    raise
+                fit.error = error
             bar.update(fit.state.n_done - n_done)
             if last := fit.trainer.history.last():
                 bar.set_postfix(fvu=f"{last['fvu']:.3f}", l0=f"{last['l0']:.1f}", refresh=False)
         for fit in fits:
-            fit.finish(stop)
+            if fit.error is None:
+                fit.finish(stop)
 
 
 def finished(state: TrainingState) -> Autoencoder:

@@ -1,0 +1,90 @@
+"""Several sparse autoencoders over the same rows in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from proxsae.estimator import ProxSAE
+
+
+class FitManyError(ValueError):
+    """Some of several autoencoders could not be trained; the others are fitted.
+
+    Attributes
+    ----------
+    errors : dict of int to Exception
+        By the place in the list.
+    """
+
+    def __init__(self, errors: dict[int, Exception], n_saes: int) -> None:
+        self.errors = errors
+        told = "; ".join(f"number {number}: {error}" for number, error in errors.items())
+        super().__init__(f"{len(errors)} of {n_saes} autoencoders could not be trained, the others are fitted: {told}")
+
+
+def fit_many(saes: Sequence[ProxSAE], X: Any, *, resume: bool = False) -> list[ProxSAE]:
+    """Fit several autoencoders to the same X, their steps taken in turn, so that X is read once for all.
+
+    They may differ in every parameter. Each result is that of ``sae.fit(X)``, bit for bit on one machine: the order of
+    the samples is a function of `random_state`, `batch_size` and the number of rows, as it is there. Those that agree
+    in these draw the same batches, read once; others read their own. All are in memory at once, each with its
+    gradients and the moments of Adam.
+
+    Parameters
+    ----------
+    saes : sequence of ProxSAE
+        Fitted in place. A `checkpoint_dir` is for one of them alone.
+    X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
+    resume : bool, default False
+        Go on from the newest checkpoints, as ``fit(X, resume=True)`` does.
+
+    Returns
+    -------
+    list of ProxSAE
+        The same objects, fitted. Ctrl-C or SIGTERM ends all trainings after the present step and leaves fitted models.
+
+    Raises
+    ------
+    FitManyError
+        If the training of some failed, as their own ``fit`` would have; the others are fitted.
+    ValueError, TypeError
+        If a parameter or X is not as described; then nothing has been trained.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from proxsae import ProxSAE, fit_many
+    >>> X = np.random.default_rng(0).normal(size=(500, 20))
+    >>> saes = [ProxSAE(f"Cardinality({k})", n_components=40, n_steps=50, random_state=0) for k in (2, 4, 8)]
+    >>> [sae.transform(X).nnz for sae in fit_many(saes, X)]
+    [1000, 2000, 4000]
+    """
+    from proxsae.formats.checkpoints import checkpoints_of
+    from proxsae.training.batches import Source
+    from proxsae.training.fitting import Fit, drive, finished
+
+    saes = list(saes)
+    _check(saes)
+    source = Source(X)
+    fits = [Fit(s, source, s.n_steps, is_new=True, checkpoints=checkpoints_of(s, resume=resume)) for s in saes]
+    drive(fits)
+    for sae, fit in zip(saes, fits, strict=True):
+        if fit.error is None:
+            sae._set_fitted(finished(fit.state), fit.settings.asked, fit.history(), fit.provenance)
+    if errors := {number: fit.error for number, fit in enumerate(fits) if fit.error is not None}:
+        raise FitManyError(errors, len(saes))
+    return saes
+
+
+def _check(saes: list[ProxSAE]) -> None:
+    """Raise unless they are different estimators with parameters that are allowed and folders of their own."""
+    for sae in saes:
+        if not isinstance(sae, ProxSAE):
+            raise TypeError(f"saes must be a list of ProxSAE, got a {type(sae).__name__} in it")
+        sae._validate_params()
+    folders = [str(sae.checkpoint_dir) for sae in saes if sae.checkpoint_dir is not None]
+    if not saes or len({id(sae) for sae in saes}) < len(saes) or len(set(folders)) < len(folders):
+        raise ValueError(
+            f"saes must be at least one ProxSAE, each there once and with a checkpoint_dir of its own, got {saes}"
+        )
