@@ -1,4 +1,4 @@
-"""The command line: proxsae demo | harvest | fit | evaluate | report | sweep | steer | convert | verify | prove."""
+"""The command line: ``proxsae COMMAND``, one file of :mod:`proxsae.commands` each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from proxsae.commands import convert, demo, evaluate, fit, harvest, prove, report, steer, sweep, verify
+from proxsae.commands import (
+    convert,
+    demo,
+    evaluate,
+    fit,
+    harvest,
+    prove,
+    report,
+    steer,
+    steer_bench,
+    sweep,
+    verify,
+)
 
 # In the order of the help. A new command is one new file with a function `add`, and its name here.
 COMMANDS = (
@@ -19,6 +31,7 @@ COMMANDS = (
     report,
     sweep,
     steer,
+    steer_bench,
     convert,
     verify,
     prove,

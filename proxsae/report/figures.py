@@ -14,7 +14,7 @@ POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 
 def training_curves(histories: dict[str, dict[str, Any]]) -> str:
     """Return FVU, mean L0 and dead atoms against the step, a line a model."""
-    figure, axes = _figure(1, 3, (11, 3.2))
+    figure, axes = blank_figure(1, 3, (11, 3.2))
     panels = (
         ("fvu", "FVU of the batch", "log"),
         ("l0", "mean L0", "linear"),
@@ -46,7 +46,7 @@ def curves_with_ranges(
     """
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure, axes = _figure(1, len(labels), (3.1 * len(labels), 3.2))
+    figure, axes = blank_figure(1, len(labels), (3.1 * len(labels), 3.2))
     for axis, (quantity, label) in zip(np.atleast_1d(axes), labels.items(), strict=True):
         for colour, mark, (name, line) in zip(COLOURS * 3, MARKS * 3, curves.items(), strict=False):
             x, mean, low, high = line[quantity]
@@ -65,7 +65,7 @@ def curves_with_ranges(
 
 def activation_histogram(activations: Any) -> str:
     """Return the histogram of signed activations on a logarithmic count axis."""
-    figure, axis = _figure(1, 1, (3.6, 1.5))
+    figure, axis = blank_figure(1, 1, (3.6, 1.5))
     edges = np.linspace(activations.min(), activations.max(), 41)
     for side, colour in ((activations[activations < 0], NEGATIVE), (activations[activations > 0], POSITIVE)):
         axis.hist(side, bins=edges, color=colour)
@@ -76,7 +76,8 @@ def activation_histogram(activations: Any) -> str:
     return svg(figure)
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def blank_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return a figure and its axes, without the upper and the right spine."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")

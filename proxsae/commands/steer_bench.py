@@ -1,0 +1,129 @@
+"""proxsae steer-bench: how far SAEs steer concepts, at what damage."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from proxsae.commands.parser import BLOCK, add_command, add_model
+
+DAMAGES = (0.1, 0.3)
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser of all."""
+    command = add_command(
+        commands,
+        "steer-bench",
+        run,
+        "steer concepts in both directions by atoms of SAEs, and measure the shift at fixed damage",
+        "proxsae steer-bench TopK=topk-0.safetensors TopK=topk-1.safetensors AbsTopK=abstopk-0.safetensors --out bench",
+    )
+    command.add_argument(
+        "saes", nargs="+", metavar="[NAME=]SAE", help="models; those of one NAME are seeds of one method"
+    )
+    add_model(command)
+    command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
+    command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
+    command.add_argument("--axes", type=Path, help="folder of axes, a .json file each (default: those of the package)")
+    command.add_argument("--only", nargs="+", metavar="AXIS", help="these axes alone")
+    command.add_argument("--tokens", type=int, default=512, help="of neutral text (default: 512)")
+    command.add_argument("--seed", type=int, default=0, help="of the halves and of what is random (default: 0)")
+    command.add_argument("--out", type=Path, required=True, help="folder of the tables and the figure")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the benchmark, write its files after every axis, print the tables."""
+    from proxsae.data.files import check_writable
+    from proxsae.formats import load
+    from proxsae.llm import load_model
+    from proxsae.llm.concepts import FOLDER, read_axes
+    from proxsae.llm.steer_bench import steer_bench
+
+    check_writable(options.out / "steering.json")
+    axes = read_axes(options.axes or FOLDER)
+    if options.only:
+        if unknown := set(options.only) - {axis.name for axis in axes}:
+            raise ValueError(
+                f"no axis is called {', '.join(sorted(unknown))}; there are {', '.join(a.name for a in axes)}"
+            )
+        axes = [axis for axis in axes if axis.name in options.only]
+    paths: dict[str, list[str]] = {}
+    for given in options.saes:
+        name, equals, path = given.partition("=")
+        paths.setdefault(name if equals else Path(given).stem, []).append(path if equals else given)
+    results = steer_bench(
+        load_model(options.model),
+        {name: [load(path) for path in several] for name, several in paths.items()},
+        axes=axes,
+        text=options.text,
+        neutral_tokens=options.tokens,
+        most_damage=max(DAMAGES),
+        block=options.block,
+        seed=options.seed,
+        check_provenance=not options.any_place,
+        each_axis=lambda so_far: _write(options.out, so_far | {"saes": paths, "seed": options.seed}),
+    )
+    _print(results)
+    print(f"tables and figure: {options.out.resolve()}")
+
+
+def _write(folder: Path, results: dict[str, Any]) -> None:
+    """Write all rows as JSON, their means and the summary as CSV, and the figure."""
+    import numpy as np
+
+    from proxsae.data.files import replacing
+    from proxsae.llm.steer_bench import differences, summarise
+    from proxsae.report.steering import steering_figure
+
+    rows = results["rows"]
+    if not rows:
+        return
+    summary = summarise(rows, DAMAGES)
+    compared = [row for damage in DAMAGES for row in differences(rows, damage)]
+    with replacing(folder / "steering.json") as path:
+        path.write_text(json.dumps(results | {"summary": summary, "differences": compared}), encoding="utf-8")
+    means = [
+        {name: value for name, value in row.items() if name != "shifts"} | {"shift": float(np.mean(row["shifts"]))}
+        for row in rows
+    ]
+    for name, table in (("steering", means), ("summary", summary), ("differences", compared)):
+        with replacing(folder / f"{name}.csv") as path, path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+    figure = steering_figure(rows, max(DAMAGES))
+    for suffix in ("svg", "png"):
+        figure.savefig(folder / f"steering.{suffix}", dpi=110)
+
+
+def _print(results: dict[str, Any]) -> None:
+    from proxsae.llm.steer_bench import summarise
+    from proxsae.llm.steer_bench.summary import ALL
+    from proxsae.report import format_table
+
+    for axis in results["axes"]:
+        told = f"{axis['axis']} ({axis['a']} / {axis['b']}): {100 * axis['separated']:.0f} % of {axis['templates']}"
+        told += f" templates tell the sides apart, gap {axis['gap']:.2f} nats"
+        told += "" if axis["kept"] else "; left out"
+        words = ", ".join(map(repr, axis["multi_token"]))
+        print(told + (f"; by their first token: {words}" if words else ""))
+    if not results["rows"]:
+        return
+    summary = summarise(results["rows"], DAMAGES)
+    for damage in DAMAGES:
+        print(f"\nshift at KL {damage:g}, as a share of the gap, mean over axes")
+        of_all = [row for row in summary if row["damage"] == damage and row["axis"] == ALL]
+        table = []
+        for weaker in sorted((r for r in of_all if r["direction"] == "weaker"), key=lambda row: -row["share"]):
+            same = {r["direction"]: r for r in of_all if all(r[k] == weaker[k] for k in ("method", "variant"))}
+            table.append(
+                {"": weaker["method"] + (f", {weaker['variant']}" if weaker["variant"] != "direction" else "")}
+                | {f"to {side}": f"{same[side]['share']:.3f}" for side in "ab"}
+                | {"weaker": f"{weaker['share']:.3f}", "95 %": f"{weaker['low']:.3f} to {weaker['high']:.3f}"}
+                | {"seeds": f"{weaker['seed_low']:.3f} to {weaker['seed_high']:.3f}"}
+            )
+        print(format_table(table))
