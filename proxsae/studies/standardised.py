@@ -16,7 +16,8 @@ class StandardisedRows:
 
     def __init__(self, rows: Any) -> None:
         self.rows, self.shape, self.dtype = rows, rows.shape, np.dtype(np.float32)
-        self.info = getattr(rows, "info", {})
+        info = getattr(rows, "info", {})
+        self.info = {**info, "site": f"{info['site']}, each row standardised"} if "site" in info else info
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -39,7 +40,7 @@ class TokenStandardised:
     """
 
     def __init__(self, sae: ProxSAE) -> None:
-        self.sae, self.n_features_in_, self.provenance_ = sae, sae.n_features_in_, sae.provenance_
+        self.sae, self.n_features_in_ = sae, sae.n_features_in_
 
     def transform(self, X: Any) -> Any:
         """Return the codes (s z, s, m), CSR of shape (n_samples, n_components + 2)."""

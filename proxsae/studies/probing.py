@@ -1,0 +1,206 @@
+"""k-sparse probing: how well a few atoms of an autoencoder tell a property of a token or the topic of a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxsae.data.rows import evenly_spaced
+from proxsae.metrics import SparseAutoencoder
+from proxsae.studies.labels import Bits, documents_of, token_properties, topics
+
+if TYPE_CHECKING:
+    from proxsae.data.store import ActivationStore
+    from proxsae.estimator import ProxSAE
+
+KS = (1, 2, 5, 16)
+LEAST = 20  # samples of either class, in either half
+ALL = "all"
+
+
+def probe(
+    saes: Mapping[str, SparseAutoencoder],
+    store: ActivationStore,
+    tokenizer: Any,
+    *,
+    ks: Sequence[int] = KS,
+    n_tokens: int = 20_000,
+    topic_of: Mapping[str, str] | None = None,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    r"""Return how well k atoms tell properties of tokens, and topics of documents, by logistic regression.
+
+    The properties need no annotation (spelling, the token before, position). The topic is told from the mean of the
+    codes over a document. The probe is fitted on the first half of the store, and its balanced accuracy is that on the
+    second: 1/2 is chance. The k atoms are those whose codes correlate best with the label on the first half.
+
+    Beside the autoencoders stand the k best features of the activations and all of them, the ceiling; and for each
+    autoencoder, as a floor, one of random atoms that selects as many of them.
+
+    Parameters
+    ----------
+    saes : mapping of str to object
+        With ``transform``. Signed codes are also probed doubled: :math:`[\max(z, 0), \max(-z, 0)]`.
+    store : ActivationStore
+        Probes are fitted and tested on its rows; a part of a store is one.
+    tokenizer : object
+        That of the store's model.
+    ks : sequence of int, default (1, 2, 5, 16)
+    n_tokens : int, default 20_000
+        Evenly spaced rows for the properties of tokens; topics take all rows.
+    topic_of : mapping of str to str, optional
+        From the title of a document (what stands before its first blank line) to its topic; by default that of the
+        embedded Wikipedia.
+
+    Returns
+    -------
+    results : list of dict
+        ``name``, ``codes`` ("signed", "doubled", "non-negative", "random", "activations"), ``label``, ``level``
+        ("token" or "topic"), ``k`` (a number, or "all") and ``accuracy``.
+    left_out : list of str
+        Labels with fewer than 20 samples of either class in either half.
+
+    References
+    ----------
+    Gurnee et al. (2023), Finding neurons in a haystack: case studies with sparse probing, arXiv:2305.01610.
+    """
+    tasks, left_out = _tasks(store, tokenizer, n_tokens, topic_of)
+    x = store[:]
+    results = list(_probed("activations", "activations", x, tasks, (*ks, ALL)))
+    for number, (name, sae) in enumerate(saes.items()):
+        Z = sae.transform(x)
+        is_signed = bool((Z.data < 0).any())
+        results += _probed(name, "signed" if is_signed else "non-negative", Z, tasks, ks)
+        if is_signed:
+            results += _probed(name, "doubled", doubled(Z), tasks, ks)
+        results += _probed(name, "random", _random_autoencoder(Z, x, is_signed, number).transform(x), tasks, ks)
+    return results, left_out
+
+
+def k_sparse_accuracies(Z: Any, y: Bits, is_train: Bits, ks: Sequence[int | str]) -> dict[int | str, float]:
+    """Return for each k the balanced accuracy of a logistic regression on the k columns of Z that tell y best.
+
+    Columns are chosen and the regression is fitted where `is_train`; the accuracy is that elsewhere.
+
+    Parameters
+    ----------
+    Z : array or CSR matrix of shape (n_samples, n_columns)
+    y, is_train : boolean arrays of shape (n_samples,)
+    ks : sequence of int or "all"
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    best = np.argsort(-correlations(Z[is_train], y[is_train]), kind="stable")
+    accuracies = {}
+    for k in ks:
+        chosen = Z[:, best if k == ALL else best[:k]]
+        chosen = np.asarray(chosen.todense() if hasattr(chosen, "todense") else chosen, dtype=np.float64)
+        model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+        model.fit(chosen[is_train], y[is_train])
+        accuracies[k] = float(balanced_accuracy_score(y[~is_train], model.predict(chosen[~is_train])))
+    return accuracies
+
+
+def correlations(Z: Any, y: Bits) -> NDArray[np.float64]:
+    """Return the modulus of the correlation of each column of Z with y; 0 for a column that does not vary."""
+    n = len(y)
+    mean = np.asarray(Z.mean(axis=0), dtype=np.float64).reshape(-1)
+    square = Z.multiply(Z) if hasattr(Z, "multiply") else np.square(Z, dtype=np.float64)
+    deviation = np.sqrt(np.maximum(np.asarray(square.mean(axis=0), dtype=np.float64).reshape(-1) - mean**2, 0))
+    covariance = np.asarray(Z.T @ (y - y.mean())).reshape(-1) / n
+    varies = deviation > 1e-6 * (1e-30 + np.abs(mean))
+    found: NDArray[np.float64] = np.abs(covariance) / np.where(varies, deviation, np.inf) / y.std()
+    return found
+
+
+def doubled(Z: Any) -> Any:
+    """Return the codes [max(z, 0), max(-z, 0)], a column for each side of an atom."""
+    from scipy.sparse import hstack
+
+    return hstack([Z.maximum(0), (-Z).maximum(0)], format="csr")
+
+
+class _Task(NamedTuple):
+    """Labels of tokens, or of documents."""
+
+    level: str
+    samples: Any  # the rows, or the matrix that means them
+    is_train: Bits
+    labels: dict[str, Bits]
+
+
+def _tasks(
+    store: ActivationStore, tokenizer: Any, n_tokens: int, topic_of: Mapping[str, str] | None
+) -> tuple[list[_Task], list[str]]:
+    from scipy.sparse import csr_matrix
+
+    rows = evenly_spaced(len(store), n_tokens)
+    by_token = _Task("token", rows, rows < len(store) // 2, token_properties(store, rows, tokenizer))
+    documents = documents_of(store, tokenizer)
+    topic = topics(documents, topic_of)
+    labelled = np.array(sorted(topic), dtype=np.intp)
+    member = np.flatnonzero(np.isin(documents.of_row, labelled))
+    place = np.searchsorted(labelled, documents.of_row[member])
+    counts = np.bincount(place, minlength=len(labelled))
+    mean = csr_matrix((1 / counts[place], (place, member)), shape=(len(labelled), len(store)))
+    is_train = np.arange(len(labelled)) < len(labelled) // 2
+    names = np.array([topic[int(document)] for document in labelled])
+    by_topic = _Task("topic", mean, is_train, {name: names == name for name in sorted(set(names.tolist()))})
+    left_out = []
+    for task in (by_token, by_topic):
+        for name, y in list(task.labels.items()):
+            if min(np.bincount(y[half], minlength=2).min() for half in (task.is_train, ~task.is_train)) < LEAST:
+                left_out.append(name)
+                del task.labels[name]
+    return [task for task in (by_token, by_topic) if task.labels], left_out
+
+
+def _probed(name: str, codes: str, Z: Any, tasks: list[_Task], ks: Sequence[int | str]) -> Iterator[dict[str, Any]]:
+    for task in tasks:
+        samples = task.samples @ Z if task.level == "topic" else Z[task.samples]
+        for label, y in task.labels.items():
+            for k, accuracy in k_sparse_accuracies(samples, y, task.is_train, ks).items():
+                yield {"name": name, "codes": codes, "level": task.level, "label": label, "k": k, "accuracy": accuracy}
+
+
+def _random_autoencoder(Z: Any, x: NDArray[np.floating], is_signed: bool, seed: int) -> ProxSAE:
+    """Return an autoencoder of as many atoms and non-zeros, whose atoms are random directions about the mean."""
+    import torch
+
+    from proxsae.dictionary import sphere_atoms
+    from proxsae.encoders import Amortized
+    from proxsae.estimator import ProxSAE
+    from proxsae.regularizers import get
+
+    k = max(1, round(Z.nnz / Z.shape[0]))
+    mean = x.mean(axis=0)
+    atoms = sphere_atoms(Z.shape[1], x.shape[1], random_state=seed).astype(x.dtype)
+    weight, bias = torch.from_numpy(atoms), torch.from_numpy(-atoms @ mean)
+    encoder = Amortized.of(get("abstopk" if is_signed else "topk", k=k), weight, bias)
+    return ProxSAE.from_parts(atoms, mean, encoder)
+
+
+def probe_table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the results as text: the mean over the labels of a level, and over seeds with their range in brackets."""
+    ks = list(dict.fromkeys(result["k"] for result in results))
+    found: dict[tuple[str, str, str], dict[Any, dict[str, list[float]]]] = {}
+    for result in results:
+        kind, _, seed = result["name"].partition("-seed")
+        cells = found.setdefault((result["level"], result["codes"], kind), {})
+        cells.setdefault(result["k"], {}).setdefault(seed, []).append(result["accuracy"])
+    table = []
+    for (level, codes, kind), cells in sorted(found.items(), key=lambda item: (item[0][0], item[0][2], item[0][1])):
+        row = {"": kind, "codes": codes, "labels": level}
+        table.append({**row, **{f"k = {k}": _spread(cells[k]) if k in cells else "" for k in ks}})
+    return table
+
+
+def _spread(by_seed: dict[str, list[float]]) -> str:
+    means = [float(np.mean(values)) for values in by_seed.values()]
+    text = f"{np.mean(means):.3f}"
+    return text if len(means) == 1 else f"{text} [{min(means):.3f}, {max(means):.3f}]"
