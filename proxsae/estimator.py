@@ -88,7 +88,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         R as fitted, in the units of X: with its steered weight or learned thresholds; at batch scope the L0 regularizer
         whose threshold selects as the batches did, so that a code does not depend on the other samples.
     history_ : dict of str to ndarray
-        For each step: ``step``, ``loss``, ``fvu``, ``l0``, ``dead`` (fraction of atoms), ``learning_rate``.
+        For each step: ``step``, ``loss``, ``fvu``, ``l0``, ``dead`` (fraction of atoms), ``learning_rate``; of a stream
+        ``waiting``, the share of the step's time in which it waited for rows.
     n_iter_ : int
         Steps done.
     provenance_ : dict
@@ -170,7 +171,9 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
-            Memory maps and stores are read a batch at a time.
+            Memory maps and stores are read a batch at a time; what is larger than the memory as its
+            :class:`proxsae.data.stream.ShuffledRows`. Or a stream of rows in an order of their own, such as these or a
+            :class:`proxsae.llm.ActivationStream`.
         y : ignored
         resume : bool, default False
             Go on from the newest checkpoint in `checkpoint_dir`, with the same parameters and X: on one machine the

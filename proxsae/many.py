@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from proxsae.estimator import ProxSAE
@@ -27,15 +28,16 @@ def fit_many(saes: Sequence[ProxSAE], X: Any, *, resume: bool = False) -> list[P
     """Fit several autoencoders to the same X, their steps taken in turn, so that X is read once for all.
 
     They may differ in every parameter. Each result is that of ``sae.fit(X)``, bit for bit on one machine: the order of
-    the samples is a function of `random_state`, `batch_size` and the number of rows, as it is there. Those that agree
-    in these draw the same batches, read once; others read their own. All are in memory at once, each with its
-    gradients and the moments of Adam.
+    the samples is a function of `random_state`, `batch_size` and the number of rows, as it is there, and those that
+    agree in these draw the same batches, read once. A stream has an order of its own, whatever `random_state` is:
+    autoencoders of different seeds share its rows, and a language model behind it is run once for all. All autoencoders
+    are in memory at once, each with its gradients and the moments of Adam.
 
     Parameters
     ----------
     saes : sequence of ProxSAE
         Fitted in place. A `checkpoint_dir` is for one of them alone.
-    X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
+    X : array, memory map, torch tensor, activation store or stream of shape (n_samples, n_features)
     resume : bool, default False
         Go on from the newest checkpoints, as ``fit(X, resume=True)`` does.
 
@@ -61,14 +63,14 @@ def fit_many(saes: Sequence[ProxSAE], X: Any, *, resume: bool = False) -> list[P
     [1000, 2000, 4000]
     """
     from proxsae.formats.checkpoints import checkpoints_of
-    from proxsae.training.batches import Source
+    from proxsae.training.batches import source_of
     from proxsae.training.fitting import Fit, drive, finished
 
     saes = list(saes)
     _check(saes)
-    source = Source(X)
-    fits = [Fit(s, source, s.n_steps, is_new=True, checkpoints=checkpoints_of(s, resume=resume)) for s in saes]
-    drive(fits)
+    with closing(source_of(X)) as source:
+        fits = [Fit(s, source, s.n_steps, is_new=True, checkpoints=checkpoints_of(s, resume=resume)) for s in saes]
+        drive(fits)
     for sae, fit in zip(saes, fits, strict=True):
         if fit.error is None:
             sae._set_fitted(finished(fit.state), fit.settings.asked, fit.history(), fit.provenance)

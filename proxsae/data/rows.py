@@ -116,7 +116,7 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
         If X has not two dimensions, no rows, other features than fitted, or anything but real finite numbers.
     """
     note_threads()
-    if not _is_row_source(X):
+    if not is_row_source(X):
         _check_matrix(X)
         names = {getattr(dtype, "name", "") for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
         narrow = names <= {"float16", "float32"}  # in any byte order
@@ -262,7 +262,7 @@ def torch_device(name: str) -> torch.device:
         raise ValueError(f'device must be "auto" or a torch device that is there, got {name!r}: {reason}') from None
 
 
-def _is_row_source(X: Any) -> bool:
+def is_row_source(X: Any) -> bool:
     """Whether X is read row by row: a memory map, a torch tensor, or a store with shape, dtype and rows by index."""
     if isinstance(X, np.memmap | Tensor):
         return True

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from proxsae.data.shard import check_content, map_shard, read_index
+from proxsae.data.stream import BUFFER_ROWS, ShuffledRows
 
 _OPEN_SHARDS = 256
 
@@ -85,6 +86,14 @@ class ActivationStore:
         part.__dict__ |= self.__dict__
         part._first, part.shape = self._first + start, (max(stop - start, 0), self.shape[1])
         return part
+
+    def shuffled(self, *, seed: int = 0, buffer_rows: int = BUFFER_ROWS) -> ShuffledRows:
+        """Return the rows for a training in an order of their own; see :class:`proxsae.data.stream.ShuffledRows`.
+
+        Read in long runs and ahead, as a store that is larger than the memory must be, and in the same order by every
+        autoencoder, whatever its seed.
+        """
+        return ShuffledRows(self, seed=seed, buffer_rows=buffer_rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy in another process maps the files itself

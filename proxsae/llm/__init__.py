@@ -12,10 +12,12 @@ from proxsae.llm.load import load_model
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.sites import Site
 from proxsae.llm.steering import steer, steered
+from proxsae.llm.stream import ActivationStream
 from proxsae.llm.text import documents
 
 __all__ = [
     "ActivationStore",
+    "ActivationStream",
     "Continuation",
     "LanguageModel",
     "Site",

@@ -19,6 +19,7 @@ from proxsae.llm.activations import Activations, activations, kept_rows, measure
 from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
 from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
 from proxsae.llm.model import LanguageModel
+from proxsae.llm.provenance import header
 from proxsae.llm.sites import Site
 from proxsae.llm.text import TextSource, documents, source_name
 
@@ -99,27 +100,20 @@ def harvest(
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)
     excluded = excluded_ids(exclude_tokens, model.tokenizer)
-    header = {
-        "model": model.name,
-        "weights": model.fingerprint(),
-        "site": str(site),
-        "tokenizer": f"{model.name} ({len(model.tokenizer)} tokens)",
-        "text": source_name(text),
-        "split": split,
-        "seed": seed,
-        "drop": drop if isinstance(drop, str | int) else [int(position) for position in drop],
-        "excluded_tokens": excluded,
-        "dtype": dtype,
-        "n_features": model.width(site),
-        "context_length": context_length,
-        "batch_size": batch_size,
-        "n_tokens": n_tokens,
-        "dropped_positions": [],
-        "median_norm": 0.0,
-        "complete": False,
-    }
+    identity = header(
+        model,
+        site,
+        text,
+        split=split,
+        seed=seed,
+        drop=drop,
+        excluded=excluded,
+        context_length=context_length,
+        batch_size=batch_size,
+    )
+    measured = {"dtype": dtype, "n_tokens": n_tokens, "dropped_positions": [], "median_norm": 0.0, "complete": False}
     texts = documents(text, split=split, field=field, seed=seed)
-    writer = StoreWriter(out, header, resume=resume)
+    writer = StoreWriter(out, identity | measured, resume=resume)
     if writer.index["complete"]:
         return _complete(out, n_tokens)
     if writer.rows > n_tokens:

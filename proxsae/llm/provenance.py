@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from proxsae.llm.massive import Drop
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.sites import Site
+from proxsae.llm.text import TextSource, source_name
+
+
+def header(
+    model: LanguageModel,
+    site: Site,
+    text: TextSource,
+    *,
+    split: str,
+    seed: int | None,
+    drop: Drop,
+    excluded: Sequence[int],
+    context_length: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Return what identifies the rows of a harvest or of a stream, in JSON."""
+    return {
+        "model": model.name,
+        "weights": model.fingerprint(),
+        "site": str(site),
+        "tokenizer": f"{model.name} ({len(model.tokenizer)} tokens)",
+        "text": source_name(text),
+        "split": split,
+        "seed": seed,
+        "drop": drop if isinstance(drop, str | int) else [int(position) for position in drop],
+        "excluded_tokens": list(excluded),
+        "n_features": model.width(site),
+        "context_length": context_length,
+        "batch_size": batch_size,
+    }
 
 
 def check_same_place(sae: Any, model: LanguageModel, site: Site, name: str) -> None:

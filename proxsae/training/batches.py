@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from proxsae.data.rows import BatchOrder, Rows, checked_rows, ordinary, provenance_of
+from proxsae.data.memory import physical_memory
+from proxsae.data.rows import BatchOrder, Rows, checked_rows, is_row_source, ordinary, provenance_of
+from proxsae.data.stream import ReadAhead, ShuffledRows, Stream
 from proxsae.training.scaling import MAX_ROWS
 from proxsae.training.settings import Settings
 from proxsae.training.state import TrainingState
@@ -76,3 +79,70 @@ class Source:
         if made_of not in self._batches:
             self._batches[made_of] = NormalisedBatches(rows, settings.batch_size, state)
         return self._batches[made_of]
+
+    def n_rows(self, rows: Rows) -> int | None:
+        """Return how many rows one pass has, where that is known."""
+        return len(rows)
+
+    def close(self) -> None:
+        """Let go of what reads ahead."""
+
+
+class StreamSource(Source):
+    """The rows of one stream for all trainings that begin together, in its order; its first block stands for all."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.reader = ReadAhead(stream)
+        super().__init__(self.reader.head.source)
+        self.provenance, self.stream = provenance_of(stream), stream
+
+    def ordinary(self, rows: Rows, max_norm_ratio: float | None) -> Rows:
+        """Return the first block."""
+        if max_norm_ratio is not None:
+            raise ValueError("max_norm_ratio looks at all rows before the first step, and a stream has only begun then")
+        return super().ordinary(rows, None)
+
+    def batches(self, rows: Rows, settings: Settings, state: TrainingState) -> NormalisedBatches:
+        """Return the batches of a training."""
+        return StreamBatches(rows, settings.batch_size, state, self.reader)
+
+    def n_rows(self, rows: Rows) -> int | None:  # noqa: ARG002
+        """Return how many rows one pass has, where that is known."""
+        return self.stream.n_rows
+
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        self.reader.close()
+
+
+class StreamBatches(NormalisedBatches):
+    """Batches of a stream, whose rows follow one another in its own order.
+
+    Attributes
+    ----------
+    waited : list of float
+        The seconds for which each batch was waited for.
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, state: TrainingState, reader: ReadAhead) -> None:
+        super().__init__(rows, batch_size, state)
+        self.batch_size, self.reader = batch_size, reader
+        self.waited: list[float] = []
+
+    def after(self, n_drawn: int) -> tuple[Tensor, Tensor]:
+        """Return the batch that follows so many rows."""
+        rows, waited = self.reader.read(n_drawn, self.batch_size, self.dtype, self.device)
+        self.waited.append(waited)
+        x = self.scaling.normalised(rows)
+        return x, x
+
+
+def source_of(X: Any) -> Source:
+    """Return where trainings take the rows of X from; one larger than the memory is read as a stream is."""
+    if isinstance(X, Stream):
+        return StreamSource(X)
+    if is_row_source(X) and not isinstance(X, Tensor) and len(X.shape) == 2:
+        size = X.shape[0] * X.shape[1] * np.dtype(X.dtype).itemsize
+        if size > physical_memory():
+            return StreamSource(ShuffledRows(X))
+    return Source(X)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
+from time import perf_counter
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from proxsae.data.rows import evenly_spaced
 from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
-from proxsae.training.batches import Source
+from proxsae.training.batches import Source, StreamBatches, source_of
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT
 from proxsae.training.resuming import Checkpoints, check_finite, mark, resumed
@@ -35,8 +38,9 @@ def train(
     state, asked, history, provenance
         The history includes what was before; the provenance is what X says of itself.
     """
-    fit = Fit(sae, Source(X), n_steps, is_new=is_new, checkpoints=checkpoints)
-    drive([fit])
+    with closing(source_of(X)) as source:
+        fit = Fit(sae, source, n_steps, is_new=is_new, checkpoints=checkpoints)
+        drive([fit])
     return fit.state, fit.settings.asked, fit.history(), fit.provenance
 
 
@@ -72,14 +76,19 @@ class Fit:
             self._begin(*self._last_good())
         else:
             self._begin(continued(sae, self.rows, self.settings), sae.history_)
-        one_pass = -(-len(self.rows) // self.settings.batch_size)
-        self.last_step = self.state.n_done + one_pass if n_steps is None else n_steps
+        self.last_step = self._one_pass() if n_steps is None else n_steps
         sae._training = None  # should a step fail, the next training starts from what is fitted
 
     @property
     def is_done(self) -> bool:
         """Whether no step is left."""
         return self.error is not None or self.state.n_done >= self.last_step
+
+    def _one_pass(self) -> int:
+        """Return the number of the step that ends a pass over the rows."""
+        if (n_rows := self.source.n_rows(self.rows)) is None:
+            raise ValueError("partial_fit makes one pass over the rows, and this stream has no end: give n_tokens")
+        return self.state.n_done + -(-n_rows // self.settings.batch_size)
 
     def step(self) -> None:
         """Do a step, and write a checkpoint where one is due.
@@ -89,8 +98,11 @@ class Fit:
         FloatingPointError
             If the training diverges although the step size has been halved three times.
         """
+        began = perf_counter()
         try:
             self.trainer.advance(self.batches)
+            if isinstance(self.batches, StreamBatches):
+                self.waiting.append(self.batches.waited[-1] / (perf_counter() - began))
             if self.is_done:
                 self.trainer.history.read()
             self._check_explosion()
@@ -108,7 +120,8 @@ class Fit:
 
     def history(self) -> dict[str, Any]:
         """Return the record of all steps, those of a former training included."""
-        return joined(self.before, self.trainer.history.arrays())
+        columns = self.trainer.history.arrays()
+        return joined(self.before, columns | ({"waiting": np.array(self.waiting)} if self.waiting else {}))
 
     def finish(self, stop: Stop) -> None:
         """Meet the target L0, and say what a signal or the data have left undone; nothing is lost."""
@@ -142,13 +155,14 @@ class Fit:
     def _begin(self, state: TrainingState, before: dict[str, Any]) -> None:
         settings, self.state, self.before = self.settings, state, before
         self.written = state.n_done
+        self.waiting: list[float] = []  # the share of each step in which it waited for rows of a stream
         self.batches = self.source.batches(self.rows, settings, state)
         self.trainer: Trainer | Alternation
         if settings.update is None:
             rate = settings.learning_rate * 0.5**state.n_halvings
             self.trainer = Trainer(state, learning_rate=rate, dead_after=settings.dead_after)
         else:
-            n_rows = len(self.rows) if self.is_new else None
+            n_rows = self.source.n_rows(self.rows) if self.is_new else None
             self.trainer = Alternation(state, settings.update, dead_after=settings.dead_after, n_rows=n_rows)
 
     def _check_explosion(self) -> None:
@@ -185,7 +199,8 @@ def drive(fits: Sequence[Fit]) -> None:
     total = sum(fit.last_step - fit.state.n_done for fit in fits)
     bar = tqdm(total=total, desc="fit", unit="step", disable=None if fits[0].settings.verbose else True)
     with bar, signals_held_back() as stop:
-        while not stop and (left := [fit for fit in fits if not fit.is_done]):
+        # a fit without a step would be none
+        while left := [fit for fit in fits if not (fit.is_done or (stop and fit.state.n_done))]:
             fit = min(left, key=lambda fit: fit.state.n_drawn)
             n_done = fit.state.n_done
             try:

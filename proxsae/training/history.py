@@ -68,7 +68,13 @@ class History:
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Return two histories as one; the steps of the second count on."""
+    """Return two histories as one; the steps of the second count on, and what one of them lacks is NaN there."""
     n_before = int(first["step"][-1]) if len(first.get("step", ())) else 0
     second = {**second, "step": second["step"] + n_before}
-    return {name: np.concatenate([first.get(name, column[:0]), column]) for name, column in second.items()}
+
+    def column(history: dict[str, Any], name: str) -> Any:
+        return history[name] if name in history else np.full(len(history["step"]), np.nan)
+
+    if not n_before:
+        return second
+    return {name: np.concatenate([column(first, name), column(second, name)]) for name in {**second, **first}}
