@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxsae.commands import (
+    axes,
     convert,
     demo,
     evaluate,
@@ -34,6 +35,7 @@ COMMANDS = (
     probe,
     steer,
     steer_bench,
+    axes,
     convert,
     verify,
     prove,

@@ -1,8 +1,10 @@
 """Dictionaries: how they are learned, how good one is, whether it is the true one, and data with a known one."""
 
+from proxsae.dictionary.antonyms import PairCode, pair_code
 from proxsae.dictionary.atoms import clustered_atoms, coherent_atoms, sphere_atoms
 from proxsae.dictionary.coherence import RestrictedIsometry, mutual_coherence, restricted_isometry, welch_bound
 from proxsae.dictionary.directions import Bipolarity, bipolarity
+from proxsae.dictionary.opposites import Opposition, Sides, opposition, random_sides, sides_of
 from proxsae.dictionary.recovery import (
     Matching,
     SupportScores,
@@ -27,7 +29,10 @@ __all__ = [
     "Learned",
     "Matching",
     "Online",
+    "Opposition",
+    "PairCode",
     "RestrictedIsometry",
+    "Sides",
     "SparseSignals",
     "SplitRow",
     "Statistics",
@@ -46,8 +51,12 @@ __all__ = [
     "match_atoms",
     "matched_cosine",
     "mutual_coherence",
+    "opposition",
+    "pair_code",
+    "random_sides",
     "restricted_isometry",
     "seed_stability",
+    "sides_of",
     "sparse_signals",
     "sphere_atoms",
     "support_scores",

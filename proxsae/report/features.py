@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +52,12 @@ def feature_cards(
     store: ActivationStore,
     decode: Callable[[int], str],
     *,
+    atoms: Sequence[int] | None = None,
     n_features: int = 12,
     n_contexts: int = 6,
     window: int = 12,
 ) -> list[FeatureCard]:
-    """Return cards of the atoms that speak clearly in both directions (or in one, if no code is negative).
+    """Return cards of atoms: of those given, or those that speak clearly in both directions (in one, if none is < 0).
 
     Parameters
     ----------
@@ -65,6 +66,8 @@ def feature_cards(
     store : ActivationStore
     decode : callable
         From a token id to its text.
+    atoms : sequence of int, optional
+        Which; None takes the `n_features` that :func:`clearest_atoms` finds.
     n_features, n_contexts : int
         Cards, and contexts a side.
     window : int
@@ -79,7 +82,7 @@ def feature_cards(
             positive=_contexts(columns, atom, 1, store, decode, n_contexts, window),
             negative=_contexts(columns, atom, -1, store, decode, n_contexts, window),
         )
-        for atom in clearest_atoms(columns, n_features)
+        for atom in (clearest_atoms(columns, n_features) if atoms is None else atoms)
     ]
 
 

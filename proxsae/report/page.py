@@ -51,17 +51,20 @@ def write_report(
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, paragraphs, a figure as SVG text, and a table whose rows have the same keys."""
+    """A part of a page: a heading, paragraphs, a figure as SVG text, a table of rows with the same keys, cards."""
 
     heading: str
     text: list[str] = field(default_factory=list)
     figure: str = ""
     table: list[dict[str, Any]] = field(default_factory=list)
+    cards: list[FeatureCard] = field(default_factory=list)
 
 
 def write_sections(path: str | os.PathLike[str], *, title: str, facts: dict[str, str], sections: list[Section]) -> Path:
     """Write a page of sections, whole or not at all; `facts` stand under the title."""
-    return _write(path, "sections.html.jinja", title=title, facts=facts, sections=sections)
+    return _write(
+        path, "sections.html.jinja", title=title, facts=facts, sections=sections, histogram=activation_histogram
+    )
 
 
 def _write(path: str | os.PathLike[str], template: str, **content: Any) -> Path:
