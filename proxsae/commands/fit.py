@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,17 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train and save a model; the exit status is 130 if the training was interrupted."""
+    """Train and save a model, alone or with the processes that torchrun has started."""
+    from proxsae.training.distributed import data_parallel
+
+    with data_parallel() as group, warnings.catch_warnings():
+        if group.rank:  # what there is to say, the first process says
+            warnings.simplefilter("ignore")
+        return _run(options, is_first=group.rank == 0)
+
+
+def _run(options: argparse.Namespace, *, is_first: bool) -> int:
+    """Return the exit status, 130 if the training was interrupted; the first process alone saves the model."""
     from proxsae.data.files import check_writable
     from proxsae.data.rows import mapped
     from proxsae.data.store import ActivationStore
@@ -58,10 +69,13 @@ def run(options: argparse.Namespace) -> int:
         checkpoint_every=options.checkpoint_every,
         **rate,
     ).fit(X, resume=options.resume)
+    status = 0 if sae.n_iter_ == options.steps else 130
+    if not is_first:
+        return status
     if sae.n_iter_ == 0:  # what may be there already is worth more
         print("proxsae fit: interrupted before the first step; nothing is saved", file=sys.stderr)
         return 130
     sae.save(options.out)
     last = {name: values[-1] for name, values in sae.history_.items()}
     print(f"{sae.n_iter_} steps, FVU {last['fvu']:.4f} and L0 {last['l0']:.1f} on the last batch; saved {options.out}")
-    return 0 if sae.n_iter_ == options.steps else 130
+    return status

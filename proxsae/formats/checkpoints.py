@@ -53,7 +53,7 @@ class Checkpoints:
             raise ValueError(f"{present[-1]} is there already: resume that fit, or give another folder, or delete it")
         check_writable(self._path(0))
         for partial in self.folder.glob(".step-*.partial"):  # of a process that was killed while it wrote
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         if resume and not present:
             warnings.warn(f"{self.folder} holds no checkpoint: the fit begins at its first step", stacklevel=4)
 

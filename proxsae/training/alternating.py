@@ -70,7 +70,7 @@ class Alternation:
         """Do a step on the next batch."""
         x, _ = batches.after(self.state.n_drawn)
         self.history.add(self.step(x))
-        self.state.n_drawn += len(x)
+        self.state.n_drawn += batches.batch_size
 
     @torch.no_grad()
     def step(self, x: Tensor) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from torch import Tensor
 from proxsae.data.memory import physical_memory
 from proxsae.data.rows import BatchOrder, Rows, checked_rows, is_row_source, ordinary, provenance_of
 from proxsae.data.stream import ReadAhead, ShuffledRows, Stream
+from proxsae.training.distributed import group
 from proxsae.training.scaling import MAX_ROWS
 from proxsae.training.settings import Settings
 from proxsae.training.state import TrainingState
 
 
 class NormalisedBatches:
-    """Batches of rows in the units of a training, the targets equal to the inputs.
+    """Batches of rows in the units of a training, the targets equal to the inputs; of each the part of this process.
 
     Parameters
     ----------
@@ -30,12 +31,14 @@ class NormalisedBatches:
         self.rows, self.scaling = rows, state.inputs
         self.dtype, self.device = state.model.atoms.dtype, state.model.atoms.device
         self.order = BatchOrder(len(rows), batch_size, state.order_seed)
+        self.batch_size = self.order.batch_size
+        self.part = group().part(self.batch_size)
         self._last: tuple[int, Tensor] | None = None  # which another training may draw next
 
     def after(self, n_drawn: int) -> tuple[Tensor, Tensor]:
         """Return the batch that follows so many rows."""
         if self._last is None or self._last[0] != n_drawn:
-            self._last = n_drawn, self.read(self.order.after(n_drawn))
+            self._last = n_drawn, self.read(self.order.after(n_drawn)[self.part])
         x = self._last[1]
         return x, x
 
@@ -139,6 +142,10 @@ class StreamBatches(NormalisedBatches):
 
 def source_of(X: Any) -> Source:
     """Return where trainings take the rows of X from; one larger than the memory is read as a stream is."""
+    if group().size > 1:  # each process reads its part of every batch, wherever that lies
+        if isinstance(X, Stream):
+            raise ValueError("a stream is read in its order by one process: give several a store or a memory map")
+        return Source(X)
     if isinstance(X, Stream):
         return StreamSource(X)
     if is_row_source(X) and not isinstance(X, Tensor) and len(X.shape) == 2:

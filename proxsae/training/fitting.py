@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +16,7 @@ from proxsae.data.rows import evenly_spaced
 from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.batches import Source, StreamBatches, source_of
+from proxsae.training.distributed import group
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT
 from proxsae.training.resuming import Checkpoints, check_finite, mark, resumed
@@ -68,6 +70,9 @@ class Fit:
         rows = source.checked(sae, reset=is_new)
         self.settings = Settings.of(sae.get_params(deep=False), rows.shape[1])
         self.rows = source.ordinary(rows, self.settings.max_norm_ratio)
+        self.group = group()
+        if self.group.size > 1:
+            self._share()
         self.source, self.provenance = source, source.provenance
         self.error: Exception | None = None  # which has ended it, while others go on
         self.n_steps, self.is_new, self.checkpoints = n_steps, is_new, checkpoints
@@ -83,6 +88,16 @@ class Fit:
     def is_done(self) -> bool:
         """Whether no step is left."""
         return self.error is not None or self.state.n_done >= self.last_step
+
+    def _share(self) -> None:
+        """Agree with the other processes on a seed, and refuse what is not shared."""
+        settings = self.settings
+        if settings.update is not None or settings.regularizer.scope == "batch":
+            what = f"{settings.encoder!r}" if settings.update is not None else f"{settings.regularizer}"
+            raise ValueError(f"several processes each take a part of a batch, and {what} needs the whole: use one")
+        if min(settings.batch_size, len(self.rows)) < self.group.size:
+            raise ValueError(f"a batch has fewer rows than there are processes, {self.group.size}")
+        self.settings = replace(settings, seed=self.group.of_first(settings.seed))
 
     def _one_pass(self) -> int:
         """Return the number of the step that ends a pass over the rows."""
@@ -115,7 +130,8 @@ class Fit:
         """Write a checkpoint, unless that of this step is there or none is to be written."""
         if self.checkpoints is not None and self.state.n_done != self.written:
             check_finite(self.state)
-            self.checkpoints.write(self.state, self.settings.asked, self.history(), self.provenance)
+            if self.group.rank == 0:
+                self.checkpoints.write(self.state, self.settings.asked, self.history(), self.provenance)
             self.written = self.state.n_done
 
     def history(self) -> dict[str, Any]:
@@ -196,8 +212,11 @@ def drive(fits: Sequence[Fit]) -> None:
 
     Of several, one that fails ends with its ``error``, and the others go on; of one, the error is raised.
     """
+    if len(fits) > 1 and group().size > 1:
+        raise ValueError("several processes share one training at a time, fit; not those of fit_many")
     total = sum(fit.last_step - fit.state.n_done for fit in fits)
-    bar = tqdm(total=total, desc="fit", unit="step", disable=None if fits[0].settings.verbose else True)
+    is_shown = fits[0].settings.verbose and group().rank == 0
+    bar = tqdm(total=total, desc="fit", unit="step", disable=None if is_shown else True)
     with bar, signals_held_back() as stop:
         # a fit without a step would be none
         while left := [fit for fit in fits if not (fit.is_done or (stop and fit.state.n_done))]:
@@ -212,6 +231,7 @@ def drive(fits: Sequence[Fit]) -> None:
             bar.update(fit.state.n_done - n_done)
             if last := fit.trainer.history.last():
                 bar.set_postfix(fvu=f"{last['fvu']:.3f}", l0=f"{last['l0']:.1f}", refresh=False)
+            stop.share(group())
         for fit in fits:
             if fit.error is None:
                 fit.finish(stop)

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
+from proxsae.training.distributed import Group
+
 
 class Stop:
     """Whether a signal has asked for the end, and which one."""
@@ -16,6 +20,11 @@ class Stop:
 
     def __bool__(self) -> bool:
         return self.signal_name is not None
+
+    def share(self, group: Group) -> None:
+        """Stop where another process of the training has been asked to."""
+        if group.size > 1 and bool(group.any(torch.tensor(bool(self)))) and not self:
+            self.signal_name = "a signal to another process"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from proxsae.training.autoencoder import Forward
+from proxsae.training.distributed import group
 from proxsae.training.history import History
 from proxsae.training.losses import Loss, standard
 from proxsae.training.optimizer import move
@@ -16,6 +17,8 @@ from proxsae.training.state import TrainingState
 
 class Batches(Protocol):
     """Where the rows come from: a function of how many have been drawn."""
+
+    batch_size: int  # of all processes of the training together
 
     def after(self, n_drawn: int) -> tuple[Tensor, Tensor]:
         """Return the inputs and the targets of the next batch, in normalised units."""
@@ -59,6 +62,7 @@ class Trainer:
         self.learning_rate, self.dead_after, self.warmup, self.decay = learning_rate, dead_after, warmup, decay
         self.losses = standard(state.model.atoms.shape[1], dead_after) if losses is None else losses
         self.history = History(state.n_done)
+        self.group = group()
 
     def advance(self, batches: Batches) -> None:
         """Do a step on the next batch.
@@ -70,7 +74,7 @@ class Trainer:
         """
         x, y = batches.after(self.state.n_drawn)
         self.history.add(self.step(x, y))
-        self.state.n_drawn += len(x)
+        self.state.n_drawn += batches.batch_size
 
     def step(self, x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
         """Do one step on a batch of normalised samples and return its record, measured on the device.
@@ -83,20 +87,24 @@ class Trainer:
         """
         control = self.state.control
         if control is not None and not control.is_met:
-            control.meet(self.state.model.encoder, x[:1024])
+            control.meet(self.state.model.encoder, self.group.joined(x)[:1024])
         forward: Forward = self.model(x, y)
         loss: Tensor = sum(loss(forward) for loss in self.losses)  # type: ignore[assignment]
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        spread = forward.y.square().sum().double().clamp(min=1e-30)
+        error = forward.squared_error.detach().double() * len(x)
+        means = [loss.detach(), forward.encoding.codes.mean_l0]
+        n_rows, means, (error, spread) = self.group.over_all(len(x), means, [error, spread])
+        self.group.sum_gradients(self.model.parameters(), len(x) / n_rows)
         rate = self.learning_rate * self._schedule()
         move(self.state.optimizer, self.state.model.atoms, rate)
-        self._follow(forward)
+        self._follow(forward, n_rows, means[1])
         self.state.n_done += 1
-        spread = forward.y.square().sum().double().clamp(min=1e-30)
         return {
-            "loss": loss.detach(),
-            "fvu": forward.squared_error.detach().double() * len(x) / spread,
-            "l0": forward.encoding.codes.mean_l0,
+            "loss": means[0],
+            "fvu": error / spread,
+            "l0": means[1],
             "dead": self.dead.float().mean(),
             "learning_rate": rate,
         }
@@ -115,13 +123,13 @@ class Trainer:
         return min(1.0, rise, max(fall, 0.0))
 
     @torch.no_grad()
-    def _follow(self, forward: Forward) -> None:
+    def _follow(self, forward: Forward, n_rows: int, l0: Tensor) -> None:
         """Count the use of the atoms, steer the weight of R, follow the prices of batches."""
-        codes, model = forward.encoding.codes, self.state.model
-        model.unused_for += len(forward.x)
-        model.unused_for.masked_fill_(codes.active_atoms, 0)
+        model = self.state.model
+        model.unused_for += n_rows
+        model.unused_for.masked_fill_(self.group.any(forward.encoding.codes.active_atoms), 0)
         if self.state.control is not None:
-            self.state.control.update(model.encoder, codes.mean_l0.item())
+            self.state.control.update(model.encoder, l0.item())
         prices = forward.encoding.prices
         if prices is not None:
             before = prices if self.state.prices is None else self.state.prices

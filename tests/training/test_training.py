@@ -134,6 +134,8 @@ def test_negative_codes_are_activity():
 class Normal:
     """Standard normal batches."""
 
+    batch_size = 64
+
     def after(self, n_drawn):
         x = torch.randn(64, 24, generator=torch.Generator().manual_seed(n_drawn))
         return x, x

@@ -1,0 +1,150 @@
+"""Several processes on gloo give what one gives, up to rounding; a lost one leaves the last checkpoint."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from proxsae import ProxSAE, fit_many
+from proxsae.cli import main
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative
+from proxsae.training.distributed import Group, data_parallel, group
+
+X = np.random.default_rng(0).normal(size=(300, 12)) + 1.0
+FITS = {
+    "count": (Cardinality(1), {"dead_after": 64}),
+    "odd batch": (0.3 * L1() + NonNegative(), {"batch_size": 51, "n_steps": 7}),
+    "steered": (L1(), {"target_l0": 3}),
+    "thresholds": (L0() + NonNegative(), {"target_l0": 3, "max_norm_ratio": 1.3}),
+}
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+import proxsae.training.trainer as trainer
+from proxsae.cli import main
+from proxsae.data.rows import Rows
+from proxsae.training.distributed import data_parallel
+from test_distributed import FITS, fit_of, X
+
+read, step, seen = Rows.read, trainer.Trainer.step, []
+
+def counted(self, rows, *options):
+    seen.append(len(read(self, rows, *options)))
+    return read(self, rows, *options)
+
+def killed(self, x, y=None):
+    if self.state.n_done == 6 and self.group.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, x, y)
+
+Rows.read = counted
+with data_parallel() as group:
+    for kind in FITS:
+        sae = fit_of(kind).fit(X)
+        np.savez(f"{kind}-{group.rank}.npz", D=sae.components_, b=sae.intercept_, seen=seen, **sae.history_,
+                 **{name: tensor.numpy() for name, tensor in sae.encoder_.tensors().items()})
+    trainer.Trainer.step = killed
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def fit_of(kind):
+    R, options = FITS[kind]
+    return ProxSAE(R, 24, **{"n_steps": 12, "batch_size": 64, "random_state": 0, "device": "cpu"} | options)
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.soak)])
+def job(request, tmp_path_factory):
+    """A job of several processes: fits, whose arrays they write, and a command, in which one of them is killed."""
+    folder = tmp_path_factory.mktemp("job")
+    (folder / "script.py").write_text(SCRIPT)
+    np.save(folder / "x.npy", X)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""), str(Path.cwd())])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "script.py", *command_of(folder)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return folder, done, request.param
+
+
+def command_of(folder):
+    options = {"-R": "Cardinality(3)", "--components": 24, "--steps": 12, "--batch-size": 64, "--checkpoint-every": 4}
+    options |= {"--checkpoint": folder / "c", "--out": folder / "sae.safetensors"}
+    return ["fit", str(folder / "x.npy"), *(str(part) for pair in options.items() for part in pair)]
+
+
+@pytest.mark.parametrize("kind", FITS)
+def test_several_processes_give_what_one_gives(kind, job):
+    folder, done, n_processes = job
+    assert (folder / f"{kind}-0.npz").exists(), done.stderr
+    alone = fit_of(kind).fit(X)
+    expected = {"D": alone.components_, "b": alone.intercept_, **alone.history_}
+    expected |= {name: tensor.numpy() for name, tensor in alone.encoder_.tensors().items()}
+    found = [np.load(folder / f"{kind}-{rank}.npz") for rank in range(n_processes)]
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[0][name], array, rtol=1e-7, atol=1e-9, err_msg=name)
+        for other in found[1:]:  # all took the same steps
+            np.testing.assert_array_equal(other[name], found[0][name], err_msg=name)
+    if kind == "count":  # each read its part of every batch
+        assert [(file["seen"] == 64 // n_processes).sum() for file in found] == [12] * n_processes
+        assert max(alone.history_["dead"]) > 0  # so that the loss of dead atoms is compared
+
+
+def test_a_lost_process_ends_the_job_and_leaves_the_last_checkpoint(job):
+    folder, done, _ = job
+    assert done.returncode != 0
+    assert "proxsae fit: another process of this training is lost, the last checkpoint is as it was" in done.stderr
+    assert [path.name for path in (folder / "c").iterdir()] == ["step-00000004.safetensors"]
+    assert not (folder / "sae.safetensors").exists()
+    assert main([*command_of(folder), "--resume"]) == 0  # on another number of processes
+    alone = ProxSAE(Cardinality(3), 24, n_steps=12, batch_size=64, random_state=0).fit(X)
+    np.testing.assert_allclose(ProxSAE.load(folder / "sae.safetensors").components_, alone.components_, atol=1e-9)
+
+
+def test_parts_are_the_batch():
+    for size, n_rows in ((1, 5), (3, 10), (4, 4), (7, 64)):
+        parts = [list(range(n_rows)[Group(rank, size).part(n_rows)]) for rank in range(size)]
+        assert [row for part in parts for row in part] == list(range(n_rows))
+        assert np.ptp([len(part) for part in parts]) <= 1
+
+
+def test_without_torchrun_one_process_trains():
+    with data_parallel() as alone:
+        assert (alone.rank, alone.size) == (0, 1)
+    assert group().size == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"regularizer": Cardinality(3, "batch")}, r"take a part of a batch, and Cardinality\(3, \"batch\"\) needs"),
+        ({"encoder": "solved"}, r"take a part of a batch, and Solved\(.*\) needs the whole: use one"),
+        ({"batch_size": 1}, "a batch has fewer rows than there are processes, 2"),
+    ],
+)
+def test_what_is_not_shared_is_refused(options, sentence, monkeypatch):
+    monkeypatch.setattr("proxsae.training.distributed._present", [Group(0, 2)])
+    with pytest.raises(ValueError, match=sentence):
+        ProxSAE(**{"regularizer": Cardinality(1), "n_components": 24, "n_steps": 1, **options}).fit(X)
+
+
+def test_streams_and_many_are_of_one_process(monkeypatch):
+    from proxsae.data.stream import ShuffledRows
+
+    monkeypatch.setattr("proxsae.training.distributed._present", [Group(0, 2)])
+    with pytest.raises(ValueError, match="a stream is read in its order by one process"):
+        ProxSAE().fit(ShuffledRows(X))
+    monkeypatch.setattr(Group, "of_first", lambda self, value: value)
+    with pytest.raises(ValueError, match="several processes share one training at a time"):
+        fit_many([fit_of("count"), fit_of("count")], X)
