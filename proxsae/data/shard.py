@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from proxsae.data.files import replacing
@@ -16,11 +17,12 @@ from proxsae.data.files import replacing
 INDEX = "index.json"
 FORMAT = "proxsae-activations"
 VERSION = 2
-DTYPES = {"float32": "F32", "float16": "F16"}
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 _NUMPY: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # its bits, since NumPy has no such numbers
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
 }
@@ -51,6 +53,20 @@ _SHARD_FIELDS: dict[str, tuple[type, ...]] = {"file": (str,), "crc32": (int,), *
 
 class StoreError(ValueError):
     """A file of an activation store is missing, truncated, damaged or foreign; the message names file and field."""
+
+
+def narrowed(rows: NDArray[np.floating], dtype: str) -> NDArray[Any]:
+    """Return rows as a shard holds them, rounded to the nearest number of a dtype."""
+    if dtype != "bfloat16":
+        with np.errstate(over="ignore"):
+            return rows.astype(dtype, copy=False)
+    rounded = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(torch.bfloat16)
+    return rounded.view(torch.int16).numpy().view(_NUMPY["BF16"])
+
+
+def widened(stored: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Return the rows that a shard holds; bfloat16, the upper half of a float32, as that."""
+    return (stored.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else stored
 
 
 def shard_name(number: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from proxsae.data.shard import check_content, map_shard, read_index
+from proxsae.data.shard import check_content, map_shard, read_index, widened
 from proxsae.data.stream import BUFFER_ROWS, ShuffledRows
 
 _OPEN_SHARDS = 256
@@ -42,7 +42,7 @@ class ActivationStore:
     shape : tuple of int
         (n_rows, n_features).
     dtype : numpy.dtype
-        float32 or float16.
+        float32 or float16; float32 where bfloat16 is stored.
     info : dict
         What the index says: model, weights (their fingerprint), site, tokenizer, text, split, context_length, drop,
         excluded_tokens, dropped_positions, median_norm, complete (False after an interruption) ..., and sums over the
@@ -64,7 +64,7 @@ class ActivationStore:
             self._map(number)
         self._row_starts = np.cumsum([0, *(shard["rows"] for shard in index["shards"])])
         self._context_starts = np.cumsum([0, *(shard["contexts"] for shard in index["shards"])])
-        self.dtype = np.dtype(index["dtype"])
+        self.dtype = np.dtype("float32" if index["dtype"] == "bfloat16" else index["dtype"])
         self.shape = (int(self._row_starts[-1]), int(index["n_features"]))
         sums = ("rows", "contexts", "dropped_by_position", "dropped_special", "dropped_massive", "large_kept")
         self.info: dict[str, Any] = {field: value for field, value in index.items() if field != "shards"}
@@ -182,7 +182,8 @@ class ActivationStore:
         for number in np.flatnonzero(np.diff(bounds)):
             begin, end = bounds[number], bounds[number + 1]
             local = ordered[begin:end] - self._row_starts[number]
-            out[order[begin:end]] = self._shard(int(number))[name][local]
+            part = self._shard(int(number))[name][local]
+            out[order[begin:end]] = widened(part, self._index["dtype"]) if name == "activations" else part
         return out.reshape((*rows.shape, *width))
 
     def _shard(self, number: int) -> Tensors:

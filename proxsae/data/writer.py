@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
+from safetensors.torch import save
 
 from proxsae.data.shard import (
     DTYPES,
@@ -19,8 +20,10 @@ from proxsae.data.shard import (
     StoreError,
     check_content,
     map_shard,
+    narrowed,
     read_index,
     shard_name,
+    widened,
     write_file,
     write_index,
 )
@@ -61,7 +64,7 @@ class StoreWriter:
         if header["dtype"] not in DTYPES:
             raise ValueError(f"dtype={header['dtype']!r} was given; allowed are {', '.join(DTYPES)}.")
         self.index: dict[str, Any] = {"format": FORMAT, "version": VERSION, **header, "shards": []}
-        self._row_bytes = header["n_features"] * np.dtype(header["dtype"]).itemsize
+        self._row_bytes = header["n_features"] * narrowed(np.zeros(1, np.float32), header["dtype"]).itemsize
         self._shard_bytes = shard_bytes
         self._held: list[dict[str, NDArray[Any]]] = []
         self._counts = dict.fromkeys(_COUNTS, 0)
@@ -103,9 +106,8 @@ class StoreWriter:
         counts: dict[str, int],
     ) -> None:
         """Add the rows of a batch: `context` counts within the batch, whose token ids are `tokens`."""
-        with np.errstate(over="ignore"):
-            stored = activations.astype(self.index["dtype"], copy=False)
-        if not np.isfinite(stored).all():
+        stored = narrowed(activations, self.index["dtype"])
+        if not np.isfinite(widened(stored, self.index["dtype"])).all():
             raise ValueError(
                 f"Activations are not finite as {self.index['dtype']} (the largest is "
                 f"{np.abs(activations).max():.3g}): give dtype='float32', or load the model with dtype=torch.float32."
@@ -133,7 +135,10 @@ class StoreWriter:
     def _flush(self) -> None:
         names = ("activations", "context", "position", "tokens")
         tensors = {name: np.concatenate([part[name] for part in self._held]) for name in names}
-        data = save(tensors)
+        written = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        if self.index["dtype"] == "bfloat16":
+            written["activations"] = torch.from_numpy(tensors["activations"].view(np.int16)).view(torch.bfloat16)
+        data = save(written)
         shard: dict[str, Any] = {
             "file": shard_name(len(self.index["shards"])),
             "rows": len(tensors["position"]),

@@ -64,7 +64,7 @@ def harvest(
         Tokens in a context, the first of which is the beginning-of-text token if the tokenizer has one.
     batch_size : int, default=16
         Contexts in a forward pass.
-    dtype : {"float32", "float16"}, default="float32"
+    dtype : {"float32", "float16", "bfloat16"}, default="float32"
         Of the stored activations.
     drop : "auto", int or list of int, default="auto"
         What to leave out. "auto" measures the first 32 contexts; it drops each position whose median norm is more than

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hostile import JSON, damaged_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from proxsae import ProxSAE
 from proxsae.data.shard import StoreError, write_index
 from proxsae.data.store import ActivationStore
 from proxsae.data.writer import StoreWriter
@@ -113,6 +116,28 @@ def test_wrong_contexts(store):
             store.tokens(context)
 
 
+def test_bfloat16(tmp_path, rows):
+    store = _write(tmp_path / "brain", dtype="bfloat16")
+    rounded = torch.from_numpy(rows).to(torch.bfloat16)
+    assert store.dtype == np.float32
+    np.testing.assert_array_equal(store[:], rounded.float().numpy())
+    tensors = load_file(next(store.path.glob("*.safetensors")))
+    assert tensors["activations"].dtype == torch.bfloat16
+    size = sum(path.stat().st_size for path in store.path.glob("*.safetensors"))
+    assert size < sum(path.stat().st_size for path in _write(tmp_path / "wide").path.glob("*.safetensors"))
+    # one reader: the same numbers train the same model, whatever holds them
+    options = {"n_components": 6, "n_steps": 5, "batch_size": 16, "random_state": 0}
+    saes = [ProxSAE("Cardinality(2)", **options).fit(X) for X in (store, rounded, rounded.float().numpy())]
+    for sae in saes[1:]:
+        np.testing.assert_array_equal(sae.components_, saes[0].components_)
+    large = StoreWriter(tmp_path / "large", HEADER | {"dtype": "bfloat16"})
+    one = [*[np.zeros(1, int)] * 2, np.zeros((1, LENGTH)), COUNTS]
+    large.add(np.full((1, WIDTH), 1e30, np.float32), *one)  # which float16 cannot hold
+    np.testing.assert_allclose(large.close()[:], 1e30, rtol=0.01)
+    with pytest.raises(ValueError, match="not finite as bfloat16"):
+        large.add(np.full((1, WIDTH), 3.4e38, np.float32), *one)
+
+
 def test_float16(tmp_path, rows):
     store = _write(tmp_path / "half", dtype="float16")
     assert store.dtype == np.float16
@@ -122,7 +147,7 @@ def test_float16(tmp_path, rows):
         writer.add(
             np.full((1, WIDTH), 1e6, np.float32), np.zeros(1, int), np.zeros(1, int), np.zeros((1, LENGTH)), COUNTS
         )
-    with pytest.raises(ValueError, match="dtype='int8' was given; allowed are float32, float16"):
+    with pytest.raises(ValueError, match="dtype='int8' was given; allowed are float32, float16, bfloat16"):
         StoreWriter(tmp_path / "int", HEADER | {"dtype": "int8"})
 
 
