@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-from contextlib import suppress
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from proxsae.regularizers import Regularizer, parse
-from proxsae.regularizers.settings import settings_of, with_settings
+from proxsae.parameters import CONSTRAINTS, WithRegularizer
+from proxsae.regularizers import Regularizer
 
 if TYPE_CHECKING:
     from proxsae.dictionary import Update
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     from proxsae.training.state import TrainingState
 
 
-class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer):  # type: ignore[misc]
     r"""Sparse autoencoder whose activation is the proximal operator of the regularizer you specify.
 
     Minimises the mean over samples of
@@ -33,7 +30,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     over W, b_e, the dictionary D (unit-norm atoms) and b, by mini-batch Adam. The weight of R is in the units of X, as
     in :func:`proxsae.solve`. With ``encoder="solved"`` it is dictionary learning: z is the minimum, and codes and
-    dictionary alternate.
+    dictionary alternate. With targets, ``fit(X, Y)``, it is a transcoder: codes of x decode to y, in whose units R is,
+    and :math:`y - b - z D` takes the place of :math:`x - b - z D`.
 
     Parameters
     ----------
@@ -49,6 +47,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         How D moves: by Adam, "gradient"; or, between codes that are solved, by block coordinate descent on sums over
         all samples, least squares, or approximate K-SVD, or an object of :mod:`proxsae.dictionary` that holds options:
         ``Online(nonnegative=True)``. "auto": "online" where the encoder is "solved", else "gradient".
+    skip_connection : bool, default False
+        Of a transcoder: add a linear map of the input, x S, to what the codes decode to.
     target_l0 : float, optional
         Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
         each atom then learns a threshold of its own.
@@ -79,9 +79,13 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        D.
+        D; of a transcoder (n_components, n_targets).
     intercept_ : ndarray of shape (n_features,)
-        b.
+        b; of a transcoder (n_targets,).
+    skip_ : ndarray of shape (n_features, n_targets) or None
+        S.
+    is_transcoder_ : bool
+        Whether the model was fitted with targets.
     encoder_ : proxsae.encoders.Encoder
         The trained encoder, for raw X; a torch module.
     regularizer_ : Regularizer
@@ -93,7 +97,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_iter_ : int
         Steps done.
     provenance_ : dict
-        What a store said about its rows: language model, place in it, context length, dropped tokens.
+        What a store said about its rows: language model, place in it, context length, dropped tokens; the place of
+        targets is ``target_site``.
     n_features_in_ : int
 
     Examples
@@ -109,24 +114,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     _training: TrainingState | None = None  # of partial_fit; not pickled
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "regularizer": [Regularizer, str, None],
-        "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "encoder": "no_validation",  # encoder_of says what is allowed
-        "update": "no_validation",  # checked_update says what is allowed
-        "target_l0": [Interval(Real, 0, None, closed="neither"), None],
-        "n_steps": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "dead_after": [Interval(Integral, 1, None, closed="left")],
-        "max_norm_ratio": [Interval(Real, 1, None, closed="neither"), None],
-        "sparse_output": ["boolean"],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "checkpoint_dir": [str, os.PathLike, None],
-        "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
-    }
+    _parameter_constraints: ClassVar[dict[str, Any]] = CONSTRAINTS
 
     def __init__(
         self,
@@ -135,6 +123,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         *,
         encoder: str | Encoder = "amortized",
         update: str | Update = "auto",
+        skip_connection: bool = False,
         target_l0: float | None = None,
         n_steps: int = 1000,
         batch_size: int = 2048,
@@ -152,6 +141,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_components = n_components
         self.encoder = encoder
         self.update = update
+        self.skip_connection = skip_connection
         self.target_l0 = target_l0
         self.n_steps = n_steps
         self.batch_size = batch_size
@@ -165,8 +155,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
 
-    def fit(self, X: Any, y: Any = None, *, resume: bool = False) -> Self:  # noqa: ARG002
-        """Train on X, from random atoms.
+    def fit(self, X: Any, y: Any = None, *, resume: bool = False) -> Self:
+        """Train on X, or as a transcoder from X to targets, from random atoms.
 
         Parameters
         ----------
@@ -174,7 +164,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Memory maps and stores are read a batch at a time; what is larger than the memory as its
             :class:`proxsae.data.stream.ShuffledRows`. Or a stream of rows in an order of their own, such as these or a
             :class:`proxsae.llm.ActivationStream`.
-        y : ignored
+        y : array, memory map, torch tensor or activation store of shape (n_samples, n_targets), optional
+            What codes of X decode to in place of X. Labels, of shape (n_samples,), are ignored.
         resume : bool, default False
             Go on from the newest checkpoint in `checkpoint_dir`, with the same parameters and X: on one machine the
             result is that of a fit that was never stopped, bit for bit.
@@ -192,46 +183,58 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             training diverges: a loss that explodes or is not finite leads back to the last checkpoint, or without them
             to the first step, with half the step size and a warning, at most three times.
         """
-        self._train(X, self.n_steps, is_new=True, resume=resume)
+        self._train(X, y, self.n_steps, is_new=True, resume=resume)
         self._training = None  # with the moments of Adam a fitted model would be three times as large
         return self
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Go on training with one pass over X, at a constant step size; parameters are read at every call.
 
         The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
         state of the training is kept, but not pickled; :meth:`save` writes it where asked to.
         """
-        self._train(X, None, is_new=not hasattr(self, "components_"))
+        self._train(X, y, None, is_new=not hasattr(self, "components_"))
         return self
 
-    def _train(self, X: Any, n_steps: int | None, *, is_new: bool, resume: bool = False) -> None:
+    def _train(self, X: Any, Y: Any, n_steps: int | None, *, is_new: bool, resume: bool = False) -> None:
         from proxsae.formats.checkpoints import checkpoints_of
         from proxsae.training.fitting import finished, train
 
         self._validate_params()
         checkpoints = None if n_steps is None else checkpoints_of(self, resume=resume)
-        state, asked, history, provenance = train(self, X, n_steps, is_new=is_new, checkpoints=checkpoints)
+        state, asked, history, provenance = train(self, X, Y, n_steps, is_new=is_new, checkpoints=checkpoints)
         self._set_fitted(finished(state), asked, history, provenance)
         self._training = state
 
     def _set_fitted(self, model: Autoencoder, asked: Asked, history: Any = None, provenance: Any = None) -> None:
         self.encoder_ = model.encoder.requires_grad_(False)
         self.components_, self.intercept_ = (part.detach().cpu().numpy() for part in (model.atoms, model.bias))
-        self._n_features_out, self.n_features_in_ = self.components_.shape
+        self.skip_ = None if model.skip is None else model.skip.detach().cpu().numpy()
+        self._n_features_out, self.n_features_in_ = len(self.components_), self.encoder_.n_features
+        self.is_transcoder_ = model.is_transcoder
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked
         self.n_iter_ = int(self.history_["step"][-1]) if self.history_ else 0
 
     @classmethod
-    def from_parts(cls, atoms: Any, bias: Any, encoder: Encoder, **parameters: Any) -> Self:
-        """Return a fitted model with the arrays D and b and a fitted encoder, such as ``Amortized.of(R, W, b_e)``.
+    def from_parts(
+        cls,
+        atoms: Any,
+        bias: Any,
+        encoder: Encoder,
+        skip: Any = None,
+        *,
+        is_transcoder: bool = False,
+        **parameters: Any,
+    ) -> Self:
+        """Return a fitted model with the arrays D, b and S and a fitted encoder, such as ``Amortized.of(R, W, b_e)``.
 
         All in the units of the data; the encoder holds R. `parameters` are those of the constructor.
         """
         from proxsae.training.autoencoder import fitted_autoencoder
 
-        model, R = fitted_autoencoder(encoder, atoms, bias), encoder.current_regularizer
-        sae = cls(R, **{"encoder": encoder.unfitted(), "n_components": len(model.atoms), **parameters})
+        model = fitted_autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder)
+        R, of_model = encoder.current_regularizer, {"encoder": encoder.unfitted(), "n_components": len(model.atoms)}
+        sae = cls(R, **{**of_model, "skip_connection": skip is not None, **parameters})
         sae._set_fitted(model, (R, None))
         return sae
 
@@ -261,22 +264,33 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return Z if self.sparse_output else Z.toarray()
 
     def inverse_transform(self, Z: Any) -> Any:
-        """Return the reconstruction Z D + b of shape (n_samples, n_features), from sparse or dense codes."""
+        """Return the reconstruction Z D + b of shape (n_samples, n_features), from sparse or dense codes.
+
+        Of a transcoder (n_samples, n_targets), and without its skip connection, which :meth:`predict` adds.
+        """
         from proxsae.data.rows import checked_codes
 
         check_is_fitted(self)
         return checked_codes(Z, len(self.components_)) @ self.components_ + self.intercept_
 
-    def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002
+    def predict(self, X: Any) -> Any:
+        """Return the reconstruction of X, or what a transcoder makes of it: Z D + b + X S, with the codes Z of X."""
+        from proxsae.training.inference import predictions
+
+        return predictions(self, X)
+
+    def score(self, X: Any, y: Any = None) -> float:
         r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`.
 
-        Where all rows are equal it is 1 for a perfect reconstruction, else 0.
+        Of a transcoder that of its targets y. Where all rows are equal it is 1 for a perfect reconstruction, else 0.
         """
         from proxsae.training.inference import explained_variance
 
-        return explained_variance(self, X)
+        return explained_variance(self, X, y)
 
-    def refine(self, X: Any, *, method: str = "auto", tol: float = 1e-6, max_iter: int = 1000) -> Refinement:
+    def refine(
+        self, X: Any, y: Any = None, *, method: str = "auto", tol: float = 1e-6, max_iter: int = 1000
+    ) -> Refinement:
         """Return better codes of X: those that a solver finds, started at those of the encoder.
 
         With the same D, b and R; for a non-convex R a local minimum. No sample ends worse than it started.
@@ -284,6 +298,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples, n_targets)
+            Of a transcoder: what the codes are to decode to.
         method, tol, max_iter
             As in :func:`proxsae.solve`.
 
@@ -295,16 +311,16 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         from proxsae.training.inference import refine
 
-        return refine(self, X, method=method, tol=tol, max_iter=max_iter)
+        return refine(self, X, y, method=method, tol=tol, max_iter=max_iter)
 
-    def amortization_gap(self, X: Any, *, return_certificate: bool = False) -> Any:
+    def amortization_gap(self, X: Any, y: Any = None, *, return_certificate: bool = False) -> Any:
         """Return by how much the encoder misses the objective that a solver reaches, one number a sample.
 
         F(z_encoder) - F(z_solver) >= 0 with the codes that :meth:`refine` returns, in squared units of X. With
         `return_certificate` also their certificate: where it is a duality gap, the whole gap to the minimum is at most
         the sum.
         """
-        refined = self.refine(X)
+        refined = self.refine(X, y)
         gap = refined.before - refined.after
         return (gap, refined.certificate) if return_certificate else gap
 
@@ -335,26 +351,6 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         sae._set_fitted(saved.model, saved.asked, saved.history, saved.provenance)
         sae._training = saved.training
         return sae
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with `deep` also the numbers of R, such as ``regularizer__weight``."""
-        R = self.regularizer
-        if deep and isinstance(R, str):
-            with suppress(ValueError):  # what the text says is checked by fit
-                R = parse(R)
-        inner = settings_of(R) if deep and isinstance(R, Regularizer) else {}
-        return {**super().get_params(deep), **{f"regularizer__{name}": value for name, value in inner.items()}}
-
-    def set_params(self, **parameters: Any) -> Self:
-        """Set parameters; ``regularizer__weight=0.3`` replaces R by one of that weight."""
-        inner = {name: parameters.pop(name) for name in list(parameters) if name.startswith("regularizer__")}
-        super().set_params(**parameters)
-        if inner:
-            R = parse(self.regularizer) if isinstance(self.regularizer, str) else self.regularizer
-            if R is None:
-                raise ValueError(f"{', '.join(inner)} set numbers of R, and regularizer is None")
-            self.regularizer = with_settings(R, **{name.split("__", 1)[1]: value for name, value in inner.items()})
-        return self
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in super().__getstate__().items() if name != "_training"}

@@ -39,6 +39,10 @@ class Rows:
         It is known to hold no NaN and no infinity.
     kept : index array, optional
         The rows that count, ascending; all by default.
+    targets : Rows, optional
+        What codes of these rows are to decode to; the rows themselves by default.
+    name : str, default "X"
+        In sentences.
 
     Attributes
     ----------
@@ -47,13 +51,31 @@ class Rows:
         In which to compute with the rows: float64 for float64 and integers, else float32.
     """
 
-    def __init__(self, source: Any, *, is_finite: bool = False, kept: Any = None) -> None:
-        self.source, self.is_finite, self.kept = source, is_finite, kept
+    def __init__(
+        self, source: Any, *, is_finite: bool = False, kept: Any = None, targets: Rows | None = None, name: str = "X"
+    ) -> None:
+        self.source, self.is_finite, self.kept, self.name = source, is_finite, kept, name
+        self.targets = self if targets is None else targets
         self.shape = (int(source.shape[0]) if kept is None else len(kept), int(source.shape[1]))
         self.dtype = torch.float64 if _is_wide(source.dtype) else torch.float32
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether the targets are other rows than these."""
+        return self.targets is not self
+
+    def alone(self) -> Rows:
+        """Return the rows without targets."""
+        return Rows(self.source, is_finite=self.is_finite, kept=self.kept, name=self.name)
+
+    def taken(self, chosen: Any) -> Rows:
+        """Return the rows of ascending indices, with their targets."""
+        kept = chosen if self.kept is None else self.kept[chosen]
+        targets = self.targets.taken(chosen) if self.has_targets else None
+        return Rows(self.source, is_finite=self.is_finite, kept=kept, targets=targets, name=self.name)
 
     def read(self, rows: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the rows of a slice or of ascending indices as a tensor, a copy.
@@ -94,7 +116,8 @@ class Rows:
 
     def _refuse(self, row: int) -> None:
         raise ValueError(
-            f"Input X contains NaN or infinity: row {row} of {self.source.shape[0]} is the first such row read"
+            f"Input {self.name} contains NaN or infinity: row {row} of {self.source.shape[0]} is the first such row "
+            "read"
         )
 
 
@@ -117,20 +140,9 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     """
     note_threads()
     if not is_row_source(X):
-        _check_matrix(X)
-        names = {getattr(dtype, "name", "") for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
-        narrow = names <= {"float16", "float32"}  # in any byte order
-        dtype = np.float32 if narrow else [np.float64, np.float32]
-        return Rows(validate_data(estimator, X, reset=reset, dtype=dtype, order="C"), is_finite=True)
-    if isinstance(X, Tensor) and (X.layout != torch.strided or X.device.type == "meta"):
-        what = "meta" if X.device.type == "meta" else str(X.layout).removeprefix("torch.")
-        raise TypeError(f"X must be a dense tensor with entries, got a {what} tensor")
-    if len(X.shape) != 2:
-        raise ValueError(f"X must have shape (n_samples, n_features), got {tuple(X.shape)}")
-    if not _is_real(X.dtype):
-        raise TypeError(f"X must hold real numbers, got {X.dtype}")
-    if X.shape[0] < 1 or X.shape[1] < 1:
-        raise ValueError(f"X must have at least one sample and one feature, got shape {tuple(X.shape)}")
+        _check_matrix(X, "X")
+        return Rows(validate_data(estimator, X, reset=reset, dtype=_dtype_in_memory(X), order="C"), is_finite=True)
+    _check_source(X, "X")
     if reset:
         estimator.n_features_in_ = int(X.shape[1])
     elif X.shape[1] != estimator.n_features_in_:
@@ -139,6 +151,38 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
             f"{estimator.n_features_in_} features"
         )
     return Rows(X).check_finite()
+
+
+def with_targets(rows: Rows, Y: Any) -> Rows:
+    """Return the rows with Y as their targets; without Y, or with labels in one dimension, the rows as they are.
+
+    Parameters
+    ----------
+    rows : Rows
+    Y : None, labels of shape (n_samples,), or whatever X may be, of shape (n_samples, n_targets)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If Y has more dimensions, another number of rows, or anything but real finite numbers.
+    """
+    if has_labels_alone(Y):
+        return rows
+    if is_row_source(Y):
+        _check_source(Y, "Y")
+        targets = Rows(Y, name="Y").check_finite()
+    else:
+        _check_matrix(Y, "Y")
+        array = check_array(Y, dtype=_dtype_in_memory(Y), order="C", input_name="Y")
+        targets = Rows(array, is_finite=True, name="Y")
+    if len(targets) != len(rows):
+        raise ValueError(f"Y has {len(targets)} rows, and X has {len(rows)}")
+    return Rows(rows.source, is_finite=rows.is_finite, kept=rows.kept, targets=targets)
+
+
+def has_labels_alone(Y: Any) -> bool:
+    """Whether there are no targets: nothing, or labels in one dimension, which scikit-learn's transformers ignore."""
+    return Y is None or len(getattr(Y, "shape", ()) or np.asarray(Y).shape) == 1
 
 
 def mapped(path: str | os.PathLike[str]) -> Any:
@@ -170,20 +214,26 @@ def ordinary(rows: Rows, max_norm_ratio: float | None, most: int) -> Rows:
         How many rows are looked at for the warning.
     """
     sample = rows.sample(most) if max_norm_ratio is None else rows.blocks()
-    cpu = torch.device("cpu")
-    norms = torch.cat([torch.linalg.vector_norm(rows.read(some, torch.float64, cpu), dim=1) for some in sample]).numpy()
-    median = float(np.median(norms))
+    both = [_ratios(rows, sample)] + ([_ratios(rows.targets, sample)] if rows.has_targets else [])
+    ratios = np.max(both, axis=0)
     if max_norm_ratio is not None:
-        return Rows(rows.source, is_finite=rows.is_finite, kept=np.flatnonzero(norms <= max_norm_ratio * median))
-    large = norms > LARGE_RATIO * median
-    if median > 0 and large.any():
+        return rows.taken(np.flatnonzero(ratios <= max_norm_ratio))
+    if n_large := int((ratios > LARGE_RATIO).sum()):
         warnings.warn(
-            f"{int(large.sum())} of {len(norms)} rows have a norm of more than {LARGE_RATIO:g} times the median "
-            f"({norms.max() / median:.3g} times at most) and dominate squared errors; max_norm_ratio={LARGE_RATIO:g} "
+            f"{n_large} of {len(ratios)} rows have a norm of more than {LARGE_RATIO:g} times the median "
+            f"({ratios.max():.3g} times at most) and dominate squared errors; max_norm_ratio={LARGE_RATIO:g} "
             "leaves them out",
             stacklevel=7,
         )
     return rows
+
+
+def _ratios(rows: Rows, sample: list[Any]) -> Any:
+    """Return the norms of rows over their median; zeros where that is zero."""
+    parts = (rows.read(some, torch.float64, torch.device("cpu")) for some in sample)
+    norms = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in parts]).numpy()
+    median = float(np.median(norms))
+    return norms / median if median > 0 else np.zeros_like(norms)
 
 
 def provenance_of(X: Any) -> dict[str, Any]:
@@ -270,12 +320,32 @@ def is_row_source(X: Any) -> bool:
     return not in_memory and hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
 
 
-def _check_matrix(X: Any) -> None:
+def _check_matrix(X: Any, name: str) -> None:
     """Raise TypeError for what is no matrix at all, which scikit-learn would call a scalar or take for numbers."""
     if isinstance(X, str | bytes) or not (hasattr(X, "shape") or hasattr(X, "__array__") or isinstance(X, Sequence)):
-        raise TypeError(f"X must be a matrix of shape (n_samples, n_features), got {type(X).__name__}")
+        raise TypeError(f"{name} must be a matrix of shape (n_samples, n_features), got {type(X).__name__}")
     if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
-        raise TypeError(f"X must hold real numbers, got {X.dtype}")
+        raise TypeError(f"{name} must hold real numbers, got {X.dtype}")
+
+
+def _dtype_in_memory(X: Any) -> Any:
+    """Return the dtype, or those allowed, in which scikit-learn is to give what is in memory."""
+    names = {getattr(dtype, "name", "") for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
+    narrow = names <= {"float16", "float32"}  # in any byte order
+    return np.float32 if narrow else [np.float64, np.float32]
+
+
+def _check_source(X: Any, name: str) -> None:
+    """Raise ValueError or TypeError for what is read row by row and is no matrix of real numbers."""
+    if isinstance(X, Tensor) and (X.layout != torch.strided or X.device.type == "meta"):
+        what = "meta" if X.device.type == "meta" else str(X.layout).removeprefix("torch.")
+        raise TypeError(f"{name} must be a dense tensor with entries, got a {what} tensor")
+    if len(X.shape) != 2:
+        raise ValueError(f"{name} must have shape (n_samples, n_features), got {tuple(X.shape)}")
+    if not _is_real(X.dtype):
+        raise TypeError(f"{name} must hold real numbers, got {X.dtype}")
+    if X.shape[0] < 1 or X.shape[1] < 1:
+        raise ValueError(f"{name} must have at least one sample and one feature, got shape {tuple(X.shape)}")
 
 
 def _is_real(dtype: Any) -> bool:

@@ -98,6 +98,11 @@ class Amortized(Activated):
 
     # --- codes -----------------------------------------------------------------------------------------------------
 
+    @property
+    def n_features(self) -> int:
+        """How many features x has."""
+        return int(self.weight.shape[1])
+
     def pre_activation(self, x: Tensor) -> Tensor:
         """Return u = x W^T + b_e, (n_samples, n_components)."""
         return PreActivation(x, self.weight, self.bias).with_graph()

@@ -61,11 +61,14 @@ class Encoder(nn.Module, ABC):
     ----------
     name : str
         Of the class, in files and for ``ProxSAE(encoder=...)``.
+    is_tied : bool
+        Of the class: codes are computed with the D and b of the decoder, so that they decode to what they are of.
     regularizer : Regularizer
         R; of fitted encoders.
     """
 
     name: ClassVar[str]
+    is_tied: ClassVar[bool] = False
     regularizer: Regularizer
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -124,7 +127,7 @@ class Encoder(nn.Module, ABC):
         ----------
         R : Regularizer
         atoms : Tensor of shape (n_components, n_features)
-            D.
+            D; of a transcoder the directions of x to start from.
         learn_thresholds : bool
             Where R has a hard threshold, learn one an atom.
         """
@@ -177,6 +180,11 @@ class Encoder(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return the codes as a dense (n_samples, n_components) tensor."""
         return self.codes(x).to_dense()
+
+    @property
+    @abstractmethod
+    def n_features(self) -> int:
+        """How many features x has."""
 
     @property
     def dtype(self) -> torch.dtype:

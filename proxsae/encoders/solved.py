@@ -40,6 +40,7 @@ class Solved(Encoder):
     """
 
     name = "solved"
+    is_tied = True
     method: str
     tol: float
     max_iter: int
@@ -100,6 +101,11 @@ class Solved(Encoder):
         return encoder
 
     # --- used ------------------------------------------------------------------------------------------------------
+
+    @property
+    def n_features(self) -> int:
+        """How many features x has."""
+        return int(self.atoms.shape[1])
 
     def codes(self, x: Tensor) -> Codes:
         """Return the codes of the solver, without gradients."""

@@ -72,6 +72,7 @@ class Unrolled(Activated):
     """
 
     name = "unrolled"
+    is_tied = True
     n_layers: int
     kind: str
     shared: str
@@ -175,6 +176,11 @@ class Unrolled(Activated):
         return 1 if is_shared else self.n_layers
 
     # --- used ------------------------------------------------------------------------------------------------------
+
+    @property
+    def n_features(self) -> int:
+        """How many features x has."""
+        return int(self.atoms.shape[1])
 
     def codes(self, x: Tensor) -> Codes:
         """Return the codes of the last layer; every layer keeps its codes sparse."""

@@ -78,6 +78,8 @@ def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> Non
     fields: dict[str, Any] = {
         "components": sae.components_,
         "intercept": sae.intercept_,
+        **({} if sae.skip_ is None else {"skip": sae.skip_}),
+        "is_transcoder": int(sae.is_transcoder_),
         "parameters": {name: _as_json(value) for name, value in parameters.items()},
         "provenance": sae.provenance_,
         "target_l0": sae._asked[1],
@@ -110,7 +112,11 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
     R = fields.regularizer("fitted_regularizer")
     components, intercept = fields.tensor("components", 2), fields.tensor("intercept", 1)
     encoder = fields.built("encoder", lambda: fields.encoder("encoder", R))
-    model = fields.built("components", lambda: fitted_autoencoder(encoder, components, intercept))
+    skip = fields.tensor("skip", 2) if "skip" in tensors else None
+    is_transcoder = bool(fields.of("is_transcoder", int)) if "is_transcoder" in metadata else False
+    model = fields.built(
+        "components", lambda: fitted_autoencoder(encoder, components, intercept, skip, is_transcoder=is_transcoder)
+    )
     parameters = dict(fields.of("parameters", dict))
     if isinstance(parameters.get("encoder"), dict):
         parameters["encoder"] = fields.built("parameters.encoder", lambda: _unfitted(parameters["encoder"]))

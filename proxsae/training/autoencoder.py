@@ -19,13 +19,15 @@ class Forward:
 
     Attributes
     ----------
-    x, y : Tensor of shape (n_samples, n_features)
-        The input and the target; the same but for transcoders.
+    x : Tensor of shape (n_samples, n_features)
+        The input.
+    y : Tensor of shape (n_samples, n_targets)
+        The target; x but for transcoders.
     encoding : Encoding
         The codes of x, with gradients.
-    residual : Tensor of shape (n_samples, n_features)
-        y - Z D - b.
-    atoms : Tensor of shape (n_components, n_features)
+    residual : Tensor of shape (n_samples, n_targets)
+        y - Z D - b - x S.
+    atoms : Tensor of shape (n_components, n_targets)
         D.
     unused_for : integer Tensor of shape (n_components,)
         For how many samples no code has used each atom, before this batch.
@@ -45,23 +47,31 @@ class Forward:
 
 
 class Autoencoder(nn.Module):
-    """x -> codes -> reconstruction Z D + b.
+    """x -> codes -> reconstruction Z D + b, or of a transcoder Z D + b + x S.
 
     Parameters
     ----------
     encoder : Encoder
-    atoms : Tensor of shape (n_components, n_features)
+    atoms : Tensor of shape (n_components, n_targets)
         D; rows of unit norm.
-    bias : Tensor of shape (n_features,)
+    bias : Tensor of shape (n_targets,)
         b.
+    skip : Tensor of shape (n_features, n_targets), optional
+        S.
+    is_transcoder : bool
+        What the codes decode to is not x.
     """
 
     unused_for: Tensor
 
-    def __init__(self, encoder: Encoder, atoms: Tensor, bias: Tensor) -> None:
+    def __init__(
+        self, encoder: Encoder, atoms: Tensor, bias: Tensor, skip: Tensor | None = None, *, is_transcoder: bool = False
+    ) -> None:
         super().__init__()
         self.atoms = nn.Parameter(atoms)
         self.bias = nn.Parameter(bias)
+        self.skip = None if skip is None else nn.Parameter(skip)
+        self.is_transcoder = is_transcoder
         self.register_buffer("unused_for", torch.zeros(len(atoms), dtype=torch.int64, device=atoms.device))
         self.use(encoder)
 
@@ -74,12 +84,16 @@ class Autoencoder(nn.Module):
         """Return what the losses are computed from; the target y is x where it is not given."""
         y = x if y is None else y
         encoding = self.encoder.encode(x)
-        residual = y - encoding.codes.decode(self.atoms) - self.bias
+        residual = y - encoding.codes.decode(self.atoms) - self.beside_codes(x)
         return Forward(x, y, encoding, residual, self.atoms, self.unused_for)
+
+    def beside_codes(self, x: Tensor) -> Tensor:
+        """Return what a reconstruction holds beside Z D: b, or of a transcoder with a skip matrix b + x S."""
+        return self.bias if self.skip is None else self.bias + x @ self.skip
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the reconstruction of x, or what a transcoder makes of it."""
-        return self.encoder.codes(x).decode(self.atoms) + self.bias
+        return self.encoder.codes(x).decode(self.atoms) + self.beside_codes(x)
 
     @torch.no_grad()
     def in_units(self, inputs: Scaling, targets: Scaling) -> Autoencoder:
@@ -87,11 +101,13 @@ class Autoencoder(nn.Module):
 
         Atoms keep unit norm, so codes and R are rescaled instead: with s the scale of the targets, z_raw = s z,
         b_raw = s b + mean, and R_raw(z) = s^2 R(z / s), whose prox at s u is s times the prox of R at u. The objective
-        is multiplied by s^2.
+        is multiplied by s^2. With a skip matrix S_raw = S s / s_x and b_raw has its mean taken off.
         """
         encoder = self.encoder.in_units(inputs.mean, inputs.scale, targets.scale)
         bias = targets.scale * self.bias + targets.mean
-        return Autoencoder(encoder, self.atoms.clone(), bias).eval()
+        skip = None if self.skip is None else self.skip * (targets.scale / inputs.scale)
+        bias = bias if skip is None else bias - inputs.mean @ skip
+        return Autoencoder(encoder, self.atoms.clone(), bias, skip, is_transcoder=self.is_transcoder).eval()
 
 
 def initial_autoencoder(
@@ -102,16 +118,29 @@ def initial_autoencoder(
     generator: torch.Generator,
     dtype: torch.dtype,
     learn_thresholds: bool = True,
+    *,
+    linear_map: Tensor | None = None,
+    has_skip: bool = False,
 ) -> Autoencoder:
-    """Return an autoencoder with random unit atoms, the encoder started from them, and b = 0, for normalised data."""
+    """Return an autoencoder with random unit atoms, the encoder started from them, and b = 0, for normalised data.
+
+    With `linear_map`, A of shape (n_inputs, n_features), a transcoder: the encoder starts from the directions of D A^T,
+    along which x A grows in those of D, and the skip matrix, where there is one, as A.
+    """
     atoms = torch.randn(n_components, n_features, generator=generator, dtype=torch.float64)
-    atoms = (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(dtype)  # one start for both precisions
-    fitted = encoder.initial(R, atoms, learn_thresholds=learn_thresholds)
-    return Autoencoder(fitted, atoms, torch.zeros(n_features, dtype=dtype))
+    atoms = torch.nn.functional.normalize(atoms).to(dtype)  # one start for both precisions
+    of_inputs = atoms if linear_map is None else torch.nn.functional.normalize(atoms @ linear_map.T)
+    of_inputs = 0.1 * of_inputs if has_skip else of_inputs  # what the skip matrix explains is not explained twice
+    fitted = encoder.initial(R, of_inputs, learn_thresholds=learn_thresholds)
+    skip = linear_map.clone() if linear_map is not None and has_skip else None
+    bias = torch.zeros(n_features, dtype=dtype)
+    return Autoencoder(fitted, atoms, bias, skip, is_transcoder=linear_map is not None)
 
 
-def fitted_autoencoder(encoder: Encoder, atoms: Any, bias: Any) -> Autoencoder:
-    """Return the autoencoder of a fitted encoder, atoms and a bias, arrays of any kind.
+def fitted_autoencoder(
+    encoder: Encoder, atoms: Any, bias: Any, skip: Any = None, *, is_transcoder: bool = False
+) -> Autoencoder:
+    """Return the autoencoder of a fitted encoder, atoms, a bias and of a transcoder a skip matrix, arrays of any kind.
 
     Raises
     ------
@@ -127,11 +156,19 @@ def fitted_autoencoder(encoder: Encoder, atoms: Any, bias: Any) -> Autoencoder:
             "atoms must have shape (n_components, n_features) and bias (n_features,), got "
             f"{tuple(atoms.shape)} and {tuple(bias.shape)}"
         )
-    if not bool(torch.isfinite(atoms).all() & torch.isfinite(bias).all()):
-        raise ValueError("atoms and bias must be finite, got NaN or infinity")
-    model = Autoencoder(encoder, atoms, bias).eval()
+    skip = None if skip is None else torch.as_tensor(skip, dtype=like.dtype, device=like.device)
+    if not all(bool(torch.isfinite(part).all()) for part in (atoms, bias, skip) if part is not None):
+        raise ValueError("atoms, bias and skip must be finite, got NaN or infinity")
+    if skip is not None and not is_transcoder:
+        raise ValueError("a matrix from x to its own reconstruction is no part of an autoencoder: skip is for targets")
+    model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder).eval()
+    n_features = encoder.n_features
+    if not is_transcoder and n_features != atoms.shape[1]:
+        raise ValueError(f"the encoder takes {n_features} features, and the atoms have {atoms.shape[1]}")
+    if skip is not None and skip.shape != (n_features, atoms.shape[1]):
+        raise ValueError(f"skip must have shape {(n_features, atoms.shape[1])}, got {tuple(skip.shape)}")
     with torch.no_grad():
-        width = encoder.codes(atoms.new_zeros(1, atoms.shape[1])).pattern.n_columns
+        width = encoder.codes(atoms.new_zeros(1, n_features)).pattern.n_columns
     if width != len(atoms):
         raise ValueError(f"the encoder gives codes of {width} components, and there are {len(atoms)} atoms")
     encoder.regularizer.check_width(width)

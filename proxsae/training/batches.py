@@ -8,7 +8,16 @@ import numpy as np
 from torch import Tensor
 
 from proxsae.data.memory import physical_memory
-from proxsae.data.rows import BatchOrder, Rows, checked_rows, is_row_source, ordinary, provenance_of
+from proxsae.data.rows import (
+    BatchOrder,
+    Rows,
+    checked_rows,
+    has_labels_alone,
+    is_row_source,
+    ordinary,
+    provenance_of,
+    with_targets,
+)
 from proxsae.data.stream import ReadAhead, ShuffledRows, Stream
 from proxsae.training.distributed import group
 from proxsae.training.scaling import MAX_ROWS
@@ -17,7 +26,7 @@ from proxsae.training.state import TrainingState
 
 
 class NormalisedBatches:
-    """Batches of rows in the units of a training, the targets equal to the inputs; of each the part of this process.
+    """Batches of rows and of their targets in the units of a training; of each the part of this process.
 
     Parameters
     ----------
@@ -28,23 +37,27 @@ class NormalisedBatches:
     """
 
     def __init__(self, rows: Rows, batch_size: int, state: TrainingState) -> None:
-        self.rows, self.scaling = rows, state.inputs
+        self.rows, self.inputs, self.targets = rows, state.inputs, state.targets
         self.dtype, self.device = state.model.atoms.dtype, state.model.atoms.device
         self.order = BatchOrder(len(rows), batch_size, state.order_seed)
         self.batch_size = self.order.batch_size
         self.part = group().part(self.batch_size)
-        self._last: tuple[int, Tensor] | None = None  # which another training may draw next
+        self._last: tuple[int, tuple[Tensor, Tensor]] | None = None  # which another training may draw next
 
     def after(self, n_drawn: int) -> tuple[Tensor, Tensor]:
         """Return the batch that follows so many rows."""
         if self._last is None or self._last[0] != n_drawn:
-            self._last = n_drawn, self.read(self.order.after(n_drawn)[self.part])
-        x = self._last[1]
-        return x, x
+            numbers = self.order.after(n_drawn)[self.part]
+            x = self.read(numbers)
+            self._last = n_drawn, (x, self._targets(numbers) if self.rows.has_targets else x)
+        return self._last[1]
 
     def read(self, numbers: Any) -> Tensor:
         """Return rows by number."""
-        return self.scaling.normalised(self.rows.read(numbers, self.dtype, self.device))
+        return self.inputs.normalised(self.rows.read(numbers, self.dtype, self.device))
+
+    def _targets(self, numbers: Any) -> Tensor:
+        return self.targets.normalised(self.rows.targets.read(numbers, self.dtype, self.device))
 
 
 class Source:
@@ -56,10 +69,14 @@ class Source:
     Parameters
     ----------
     X : rows of any kind
+    Y : rows of any kind, labels in one dimension, or None
+        What the codes of X are to decode to.
     """
 
-    def __init__(self, X: Any) -> None:
-        self.X, self.provenance = X, provenance_of(X)
+    def __init__(self, X: Any, Y: Any = None) -> None:
+        self.X, self.Y, self.provenance = X, Y, provenance_of(X)
+        if "site" in (of_targets := provenance_of(Y)):
+            self.provenance["target_site"] = of_targets["site"]
         self._checked: Rows | None = None
         self._ordinary: dict[float | None, Rows] = {}
         self._batches: dict[Any, NormalisedBatches] = {}
@@ -67,7 +84,7 @@ class Source:
     def checked(self, sae: Any, *, reset: bool) -> Rows:
         """Return all rows, once an estimator has taken note of their features; see :func:`checked_rows`."""
         rows = checked_rows(sae, self.X, reset=reset)
-        self._checked = self._checked or rows
+        self._checked = self._checked or with_targets(rows, self.Y)
         return self._checked
 
     def ordinary(self, rows: Rows, max_norm_ratio: float | None) -> Rows:
@@ -136,18 +153,28 @@ class StreamBatches(NormalisedBatches):
         """Return the batch that follows so many rows."""
         rows, waited = self.reader.read(n_drawn, self.batch_size, self.dtype, self.device)
         self.waited.append(waited)
-        x = self.scaling.normalised(rows)
+        x = self.inputs.normalised(rows)
         return x, x
 
 
-def source_of(X: Any) -> Source:
-    """Return where trainings take the rows of X from; one larger than the memory is read as a stream is."""
+def source_of(X: Any, Y: Any = None) -> Source:
+    """Return where trainings take the rows of X from; one larger than the memory is read as a stream is.
+
+    Raises
+    ------
+    ValueError
+        If a stream, whose rows come in an order of their own, is given targets.
+    """
     if group().size > 1:  # each process reads its part of every batch, wherever that lies
         if isinstance(X, Stream):
             raise ValueError("a stream is read in its order by one process: give several a store or a memory map")
-        return Source(X)
+        return Source(X, Y)
     if isinstance(X, Stream):
+        if not has_labels_alone(Y):
+            raise ValueError("a stream gives its rows in an order of its own, so that no targets Y can go with them")
         return StreamSource(X)
+    if not has_labels_alone(Y):
+        return Source(X, Y)
     if is_row_source(X) and not isinstance(X, Tensor) and len(X.shape) == 2:
         size = X.shape[0] * X.shape[1] * np.dtype(X.dtype).itemsize
         if size > physical_memory():

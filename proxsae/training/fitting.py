@@ -31,16 +31,16 @@ MOST_HALVINGS = 3
 
 
 def train(
-    sae: Any, X: Any, n_steps: int | None, *, is_new: bool, checkpoints: Checkpoints | None = None
+    sae: Any, X: Any, Y: Any, n_steps: int | None, *, is_new: bool, checkpoints: Checkpoints | None = None
 ) -> tuple[TrainingState, Asked, dict[str, Any], dict[str, Any]]:
-    """Train an estimator on X, from a new start or from what is fitted: for `n_steps`, or for one pass.
+    """Train an estimator on X and its targets, from a new start or from what is fitted: for `n_steps`, or for one pass.
 
     Returns
     -------
     state, asked, history, provenance
         The history includes what was before; the provenance is what X says of itself.
     """
-    with closing(source_of(X)) as source:
+    with closing(source_of(X, Y)) as source:
         fit = Fit(sae, source, n_steps, is_new=is_new, checkpoints=checkpoints)
         drive([fit])
     return fit.state, fit.settings.asked, fit.history(), fit.provenance
@@ -69,6 +69,7 @@ class Fit:
     ) -> None:
         rows = source.checked(sae, reset=is_new)
         self.settings = Settings.of(sae.get_params(deep=False), rows.shape[1])
+        self.settings.check_targets(rows.has_targets)
         self.rows = source.ordinary(rows, self.settings.max_norm_ratio)
         self.group = group()
         if self.group.size > 1:

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from proxsae.data.rows import Rows, checked_rows, evenly_spaced, torch_device
+from proxsae.data.rows import Rows, checked_rows, evenly_spaced, torch_device, with_targets
 from proxsae.encoders import Codes, Encoder
 from proxsae.formulas.arrays import to_numpy
 from proxsae.metrics import ReconstructionSums
@@ -25,7 +25,8 @@ N_FOR_WEIGHT = 4096  # rows on which the weight of R is set
 def model_of(sae: Any) -> Autoencoder:
     """Return the autoencoder of the fitted attributes, on the device that the parameter names."""
     check_is_fitted(sae)
-    return fitted_autoencoder(sae.encoder_.to(torch_device(sae.device)), sae.components_, sae.intercept_)
+    encoder = sae.encoder_.to(torch_device(sae.device))
+    return fitted_autoencoder(encoder, sae.components_, sae.intercept_, sae.skip_, is_transcoder=sae.is_transcoder_)
 
 
 def model_and_rows(sae: Any, X: Any) -> tuple[Autoencoder, Rows]:
@@ -33,6 +34,21 @@ def model_and_rows(sae: Any, X: Any) -> tuple[Autoencoder, Rows]:
     check_is_fitted(sae)
     rows = checked_rows(sae, X, reset=False)
     return model_of(sae), rows
+
+
+def model_and_pairs(sae: Any, X: Any, Y: Any) -> tuple[Autoencoder, Rows]:
+    """Return the autoencoder, and X as rows that fit it, of a transcoder with the targets Y."""
+    model, rows = model_and_rows(sae, X)
+    if not model.is_transcoder:  # Y is that of another step in a pipeline
+        return model, rows
+    rows = with_targets(rows, Y)
+    if not rows.has_targets:
+        raise ValueError("the fitted model was trained with targets Y, of shape (n_samples, n_targets): give Y")
+    if rows.targets.shape[1] != model.atoms.shape[1]:
+        raise ValueError(
+            f"Y has {rows.targets.shape[1]} features, but the fitted model is expecting {model.atoms.shape[1]}"
+        )
+    return model, rows
 
 
 def codes(sae: Any, X: Any) -> Any:
@@ -45,12 +61,22 @@ def codes(sae: Any, X: Any) -> Any:
     return vstack(parts, format="csr")
 
 
-def explained_variance(sae: Any, X: Any) -> float:
-    """Return 1 - FVU of the reconstructions, see :mod:`proxsae.metrics`."""
+@torch.no_grad()
+def predictions(sae: Any, X: Any) -> Any:
+    """Return what the codes of X decode to, with the skip connection of a transcoder, as an array."""
     model, rows = model_and_rows(sae, X)
-    sums, D, b = ReconstructionSums(), model.atoms.detach(), model.bias.detach()
-    for x, Z in encoded(model.encoder, rows, sae.batch_size):
-        sums.add(x.cpu().numpy(), (Z.decode(D) + b).cpu().numpy(), Z.to_csr())
+    blocks = encoded(model.encoder, rows, sae.batch_size)
+    dtype = str(rows.dtype).removeprefix("torch.")
+    return np.concatenate([to_numpy(Z.decode(model.atoms) + model.beside_codes(x)) for x, Z in blocks]).astype(dtype)
+
+
+@torch.no_grad()
+def explained_variance(sae: Any, X: Any, Y: Any) -> float:
+    """Return 1 - FVU of the reconstructions, see :mod:`proxsae.metrics`."""
+    model, rows = model_and_pairs(sae, X, Y)
+    sums = ReconstructionSums()
+    for x, y, Z in encoded_pairs(model.encoder, rows, sae.batch_size):
+        sums.add(to_numpy(y), to_numpy(Z.decode(model.atoms) + model.beside_codes(x)), Z.to_csr())
     return float(sums.result()["explained_variance"])
 
 
@@ -75,7 +101,7 @@ class Refinement(NamedTuple):
     certificate_kind: str
 
 
-def refine(sae: Any, X: Any, **options: Any) -> Refinement:
+def refine(sae: Any, X: Any, Y: Any, **options: Any) -> Refinement:
     """Return codes of X that `solve`, with these options, finds from those of the encoder; none is worse.
 
     On the CPU in float64, whose methods are the fastest and the same wherever the model is.
@@ -84,10 +110,10 @@ def refine(sae: Any, X: Any, **options: Any) -> Refinement:
 
     from proxsae.solvers.direct import weakest
 
-    model, rows = model_and_rows(sae, X)
+    model, rows = model_and_pairs(sae, X, Y)
     R = model.encoder.current_regularizer
-    blocks = encoded(model.encoder, rows, max(1, GAP_ENTRIES // len(model.atoms)))
-    parts = [_refined(model, R, x, codes, options) for x, codes in blocks]
+    blocks = encoded_pairs(model.encoder, rows, max(1, GAP_ENTRIES // len(model.atoms)))
+    parts = [_refined(model, R, y.double() - model.beside_codes(x), codes, options) for x, y, codes in blocks]
     codes = vstack([part.codes for part in parts], format="csr").astype(str(rows.dtype).removeprefix("torch."))
     before, after, certificate = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
     kind = weakest(np.array([part.certificate_kind for part in parts]))
@@ -95,19 +121,20 @@ def refine(sae: Any, X: Any, **options: Any) -> Refinement:
 
 
 @torch.no_grad()
-def _refined(model: Autoencoder, R: Regularizer, x: Tensor, codes: Codes, options: dict[str, Any]) -> Refinement:
+def _refined(model: Autoencoder, R: Regularizer, y: Tensor, codes: Codes, options: dict[str, Any]) -> Refinement:
+    """Return the codes of y, in float64, from which what is beside the codes has been taken."""
     from scipy.sparse import csr_matrix, diags_array
 
     from proxsae.solvers import solve
 
-    D, b = model.atoms.detach(), model.bias.detach()
+    D = model.atoms.detach()
     dense = codes.to_dense()
     penalty = R.value(dense)  # in the dtype of the codes: rounding may put them outside of a ball in another
-    before = to_numpy(0.5 * (x.double() - b - codes.decode(D)).square().sum(1) + penalty)
+    before = to_numpy(0.5 * (y - codes.decode(D)).square().sum(1) + penalty)
     Z = codes.to_csr()
-    X, atoms, intercept = (to_numpy(part.double()) for part in (x, D, b))
+    Y, atoms = (to_numpy(part.double()) for part in (y, D))
     R = R.map_parameters(lambda _, value: to_numpy(value))
-    solution = solve(X, atoms, R, intercept=intercept, init=Z.astype(np.float64), sparse_output=True, **options)
+    solution = solve(Y, atoms, R, init=Z.astype(np.float64), sparse_output=True, **options)
     after = solution.objective
     better = after <= before
     kept = diags_array(1.0 * better) @ solution.codes + diags_array(1.0 * ~better) @ Z
@@ -134,3 +161,11 @@ def encoded(encoder: Encoder, rows: Rows, size: int) -> Iterator[tuple[Tensor, C
     for block in rows.blocks(size):
         x = rows.read(block, encoder.dtype, encoder.device)
         yield x, encoder.codes(x)
+
+
+@torch.no_grad()
+def encoded_pairs(encoder: Encoder, rows: Rows, size: int) -> Iterator[tuple[Tensor, Tensor, Codes]]:
+    """Yield blocks of `size` rows, their targets and their codes."""
+    blocks = zip(rows.blocks(size), encoded(encoder, rows, size), strict=True)
+    for block, (x, Z) in blocks:
+        yield x, rows.targets.read(block, x.dtype, x.device) if rows.has_targets else x, Z

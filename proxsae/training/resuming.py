@@ -58,7 +58,9 @@ def check_finite(state: TrainingState) -> None:
 
 
 def fingerprint(rows: Rows) -> str:
-    """Return the shape of rows, their dtype and a checksum of some of them, evenly spaced."""
+    """Return the shape of rows, their dtype and a checksum of some of them, evenly spaced; the same of targets."""
+    if rows.has_targets:
+        return f"{fingerprint(rows.targets)} from {fingerprint(rows.alone())}"
     some = rows.read(evenly_spaced(len(rows), COMPARED_ROWS), rows.dtype, torch.device("cpu"))
     checksum = zlib.crc32(some.contiguous().numpy().tobytes())
     return f"{rows.shape[0]} x {rows.shape[1]} {str(rows.dtype).removeprefix('torch.')} with checksum {checksum:08x}"

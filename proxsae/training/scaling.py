@@ -61,8 +61,9 @@ class Scaling:
         least, most = limits.tiny * 1e8, limits.max / 1e8  # room for the entries that are smaller or larger
         if not least < scale < most:
             raise ValueError(
-                f"X has entries of the order of {scale:.1g} about their mean; {str(dtype).removeprefix('torch.')} "
-                f"can be rescaled from {least:.1g} to {most:.1g}: multiply X by a constant"
+                f"{rows.name} has entries of the order of {scale:.1g} about their mean; "
+                f"{str(dtype).removeprefix('torch.')} can be rescaled from {least:.1g} to {most:.1g}: multiply "
+                f"{rows.name} by a constant"
             )
         return cls(mean, scale)
 

@@ -20,7 +20,7 @@ from proxsae.training.sparsity import check_steerable
 
 Asked = tuple[Regularizer, float | None]  # R in the units of the data and the target L0 that a model was fitted for
 STEPS_DEPEND_ON = (
-    *("regularizer", "update", "n_components", "target_l0"),
+    *("regularizer", "update", "n_components", "target_l0", "skip_connection"),
     *("learning_rate", "batch_size", "dead_after", "max_norm_ratio"),
 )
 
@@ -31,6 +31,7 @@ class Settings:
 
     regularizer: Regularizer  # in the units of the data
     encoder: Encoder  # its options
+    skip_connection: bool
     update: Update | None  # of the dictionary between solved codes; None: gradients
     n_components: int
     target_l0: float | None
@@ -94,6 +95,15 @@ class Settings:
             raise ValueError(
                 f"target_l0 must lie between 0 and n_components = {self.n_components}, got {self.target_l0}"
             )
+
+    def check_targets(self, has_targets: bool) -> None:
+        """Raise ValueError where the parameters do not fit data with or without targets."""
+        if has_targets and self.encoder.is_tied:
+            raise ValueError(
+                f'{self.encoder!r} codes what it decodes, and cannot decode to targets Y: take encoder="amortized"'
+            )
+        if self.skip_connection and not has_targets:
+            raise ValueError("skip_connection is a matrix from X to targets, and none are given: fit(X, Y)")
 
     def differences(self, other: Settings) -> list[tuple[str, Any, Any]]:
         """Return each parameter on which the steps of a fit depend and that differs: its name and both values.

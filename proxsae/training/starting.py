@@ -12,6 +12,7 @@ from proxsae.training.alternating import take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
 from proxsae.training.inference import model_of
+from proxsae.training.linear_map import linear_map
 from proxsae.training.scaling import Scaling
 from proxsae.training.settings import Asked, Settings
 from proxsae.training.sparsity import WeightControl
@@ -20,20 +21,26 @@ from proxsae.training.state import TrainingState
 
 def start(rows: Rows, settings: Settings, n_steps: int | None) -> TrainingState:
     """Return the state before the first step, with the scaling of the rows and random atoms."""
-    _check_memory(settings.n_components, rows.shape[1], rows.dtype, with_sums=settings.update is not None)
-    scaling = Scaling.of(rows, rows.dtype, settings.device)
-    settings.check_scale(scaling, rows.dtype)
+    n_targets = rows.targets.shape[1]
+    n_features = max(rows.shape[1], n_targets)
+    _check_memory(settings.n_components, n_features, rows.dtype, with_sums=settings.update is not None)
+    inputs, targets = scalings(rows, rows.dtype, settings.device)
+    settings.check_scale(targets, rows.dtype)
     model = initial_autoencoder(
         settings.encoder,
-        settings.regularizer.rescaled(1 / scaling.scale),
+        settings.regularizer.rescaled(1 / targets.scale),
         settings.n_components,
-        rows.shape[1],
+        n_targets,
         torch.Generator().manual_seed(settings.seed),
         rows.dtype,
         learn_thresholds=settings.target_l0 is not None,
+        linear_map=linear_map(rows, inputs, targets).cpu() if rows.has_targets else None,
+        has_skip=settings.skip_connection,
     ).to(settings.device)
     given, target = settings.regularizer, settings.target_l0
-    state = TrainingState.start(model, scaling, given, seed=settings.seed, n_steps=n_steps, target_l0=target)
+    state = TrainingState.start(
+        model, inputs, given, targets=targets, seed=settings.seed, n_steps=n_steps, target_l0=target
+    )
     if settings.update is not None:
         take_first_atoms(state, settings.update, NormalisedBatches(rows, settings.batch_size, state))
     return state
@@ -44,8 +51,15 @@ def continued(sae: Any, rows: Rows, settings: Settings) -> TrainingState:
     if sae._training is None:
         return go_on_from(model_of(sae), sae._asked, rows, settings)
     state: TrainingState = sae._training.to(settings.device)
+    _check_same_targets(state.model, rows)
     take_up(state, settings)
     return state
+
+
+def scalings(rows: Rows, dtype: torch.dtype, device: torch.device) -> tuple[Scaling, Scaling]:
+    """Return the scaling of the rows and that of their targets."""
+    inputs = Scaling.of(rows, dtype, device)
+    return inputs, Scaling.of(rows.targets, dtype, device) if rows.has_targets else inputs
 
 
 def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings) -> TrainingState:
@@ -61,10 +75,11 @@ def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings
             f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"
         )
     _check_same_model(fitted, settings)
+    _check_same_targets(fitted, rows)
     given, target = settings.regularizer, settings.target_l0
-    scaling = Scaling.of(rows, fitted.atoms.dtype, fitted.atoms.device)
-    model = fitted.in_units(scaling.inverse, scaling.inverse)
-    state = TrainingState.start(model, scaling, given, seed=settings.seed, target_l0=target)
+    inputs, targets = scalings(rows, fitted.atoms.dtype, fitted.atoms.device)
+    model = fitted.in_units(inputs.inverse, targets.inverse)
+    state = TrainingState.start(model, inputs, given, targets=targets, seed=settings.seed, target_l0=target)
     if state.control is not None and asked[1] is not None and given == asked[0]:
         state.control.is_met = True
         state.replace_encoder(model.encoder.with_regularizer(model.encoder.regularizer, learn_thresholds=True))
@@ -103,6 +118,16 @@ def _check_same_model(model: Autoencoder, settings: Settings) -> None:
     fitted = model.encoder
     if (fitted.name, fitted.get_params()) != (settings.encoder.name, settings.encoder.get_params()):
         raise ValueError(f"encoder = {settings.encoder!r} needs a new fit: that of the fitted model is {fitted!r}")
+
+
+def _check_same_targets(model: Autoencoder, rows: Rows) -> None:
+    """Raise ValueError where an autoencoder is given targets, or a transcoder none, or others than it has."""
+    n_targets = model.atoms.shape[1]
+    if model.is_transcoder != rows.has_targets:
+        was, needed = ("with", "give Y") if model.is_transcoder else ("without", "give none")
+        raise ValueError(f"the fitted model was trained {was} targets Y: {needed}")
+    if rows.targets.shape[1] != n_targets:
+        raise ValueError(f"Y has {rows.targets.shape[1]} features, but the fitted model is expecting {n_targets}")
 
 
 def _check_memory(n_components: int, n_features: int, dtype: torch.dtype, *, with_sums: bool) -> None:

@@ -77,19 +77,20 @@ class TrainingState:
     def start(
         cls,
         model: Autoencoder,
-        scaling: Scaling,
+        inputs: Scaling,
         given: Regularizer,
         *,
+        targets: Scaling | None = None,
         seed: int = 0,
         n_steps: int | None = None,
         target_l0: float | None = None,
     ) -> TrainingState:
-        """Return the state before the first step."""
+        """Return the state before the first step; targets have the scaling of the inputs where none is given."""
         control = None if target_l0 is None else WeightControl(target_l0)
         return cls(
             model,
-            scaling,
-            scaling,
+            inputs,
+            inputs if targets is None else targets,
             given,
             adam(list(model.parameters())),
             seed,
@@ -128,6 +129,8 @@ class TrainingState:
         state: dict[str, Any] = {f"encoder.{name}": tensor for name, tensor in encoder.tensors().items()}
         state |= {"encoder": encoder.name, "encoder_options": encoder.get_params()}
         state |= {"atoms": self.model.atoms.detach(), "bias": self.model.bias.detach()}
+        state |= {"is_transcoder": self.model.is_transcoder}
+        state |= {} if self.model.skip is None else {"skip": self.model.skip.detach()}
         state |= {"unused_for": self.model.unused_for}
         for name, parameter in self.model.named_parameters():
             state |= {f"adam.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
@@ -159,7 +162,10 @@ class TrainingState:
         given, R = (parse(state[name], **_group(state, name)) for name in ("given", "regularizer"))
         encoder_type = ENCODERS[state["encoder"]]
         encoder = encoder_type.from_tensors(R, _group(state, "encoder"), **state["encoder_options"])
-        model = Autoencoder(encoder, state["atoms"].clone(), state["bias"].clone()).cpu().train()
+        skip = state["skip"].clone() if "skip" in state else None
+        is_transcoder = bool(state.get("is_transcoder", False))
+        atoms, bias = state["atoms"].clone(), state["bias"].clone()
+        model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder).cpu().train()
         model.unused_for.copy_(state["unused_for"])
         if not is_finite(state):
             raise ValueError("a tensor holds NaN or infinity")
@@ -180,9 +186,11 @@ class TrainingState:
         )
         if targets.mean.shape != model.bias.shape or inputs.mean.ndim != 1:
             raise ValueError("the means of the data do not have the shape of a row")
+        if skip is not None and skip.shape != (*inputs.mean.shape, *targets.mean.shape):
+            raise ValueError(f"the skip matrix has shape {tuple(skip.shape)}")
         if any(scaling.mean.dtype != model.bias.dtype for scaling in (inputs, targets)):
             raise ValueError(f"the means of the data are not of the dtype {model.bias.dtype}")
-        encoder.codes(torch.zeros_like(inputs.mean)[None])  # raises where they do not fit
+        model(torch.zeros_like(inputs.mean)[None], torch.zeros_like(targets.mean)[None])  # raises where they do not fit
         numbers = {name: state[name] for name in NUMBERS}
         training = cls(model, inputs, targets, given, optimizer, **numbers, data=state.get("data"))
         if state["target_l0"] is not None:

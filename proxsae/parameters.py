@@ -1,0 +1,60 @@
+"""The parameters of the estimator as scikit-learn asks for them: what is allowed, and the numbers inside R."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from numbers import Integral, Real
+from typing import Any, Self
+
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval
+
+from proxsae.regularizers import Regularizer, parse
+from proxsae.regularizers.settings import settings_of, with_settings
+
+CONSTRAINTS: dict[str, Any] = {
+    "regularizer": [Regularizer, str, None],
+    "n_components": [Interval(Integral, 1, None, closed="left"), None],
+    "encoder": "no_validation",  # encoder_of says what is allowed
+    "update": "no_validation",  # checked_update says what is allowed
+    "skip_connection": ["boolean"],
+    "target_l0": [Interval(Real, 0, None, closed="neither"), None],
+    "n_steps": [Interval(Integral, 1, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "dead_after": [Interval(Integral, 1, None, closed="left")],
+    "max_norm_ratio": [Interval(Real, 1, None, closed="neither"), None],
+    "sparse_output": ["boolean"],
+    "device": [str],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+    "checkpoint_dir": [str, os.PathLike, None],
+    "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
+}
+
+
+class WithRegularizer(BaseEstimator):  # type: ignore[misc]
+    """An estimator whose parameter `regularizer` has numbers of its own, for searches: ``regularizer__weight``."""
+
+    regularizer: Regularizer | str | None
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep` also the numbers of R, such as ``regularizer__weight``."""
+        R = self.regularizer
+        if deep and isinstance(R, str):
+            with suppress(ValueError):  # what the text says is checked by fit
+                R = parse(R)
+        inner = settings_of(R) if deep and isinstance(R, Regularizer) else {}
+        return {**super().get_params(deep), **{f"regularizer__{name}": value for name, value in inner.items()}}
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set parameters; ``regularizer__weight=0.3`` replaces R by one of that weight."""
+        inner = {name: parameters.pop(name) for name in list(parameters) if name.startswith("regularizer__")}
+        super().set_params(**parameters)
+        if inner:
+            R = parse(self.regularizer) if isinstance(self.regularizer, str) else self.regularizer
+            if R is None:
+                raise ValueError(f"{', '.join(inner)} set numbers of R, and regularizer is None")
+            self.regularizer = with_settings(R, **{name.split("__", 1)[1]: value for name, value in inner.items()})
+        return self
