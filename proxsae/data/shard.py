@@ -100,6 +100,7 @@ def read_index(folder: Path) -> dict[str, Any]:
             raise StoreError(f"'{path}': the field '{field}' holds something else than numbers from 0 to 2^31.")
     if not 0 <= index["median_norm"] < math.inf:
         raise StoreError(f"'{path}': the field 'median_norm' is {index['median_norm']}; it must be finite and >= 0.")
+    _check_sites(path, index)
     for number, shard in enumerate(index["shards"]):
         if not isinstance(shard, dict):
             raise StoreError(f"'{path}': the field 'shards[{number}]' is not an object.")
@@ -110,6 +111,18 @@ def read_index(folder: Path) -> dict[str, Any]:
             if not 0 <= shard[field] < 2**63:
                 raise StoreError(f"'{path}': the field 'shards[{number}].{field}' is {shard[field]}.")
     return index
+
+
+def _check_sites(path: Path, index: dict[str, Any]) -> None:
+    """Check the fields of several sites, which a store of one need not have, and add them."""
+    widths = index.setdefault("widths", [index["n_features"]])
+    medians = index.setdefault("median_norms", [index["median_norm"]])
+    whole = isinstance(widths, list) and all(_is(width, (int,)) and width > 0 for width in widths)
+    if not whole or len(widths) != len(index["site"].split(" ")) or sum(widths) != index["n_features"]:
+        raise StoreError(f"'{path}': the field 'widths' does not share 'n_features' among the sites.")
+    numbers = isinstance(medians, list) and all(_is(norm, (int, float)) and 0 <= norm < math.inf for norm in medians)
+    if not numbers or len(medians) not in (0, len(widths)):
+        raise StoreError(f"'{path}': the field 'median_norms' is not a finite number >= 0 for each site.")
 
 
 def write_index(folder: Path, index: dict[str, Any]) -> None:

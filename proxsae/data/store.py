@@ -41,6 +41,8 @@ class ActivationStore:
     ----------
     shape : tuple of int
         (n_rows, n_features).
+    sites : dict of str to slice
+        The places that the rows were read at, side by side, each with its columns.
     dtype : numpy.dtype
         float32 or float16; float32 where bfloat16 is stored.
     info : dict
@@ -72,7 +74,7 @@ class ActivationStore:
         self._check = check
         self._checked_shards: set[int] = set()
         self._open: OrderedDict[int, Tensors] = OrderedDict()
-        self._first = 0
+        self._first, self._columns = 0, slice(0, self.shape[1])
         if not index["complete"]:
             warnings.warn(
                 f"'{path}' holds {len(self)} of the {index['n_tokens']} rows asked for: its harvest was interrupted.",
@@ -95,9 +97,29 @@ class ActivationStore:
         """
         return ShuffledRows(self, seed=seed, buffer_rows=buffer_rows)
 
+    @property
+    def sites(self) -> dict[str, slice]:
+        """The places with their columns."""
+        ends = np.cumsum([0, *self.info["widths"]]).tolist()
+        return dict(zip(self.info["site"].split(" "), map(slice, ends, ends[1:]), strict=True))
+
+    def at(self, site: str) -> ActivationStore:
+        """Return the columns of one of the sites as a store of their own; nothing is read or copied."""
+        if site not in self.sites:
+            raise ValueError(f"'{self.path}' has no site {site!r}; it has {', '.join(map(repr, self.sites))}.")
+        columns, number = self.sites[site], list(self.sites).index(site)
+        part = self.part(0, len(self))
+        width, first = columns.stop - columns.start, self._columns.start
+        part._columns, part.shape = slice(first + columns.start, first + columns.stop), (len(self), width)
+        medians = self.info["median_norms"][number : number + 1]
+        part.info = {**self.info, "site": site, "widths": [width], "n_features": width, "median_norms": medians}
+        part.info["median_norm"] = medians[0] if medians else 0.0
+        return part
+
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy in another process maps the files itself
-        state = {"_check": self._check, "_first": self._first, "shape": self.shape}
+        names = ("_check", "_first", "_columns", "shape", "info")
+        state = {name: getattr(self, name) for name in names}
         return ActivationStore, (self.path,), state
 
     def verify(self) -> None:
@@ -182,8 +204,11 @@ class ActivationStore:
         for number in np.flatnonzero(np.diff(bounds)):
             begin, end = bounds[number], bounds[number + 1]
             local = ordered[begin:end] - self._row_starts[number]
-            part = self._shard(int(number))[name][local]
-            out[order[begin:end]] = widened(part, self._index["dtype"]) if name == "activations" else part
+            part = self._shard(int(number))[name]
+            if name == "activations":
+                out[order[begin:end]] = widened(part[:, self._columns][local], self._index["dtype"])
+            else:
+                out[order[begin:end]] = part[local]
         return out.reshape((*rows.shape, *width))
 
     def _shard(self, number: int) -> Tensors:

@@ -161,7 +161,7 @@ class StoreWriter:
         if not resume:
             raise StoreError(f"'{self.path}' holds a store already; give a new folder, or resume=True.")
         # what the first run measured, and how far it was to go, is not what identifies it
-        measured = {"complete", "dropped_positions", "median_norm", "n_tokens"}
+        measured = {"complete", "dropped_positions", "median_norm", "median_norms", "n_tokens"}
         for field, value in header.items():
             if field not in measured and there[field] != value:
                 raise StoreError(

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from proxsae.llm.activations import activations, kept_rows, measure
+from proxsae.llm.activations import activations, kept_rows, large_rows, measure
 from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
-from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
+from proxsae.llm.massive import Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import check_same_place
 from proxsae.llm.sites import Site
@@ -112,8 +112,8 @@ def evaluate(
 
     packed = pack(documents(text, split=split, field=field, seed=seed), model.tokenizer, context_length)
     excluded = excluded_ids(exclude_tokens, model.tokenizer)
-    stream = activations(model, site, batches(packed, model.tokenizer, context_length, batch_size, excluded))
-    positions, median, stream = measure(stream, drop)
+    stream = activations(model, [site], batches(packed, model.tokenizer, context_length, batch_size, excluded))
+    positions, medians, stream = measure(stream, drop)
     sums = {name: ReconstructionSums() for name in saes}
     spliced_loss, kl = dict.fromkeys(saes, 0.0), dict.fromkeys(saes, 0.0)
     clean_loss = zero_loss = 0.0
@@ -121,7 +121,7 @@ def evaluate(
     bar = tqdm(total=n_tokens, unit="tok", desc="evaluate", disable=None if verbose else True)
     with bar:
         while n_rows < n_tokens and (batch := next(stream, None)) is not None:
-            kept = kept_rows(batch, positions, norm_limit(drop, median))
+            kept = kept_rows(batch, positions, drop, medians)
             if not kept.any():  # nothing to replace
                 continue
             x = batch.rows[kept]
@@ -141,7 +141,7 @@ def evaluate(
                 kl[name] += kl_sum(clean, spliced, is_target)
                 del spliced
             n_rows += len(x)
-            n_large += int((batch.norms[kept] > MASSIVE_RATIO * median).sum())
+            n_large += int(large_rows(batch, medians)[kept].sum())
             n_predictions += int(is_target.sum())
             bar.update(len(x))
     where = f"The text '{source_name(text)}' (split='{split}')"

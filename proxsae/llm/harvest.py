@@ -15,20 +15,23 @@ from tqdm import tqdm
 from proxsae.data.shard import StoreError
 from proxsae.data.store import ActivationStore
 from proxsae.data.writer import StoreWriter
-from proxsae.llm.activations import Activations, activations, kept_rows, measure
+from proxsae.llm.activations import Activations, activations, kept_rows, large_rows, measure
 from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
-from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, norm_limit, warn_of_large
+from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import header
 from proxsae.llm.sites import Site
 from proxsae.llm.text import TextSource, documents, source_name
+
+Hook = Site | int | str
 
 
 def harvest(
     model: LanguageModel,
     text: TextSource = None,
     *,
-    block: Site | int | str,
+    hook: Hook | Sequence[Hook] | None = None,
+    block: Hook | None = None,
     n_tokens: int,
     out: str | os.PathLike[str],
     context_length: int = 128,
@@ -42,7 +45,7 @@ def harvest(
     resume: bool = True,
     verbose: bool | int = True,
 ) -> ActivationStore:
-    """Write the activations at one place in a language model, a row a token, into an activation store.
+    """Write the activations at one place in a language model, or at several, a row a token, into an activation store.
 
     The forward pass stops there. Left out are special tokens, padding, and the positions that carry massive
     activations; what was left out is counted in ``store.info``.
@@ -53,9 +56,11 @@ def harvest(
         From :func:`proxsae.llm.load_model`.
     text : str, path, iterable of str or None
         See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
-    block : int, str or Site
-        Where to read. 15 or ``"block.15"`` is the residual stream after 15 blocks; other places, and what they are
-        called elsewhere, are listed in :mod:`proxsae.llm.sites`.
+    hook : int, str, Site or a list of them
+        Where to read: ``"mlp_out.15"``, the path of a module, or another place of :mod:`proxsae.llm.sites`. Several
+        are read in one pass and stand side by side in the rows: ``store.at("mlp_out.15")`` is the part of one.
+    block : int
+        In place of `hook`: 15 is the residual stream after 15 blocks, ``hook="block.15"``.
     n_tokens : int
         Rows to store. If the text ends before, a warning says how many there are.
     out : str or path
@@ -96,13 +101,13 @@ def harvest(
     StoreError
         If `out` holds something else, or a harvest made with other arguments, other weights or another text.
     """
-    site = model.site(block)
+    sites = sites_of(model, hook, block)
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)
     excluded = excluded_ids(exclude_tokens, model.tokenizer)
     identity = header(
         model,
-        site,
+        sites,
         text,
         split=split,
         seed=seed,
@@ -111,7 +116,8 @@ def harvest(
         context_length=context_length,
         batch_size=batch_size,
     )
-    measured = {"dtype": dtype, "n_tokens": n_tokens, "dropped_positions": [], "median_norm": 0.0, "complete": False}
+    measured = {"dtype": dtype, "n_tokens": n_tokens, "complete": False}
+    measured |= {"dropped_positions": [], "median_norm": 0.0, "median_norms": []}
     texts = documents(text, split=split, field=field, seed=seed)
     writer = StoreWriter(out, identity | measured, resume=resume)
     if writer.index["complete"]:
@@ -123,13 +129,14 @@ def harvest(
     if writer.contexts:
         _skip_done(packed, writer)
     contexts = batches(packed, model.tokenizer, context_length, batch_size, excluded)
-    stream = activations(model, site, contexts)
+    stream = activations(model, sites, contexts)
     start, started = writer.rows, time.perf_counter()
     bar = tqdm(total=n_tokens, initial=start, unit="tok", desc="harvest", disable=None if verbose else True)
     with bar:
         if not writer.contexts:
-            positions, median, stream = measure(stream, drop)
-            writer.index |= {"dropped_positions": positions, "median_norm": median}
+            positions, medians, stream = measure(stream, drop)
+            writer.index |= {"dropped_positions": positions, "median_norms": medians}
+            writer.index["median_norm"] = medians[0] if medians else 0.0
         while writer.rows < n_tokens and (batch := next(stream, None)) is not None:
             bar.update(_add(writer, batch, n_tokens - writer.rows))
     if writer.rows == 0:
@@ -144,10 +151,22 @@ def harvest(
     return store
 
 
+def sites_of(model: LanguageModel, hook: Hook | Sequence[Hook] | None, block: Hook | None) -> list[Site]:
+    """Return the sites that `hook` or `block` names; raise ValueError unless it is one of the two, each site once."""
+    if (hook is None) == (block is None):
+        raise ValueError("give hook, such as 'mlp_out.15' or a list of places, or block, such as 15: one of the two.")
+    given = block if hook is None else hook
+    hooks = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    sites = [model.site(one) for one in hooks]  # type: ignore[arg-type]
+    if not sites or len(set(sites)) < len(sites):
+        raise ValueError(f"hook={given!r} was given; one place or several different ones are allowed.")
+    return sites
+
+
 def _add(writer: StoreWriter, batch: Activations, room: int) -> int:
     """Add the rows of a batch that are kept, at most `room`, and return their number."""
-    positions, median = writer.index["dropped_positions"], writer.index["median_norm"]
-    kept = kept_rows(batch, positions, norm_limit(writer.index["drop"], median))
+    positions, medians = writer.index["dropped_positions"], writer.index["median_norms"]
+    kept = kept_rows(batch, positions, writer.index["drop"], medians)
     context, position = (where[:room] for where in np.nonzero(kept))
     dropped = ~kept & ~batch.contexts.is_padding
     if len(context) == room:
@@ -159,7 +178,7 @@ def _add(writer: StoreWriter, batch: Activations, room: int) -> int:
         "dropped_by_position": int(by_position),
         "dropped_special": int((dropped & ~batch.contexts.is_text).sum()),
         "dropped_massive": int((dropped & batch.contexts.is_text).sum()),
-        "large_kept": int((batch.norms[context, position] > MASSIVE_RATIO * median).sum()),
+        "large_kept": int(large_rows(batch, medians)[context, position].sum()),
     }
     writer.add(batch.rows[context, position], context, position, batch.contexts.tokens, counts)
     return len(context)
@@ -194,7 +213,7 @@ def _ran_out(store: ActivationStore, n_tokens: int) -> str:
 def describe(store: ActivationStore) -> str:
     """Return one line that says what a store holds and what was left out of it."""
     info = store.info
-    large = f"{MASSIVE_RATIO:g} times the median norm {info['median_norm']:.4g}"
+    large = f"{MASSIVE_RATIO:g} times the median norm {', '.join(f'{norm:.4g}' for norm in info['median_norms'])}"
     return (
         f"{len(store):,} rows of {store.shape[1]} features from {info['contexts']:,} contexts of {info['model']} at "
         f"'{info['site']}'; dropped: {info['dropped_by_position']:,} at positions {info['dropped_positions']}, "

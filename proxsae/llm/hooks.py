@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,7 @@ from proxsae.llm.sites import Site
 
 
 class _Reached(Exception):  # noqa: N818 (it is a signal, no error)
-    """Carries the activations out of the model, so that nothing later runs."""
-
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self.output = output
+    """All sites have been read, so that nothing later runs."""
 
 
 def activations_of(output: Any) -> Any:
@@ -32,47 +29,60 @@ def _with_activations(output: Any, activations: Tensor) -> Any:
 
 
 @torch.inference_mode()
-def run_until(model: nn.Module, blocks: nn.ModuleList, site: Site, tokens: Tensor) -> Any:
-    """Return what the site's module returns for tokens of shape (batch, length); nothing after it is computed.
+def run_until(model: nn.Module, blocks: nn.ModuleList, sites: Sequence[Site], tokens: Tensor) -> list[Any]:
+    """Return what the modules of the sites return, or take, for tokens of shape (batch, length).
 
-    For "embed" this is what the first block takes.
+    Nothing after the last of them is computed.
     """
+    found: dict[Site, Any] = {}
 
-    def stop(output: Any) -> None:
-        raise _Reached(output)
+    def note(site: Site, output: Any) -> Any:
+        # what comes after may change a tensor in place
+        found[site] = output.clone() if isinstance(output, Tensor) and len(sites) > 1 else output
+        if len(found) == len(set(sites)):
+            raise _Reached
+        return output
 
-    with hooked(blocks, site, stop):
+    with ExitStack() as stack:
+        for site in set(sites):
+            stack.enter_context(hooked(model, blocks, site, partial(note, site)))
         try:
             model(input_ids=tokens, use_cache=False)
-        except _Reached as reached:
-            return reached.output
-    raise ValueError(f"The model never calls the module of its site '{site}', so nothing can be read there.")
+        except _Reached:
+            return [found[site] for site in sites]
+    missing = next(site for site in sites if site not in found)
+    raise ValueError(f"The model never calls the module of its site '{missing}', so nothing can be read there.")
 
 
 @contextmanager
-def replaced(blocks: nn.ModuleList, site: Site, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def replaced(
+    model: nn.Module, blocks: nn.ModuleList, site: Site, replace: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
     """Within this context the activations x at the site are replace(x) for all that follows."""
 
     def swap(output: Any) -> Any:
         return _with_activations(output, replace(activations_of(output)))
 
-    with hooked(blocks, site, swap):
+    with hooked(model, blocks, site, swap):
         yield
 
 
 @contextmanager
-def hooked(blocks: nn.ModuleList, site: Site, change: Callable[[Any], Any]) -> Iterator[None]:
-    """Within this context what the site's module returns (for "embed": takes) is change(that).
+def hooked(model: nn.Module, blocks: nn.ModuleList, site: Site, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Within this context what the site's module returns, or takes, is change(that).
 
     The hook comes after every hook that the user has set there, so that it sees what the rest of the model sees.
     """
-    module = site.module(blocks)
-    if str(site) == "embed":
+    module = site.module(model, blocks)
+    if site.is_input:
 
         def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
             if args:
                 return (change(args[0]), *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
+            name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs), None)
+            if name is None:
+                raise ValueError(f"The module of the site '{site}' takes nothing, so nothing can be read there.")
+            return args, kwargs | {name: change(kwargs[name])}
 
         handle = module.register_forward_pre_hook(before, with_kwargs=True)
     else:

@@ -41,11 +41,6 @@ def massive_positions(norms: NDArray[np.floating], is_padding: NDArray[np.bool_]
     ]
 
 
-def norm_limit(drop: Drop, median: float) -> float:
-    """Return the norm above which a single row is dropped: 10 times the median for "auto", else none."""
-    return MASSIVE_RATIO * median if drop == "auto" else float("inf")
-
-
 def warn_of_large(n_large: int, n_rows: int) -> None:
     """Warn that rows are kept which outweigh the others in every squared error."""
     if n_large:

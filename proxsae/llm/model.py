@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -100,9 +100,12 @@ class LanguageModel:
 
     def read(self, tokens: Tensor, site: Site | int | str) -> Tensor:
         """Return the activations at a site, shape (batch, length, n_features); what comes after it is not run."""
-        site = self.site(site)
-        activations: Tensor = hooks.activations_of(self._read(self._ids(tokens), site))
-        return activations
+        return self.read_all(tokens, [site])[0]
+
+    def read_all(self, tokens: Tensor, sites: Sequence[Site | int | str]) -> list[Tensor]:
+        """Return the activations at several sites, read in one pass; what comes after the last is not run."""
+        outputs = self._read(self._ids(tokens), [self.site(site) for site in sites])
+        return [hooks.activations_of(output) for output in outputs]
 
     @torch.inference_mode()
     def logits(self, tokens: Tensor, site: Site | int | str | None = None, activations: Tensor | None = None) -> Tensor:
@@ -126,7 +129,7 @@ class LanguageModel:
     @contextmanager
     def replaced(self, site: Site | int | str, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """Within this context the activations x at the site are replace(x) for all that follows."""
-        with hooks.replaced(self.blocks, self.site(site), replace):
+        with hooks.replaced(self.model, self.blocks, self.site(site), replace):
             yield
 
     def fingerprint(self) -> str:
@@ -164,9 +167,9 @@ class LanguageModel:
         return tokens.to(self.device)
 
     @torch.inference_mode()
-    def _read(self, tokens: Tensor, site: Site) -> Any:
+    def _read(self, tokens: Tensor, sites: Sequence[Site]) -> list[Any]:
         with evaluating(self.model):
-            return hooks.run_until(self.model, self.blocks, site, tokens)
+            return hooks.run_until(self.model, self.blocks, sites, tokens)
 
     def _run(self, tokens: Tensor) -> Tensor:
         with evaluating(self.model):
@@ -177,21 +180,22 @@ class LanguageModel:
         if site.what == "residual" and site.block:
             with hooks.resumed(self.blocks, site.block, activations, output):
                 return self._run(tokens)
-        with hooks.replaced(self.blocks, site, lambda _: activations):
+        with hooks.replaced(self.model, self.blocks, site, lambda _: activations):
             return self._run(tokens)
 
     @torch.inference_mode()
     def _checked(self, site: Site) -> Place:
         """Return what a few tokens tell of a site, once they have shown that it is what it says."""
-        tokens = (torch.arange(4, device=self.device) % self.n_vocabulary)[None]
+        tokens = (torch.arange(8, device=self.device) % self.n_vocabulary).reshape(2, 4)
         plain = self._run(tokens)
-        output = self._read(tokens, site)
+        (output,) = self._read(tokens, [site])
         x = hooks.activations_of(output)
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.shape[:-1] != tokens.shape:
             found = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
             raise ValueError(
-                f"'{site}' of {self.name} cannot be read: for tokens of shape {tuple(tokens.shape)} its module gives "
-                f"{found}, where activations of shape (batch, length, n_features) are needed."
+                f"'{site}' of {self.name} cannot be read: for tokens of shape {tuple(tokens.shape)} its module "
+                f"{'takes' if site.is_input else 'gives'} {found}, where activations of shape (batch, length, "
+                "n_features) are needed."
             )
         other = x + torch.linspace(-1, 1, x.shape[-1], device=x.device, dtype=x.dtype) * (1 + x.abs().max())
         try:
@@ -204,10 +208,15 @@ class LanguageModel:
         if not _agree(again, plain) or (_agree(changed, plain) and bool(plain.isfinite().all())):
             raise ValueError(
                 f"'{site}' of {self.name} is not what its name says: put back, the activations read there do not "
-                "give the logits of the model, or other activations give the same; only a decoder that is a chain of "
-                f"blocks can be used, and the list of {self.n_blocks} {type(self.blocks[0]).__name__} is none."
+                f"give the logits of the model, or other activations give the same{self._advice(site)}."
             )
         return Place(x.shape[-1], x.dtype, output)
+
+    def _advice(self, site: Site) -> str:
+        if site.what == "path":
+            return "; the module is run in another way than once in the order of the model"
+        blocks = f"{self.n_blocks} {type(self.blocks[0]).__name__}"
+        return f"; only a decoder that is a chain of blocks can be used, and the list of {blocks} is none"
 
 
 def find_blocks(model: nn.Module, name: str = "the model") -> nn.ModuleList:

@@ -13,7 +13,7 @@ from proxsae.llm.text import TextSource, source_name
 
 def header(
     model: LanguageModel,
-    site: Site,
+    sites: Sequence[Site],
     text: TextSource,
     *,
     split: str,
@@ -24,17 +24,19 @@ def header(
     batch_size: int,
 ) -> dict[str, Any]:
     """Return what identifies the rows of a harvest or of a stream, in JSON."""
+    widths = [model.width(site) for site in sites]
     return {
         "model": model.name,
         "weights": model.fingerprint(),
-        "site": str(site),
+        "site": " ".join(map(str, sites)),
+        "widths": widths,
         "tokenizer": f"{model.name} ({len(model.tokenizer)} tokens)",
         "text": source_name(text),
         "split": split,
         "seed": seed,
         "drop": drop if isinstance(drop, str | int) else [int(position) for position in drop],
         "excluded_tokens": list(excluded),
-        "n_features": model.width(site),
+        "n_features": sum(widths),
         "context_length": context_length,
         "batch_size": batch_size,
     }

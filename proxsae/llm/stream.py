@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from proxsae.data.stream import BUFFER_ROWS, Block, Stream, check_buffer
 from proxsae.llm.activations import activations, kept_rows, measure
 from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
-from proxsae.llm.massive import Drop, check_drop, norm_limit
+from proxsae.llm.massive import Drop, check_drop
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import header
 from proxsae.llm.sites import Site
@@ -72,7 +72,7 @@ class ActivationStream(Stream):
         self.split, self.field, self.seed, self.buffer_rows = split, field, seed, buffer_rows
         self.info = header(
             model,
-            self.site,
+            [self.site],
             text,
             split=split,
             seed=seed,
@@ -106,11 +106,10 @@ class ActivationStream(Stream):
         texts = documents(self.text, split=self.split, field=self.field, seed=self.seed)
         packed = pack(texts, self.model.tokenizer, self.context_length)
         contexts = batches(packed, self.model.tokenizer, self.context_length, self.batch_size, self.excluded)
-        stream = activations(self.model, self.site, contexts)
-        positions, median, stream = measure(stream, self.drop)
-        limit = norm_limit(self.drop, median)
+        stream = activations(self.model, [self.site], contexts)
+        positions, medians, stream = measure(stream, self.drop)
         left = self.n_rows
         while left != 0 and (batch := next(stream, None)) is not None:
-            rows = batch.rows[np.nonzero(kept_rows(batch, positions, limit))][:left]
+            rows = batch.rows[np.nonzero(kept_rows(batch, positions, self.drop, medians))][:left]
             left = None if left is None else left - len(rows)
             yield rows

@@ -87,7 +87,7 @@ def test_resuming_equals_never_having_stopped(model, texts, tmp_path, monkeypatc
     monkeypatch.setattr("proxsae.llm.activations._MEASURED_CONTEXTS", 4)
     whole = harvest(model, texts, out=tmp_path / "whole", **OPTIONS)
     assert len(list((tmp_path / "whole").glob("*.safetensors"))) > 2
-    run, count = model.read, 0
+    run, count = model.read_all, 0
 
     def interrupted(*args):
         nonlocal count
@@ -96,19 +96,19 @@ def test_resuming_equals_never_having_stopped(model, texts, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return run(*args)
 
-    monkeypatch.setattr(model, "read", interrupted, raising=False)
+    monkeypatch.setattr(model, "read_all", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
         harvest(model, texts, out=tmp_path / "again", **OPTIONS)
     with pytest.warns(UserWarning, match="of the 300 rows asked for: its harvest was interrupted"):
         part = ActivationStore(tmp_path / "again")
     assert not part.info["complete"]
     np.testing.assert_array_equal(part[:], whole[: len(part)])
-    monkeypatch.setattr(model, "read", run, raising=False)
+    monkeypatch.setattr(model, "read_all", run, raising=False)
     again = harvest(model, texts, out=tmp_path / "again", **OPTIONS)
     assert len(again) == 300
     assert _files(tmp_path / "again") == _files(tmp_path / "whole")
     # a complete harvest is returned without another forward pass
-    monkeypatch.setattr(model, "read", None, raising=False)
+    monkeypatch.setattr(model, "read_all", None, raising=False)
     assert len(harvest(model, texts, out=tmp_path / "again", **OPTIONS)) == 300
 
 

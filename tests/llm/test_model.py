@@ -129,7 +129,7 @@ def test_a_list_that_is_no_chain_of_blocks_is_refused():
 def test_blocks_that_return_no_activations_are_refused():
     transformer = _TupleModel()
     transformer.layers[1].forward = lambda hidden: torch.zeros(4, 4)
-    with pytest.raises(ValueError, match=r"for tokens of shape \(1, 4\) its module gives a tensor of shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"for tokens of shape \(2, 4\) its module gives a tensor of shape \(4, 4\)"):
         LanguageModel(transformer, tiny_tokenizer(), "odd")
 
 

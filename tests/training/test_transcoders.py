@@ -155,8 +155,8 @@ def test_rows_that_are_large_in_either_are_left_out(X, Y):
 
 def test_searches_score_the_targets(X):
     Y = X @ np.random.default_rng(2).normal(size=(8, 5))
-    search = GridSearchCV(small(n_steps=150), {"skip_connection": [False, True]}, cv=2)
-    assert search.fit(X, Y).best_params_ == {"skip_connection": True}
+    search = GridSearchCV(small(n_steps=150), {"regularizer__k": [1, 8]}, cv=2)
+    assert search.fit(X, Y).best_params_ == {"regularizer__k": 8}
 
 
 @pytest.mark.parametrize(
