@@ -83,5 +83,5 @@ def kept_rows(batch: Activations, positions: list[int], drop: Drop, medians: lis
 def large_rows(batch: Activations, medians: list[float]) -> NDArray[np.bool_]:
     """Return which rows (contexts, length) have a norm of more than 10 times the median at some site."""
     limits = MASSIVE_RATIO * np.array(medians, dtype=np.float64)
-    large: NDArray[np.bool_] = (batch.norms > limits[:, None, None]).any(0)
+    large: NDArray[np.bool_] = np.any(batch.norms > limits[:, None, None], axis=0)
     return large

@@ -158,7 +158,7 @@ def fitted_autoencoder(
         )
     skip = None if skip is None else torch.as_tensor(skip, dtype=like.dtype, device=like.device)
     if not all(bool(torch.isfinite(part).all()) for part in (atoms, bias, skip) if part is not None):
-        raise ValueError("atoms, bias and skip must be finite, got NaN or infinity")
+        raise ValueError("atoms and bias must be finite, got NaN or infinity")
     if skip is not None and not is_transcoder:
         raise ValueError("a matrix from x to its own reconstruction is no part of an autoencoder: skip is for targets")
     model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder).eval()

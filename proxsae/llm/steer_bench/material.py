@@ -151,7 +151,7 @@ def _odds_and_slopes(
     with (
         torch.enable_grad(),
         evaluating(model.model),
-        hooks.replaced(model.blocks, site, lambda _: leaf),
+        hooks.replaced(model.model, model.blocks, site, lambda _: leaf),
         last_only(model.model, last),
     ):
         logits = model.model(input_ids=passage.tokens, use_cache=False).logits[:, 0]
