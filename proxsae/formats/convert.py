@@ -79,7 +79,7 @@ def load(
     if field := parts.overflow():
         raise ValueError(f"{where}: the {field} leaves the range of numbers once what the file says is folded into it")
     encoder, atoms = _with_regularizer(parts, regularizer)
-    sae = ProxSAE.from_parts(atoms, parts.intercept, encoder)
+    sae = ProxSAE.from_parts(atoms, parts.intercept, encoder, parts.skip, is_transcoder=parts.is_transcoder)
     sae.provenance_ = parts.provenance
     if parts.rows != "raw":
         sae.provenance_ |= {"normalised_rows": parts.rows}

@@ -35,7 +35,9 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
     if not isinstance(encoder, Amortized):
         raise ValueError(f"other libraries have encoders of one matrix, as Amortized is, and this one is {encoder!r}")
     parts = written_parts(encoder, torch.as_tensor(sae.components_), torch.as_tensor(sae.intercept_), signed)
-    return replace(parts, rows=sae.provenance_.get("normalised_rows", "raw"), provenance=sae.provenance_)
+    skip = None if sae.skip_ is None else torch.as_tensor(sae.skip_)
+    rows = sae.provenance_.get("normalised_rows", "raw")
+    return replace(parts, rows=rows, provenance=sae.provenance_, is_transcoder=sae.is_transcoder_, skip=skip)
 
 
 def written_parts(encoder: Amortized, D: Tensor, intercept: Tensor, signed: Signed = "double") -> Parts:

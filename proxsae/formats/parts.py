@@ -1,6 +1,6 @@
 """What all libraries mean by a sparse autoencoder: two matrices, two biases and one of four activations.
 
-In all of them u = x W^T + b_e, z = activation(u), and the reconstruction is z D + b.
+In all of them u = x W^T + b_e, z = activation(u), and the reconstruction is z D + b, of a transcoder z D + b + x S.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class Parts:
         What the file says of the activations: ``model``, ``site``, ``context_length``.
     regularizer : str or None
         The text of R, where it was ours, and it has one.
+    is_transcoder : bool
+        The codes of x decode to something else, so that D and b may have another width than x.
+    skip : Tensor of shape (n_features, n_targets) or None
+        S, of a transcoder.
     """
 
     weight: Tensor
@@ -57,10 +61,12 @@ class Parts:
     rows: Rows = "raw"
     provenance: dict[str, Any] = field(default_factory=dict)
     regularizer: str | None = None
+    is_transcoder: bool = False
+    skip: Tensor | None = None
 
     def overflow(self) -> str | None:
         """Return the name of a tensor that is not finite, None where there is none."""
-        tensors = {name: getattr(self, name) for name in ("weight", "bias", "atoms", "intercept", "threshold")}
+        tensors = {name: getattr(self, name) for name in ("weight", "bias", "atoms", "intercept", "threshold", "skip")}
         return next((n for n, t in tensors.items() if t is not None and not bool(torch.isfinite(t).all())), None)
 
     @property

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 
-_NAMES = {"block": "hook_resid_post", "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
-_HOOK = re.compile(r"blocks\.(\d{1,6})\.(hook_\w+)")
+_NAMES = {
+    "block": "hook_resid_post",
+    "attn_out": "hook_attn_out",
+    "mlp_in": "ln2.hook_normalized",
+    "mlp_hidden": "mlp.hook_post",
+    "mlp_out": "hook_mlp_out",
+}
+_HOOK = re.compile(r"blocks\.(\d{1,6})\.((?:\w+\.)?hook_\w+)")
 
 
 def hook_of(site: str) -> str:

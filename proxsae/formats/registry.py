@@ -28,6 +28,9 @@ class Format(ABC):
         The activations that :meth:`write` takes; none where the format is read only.
     rows : tuple of str
         The :attr:`Parts.rows` that it takes.
+    transcodes : bool
+        Whether it takes transcoders; those with a skip matrix only if `skips`.
+    skips : bool
     """
 
     name: ClassVar[str]
@@ -35,6 +38,8 @@ class Format(ABC):
     files: ClassVar[tuple[str, ...]]
     writes: ClassVar[tuple[Activation, ...]] = ()
     rows: ClassVar[tuple[Rows, ...]] = ("raw",)
+    transcodes: ClassVar[bool] = False
+    skips: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -64,6 +69,10 @@ class Format(ABC):
         if parts.activation not in self.writes:
             can = f"it has {', '.join(self.writes)}" if self.writes else "it is read only"
             raise ValueError(f"{self.library} has no place for the activation {parts.activation!r}: {can}")
+        if parts.is_transcoder and not self.transcodes:
+            raise ValueError(f"{self.library} has no place for a transcoder, whose codes of x decode to something else")
+        if parts.skip is not None and not self.skips:
+            raise ValueError(f"{self.library} has no place for the skip matrix of a transcoder")
         if parts.rows not in self.rows:
             raise ValueError(f"{self.library} has no place for rows that are normalised first ({parts.rows!r})")
 

@@ -59,8 +59,7 @@ def edit(path, **changes):
             {"activation": "relu"},
             "'activation': it is 'relu', known are 'topk', 'groupmax'",
         ),
-        ("sparsify_topk", "cfg.json", {"transcode": True}, f"'transcode': {OTHER_PLACE}"),
-        ("sparsify_topk", "cfg.json", {"skip_connection": True}, "'skip_connection': a matrix from x"),
+        ("sparsify_topk", "cfg.json", {"skip_connection": True}, "'W_skip': it is missing"),
         ("sparsify_groupmax", "cfg.json", {"k": 5}, "'k': it is 5, and there are 12 atoms"),
         ("dictionary_learning_AutoEncoder", "config.json", {"trainer__dict_size": 9}, "'trainer.dict_size': it is 9"),
         ("dictionary_learning_AutoEncoder", "config.json", {"trainer__dict_class": "CrossCoder"}, "it is 'CrossCoder'"),
@@ -82,12 +81,6 @@ def edit(path, **changes):
             "resid_post/layer_7_width_16k_l0_small/config.json",
             {"architecture": "relu"},
             "'architecture': it is 'relu', known are 'jump_relu'",
-        ),
-        (
-            "gemma_scope_second_release",
-            "resid_post/layer_7_width_16k_l0_small/config.json",
-            {"hf_hook_point_out": "model.layers.7.mlp.output"},
-            f"'hf_hook_point_out': {OTHER_PLACE}",
         ),
         ("llama_scope_topk", "config.json", {"hook_point_out": "blocks.8"}, f"'hook_point_out': {OTHER_PLACE}"),
         ("llama_scope_topk", "config.json", {"use_glu_encoder": True}, "an encoder of two matrices is not a prox"),
@@ -122,16 +115,17 @@ def test_a_contradiction_is_one_sentence(copied, name, file, change, sentence):
     assert "\n" not in str(refusal.value)
 
 
-def test_a_transcoder_of_gemma_is_one_sentence(copied, tmp_path):
+def test_a_transcoder_of_gemma(copied, tmp_path):
     place = "gemma_scope_second_release/resid_post/layer_7_width_16k_l0_small"
     folder = copied("gemma_scope_second_release") / "resid_post" / "layer_7_width_16k_l0_small"
     tensors = load_file(folder / "params.safetensors")
-    save_file({**tensors, "affine_skip_connection": torch.eye(3)}, folder / "params.safetensors")
-    with pytest.raises(ValueError, match="it is a transcoder, whose codes of one place decode to another"):
-        load(folder)
+    skip = torch.arange(9.0).reshape(3, 3)
+    save_file({**tensors, "affine_skip_connection": skip}, folder / "params.safetensors")
+    plain, x = load(FILES / place), np.float32([[1, 2, 3]])
+    assert not plain.is_transcoder_
+    np.testing.assert_allclose(load(folder).predict(x), plain.predict(x) + x @ skip.numpy(), rtol=1e-5)
     shutil.copytree(FILES / place, tmp_path / "gemma-scope-transcoders" / "layer_7")
-    with pytest.raises(ValueError, match="it is a transcoder"):
-        load(tmp_path / "gemma-scope-transcoders" / "layer_7")
+    assert load(tmp_path / "gemma-scope-transcoders" / "layer_7").is_transcoder_
 
 
 @pytest.mark.parametrize(

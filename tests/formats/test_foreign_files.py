@@ -43,7 +43,7 @@ def test_outputs_are_those_of_the_library(folder):
     Z = sae.transform(X)
     assert Z.nnz > 0
     np.testing.assert_allclose(np.sort(Z.toarray()), np.sort(codes), rtol=0, atol=2e-6 * np.abs(codes).max())
-    outputs = sae.inverse_transform(Z)
+    outputs = sae.predict(X)
     np.testing.assert_allclose(outputs, reconstruction, rtol=0, atol=2e-6 * np.abs(reconstruction).max())
 
 
@@ -51,12 +51,12 @@ def test_outputs_are_those_of_the_library(folder):
 @each_file
 def test_a_loaded_model_is_a_fitted_one(folder):
     """Its regularizer is that of its codes: the encoder is the prox, and a solver takes R."""
-    sae, X, _, _ = recorded(folder)
+    sae, X, _, Y = recorded(folder)
     u = X @ sae.encoder_.weight.numpy().T + sae.encoder_.bias.numpy()
     init = sae.transform(X).toarray()
     np.testing.assert_allclose(sae.regularizer_.prox(u), init, rtol=0, atol=1e-5)
-    assert np.isfinite(sae.score(X))
-    found = solve(X[:2], sae.components_, sae.regularizer_, intercept=sae.intercept_, init=init[:2])
+    assert np.isfinite(sae.score(X, Y))
+    found = solve(Y[:2], sae.components_, sae.regularizer_, intercept=sae.intercept_, init=init[:2])
     assert np.all(np.isfinite(found.objective))
 
 

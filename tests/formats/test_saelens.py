@@ -110,7 +110,7 @@ def test_a_second_model_takes_the_place_of_the_first(tmp_path):
         ({"architecture": "topk"}, "'threshold': a SAE of architecture 'topk' has no such tensor"),
         ({"architecture": "gated"}, "has no such tensor"),
         ({"architecture": "crosscoder"}, "'architecture': it is 'crosscoder', known are 'standard'"),
-        ({"architecture": "transcoder"}, "'transcoder' cannot be read: its codes of one place decode to another"),
+        ({"architecture": "transcoder"}, "'threshold': a SAE of architecture 'transcoder' has no such tensor"),
         ({"architecture": "temporal"}, "'temporal' cannot be read: its codes depend on other tokens"),
         ({"architecture": "matching_pursuit"}, "it has no encoder"),
         ({"architecture": ...}, "'architecture': it is missing"),

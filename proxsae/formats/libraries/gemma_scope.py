@@ -38,12 +38,7 @@ class GemmaScope(Format):
         else:
             weights, config = safetensors_weights(folder / SECOND), Configuration.read(folder / CONFIGURATION)
             provenance = _checked(config)
-        if any("transcoder" in name for name in folder.absolute().parts) or "affine_skip_connection" in weights:
-            raise ValueError(
-                f"{weights.path}: by its path or a tensor it is a transcoder, whose codes of one place decode to "
-                "another, and ProxSAE holds autoencoders"
-            )
-        parts = _parts(weights, provenance)
+        parts = _parts(weights, provenance, is_transcoder=any("transcoder" in name for name in folder.absolute().parts))
         if "embedding" not in folder.absolute().parts[-3:]:  # embedding/width_4k/average_l0_6
             return parts
         scale = math.sqrt(parts.atoms.shape[1])  # those were trained on rows multiplied by it
@@ -70,17 +65,22 @@ class GemmaScope(Format):
         write_npz(path / FIRST, tensors)
 
 
-def _parts(weights: Weights, provenance: dict[str, Any]) -> Parts:
+def _parts(weights: Weights, provenance: dict[str, Any], *, is_transcoder: bool) -> Parts:
     encoder, decoder = weights.first("W_enc", "w_enc"), weights.first("W_dec", "w_dec")
     d, p = weights.shape(encoder)
+    skips = "affine_skip_connection" in weights
+    is_transcoder = is_transcoder or skips or "target_hook" in provenance
+    n_targets = weights.shape(decoder)[1] if is_transcoder else d
     return Parts(
         weights.tensor(encoder, d, p).T.contiguous(),
         weights.tensor("b_enc", p),
-        weights.tensor(decoder, p, d),
-        weights.tensor("b_dec", d),
+        weights.tensor(decoder, p, n_targets),
+        weights.tensor("b_dec", n_targets),
         "jumprelu",
         threshold=positive_part(weights.tensor("threshold", p)),
         provenance=provenance,
+        is_transcoder=is_transcoder,
+        skip=weights.tensor("affine_skip_connection", d, n_targets) if skips else None,
     )
 
 
@@ -88,7 +88,6 @@ def _checked(config: Configuration) -> dict[str, Any]:
     """Return what a configuration of the second release says of the activations."""
     config.one_of("architecture", ("jump_relu",))
     place, other = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
-    if config.flag("affine_connection", False) or (other is not None and other != place):
-        raise config.wrong("hf_hook_point_out", "codes of one place decode to another, and ProxSAE holds autoencoders")
     found = {"model": config.get("model_name"), "hook": place}
+    found |= {"target_hook": other} if other != place else {}
     return {name: value for name, value in found.items() if isinstance(value, str)}

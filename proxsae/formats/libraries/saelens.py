@@ -30,6 +30,10 @@ TENSORS = {
     "jumprelu": {"b_enc", "threshold"},
     "gated": {"b_gate", "r_mag", "b_mag"},
     **{name: {"b_enc", "topk_threshold"} for name in OF_BATCHES},
+    "transcoder": {"b_enc"},
+    "skip_transcoder": {"b_enc", "W_skip"},
+    "jumprelu_transcoder": {"b_enc", "threshold"},
+    "jumprelu_skip_transcoder": {"b_enc", "threshold", "W_skip"},
 }
 ROWS: dict[str, Rows] = {
     "none": "raw",
@@ -40,23 +44,20 @@ ROWS: dict[str, Rows] = {
 }
 UNFOLDED = ("expected_average_only_in", "covariance_whitening")  # of trainings, before they are folded
 REFUSED = {
-    "transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
-    "skip_transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
-    "jumprelu_transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
-    "jumprelu_skip_transcoder": "its codes of one place decode to another, and ProxSAE holds autoencoders",
     "temporal": "its codes depend on other tokens, and those of a prox on one row alone",
     "matching_pursuit": "it has no encoder, its codes are found one atom after another",
 }
 
 
 class SAELens(Format):
-    """Standard, topk, abstopk, jumprelu and gated, and the trainings of batchtopk."""
+    """Standard, topk, abstopk, jumprelu and gated, the trainings of batchtopk, and transcoders."""
 
     name = "saelens"
     library = "SAELens"
     files = (CONFIGURATION, WEIGHTS)
     writes = ("relu", "topk", "abstopk", "jumprelu")
     rows = ("raw", "layer_norm", "unit_mean_square")
+    transcodes = skips = True
 
     def recognises(self, path: Path) -> bool:
         """Whether the folder has weights of that name, and no configuration of another library."""
@@ -76,9 +77,9 @@ class SAELens(Format):
 
     def write(self, path: Path, parts: Parts) -> None:
         """Write the folder, the weights first."""
-        n_components, n_features = parts.atoms.shape
+        n_components, n_features = parts.weight.shape
         config: dict[str, Any] = {
-            "architecture": OF_ACTIVATION[parts.activation],
+            "architecture": _architecture(parts),
             "d_in": n_features,
             "d_sae": n_components,
             "dtype": str(parts.atoms.dtype).removeprefix("torch."),
@@ -94,12 +95,29 @@ class SAELens(Format):
             "W_dec": parts.atoms,
             "b_dec": parts.intercept,
         }
+        if parts.is_transcoder:
+            config["d_out"] = parts.atoms.shape[1]
+        if parts.skip is not None:
+            tensors["W_skip"] = parts.skip.T
         if parts.activation in ("topk", "abstopk"):
             config |= {"k": parts.k, "rescale_acts_by_decoder_norm": False}
         if parts.threshold is not None:
             tensors["threshold"] = parts.threshold
         write_safetensors(path / WEIGHTS, tensors)
         write_json(path / CONFIGURATION, config)
+
+    def check_written(self, parts: Parts) -> None:
+        """Raise ValueError where the format has no place for the parts."""
+        super().check_written(parts)
+        if parts.is_transcoder and parts.activation not in ("relu", "jumprelu"):
+            raise ValueError(f"SAELens has no place for a transcoder of {parts.activation!r}: it has relu, jumprelu")
+
+
+def _architecture(parts: Parts) -> str:
+    if not parts.is_transcoder:
+        return OF_ACTIVATION[parts.activation]
+    names = ("jumprelu" if parts.activation == "jumprelu" else "", "skip" if parts.skip is not None else "")
+    return "_".join([*filter(None, names), "transcoder"])
 
 
 class _Reader:
@@ -125,19 +143,24 @@ class _Reader:
         return self.weights.tensor(name, self.p, dtype=self.dtype)
 
     def parts(self, architecture: str) -> Parts:
+        is_transcoder = architecture.endswith("transcoder")
+        n_targets = self.config.integer("d_out") if is_transcoder else self.d
         W = self.weights.tensor("W_enc", self.d, self.p, dtype=self.dtype).T.contiguous()
-        D = self.weights.tensor("W_dec", self.p, self.d, dtype=self.dtype)
-        intercept = self.weights.tensor("b_dec", self.d, dtype=self.dtype)
+        D = self.weights.tensor("W_dec", self.p, n_targets, dtype=self.dtype)
+        intercept = self.weights.tensor("b_dec", n_targets, dtype=self.dtype)
+        skip = None
+        if "W_skip" in TENSORS[architecture]:
+            skip = self.weights.tensor("W_skip", n_targets, self.d, dtype=self.dtype).T.contiguous()
         bias = self.vector("b_mag" if architecture == "gated" else "b_enc")
         activation: Activation = "jumprelu"
         k, threshold = None, None
         if architecture == "gated":
             W, threshold = gated(W, self.vector("b_gate"), self.vector("r_mag"), bias)
-        elif architecture == "jumprelu":
+        elif architecture.startswith("jumprelu"):
             threshold = self.vector("threshold") if "threshold" in self.weights else self.vector("log_threshold").exp()
         elif architecture in OF_BATCHES:
             threshold = self.weights.tensor("topk_threshold").to(bias.dtype).expand(self.p).clone()
-        elif architecture == "standard":
+        elif architecture == "standard" or is_transcoder:
             activation = "relu"
         else:
             activation = "topk" if architecture == "topk" else "abstopk"
@@ -147,7 +170,9 @@ class _Reader:
         # in inference the norms are a choice of the file, trainings of batches have them by default
         if self.config.flag("rescale_acts_by_decoder_norm", architecture in OF_BATCHES) and architecture != "standard":
             W, bias, D = with_unit_atoms(W, bias, D)
-        if self.config.flag("apply_b_dec_to_input", True):
+        if self.config.flag("apply_b_dec_to_input", not is_transcoder):
+            if is_transcoder:
+                raise self.config.wrong("apply_b_dec_to_input", "it is true, which no transcoder has")
             bias = shifted(bias, W, -intercept)
         return Parts(
             W,
@@ -160,6 +185,8 @@ class _Reader:
             self.rows,
             _provenance(self.config),
             self.config.text(f"metadata.{REGULARIZER}", "") or None,
+            is_transcoder,
+            skip,
         )
 
 
@@ -200,6 +227,7 @@ def _metadata(parts: Parts) -> dict[str, Any]:
     found = {
         "model_name": provenance.get("model"),
         "hook_name": hook_of(str(provenance["site"])) if "site" in provenance else None,
+        "hook_name_out": hook_of(str(provenance["target_site"])) if "target_site" in provenance else None,
         "context_size": provenance.get("context_length"),
         REGULARIZER: parts.regularizer,
     }
@@ -208,10 +236,11 @@ def _metadata(parts: Parts) -> dict[str, Any]:
 
 
 def _provenance(config: Configuration) -> dict[str, Any]:
-    hook = config.get("metadata.hook_name")
+    hook, other = config.get("metadata.hook_name"), config.get("metadata.hook_name_out")
     found = {
         "model": config.get("metadata.model_name"),
         "site": site_of(hook) if isinstance(hook, str) else None,
+        "target_site": site_of(other) if isinstance(other, str) else None,
         "hook": hook,
         "context_length": config.get("metadata.context_size"),
     }

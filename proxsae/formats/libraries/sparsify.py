@@ -14,12 +14,13 @@ CONFIGURATION, WEIGHTS = "cfg.json", "sae.safetensors"
 
 
 class Sparsify(Format):
-    """TopK and groupmax, and the signed TopK of 2024 (``"signed": true``), which is AbsTopK."""
+    """TopK and groupmax, and the signed TopK of 2024 (``"signed": true``), which is AbsTopK; transcoders of each."""
 
     name = "sparsify"
     library = "sparsify"
     files = (CONFIGURATION, WEIGHTS)
     writes = ("topk",)
+    transcodes = skips = True
 
     def recognises(self, path: Path) -> bool:
         """Whether the folder has weights of that name."""
@@ -28,10 +29,7 @@ class Sparsify(Format):
     def read(self, path: Path) -> Parts:
         """Return the autoencoder of a folder."""
         config = Configuration.read(path / CONFIGURATION)
-        if config.flag("transcode", False):
-            raise config.wrong("transcode", "codes of one place decode to another, and ProxSAE holds autoencoders")
-        if config.flag("skip_connection", False):
-            raise config.wrong("skip_connection", "a matrix from x to its reconstruction has no place in ProxSAE")
+        transcodes, skips = config.flag("transcode", False), config.flag("skip_connection", False)
         d = config.integer("d_in")
         # 0 latents, as is usual there, means the expansion factor
         p = config.integer("num_latents") if config.get("num_latents") else d * config.integer("expansion_factor", 32)
@@ -40,18 +38,32 @@ class Sparsify(Format):
             raise config.wrong("k", f"it is {k}, and there are {p} atoms")
         weights = safetensors_weights(path / WEIGHTS)
         W, intercept = weights.tensor("encoder.weight", p, d), weights.tensor("b_dec", d)
-        bias = shifted(weights.tensor("encoder.bias", p), W, -intercept)
-        return Parts(W, bias, weights.tensor("W_dec", p, d), intercept, activation, k)
+        bias = weights.tensor("encoder.bias", p)
+        bias = bias if transcodes else shifted(bias, W, -intercept)
+        skip = weights.tensor("W_skip", d, d).T.contiguous() if skips else None
+        # x with a matrix to its own reconstruction is a transcoder from x to x
+        is_transcoder = transcodes or skips
+        atoms = weights.tensor("W_dec", p, d)
+        return Parts(W, bias, atoms, intercept, activation, k, is_transcoder=is_transcoder, skip=skip)
+
+    def check_written(self, parts: Parts) -> None:
+        """Raise ValueError where the format has no place for the parts."""
+        super().check_written(parts)
+        if parts.weight.shape[1] != parts.atoms.shape[1]:
+            widths = f"{parts.weight.shape[1]} features and {parts.atoms.shape[1]} targets"
+            raise ValueError(f"sparsify has no place for a transcoder of two widths, and this one has {widths}")
 
     def write(self, path: Path, parts: Parts) -> None:
         """Write the folder, the weights first."""
         n_components, n_features = parts.atoms.shape
         tensors = {
             "encoder.weight": parts.weight,
-            "encoder.bias": parts.bias_of_centred,
+            "encoder.bias": parts.bias if parts.is_transcoder else parts.bias_of_centred,
             "W_dec": parts.atoms,
             "b_dec": parts.intercept,
         }
+        if parts.skip is not None:
+            tensors["W_skip"] = parts.skip.T
         config = {
             "activation": "topk",
             "expansion_factor": max(1, n_components // n_features),
@@ -59,8 +71,8 @@ class Sparsify(Format):
             "num_latents": n_components,
             "k": parts.k,
             "multi_topk": False,
-            "skip_connection": False,
-            "transcode": False,
+            "skip_connection": parts.skip is not None,
+            "transcode": parts.is_transcoder,
             "d_in": n_features,
         }
         write_safetensors(path / WEIGHTS, tensors)

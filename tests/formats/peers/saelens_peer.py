@@ -44,6 +44,26 @@ def architecture(name, real=False, **options):
     return lambda folder, d, p, dtype: save(folder, name, make(d, p, dtype), dtype, **options)
 
 
+def transcoder(name):
+    """A transcoder to rows of another width."""
+
+    def write(folder, d, p, dtype):
+        values, of_targets = real_parameters(d, p, dtype), real_parameters(d + 1, p, dtype)
+        config = {"architecture": name, "d_in": d, "d_sae": p, "d_out": d + 1, "apply_b_dec_to_input": False}
+        metadata = {"hook_name": "blocks.7.ln2.hook_normalized", "hook_name_out": "blocks.7.hook_mlp_out"}
+        sae = SAE.from_dict({**config, "dtype": str(dtype).removeprefix("torch."), "metadata": metadata})
+        values |= {"W_dec": of_targets["W_dec"], "b_dec": of_targets["b_dec"], "W_skip": of_targets["W_enc"][:, :d]}
+        for tensor in ("W_enc", "W_dec", "b_dec", "b_enc", "threshold", "W_skip"):
+            if hasattr(sae, tensor):
+                getattr(sae, tensor).data = values[tensor].clone()
+        sae.save_model(folder)
+
+    return write
+
+
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+
+
 def before_version_6(folder, d, p, dtype):
     """A TopK of version 5: other names, no version."""
     architecture("topk", real=True, k=3)(folder, d, p, dtype)
@@ -92,6 +112,7 @@ CASES = {
     "topk by norms": architecture("topk", real=True, k=3, rescale_acts_by_decoder_norm=True),
     "abstopk": architecture("abstopk", real=True, k=3),
     "batchtopk, saved": batchtopk,
+    **{name: transcoder(name) for name in TRANSCODERS},
 }
 ONCE = {  # whatever the dtype
     "topk of version 5": before_version_6,
@@ -110,4 +131,5 @@ def forward(folder, X):
         folder = folder / "inference"
     sae = SAE.load_from_disk(folder).to(torch.float32)
     codes = sae.encode(X)
-    return codes.numpy(), sae.decode(codes).numpy()
+    outputs = sae(X) if config.get("architecture") in TRANSCODERS else sae.decode(codes)
+    return codes.numpy(), outputs.numpy()

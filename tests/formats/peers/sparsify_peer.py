@@ -16,6 +16,8 @@ def save(folder, d, p, dtype, **options):
     coder = SparseCoder(d, SparseCoderConfig(k=4, **{"num_latents": p, **options}), dtype=dtype)
     coder.encoder.weight.data, coder.encoder.bias.data = values["W_enc"].T.contiguous(), values["b_enc"]
     coder.W_dec.data, coder.b_dec.data = values["W_dec"], values["b_dec"]
+    if coder.W_skip is not None:
+        coder.W_skip.data = values["W_enc"][:, :d].contiguous()
     coder.save_to_disk(folder)
 
 
@@ -25,7 +27,16 @@ def signed(folder, d, p, dtype):
     (folder / "cfg.json").write_text(json.dumps({**config, "signed": True}))
 
 
-CASES = {"topk": save}
+def transcoder(**options):
+    return lambda folder, d, p, dtype: save(folder, d, p, dtype, **options)
+
+
+CASES = {
+    "topk": save,
+    "transcode": transcoder(transcode=True),
+    "skip": transcoder(skip_connection=True),
+    "skip transcode": transcoder(transcode=True, skip_connection=True),
+}
 ONCE = {
     "topk, atoms by expansion": lambda folder, d, p, dtype: save(
         folder, d, 4 * d, dtype, num_latents=0, expansion_factor=4
@@ -45,4 +56,5 @@ def forward(folder, X):
     else:
         acts, indices, _ = coder.encode(X)
     codes = torch.zeros(len(X), coder.num_latents).scatter_(-1, indices, acts)
-    return codes.numpy(), coder.decode(acts, indices).numpy()
+    outputs = coder.decode(acts, indices)
+    return codes.numpy(), (outputs if coder.W_skip is None else outputs + X @ coder.W_skip.mT).numpy()
