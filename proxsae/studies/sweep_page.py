@@ -87,8 +87,9 @@ def figure(rows: Sequence[Row]) -> Any:
 def write_page(folder: str | os.PathLike[str], rows: Sequence[Row]) -> Path:
     """Write ``sweep.html`` and ``sweep.png`` of the rows that are finished."""
     folder = Path(folder)
-    with replacing(folder / "sweep.png") as temporary:
-        figure(rows).savefig(temporary, format="png", dpi=80)
+    if groups(rows):
+        with replacing(folder / "sweep.png") as temporary:
+            figure(rows).savefig(temporary, format="png", dpi=80)
     return write_sections(folder / "sweep.html", title="Sweep", facts=facts(rows), sections=sections(rows))
 
 

@@ -1,0 +1,88 @@
+"""The replication: which commands it runs, that they are commands, what it keeps of them, and its page."""
+
+import contextlib
+import io
+
+import pytest
+from llm_models import one_thread, tiny_texts, tiny_tokenizer, tiny_transformer  # noqa: F401
+
+from proxsae.cli import build_parser, main
+from proxsae.studies import Source, read_rows
+from proxsae.studies.replication import Step, replicate, steps
+
+TRAINING = {"n_components": 32, "n_steps": 10, "batch_size": 128, "learning_rate": 0.002}
+
+
+def in_this_process(arguments):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        status = main(list(arguments))
+    return status, out.getvalue()
+
+
+def test_every_step_is_a_command_with_the_options_it_has(tmp_path):
+    source = Source("3", 1000, 200, model="m", text="t.txt", field="body", context_length=64)
+    todo = steps(source, TRAINING, [16.0, 32.0], 2, tmp_path, "cpu")
+    parsed = {step.name: build_parser().parse_args(step.arguments) for step in todo}
+    assert set(parsed) == {"sweep", "factors", "axes", "steering", "probing"}
+    for name in ("sweep", "factors"):
+        options = parsed[name]
+        assert (options.model, options.text, options.field, options.block) == ("m", "t.txt", "body", "3")
+        assert (options.tokens, options.heldout_tokens, options.context, options.device) == (1000, 200, 64, "cpu")
+        assert (options.seeds, options.components, options.steps, options.batch_size) == (2, 32, 10, 128)
+    assert (parsed["sweep"].l0, parsed["factors"].l0) == ("16,32", "32")
+    assert len(parsed["probing"].saes) == 10
+    assert parsed["axes"].sae.endswith("sweep/saes/abstopk-32-l0_32-seed0.safetensors")
+    assert parsed["axes"].against.endswith("sweep/saes/topk-32-l0_32-seed0.safetensors")
+    assert {given.split("=")[0] for given in parsed["steering"].saes} == {"topk", "abstopk", "jumprelu"}
+
+
+def test_the_sweep_makes_the_models_that_the_other_steps_read(tmp_path):
+    tiny_transformer().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("\n\n".join(tiny_texts(200)))
+    source = Source("2", 1000, 50, model=str(tmp_path / "model"), text=str(tmp_path / "text.txt"), context_length=16)
+    todo = steps(source, {**TRAINING, "n_steps": 2}, [2.0, 4.0], 1, tmp_path / "out", "cpu")
+    page = replicate(todo[:1], tmp_path / "out", in_this_process).read_text()
+    assert len(read_rows(tmp_path / "out" / "sweep")) == 10
+    for given in build_parser().parse_args(todo[-1].arguments).saes:
+        assert (tmp_path / "out" / "sweep" / "saes" / given.rsplit("/", 1)[1]).is_file()
+    assert todo[0].command.startswith("proxsae sweep --regularizers=topk,topk:2,abstopk,jumprelu,relu --l0=2,4")
+    assert "abstopk (P) against topk (2 P)" in page
+    assert "<svg" in page
+
+
+def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path):
+    todo = [Step("one", "First?", ("fit", "x"), "one"), Step("two", "Second?", ("fit", "y"), "two")]
+    ran = []
+
+    def run(arguments):
+        ran.append(arguments[1])
+        return (3, "") if ran == ["x"] else (0, f"told of <{arguments[1]}>\n")
+
+    page = replicate(todo, tmp_path, run).read_text()
+    assert ran == ["x", "y"]
+    assert "exit status 3" in page
+    assert "told of &lt;y&gt;" in page
+    page = replicate(todo, tmp_path, run).read_text()
+    assert ran == ["x", "y", "x"]
+    assert "exit status" not in page
+    assert page.index("First?") < page.index("told of &lt;x&gt;") < page.index("Second?")
+    replicate(todo, tmp_path, run)
+    assert ran == ["x", "y", "x"]
+
+
+def test_interrupted_it_stops(tmp_path):
+    todo = [Step("one", "First?", ("fit", "x"), "one"), Step("two", "Second?", ("fit", "y"), "two")]
+    with pytest.raises(KeyboardInterrupt):
+        replicate(todo, tmp_path, lambda _: (130, ""))
+
+
+def test_the_command_runs_the_steps(tmp_path, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(
+        "proxsae.studies.replication._run", lambda arguments: (ran.append(arguments[0]), (0, "done"))[1]
+    )
+    assert main(["replicate", "--seeds", "1", "--out", str(tmp_path / "out")]) == 0
+    assert ran == ["sweep", "sweep", "axes", "steer-bench", "probe"]
+    assert "replication.html" in capsys.readouterr().out
