@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from proxsae.commands.parser import BLOCK, add_command, add_model
 
 DAMAGES = (0.1, 0.3)
+FILE = "steering.json"
 
 
 def add(commands: Any) -> None:
@@ -36,14 +38,14 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the benchmark, write its files after every axis, print the tables."""
+    """Run the benchmark, write its files after every axis, print the tables; run again, it goes on where it stopped."""
     from proxsae.data.files import check_writable
     from proxsae.formats import load
     from proxsae.llm import load_model
     from proxsae.llm.concepts import FOLDER, read_axes
     from proxsae.llm.steer_bench import steer_bench
 
-    check_writable(options.out / "steering.json")
+    check_writable(options.out / FILE)
     axes = read_axes(options.axes or FOLDER)
     if options.only:
         if unknown := set(options.only) - {axis.name for axis in axes}:
@@ -55,9 +57,12 @@ def run(options: argparse.Namespace) -> None:
     for given in options.saes:
         name, equals, path = given.partition("=")
         paths.setdefault(name if equals else Path(given).stem, []).append(path if equals else given)
+    saes = {name: [load(path) for path in several] for name, several in paths.items()}
+    settings = {name: str(getattr(options, name)) for name in ("model", "text", "field", "block", "tokens", "seed")}
+    settings |= {f"{name} {i}": _digest(sae) for name, several in saes.items() for i, sae in enumerate(several)}
     results = steer_bench(
         load_model(options.model),
-        {name: [load(path) for path in several] for name, several in paths.items()},
+        saes,
         axes=axes,
         text=options.text,
         neutral_tokens=options.tokens,
@@ -65,10 +70,25 @@ def run(options: argparse.Namespace) -> None:
         block=options.block,
         seed=options.seed,
         check_provenance=not options.any_place,
-        each_axis=lambda so_far: _write(options.out, so_far | {"saes": paths, "seed": options.seed}),
+        each_axis=lambda so_far: _write(options.out, so_far | {"saes": paths, "settings": settings}),
+        done=_done(options.out / FILE, settings, {axis.name for axis in axes}),
     )
     _print(results)
     print(f"tables and figure: {options.out.resolve()}")
+
+
+def _digest(sae: Any) -> str:
+    return hashlib.blake2b(sae.components_.tobytes(), digest_size=8).hexdigest()
+
+
+def _done(path: Path, settings: dict[str, str], names: set[str]) -> dict[str, Any] | None:
+    """Return the axes of an earlier run of the same settings, which is gone on with."""
+    if not path.is_file():
+        return None
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if held["settings"] != settings:
+        return None
+    return {name: [row for row in held[name] if row["axis"] in names] for name in ("axes", "rows")}
 
 
 def _write(folder: Path, results: dict[str, Any]) -> None:
@@ -84,7 +104,7 @@ def _write(folder: Path, results: dict[str, Any]) -> None:
         return
     summary = summarise(rows, DAMAGES)
     compared = [row for damage in DAMAGES for row in differences(rows, damage)]
-    with replacing(folder / "steering.json") as path:
+    with replacing(folder / FILE) as path:
         path.write_text(json.dumps(results | {"summary": summary, "differences": compared}), encoding="utf-8")
     means = [
         {name: value for name, value in row.items() if name != "shifts"} | {"shift": float(np.mean(row["shifts"]))}

@@ -222,5 +222,17 @@ def test_the_command_writes_tables_and_a_figure(model, tmp_path, capsys):
     with (tmp_path / "out" / "steering.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["shift"]) for row in rows] == pytest.approx([np.mean(row["shifts"]) for row in kept["rows"]])
-    assert main([*arguments, "--out", str(tmp_path / "out"), "--only", "two"]) == 1
-    assert "no axis is called two; there are one" in capsys.readouterr().err
+    # run again, it goes on: what is done is kept, what the settings change is not
+    kept["rows"][0]["shifts"][0] = 123.0
+    (tmp_path / "out" / "steering.json").write_text(json.dumps(kept))
+    (folder / "two.json").write_text(json.dumps(held | {"templates": templates[:8]}))
+    arguments += ["--any-place", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    again = json.loads((tmp_path / "out" / "steering.json").read_text())
+    assert [axis["axis"] for axis in again["axes"]] == ["one", "two"]
+    assert again["rows"][0]["shifts"][0] == 123.0
+    assert main([*arguments, "--seed", "1", "--only", "one"]) == 0
+    other = json.loads((tmp_path / "out" / "steering.json").read_text())
+    assert other["rows"][0]["shifts"][0] != 123.0
+    assert main([*arguments, "--only", "three"]) == 1
+    assert "no axis is called three; there are one, two" in capsys.readouterr().err

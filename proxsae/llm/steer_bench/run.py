@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,7 @@ def steer_bench(
     check_provenance: bool = True,
     verbose: bool | int = True,
     each_axis: Callable[[dict[str, Any]], None] | None = None,
+    done: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     r"""Steer concept axes by atoms of sparse autoencoders and by directions, and measure shift against damage.
 
@@ -101,6 +103,8 @@ def steer_bench(
     verbose : bool or int, default=True
     each_axis : callable, optional
         Called with the results so far after every axis.
+    done : dict, optional
+        Results of a call with the same arguments that did not end: its axes are not run again.
 
     Returns
     -------
@@ -120,10 +124,12 @@ def steer_bench(
     neutral = read_neutral(model, site, text, neutral_tokens)
     methods = [_Method(name, i, sae) for name, several in saes.items() for i, sae in enumerate(several)]
     bare = [_Method("", i) for i in range(max(map(len, saes.values())))]
-    results: dict[str, Any] = {"site": str(site), "median_norm": neutral.median_norm, "axes": [], "rows": []}
+    results: dict[str, Any] = {"site": str(site), "median_norm": neutral.median_norm}
+    results |= {name: list(done[name]) if done else [] for name in ("axes", "rows")}
     path = _Path(model, site, neutral, strengths, most_damage)
-    chosen = list(read_axes() if axes is None else axes)
-    for number, axis in enumerate(tqdm(chosen, unit="axis", desc="steer-bench", disable=None if verbose else True)):
+    known = {told["axis"] for told in results["axes"]}
+    chosen = [axis for axis in (read_axes() if axes is None else axes) if axis.name not in known]
+    for axis in tqdm(chosen, unit="axis", desc="steer-bench", disable=None if verbose else True):
         sides = read_sides(model, site, axis, MASSIVE_RATIO * neutral.median_norm)
         separated = float((sides.gap > 0).mean())
         told = {"axis": axis.name, "a": axis.a, "b": axis.b, "templates": sides.n_templates, "separated": separated}
@@ -131,7 +137,8 @@ def steer_bench(
         results["axes"].append(told)
         if told["kept"]:
             for method in [*bare, *methods]:
-                half = np.random.default_rng([seed, number, method.seed]).permutation(sides.n_templates)
+                of_axis = zlib.crc32(axis.name.encode())  # the same halves whatever other axes there are
+                half = np.random.default_rng([seed, of_axis, method.seed]).permutation(sides.n_templates)
                 train, test = half[: len(half) // 2], half[len(half) // 2 :]
                 results["rows"] += _of_method(path, method, sides, train, test, seed)
         if each_axis:
