@@ -15,6 +15,8 @@ from typing import Any
 
 from proxsae.llm.model import LanguageModel
 
+__all__ = ["Axis", "read_axes", "target_ids"]
+
 FOLDER = Path(__file__).parent / "axes"
 
 _PAIR = re.compile(r"\{([^{}|]*)\|([^{}|]*)\}")

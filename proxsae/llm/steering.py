@@ -146,6 +146,8 @@ def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, c
         raise ValueError("the autoencoder does not say where its activations come from; give block")
     if rows := provenance.get("normalised_rows"):
         raise ValueError(f"the autoencoder is for rows that are normalised first ({rows}), so no edit of x follows")
+    if getattr(sae, "is_transcoder_", False):
+        raise ValueError("the model is a transcoder, whose atoms are not activations of the place that it reads")
     site = model.site(where)
     if check_provenance:
         check_same_place(sae, model, site, "sae")

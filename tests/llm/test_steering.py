@@ -181,6 +181,10 @@ def test_an_autoencoder_from_elsewhere_is_refused(model):
     assert steer(model, elsewhere, {}, PROMPT, n_tokens=1, check_provenance=False).tokens.shape == (1,)
     with pytest.raises(ValueError, match="normalised first"):
         steer(model, tiny_sae(normalised_rows="layer norm"), {}, PROMPT)
+    transcoder = tiny_sae()
+    transcoder.is_transcoder_ = True
+    with pytest.raises(ValueError, match="the model is a transcoder"):
+        steer(model, transcoder, {}, PROMPT)
     with pytest.raises(ValueError, match="has no token"):
         log_probabilities(model, PROMPT, [""])
 
