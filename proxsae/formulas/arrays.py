@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import array_api_compat
+import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
 from proxsae.kernels.threads import note_threads
@@ -27,13 +29,15 @@ class ArrayNamespace:
     inf = math.inf
 
     def __init__(self, like: Array) -> None:
-        self._xp = array_api_compat.array_namespace(like)
+        self._xp = numpy_namespace if isinstance(like, np.ndarray) else array_api_compat.array_namespace(like)
         self._device = array_api_compat.device(like)
         # Thresholds in half precision would move by several per cent: compute in float32, cast the result back.
         self._dtype = self._xp.float32 if dtype_name(like) in HALF_DTYPES else like.dtype
 
     def asarray(self, value: Any) -> Array:
         """Return `value` as an array of this kind, dtype and device (a tensor keeps its graph)."""
+        if self._xp is numpy_namespace and isinstance(value, float | int | np.ndarray):
+            return np.asarray(value, dtype=self._dtype)
         if not self.is_torch:
             value = to_numpy(value)
         if array_api_compat.is_array_api_obj(value) and array_api_compat.array_namespace(value) is self._xp:
@@ -182,7 +186,12 @@ def newton(xp: Any, equation: Equation, start: Any, low: Any, high: Any, steps: 
 
 def dtype_name(x: Array) -> str:
     """Return the dtype of an array as text without its library: 'float32'."""
-    return str(x.dtype).removeprefix("torch.")
+    return _name_of(x.dtype)
+
+
+@cache
+def _name_of(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def as_float_array(x: Any, name: str) -> Array:

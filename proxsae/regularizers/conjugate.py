@@ -212,7 +212,8 @@ def dual_scaling(R: Any, V: Array) -> Array:
     of the domain is at most its chord. Unchecked.
     """
     xp = ArrayNamespace(V)
-    here, at_zero = R.gauge_on(xp, V), R.gauge_on(xp, 0.0 * V)
+    here = R.gauge_on(xp, V)
+    at_zero = 0.0 * here if R.is_separable else R.gauge_on(xp, 0.0 * V)
     outside = here > 1
     return xp.where(outside, _margin(V) * (1.0 - at_zero) / xp.where(outside, here - at_zero, 1.0), 1.0)
 

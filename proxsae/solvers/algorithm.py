@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
+from proxsae.solvers.certificates import Fit
 from proxsae.solvers.problem import Problem
 
 
@@ -29,6 +30,8 @@ class Algorithm(NamedTuple):
     prepare: Callable[[Regularizer, Array], Any] = no_tools  # (R, D) -> what every batch needs, as ``problem.tools``
     needs_gram: bool = False  # and its state has a field ``correlations``
     knows_rest: bool = False  # its state has a field ``at_rest``: for how many steps nothing was left to change
+    may_be_done: Callable[[Problem, Any, float], Array] | None = None  # (problem, state, tol) -> which samples
+    fit: Callable[[Problem, Any], Fit] | None = None  # (problem, state) -> what certificates rest on, where it knows
 
 
 class Direct(NamedTuple):
@@ -55,6 +58,6 @@ class Ended(NamedTuple):
     kinds: Array  # what is certified, a text for each sample
 
 
-def without(algorithm: Algorithm, state: Any, rows: Array) -> Any:
+def restricted(algorithm: Algorithm, state: Any, rows: Array) -> Any:
     """Return the state of some of the samples."""
     return state._replace(**{name: getattr(state, name)[rows] for name in algorithm.of_samples})

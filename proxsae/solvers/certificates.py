@@ -129,14 +129,9 @@ def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: A
     Mairal (2010), Sparse coding for machine learning, appendix D; Rockafellar (1970), section 31.
     """
     fit = fit_of(problem, Z) if fit is None else fit
-    in_dtype_of_Z = ArrayNamespace(Z)
-    R = problem.regularizer
-    assert isinstance(R, Separable)
-    R = R.map_parameters(lambda _, value: _double(in_dtype_of_Z.asarray(value)))
+    R = rounded(problem.regularizer, Z)
     noise = noise_of(problem, Z, fit)
     Z, V = _double(Z), fit.correlations
-    penalties = R.penalties(Z)
-
     lean, blur, reach = 0.0 * fit.residual, 0.0 * fit.residual, noise.norms
     if direction is not None:  # theta = nu - tau c
         slopes, free = _double(problem.dictionary) @ direction, is_free(R, V)
@@ -144,15 +139,28 @@ def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: A
         V = V - lean[:, None] * slopes
         blur = noise.unit * _least_shift(noise.norms, slopes, free) * (abs(Z) * abs(slopes)).sum(-1)
         reach = ArrayNamespace(V).where(free, 0.0, reach)
-    s = dual_scaling(R, V)
-    V = s[:, None] * V
+    s, penalties, excess, products = summed(R, Z, V)
     distance = (1.0 - s) ** 2 * fit.residual
     if direction is not None:  # nu - s theta = (1 - s) nu + s tau c
         along = _double(problem.targets) @ direction - Z @ slopes
         distance = distance + 2.0 * (1.0 - s) * s * lean * along + (s * lean) ** 2 * (direction * direction).sum()
-    excess = (penalties + conjugates(R, V) - V * Z).sum(-1)
-    rounding = noise.of_gap(V, Z, _steepness(partial(dual_scaling, R), reach)) + blur
-    return _gap_report(fit, distance, penalties.sum(-1), excess, rounding)
+    rounding = noise.of_gap(products, steepness(R, reach)) + blur
+    return gap_report(fit, distance, penalties.sum(-1), excess, rounding)
+
+
+def rounded(R: Regularizer, like: Array) -> Separable:
+    """Return a separable R with its parameters as the dtype of an array rounds them, in float64 and of its kind."""
+    assert isinstance(R, Separable)
+    xp = ArrayNamespace(like)
+    return R.map_parameters(lambda _, value: _double(xp.asarray(value)))
+
+
+def summed(R: Separable, Z: Array, V: Array) -> tuple[Array, Array, Array, Array]:
+    """Return s, every r_i(z_i), and sums over i of r_i(z_i) + r_i*(s v_i) - s v_i z_i and of abs(s v_i z_i)."""
+    penalties, s = R.penalties(Z), dual_scaling(R, V)
+    V = s[:, None] * V
+    products = V * Z
+    return s, penalties, (penalties + conjugates(R, V) - products).sum(-1), abs(products).sum(-1)
 
 
 def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:
@@ -167,11 +175,11 @@ def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Rep
     s = dual_scaling(R, fit.correlations)
     Z, V = _double(Z), s[:, None] * fit.correlations
     excess = value + R.conjugate_unchecked(V) - (V * Z).sum(-1)
-    rounding = noise.of_gap(V, Z, _steepness(partial(dual_scaling, R), noise.norms))
-    return _gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding)
+    rounding = noise.of_gap(abs(V * Z).sum(-1), steepness(R, noise.norms))
+    return gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding)
 
 
-def _gap_report(fit: Fit, distance: Array, penalty: Array, excess: Array, rounding: Array) -> Report:
+def gap_report(fit: Fit, distance: Array, penalty: Array, excess: Array, rounding: Array) -> Report:
     """Return the report at the dual points theta: ||nu - theta||^2, R(z) and R(z) + R*(v) - <v, z>."""
     xp = ArrayNamespace(excess)
     gap = xp.maximum(0.5 * distance + excess, 0.0)
@@ -231,9 +239,12 @@ class Noise(NamedTuple):
     load: Array  # sum_j abs(z_j) ||d_j||, (n_samples,)
     unit: Array  # eps (||y|| + load), (n_samples,)
 
-    def of_gap(self, V: Array, Z: Array, steepness: float) -> Array:
-        """Return what the gap changes with them, to first order: directly, and by the scaling of the dual point."""
-        return self.unit * (self.load + steepness * abs((V * Z).sum(-1)))
+    def of_gap(self, products: Array, steepness: float) -> Array:
+        """Return what the gap changes with them, to first order: directly, and by the scaling of the dual point.
+
+        The sum of abs(v_i z_i) is given at the dual point.
+        """
+        return self.unit * (self.load + steepness * products)
 
 
 def noise_of(problem: Problem, Z: Array, fit: Fit) -> Noise:
@@ -242,17 +253,22 @@ def noise_of(problem: Problem, Z: Array, fit: Fit) -> Noise:
     xp = ArrayNamespace(fit.residual)
     norms = xp.sqrt(_squares(_double(D)) if problem.gram is None else _double(problem.gram).diagonal())
     load = abs(_double(Z)) @ norms
-    eps = ROUNDINGS * float(np.finfo(dtype_name(Z)).eps)
+    eps = roundings(Z)
     return Noise(eps, norms, load, eps * (xp.sqrt(fit.target) + load))
 
 
-def _steepness(scaling: Callable[[Array], Array], norms: Array) -> float:
+def roundings(Z: Array) -> float:
+    """Return the relative error that a sum of products of codes is taken to have in their dtype."""
+    return ROUNDINGS * float(np.finfo(dtype_name(Z)).eps)
+
+
+def steepness(R: Regularizer, norms: Array) -> float:
     """Return by how much the dual scaling falls for correlations that leave the domain of R* by one times the norms."""
     largest = float(norms.max())
     if largest == 0:
         return 0.0
     far = (FAR / largest) * norms[None, :]
-    least = min(float(scaling(far)[0]), float(scaling(-far)[0]))
+    least = min(float(dual_scaling(R, far)[0]), float(dual_scaling(R, -far)[0]))
     return largest / FAR / least if 0 < least < 1 else 0.0
 
 

@@ -18,7 +18,10 @@ POLISHED = 1e-15  # and where a certificate asks for more
 FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
 DEPENDENT = 1e-10  # of its diagonal entry: an atom with a smaller pivot depends on those before it
 
+FREE = 1e300  # stands for an infinite end
+
 _fast = {"reassoc", "contract"}
+_finite = {*_fast, "nnan", "ninf", "nsz"}
 
 
 @numba.njit(fastmath=_fast, nogil=True)
@@ -194,20 +197,35 @@ def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked
             _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, noise)
 
 
-@numba.njit(nogil=True)
-def _watched(q, z, weights, below, above, score, watched, most):  # type: ignore[no-untyped-def]
-    """List the zeros that are nearest to leave, or leave: about `most` of them, up to twice; return how many."""
-    low, high = np.inf, -np.inf
+@numba.njit(fastmath=_finite, nogil=True)
+def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
+    """Write how far the correlation of each zero is beyond the ends where it rests, and -FREE for the others.
+
+    Return the largest correlation of all, and the least and the largest score of a zero.
+    """
+    ref, low, high = 0.0, FREE, -FREE
     for j in range(len(q)):
-        score[j] = -np.inf
-        if z[j] == 0 and weights[j] > 0:
-            score[j] = max(q[j] - above[j], below[j] - q[j]) * np.sqrt(weights[j])
-            low, high = min(low, score[j]), max(high, score[j])
+        v, is_zero = float(q[j]), z[j] == 0
+        s = max(v - above[j], below[j] - v) * lengths[j]
+        ref, low, high = max(ref, abs(v)), min(low, s if is_zero else FREE), max(high, s if is_zero else -FREE)
+        score[j] = s if is_zero else -FREE
+    return ref, low, high
+
+
+@numba.njit(nogil=True)
+def _count(score, cut):  # type: ignore[no-untyped-def]
+    n = 0
+    for j in range(len(score)):
+        n += 1 if score[j] >= cut else 0
+    return n
+
+
+@numba.njit(nogil=True)
+def _watched(score, low, high, watched, most):  # type: ignore[no-untyped-def]
+    """List the zeros that are nearest to leave, or leave: about `most` of them, up to twice; return how many."""
     for _ in range(8):  # halve the range of the cut, towards the largest score
         cut = 0.5 * (low + high)
-        count = 0
-        for j in range(len(q)):
-            count += score[j] >= cut
+        count = _count(score, cut)
         if count > most:
             low = cut
         else:
@@ -215,8 +233,8 @@ def _watched(q, z, weights, below, above, score, watched, most):  # type: ignore
             if 2 * count > most:
                 break
     n = 0
-    for j in range(len(q)):
-        if n < min(2 * most, len(watched)) and score[j] >= high > -np.inf:
+    for j in range(len(score)):
+        if score[j] >= high and n < min(2 * most, len(watched)):
             watched[n] = j
             n += 1
     return n
@@ -228,8 +246,8 @@ def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
     for a in range(m):
         if len(G):
             row = G[index[a]]
-            for b in range(m):
-                A[a, b] = row[index[b]]
+            for b in range(a + 1):
+                A[a, b] = A[b, a] = row[index[b]]
             continue
         atom = D[index[a]]
         for b in range(a + 1):
@@ -246,7 +264,7 @@ def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
             float64[:, ::1],
             *(T[:, ::1],) * 2,
             float64[:, ::1],
-            *(float64[::1],) * 3,
+            *(float64[::1],) * 4,
             float64,
             *(T[:, ::1],) * 3,
             int8[::1],
@@ -257,31 +275,31 @@ def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
     cache=True,
     fastmath=_fast,
 )
-def step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at_rest):  # type: ignore[no-untyped-def]
+def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q, Z, E, at_rest):  # type: ignore[no-untyped-def]
     """Write into Z, row by row, the codes that minimise F on a larger active set, and into E the residuals Y - Z D.
 
     Q holds the correlations E D^T of the codes that come in. `below` and `above` are the ends of the subdifferential of
-    each r_j at 0: a zero with its correlation between them rests. A row whose every coordinate rests, to within
-    `rounding` of the largest correlation, stays as it is the first time, and is polished when it comes again; `at_rest`
-    counts these times. `weights` are 1 / ||d_j||^2, and 0 for a zero atom. G is the
-    Gram matrix, or empty. Arithmetic on the active set is float64: rounded to float32, products of atoms that depend on
-    one another are no Gram matrix any more.
+    each r_j at 0, at most FREE: a zero with its correlation between them rests. A row whose every coordinate rests, to
+    within `rounding` of the largest correlation, is polished; `at_rest` counts how often in a row. `weights` are
+    1 / ||d_j||^2 and `lengths` their roots, and for a zero atom 0 and 1. G is the Gram matrix, or empty. Arithmetic on
+    the active set is float64: rounded to float32, products of atoms that depend on one another are no Gram matrix any
+    more.
     """
     p, d = D.shape
     one = len(parameters) == 1
     capacity = 0
     index, score = np.empty(p, np.int64), np.empty(p)
     for i in range(len(Z)):
-        q, row, m, ref = Q[i], Z[i], 0, 0.0
+        q, row, m = Q[i], Z[i], 0
+        ref, low, high = _scored(q, row, below, above, lengths, score)
         for j in range(p):
-            ref = max(ref, abs(float(q[j])))
             if row[j] != 0 and weights[j] == 0:
                 row[j] = 0
             if row[j] != 0:
                 ref = max(ref, abs(float(row[j])) / weights[j])
                 index[m] = j
                 m += 1
-        m += _watched(q, row, weights, below, above, score, index[m:], WATCHED if m else FIRST)
+        m += _watched(score, low, high, index[m:], WATCHED if m else FIRST)
         if m > capacity:
             capacity = 2 * m
             A, L = np.empty((capacity, capacity)), np.empty((capacity, capacity))
@@ -294,8 +312,6 @@ def step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at
             steps[a], kinked[a] = t, below[j] < above[j]
             move = max(move, abs(prox(z[a] + t * r[a], t, parameters[0 if one else j]) - z[a]) / t)
         at_rest[i] = at_rest[i] + 1 if move <= rounding * ref else 0
-        if at_rest[i] == 1:
-            continue
         _products(D, G, index, m, A)
         settled = POLISHED if at_rest[i] else SETTLED
         _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled, rounding * ref)
@@ -308,3 +324,20 @@ def step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at
                 atom = D[index[a]]
                 for k in range(d):
                     e[k] -= value * atom[k]
+
+
+@numba.njit(
+    [void(*(T[:, ::1],) * 2, *(float64[::1],) * 4) for T in (float32, float64)],
+    nogil=True,
+    cache=True,
+    fastmath=_finite,
+)
+def measure(Q, Z, below, above, lengths, beyond):  # type: ignore[no-untyped-def]
+    """Write for every row by how much the correlation of a zero is beyond the ends where it rests, at most."""
+    for i in range(len(Q)):
+        q, z, most = Q[i], Z[i], 0.0
+        for j in range(len(q)):
+            v = float(q[j])
+            s = max(v - above[j], below[j] - v) * lengths[j]
+            most = max(most, s if z[j] == 0 else 0.0)
+        beyond[i] = most

@@ -14,8 +14,10 @@ import numpy as np
 from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.certificates import Fit, fit_of, rounded
 from proxsae.solvers.problem import Problem
 
+NEAR = 4.0  # times the tolerance: a gap that small is worth a look
 REST = 1e-11  # of the largest correlation: what moves less rests, or less than 32 roundings
 
 
@@ -57,13 +59,16 @@ class ActiveSetState(NamedTuple):
 
     codes: Array  # z_k, (n_samples, n_components)
     residuals: Array  # y - z_k D, (n_samples, n_features)
-    at_rest: Array  # how many steps in a row have found nothing to change; given codes start at one, (n_samples,)
+    correlations: Array  # (y - z_k D) D^T, (n_samples, n_components)
+    beyond: Array  # how far a zero is from rest at most: what its correlation is too large, over ||d_j||, (n_samples,)
+    at_rest: Array  # how many steps in a row have found nothing to change, (n_samples,)
 
 
 def start_active_set(problem: Problem, codes: Array) -> ActiveSetState:
     """Return the state at given codes."""
     explained = codes @ problem.dictionary if codes.any() else 0.0
-    return ActiveSetState(codes, problem.targets - explained, codes.any(axis=1).astype(np.int8))
+    residuals = np.ascontiguousarray(problem.targets - explained)
+    return _measured(problem, codes, residuals, np.zeros(len(codes), np.int8))
 
 
 def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
@@ -81,14 +86,40 @@ def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
     """
     from proxsae.solvers import compiled_active_set
 
-    prox, parameters, weights, below, above = problem.tools
+    prox, parameters, weights, lengths, below, above = problem.tools
     Y, D = np.ascontiguousarray(problem.targets), np.ascontiguousarray(problem.dictionary)
     G = np.empty((0, 0)) if problem.gram is None else problem.gram
-    Q = state.residuals @ D.T
     Z, E, at_rest = state.codes.copy(), state.residuals.copy(), state.at_rest.copy()
     rounding = max(REST, 32 * float(np.finfo(D.dtype).eps))
-    compiled_active_set.step(prox, parameters, Y, D, G, weights, below, above, rounding, Q, Z, E, at_rest)
-    return ActiveSetState(Z, E, at_rest)
+    compiled_active_set.step(
+        prox, parameters, Y, D, G, weights, lengths, below, above, rounding, state.correlations, Z, E, at_rest
+    )
+    return _measured(problem, Z, E, at_rest)
+
+
+def _measured(problem: Problem, Z: Array, E: Array, at_rest: Array) -> ActiveSetState:
+    from proxsae.solvers import compiled_active_set
+
+    _, _, _, lengths, below, above = problem.tools
+    Q, beyond = E @ problem.dictionary.T, np.empty(len(Z))
+    compiled_active_set.measure(Q, Z, below, above, lengths, beyond)
+    return ActiveSetState(Z, E, Q, beyond, at_rest)
+
+
+def may_be_done(problem: Problem, state: ActiveSetState, tol: float) -> Array:
+    """Return which rows may have a gap of at most tol: moving a zero lowers F by about half the square of its lack."""
+    energy = (problem.targets * problem.targets).sum(-1)
+    done: Array = (state.at_rest > 0) | (state.beyond * state.beyond <= NEAR * tol * energy)
+    return done
+
+
+def fit_of_active_set(problem: Problem, state: ActiveSetState) -> Fit:
+    """Return the fit, which the state knows in float64."""
+    E, Y = state.residuals, problem.targets
+    if E.dtype != np.float64:
+        return fit_of(problem, state.codes)
+    residual, explained, target = ((a * a).sum(-1) for a in (E, Y - E, Y))
+    return Fit(state.correlations, residual, explained, target)
 
 
 def scalar_prox(R: Regularizer, rounded: Any, dtype: Any) -> tuple[Any, Any]:
@@ -116,10 +147,18 @@ def prepare_descent(R: Regularizer, D: Array) -> tuple[Any, ...]:
 
 
 def prepare_active_set(R: Regularizer, D: Array) -> tuple[Any, ...]:
-    """Return the scalar prox, its parameters, 1 / ||d_j||^2 or 0 for a zero atom, and the slopes where zeros rest."""
+    """Return the scalar prox, its parameters, 1 / ||d_j||^2 and its root, and the slopes where zeros rest.
+
+    A zero atom has 0 and 1, and rests wherever it is.
+    """
+    from proxsae.solvers.compiled_active_set import FREE
+
     norms2 = squared_norms(D)
     weights = np.divide(1.0, norms2, out=np.zeros_like(norms2), where=norms2 > 0)
-    return *scalar_prox(R, D.dtype, np.dtype(np.float64)), weights, *resting_slopes(R, norms2)
+    lengths = np.where(weights > 0, np.sqrt(weights), 1.0)
+    below, above = resting_slopes(rounded(R, D), norms2)
+    below, above = np.where(norms2 > 0, below, -FREE), np.where(norms2 > 0, above, FREE)
+    return *scalar_prox(R, D.dtype, np.dtype(np.float64)), weights, lengths, below.clip(-FREE), above.clip(max=FREE)
 
 
 def squared_norms(D: Array) -> Array:
@@ -181,9 +220,11 @@ ACTIVE_SET = Algorithm(
     start_active_set,
     grow,
     _lacks_rest,
-    ("codes", "residuals", "at_rest"),
+    ("codes", "residuals", "correlations", "beyond", "at_rest"),
     1,
     is_compiled=True,
     prepare=prepare_active_set,
     knows_rest=True,
+    may_be_done=may_be_done,
+    fit=fit_of_active_set,
 )

@@ -9,12 +9,11 @@ import array_api_compat
 from scipy.sparse import issparse, vstack
 
 from proxsae.formulas.arrays import Array
-from proxsae.solvers.algorithm import Algorithm, without
+from proxsae.solvers.algorithm import Algorithm, restricted
 from proxsae.solvers.certificates import Certify, Report, fit_of, quick_fit_of
 from proxsae.solvers.problem import Problem
 
 STALLED = 4  # steps at rest, the last ones spent on rounding: the certificate cannot be met
-LOOK_EVERY = 20  # steps after which samples that do not come to rest are looked at as well
 NEAR = 2.0  # a quick certificate this close to the tolerance is worth a look through the features
 
 
@@ -49,8 +48,7 @@ def run(
     n_iter = 0
     while rows.shape[0]:
         is_last = n_iter == max_iter
-        everything = is_last or (algorithm.knows_rest and n_iter % LOOK_EVERY == LOOK_EVERY - 1)
-        picked, report = _looked_at(problem, algorithm, state, certify, tol, everything=everything)
+        picked, report = _looked_at(problem, algorithm, state, certify, tol, everything=is_last)
         converged = report.meets(tol)
         finished = xp.ones_like(converged) if is_last else converged
         if algorithm.knows_rest:  # more steps would change nothing
@@ -68,7 +66,7 @@ def run(
             on_finished(int(done.shape[0]))
             stays = xp.ones_like(rows, dtype=xp.bool)
             stays[ended] = False
-            rows, problem, state = rows[stays], problem.at(stays), without(algorithm, state, stays)
+            rows, problem, state = rows[stays], problem.at(stays), restricted(algorithm, state, stays)
         if rows.shape[0]:
             steps = min(algorithm.check_every, max_iter - n_iter)
             for _ in range(steps):
@@ -82,23 +80,22 @@ def _looked_at(
 ) -> tuple[Array, Report]:
     """Return which samples may be done, and their report: in float64, through the features.
 
-    Where the algorithm knows which samples rest, those are picked; else with a Gram matrix by the certificate that it
-    gives, which costs a step and not many.
+    They are those that the algorithm names, or with a Gram matrix those that seem so by the certificate that it gives,
+    which costs a step and not many.
     """
     codes = state.codes
     xp = array_api_compat.array_namespace(codes)
-    if algorithm.knows_rest and not everything:
-        picked = xp.nonzero(state.at_rest)[0]
-    elif everything or problem.gram is None:
-        picked = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
-    else:
+    picked = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
+    if algorithm.may_be_done is not None and not everything:
+        picked = xp.nonzero(algorithm.may_be_done(problem, state, tol))[0]
+    elif problem.gram is not None and not everything:
         correlations = state.correlations if algorithm.needs_gram else None
         report = certify(problem, codes, quick_fit_of(problem, codes, correlations))
-        near = report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol)
-        picked = xp.nonzero(near)[0]
+        picked = xp.nonzero(report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol))[0]
     if picked.shape[0] < codes.shape[0]:
-        problem, codes = problem.at(picked), codes[picked]
-    return picked, certify(problem, codes, fit_of(problem, codes))
+        problem, state = problem.at(picked), restricted(algorithm, state, picked)
+    fit = fit_of(problem, state.codes) if algorithm.fit is None else algorithm.fit(problem, state)
+    return picked, certify(problem, state.codes, fit)
 
 
 def joined(parts: list[Outcome]) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,10 +10,11 @@ from scipy.sparse import csr_array
 
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm
-from proxsae.solvers.certificates import CertificateKind, certificate_of
+from proxsae.solvers.certificates import CertificateKind, certificate_of, duality_gap
 from proxsae.solvers.driver import Outcome, joined, run
 from proxsae.solvers.inputs import Inputs, checked_step
 from proxsae.solvers.problem import Problem, gram_is_cheaper
+from proxsae.solvers.sparse_gap import sparse_gap
 from proxsae.solvers.threads import blocks_of, in_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
@@ -33,13 +35,15 @@ def iterate(
 ) -> tuple[Outcome, CertificateKind]:
     """Return where the samples ended, and the kind of certificate that they have."""
     D, (n_samples, n_components) = inputs.dictionary, inputs.shape
-    t = checked_step(step, D, R)
+    t = math.nan if algorithm.is_compiled and step is None else checked_step(step, D, R)  # coordinates have their own
     kind, certify = certificate_of(R, D, by_coordinates=algorithm.is_compiled)
     gram = None
     if _pays_gram(algorithm, n_samples, *D.shape):
         atoms = D.astype(np.float64) if algorithm.knows_rest else D
         gram = atoms @ atoms.T
     tools = algorithm.prepare(R, D)
+    if algorithm.knows_rest and certify is duality_gap:
+        certify = sparse_gap(R, D, *tools[-2:]) or certify
 
     def solved(block: slice) -> Outcome:
         # Where squares overflow, the certificate says so: it is not finite.
