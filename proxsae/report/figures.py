@@ -46,8 +46,13 @@ def curves_with_ranges(
     """
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure, axes = blank_figure(1, len(labels), (3.1 * len(labels), 3.2))
-    for axis, (quantity, label) in zip(np.atleast_1d(axes), labels.items(), strict=True):
+    columns = min(3, len(labels))
+    n_rows = -(-len(labels) // columns)
+    figure, axes = blank_figure(n_rows, columns, (3.6 * columns, 2.8 * n_rows + 0.4))
+    panels = np.atleast_1d(axes).reshape(-1)
+    for axis in panels[len(labels) :]:
+        axis.remove()
+    for axis, (quantity, label) in zip(panels, labels.items(), strict=False):
         for colour, mark, (name, line) in zip(COLOURS * 3, MARKS * 3, curves.items(), strict=False):
             x, mean, low, high = line[quantity]
             axis.plot(x, mean, color=colour, lw=1.2, marker=mark, ms=4, label=name)
@@ -57,9 +62,7 @@ def curves_with_ranges(
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.25, lw=0.5)
-    figure.legend(
-        *np.atleast_1d(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False
-    )
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return figure
 
 
@@ -82,7 +85,7 @@ def blank_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[An
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns)
-    for axis in np.atleast_1d(axes):
+    for axis in np.atleast_1d(axes).flat:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

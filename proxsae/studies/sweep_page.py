@@ -17,6 +17,7 @@ from proxsae.studies.results import Row
 
 QUANTITIES = {
     "fvu": "FVU",
+    "over_topk": "FVU / FVU of topk (P)",
     "mse": "MSE",
     "loss_recovered": "loss recovered",
     "kl": "KL (nats a token)",
@@ -39,12 +40,20 @@ def kind(row: Row) -> str:
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, float], list[dict[str, float]]]:
     """Return the measurements of the seeds by kind and L0 asked for, in the order of the rows, without failed ones."""
+    done = [row for row in rows if "result" in row]
+    topk = [row for row in done if row["configuration"]["activation"] == "topk"]
+    topk = sorted(topk, key=lambda row: -row["configuration"]["n_components"])  # the smallest is left
+    reference = {_cell(row): row["result"]["fvu"] for row in topk}
     found: dict[tuple[str, float], list[dict[str, float]]] = {}
-    for row in rows:
-        if "result" in row:
-            measured = {**row["result"], **row["fit"], "seed": row["configuration"]["seed"]}
-            found.setdefault((kind(row), row["configuration"]["l0"]), []).append(measured)
+    for row in done:
+        over = row["result"]["fvu"] / reference.get(_cell(row), np.nan)
+        measured = {**row["result"], **row["fit"], "over_topk": over}
+        found.setdefault((kind(row), row["configuration"]["l0"]), []).append(measured)
     return found
+
+
+def _cell(row: Row) -> tuple[Any, ...]:
+    return tuple(row["configuration"][name] for name in ("l0", "seed", "scaling", "auxk"))
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -81,7 +90,8 @@ def figure(rows: Sequence[Row]) -> Any:
         for quantity in QUANTITIES:
             values = [[seed[quantity] for seed in seeds] for seeds in points]
             curves[name][quantity] = (x, *([reduce(v) for v in values] for reduce in (np.mean, np.min, np.max)))
-    return curves_with_ranges(curves, QUANTITIES, "L0")
+    known = {quantity for seeds in found.values() for seed in seeds for quantity in seed if np.isfinite(seed[quantity])}
+    return curves_with_ranges(curves, {name: QUANTITIES[name] for name in QUANTITIES if name in known}, "L0")
 
 
 def write_page(folder: str | os.PathLike[str], rows: Sequence[Row]) -> Path:
@@ -89,7 +99,7 @@ def write_page(folder: str | os.PathLike[str], rows: Sequence[Row]) -> Path:
     folder = Path(folder)
     if groups(rows):
         with replacing(folder / "sweep.png") as temporary:
-            figure(rows).savefig(temporary, format="png", dpi=80)
+            figure(rows).savefig(temporary, format="png", dpi=72)
     return write_sections(folder / "sweep.html", title="Sweep", facts=facts(rows), sections=sections(rows))
 
 
