@@ -92,6 +92,7 @@ def test_a_divergence_of_one_is_caught_up(monkeypatch):
             self.state.model.encoder.weight.data *= 100
         return record
 
+    monkeypatch.setattr("proxsae.training.fitting.LASTS", 1)
     monkeypatch.setattr(Trainer, "step", longer)
     with pytest.warns(UserWarning, match="half the step size, 0.001"):
         first, second, *_ = fit_many(saes_of()[:2], X)

@@ -27,6 +27,7 @@ from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Trainer
 
 EXPLODES = 10.0  # an FVU of so many times that of the first step, or 1 where that is less, is a divergence
+LASTS = 10  # if no step of so many is better: a few rows of huge norm make single batches as bad as that
 MOST_HALVINGS = 3
 
 
@@ -183,13 +184,13 @@ class Fit:
             self.trainer = Alternation(state, settings.update, dead_after=settings.dead_after, n_rows=n_rows)
 
     def _check_explosion(self) -> None:
-        """Raise FloatingPointError where a step leaves far more than there was."""
-        first, last = self.trainer.history.first(), self.trainer.history.last()
-        if not self.is_new or not last or isinstance(self.trainer, Alternation):
+        """Raise FloatingPointError where the steps leave far more than there was."""
+        fvus = self.trainer.history.recent("fvu", LASTS)
+        if not self.is_new or len(fvus) < LASTS or isinstance(self.trainer, Alternation):
             return
-        fvu = self.before["fvu"][0] if self.before else first["fvu"]
-        if last["fvu"] > EXPLODES * max(1.0, fvu):
-            raise FloatingPointError(f"the loss explodes at step {self.state.n_done}, to an FVU of {last['fvu']:.3g}")
+        first = self.before["fvu"][0] if self.before else self.trainer.history.first()["fvu"]
+        if min(fvus) > EXPLODES * max(1.0, first):
+            raise FloatingPointError(f"the loss explodes at step {self.state.n_done}, to an FVU of {fvus[-1]:.3g}")
 
     def _go_back(self, error: FloatingPointError) -> None:
         if isinstance(self.trainer, Alternation):

@@ -56,6 +56,10 @@ class History:
         """Return the first record; empty before it is read."""
         return dict(zip(NAMES, self._read[0], strict=True)) if self._read else {}
 
+    def recent(self, name: str, n: int) -> list[float]:
+        """Return one number of each of the last `n` records that are read."""
+        return [row[NAMES.index(name)] for row in self._read[-n:]]
+
     def last(self) -> dict[str, float]:
         """Return the record read last; empty before the first."""
         return dict(zip(NAMES, self._read[-1], strict=True)) if self._read else {}

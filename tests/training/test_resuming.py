@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -333,7 +334,8 @@ def test_nan_names_the_step_and_leaves_the_last_good_checkpoint(bad_step, senten
 
 
 def exploding(monkeypatch, at_step, n_times, factor=100.0):
-    """Make a step too long, so many times."""
+    """Make a step too long, so many times, and one step enough of an explosion."""
+    monkeypatch.setattr("proxsae.training.fitting.LASTS", 1)
     step, left = Trainer.step, [n_times]
 
     def longer(self, x, y=None):
@@ -383,6 +385,25 @@ def test_a_divergence_without_checkpoints_begins_again_at_half_the_step_size(tmp
     half = fit_of(learning_rate=1e-3).fit(X)
     np.testing.assert_array_equal(sae.components_, half.components_)
     np.testing.assert_array_equal(sae.history_["loss"], half.history_["loss"])
+
+
+def test_an_explosion_lasts():
+    options = {"learning_rate": 50.0, "n_steps": 60}
+    sentence = r"the loss explodes at step 1\d.*back to step 0 with half the step size, 25"
+    with pytest.warns(UserWarning, match=sentence), suppress(FloatingPointError):
+        fit_of(**options).set_params(regularizer=1e-4 * L1()).fit(X)
+
+
+def test_batches_with_rows_of_huge_norm_are_no_divergence(recwarn):
+    random = np.random.default_rng(0)
+    atoms = random.normal(size=(200, 32))
+    codes = random.normal(size=(6000, 200)) * (random.random((6000, 200)) < 0.04)
+    heavy = (codes @ atoms / np.linalg.norm(atoms, axis=1).mean() + 5 * random.normal(size=32)).astype(np.float32)
+    heavy[random.choice(6000, 10)] *= 300
+    sae = ProxSAE(L0() + NonNegative(), 256, target_l0=8, n_steps=20, batch_size=256, random_state=0).fit(heavy)
+    fvu = sae.history_["fvu"]
+    assert fvu.max() > 10 * max(1.0, fvu[0])
+    assert not any("half the step size" in str(one.message) for one in recwarn)
 
 
 def test_nan_in_the_data_is_no_divergence(tmp_path):
