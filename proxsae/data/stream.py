@@ -144,11 +144,12 @@ class ReadAhead:
     def read(self, start: int, n_rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float]:
         """Return rows, and for how many seconds a block was waited for; what lies before `start` is let go."""
         began = perf_counter()
-        if start < self._held[0][0]:
+        waited = 0.0
+        if start < self._held[0][0] or start > self._end:  # back after a divergence, or on after a resumption
             self._next.cancel()
             self._open(start)
-        waited = 0.0
-        while self._end <= start or self._end < start + n_rows:
+            waited = perf_counter() - began
+        while self._end < start + n_rows:
             self._take()
             waited = perf_counter() - began
         self._held = [(first, rows) for first, rows in self._held if first + len(rows) > start]

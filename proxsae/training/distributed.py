@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+__all__ = ["Group", "data_parallel"]
+
 
 class Group:
     """The processes of a training; one alone by default.

@@ -67,6 +67,23 @@ def test_only_the_blocks_in_use_are_held(reader):
         assert len(reader._held) <= 2
 
 
+def test_what_lies_before_a_position_is_not_read(monkeypatch):
+    class Counted:
+        shape, dtype, n_read = X.shape, X.dtype, 0
+
+        def __getitem__(self, rows):
+            Counted.n_read += rows.stop - rows.start
+            return X[rows]
+
+    reader = ReadAhead(stream_of(Counted()))
+    rows = rows_of(reader, 7_300, 50)
+    reader.close()
+    through = ReadAhead(stream_of())
+    np.testing.assert_array_equal(rows, [rows_of(through, at, 50) for at in range(0, 7_350, 50)][-1])
+    through.close()
+    assert Counted.n_read <= 5 * 256  # the first blocks, and those from there on
+
+
 def test_the_next_block_is_read_while_the_present_one_is_used():
     read, used = [], threading.Event()
 

@@ -119,6 +119,16 @@ def test_parts_are_the_batch():
         assert np.ptp([len(part) for part in parts]) <= 1
 
 
+def test_a_step_sums_as_many_numbers_as_the_page_on_scaling_says(monkeypatch):
+    sent = []
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: sent.append(tensor.numel()))
+    monkeypatch.setattr(Group, "of_first", lambda self, value: value)
+    monkeypatch.setattr("proxsae.training.distributed._present", [Group(0, 2)])
+    fit_of("count").set_params(n_steps=1).fit(X)
+    p, d = 24, 12
+    assert sum(sent) == (2 * p * d + p + d) + p + 5 + 1  # gradients, flags, the record, and whether to stop
+
+
 def test_without_torchrun_one_process_trains():
     with data_parallel() as alone:
         assert (alone.rank, alone.size) == (0, 1)
