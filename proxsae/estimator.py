@@ -43,10 +43,13 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     encoder : str or Encoder, default "amortized"
         "amortized": one proximal step with a free matrix; "unrolled": several with D; "solved": the codes that
         :func:`proxsae.solve` finds; or an object of :mod:`proxsae.encoders` that holds options.
-    update : {"auto", "gradient", "online", "mod", "ksvd"} or Update, default "auto"
+    update : {"auto", "gradient", "frozen", "online", "mod", "ksvd"} or Update, default "auto"
         How D moves: by Adam, "gradient"; or, between codes that are solved, by block coordinate descent on sums over
         all samples, least squares, or approximate K-SVD, or an object of :mod:`proxsae.dictionary` that holds options:
-        ``Online(nonnegative=True)``. "auto": "online" where the encoder is "solved", else "gradient".
+        ``Online(nonnegative=True)``; or not at all, "frozen". "auto": "online" where the encoder is "solved", else
+        "gradient".
+    loss : Matryoshka, HierarchicalTopK or None
+        Of :mod:`proxsae.training`, in place of the squared error: a sum over nested reconstructions.
     skip_connection : bool, default False
         Of a transcoder: add a linear map of the input, x S, to what the codes decode to.
     target_l0 : float, optional
@@ -123,6 +126,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         *,
         encoder: str | Encoder = "amortized",
         update: str | Update = "auto",
+        loss: Any = None,
         skip_connection: bool = False,
         target_l0: float | None = None,
         n_steps: int = 1000,
@@ -141,6 +145,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         self.n_components = n_components
         self.encoder = encoder
         self.update = update
+        self.loss = loss
         self.skip_connection = skip_connection
         self.target_l0 = target_l0
         self.n_steps = n_steps
@@ -155,7 +160,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
 
-    def fit(self, X: Any, y: Any = None, *, resume: bool = False) -> Self:
+    def fit(self, X: Any, y: Any = None, *, init: Any = None, resume: bool = False) -> Self:
         """Train on X, or as a transcoder from X to targets, from random atoms.
 
         Parameters
@@ -166,6 +171,9 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             :class:`proxsae.llm.ActivationStream`.
         y : array, memory map, torch tensor or activation store of shape (n_samples, n_targets), optional
             What codes of X decode to in place of X. Labels, of shape (n_samples,), are ignored.
+        init : array of shape (n_components, n_features) or fitted ProxSAE, optional
+            What to start from in place of random atoms: atoms of any norm, or a whole model, which is then fine-tuned:
+            ``sae.fit(X, init=sae)``. Parameters, R included, are those of this estimator.
         resume : bool, default False
             Go on from the newest checkpoint in `checkpoint_dir`, with the same parameters and X: on one machine the
             result is that of a fit that was never stopped, bit for bit.
@@ -183,7 +191,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             training diverges: a loss that explodes or is not finite leads back to the last checkpoint, or without them
             to the first step, with half the step size and a warning, at most three times.
         """
-        self._train(X, y, self.n_steps, is_new=True, resume=resume)
+        self._train(X, y, self.n_steps, is_new=True, init=init, resume=resume)
         self._training = None  # with the moments of Adam a fitted model would be three times as large
         return self
 
@@ -196,13 +204,17 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         self._train(X, y, None, is_new=not hasattr(self, "components_"))
         return self
 
-    def _train(self, X: Any, Y: Any, n_steps: int | None, *, is_new: bool, resume: bool = False) -> None:
+    def _train(
+        self, X: Any, Y: Any, n_steps: int | None, *, is_new: bool, init: Any = None, resume: bool = False
+    ) -> None:
         from proxsae.formats.checkpoints import checkpoints_of
         from proxsae.training.fitting import finished, train
 
         self._validate_params()
         checkpoints = None if n_steps is None else checkpoints_of(self, resume=resume)
-        state, asked, history, provenance = train(self, X, Y, n_steps, is_new=is_new, checkpoints=checkpoints)
+        state, asked, history, provenance = train(
+            self, X, Y, n_steps, is_new=is_new, checkpoints=checkpoints, init=init
+        )
         self._set_fitted(finished(state), asked, history, provenance)
         self._training = state
 

@@ -18,6 +18,7 @@ CONSTRAINTS: dict[str, Any] = {
     "n_components": [Interval(Integral, 1, None, closed="left"), None],
     "encoder": "no_validation",  # encoder_of says what is allowed
     "update": "no_validation",  # checked_update says what is allowed
+    "loss": "no_validation",  # checked_loss says what is allowed
     "skip_connection": ["boolean"],
     "target_l0": [Interval(Real, 0, None, closed="neither"), None],
     "n_steps": [Interval(Integral, 1, None, closed="left")],

@@ -18,6 +18,7 @@ from proxsae.formats.files import read_file, write_file
 from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Regularizer, parse
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
+from proxsae.training.losses import LOSSES, HierarchicalTopK, Matryoshka
 from proxsae.training.state import TrainingState, written
 
 
@@ -122,6 +123,8 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
         parameters["encoder"] = fields.built("parameters.encoder", lambda: _unfitted(parameters["encoder"]))
     if isinstance(parameters.get("update"), dict):
         parameters["update"] = fields.built("parameters.update", lambda: _update(parameters["update"]))
+    if isinstance(parameters.get("loss"), dict):
+        parameters["loss"] = fields.built("parameters.loss", lambda: _loss(parameters["loss"]))
     given = None if fields.of("regularizer", str, type(None)) is None else fields.regularizer("regularizer")
     training = fields.of("training", dict, type(None))
     return SavedSAE(
@@ -215,6 +218,8 @@ def _as_json(value: Any) -> Any:
         return {"kind": value.name, "options": value.get_params()}
     if isinstance(value, Update):
         return {"name": value.name, "options": asdict(value)}
+    if isinstance(value, Matryoshka | HierarchicalTopK):
+        return {"name": next(name for name, kind in LOSSES.items() if type(value) is kind), "options": asdict(value)}
     if isinstance(value, np.random.RandomState):
         return None  # the state of a generator is not a parameter
     return value.item() if isinstance(value, np.generic) else value
@@ -230,6 +235,12 @@ def _update(description: dict[str, Any]) -> Update:
     if description.get("name") not in UPDATES:
         raise ValueError(f"unknown update {description.get('name')!r}; known are {', '.join(UPDATES)}")
     return UPDATES[description["name"]](**description["options"])
+
+
+def _loss(description: dict[str, Any]) -> Any:
+    if description.get("name") not in LOSSES:
+        raise ValueError(f"unknown loss {description.get('name')!r}; known are {', '.join(LOSSES)}")
+    return LOSSES[description["name"]](**description["options"])
 
 
 def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,18 @@
 
 from proxsae.training.autoencoder import Autoencoder, Forward
 from proxsae.training.inference import Refinement
+from proxsae.training.losses import HierarchicalTopK, Matryoshka
 from proxsae.training.scaling import Scaling
 from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Trainer
 
-__all__ = ["Autoencoder", "Forward", "Refinement", "Scaling", "Trainer", "TrainingState"]
+__all__ = [
+    "Autoencoder",
+    "Forward",
+    "HierarchicalTopK",
+    "Matryoshka",
+    "Refinement",
+    "Scaling",
+    "Trainer",
+    "TrainingState",
+]

@@ -24,6 +24,15 @@ ROWS_TO_START = 16_384  # from which the first atoms are taken, or four times as
 SAMPLES_BEFORE = 100_000  # that a fitted dictionary stands for when it is trained further
 
 
+def is_frozen(update: Any, encoder: Encoder) -> bool:
+    """Whether the dictionary is not to move; raise ValueError where nothing would be left to learn."""
+    if not (isinstance(update, str) and update == "frozen"):
+        return False
+    if isinstance(encoder, Solved):
+        raise ValueError('update = "frozen" leaves nothing to learn where codes are solved: proxsae.solve gives them')
+    return True
+
+
 def checked_update(update: Any, encoder: Encoder) -> Update | None:
     """Return how the dictionary moves between codes that are solved; None: by gradients.
 
@@ -35,7 +44,7 @@ def checked_update(update: Any, encoder: Encoder) -> Update | None:
     is_solved = isinstance(encoder, Solved)
     if isinstance(update, str) and update == "auto":
         return Online() if is_solved else None
-    if isinstance(update, str) and update == "gradient":
+    if isinstance(update, str) and update in ("gradient", "frozen"):
         return None
     wished = update_of(update)
     if not is_solved:

@@ -121,13 +121,15 @@ def initial_autoencoder(
     *,
     linear_map: Tensor | None = None,
     has_skip: bool = False,
+    atoms: Tensor | None = None,
 ) -> Autoencoder:
-    """Return an autoencoder with random unit atoms, the encoder started from them, and b = 0, for normalised data.
+    """Return an autoencoder for normalised data: random unit atoms or those given, an encoder started there, b = 0.
 
     With `linear_map`, A of shape (n_inputs, n_features), a transcoder: the encoder starts from the directions of D A^T,
     along which x A grows in those of D, and the skip matrix, where there is one, as A.
     """
-    atoms = torch.randn(n_components, n_features, generator=generator, dtype=torch.float64)
+    if atoms is None:
+        atoms = torch.randn(n_components, n_features, generator=generator, dtype=torch.float64)
     atoms = torch.nn.functional.normalize(atoms).to(dtype)  # one start for both precisions
     of_inputs = atoms if linear_map is None else torch.nn.functional.normalize(atoms @ linear_map.T)
     of_inputs = 0.1 * of_inputs if has_skip else of_inputs  # what the skip matrix explains is not explained twice

@@ -19,10 +19,11 @@ from proxsae.training.batches import Source, StreamBatches, source_of
 from proxsae.training.distributed import group
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT
+from proxsae.training.losses import standard
 from proxsae.training.resuming import Checkpoints, check_finite, mark, resumed
 from proxsae.training.settings import Asked, Settings
 from proxsae.training.signals import Stop, signals_held_back
-from proxsae.training.starting import continued, start
+from proxsae.training.starting import continued, fitted_start, start
 from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Trainer
 
@@ -32,7 +33,14 @@ MOST_HALVINGS = 3
 
 
 def train(
-    sae: Any, X: Any, Y: Any, n_steps: int | None, *, is_new: bool, checkpoints: Checkpoints | None = None
+    sae: Any,
+    X: Any,
+    Y: Any,
+    n_steps: int | None,
+    *,
+    is_new: bool,
+    checkpoints: Checkpoints | None = None,
+    init: Any = None,
 ) -> tuple[TrainingState, Asked, dict[str, Any], dict[str, Any]]:
     """Train an estimator on X and its targets, from a new start or from what is fitted: for `n_steps`, or for one pass.
 
@@ -42,7 +50,7 @@ def train(
         The history includes what was before; the provenance is what X says of itself.
     """
     with closing(source_of(X, Y)) as source:
-        fit = Fit(sae, source, n_steps, is_new=is_new, checkpoints=checkpoints)
+        fit = Fit(sae, source, n_steps, is_new=is_new, checkpoints=checkpoints, init=init)
         drive([fit])
     return fit.state, fit.settings.asked, fit.history(), fit.provenance
 
@@ -63,11 +71,21 @@ class Fit:
         Begin anew; otherwise from what is fitted.
     checkpoints : Checkpoints, optional
         Of a new training.
+    init : ProxSAE or atoms, optional
+        What a new training starts from.
     """
 
     def __init__(
-        self, sae: Any, source: Source, n_steps: int | None, *, is_new: bool, checkpoints: Checkpoints | None = None
+        self,
+        sae: Any,
+        source: Source,
+        n_steps: int | None,
+        *,
+        is_new: bool,
+        checkpoints: Checkpoints | None = None,
+        init: Any = None,
     ) -> None:
+        self.init = fitted_start(init)  # before the estimator, which it may be, takes note of other features
         rows = source.checked(sae, reset=is_new)
         self.settings = Settings.of(sae.get_params(deep=False), rows.shape[1])
         self.settings.check_targets(rows.has_targets)
@@ -165,7 +183,7 @@ class Fit:
         """Return the newest checkpoint and its history, or a new start."""
         if self.checkpoints is not None and (newest := self.checkpoints.newest()) is not None:
             return resumed(*newest, self.rows, self.settings, self.n_steps), newest[0].history_
-        state = start(self.rows, self.settings, self.n_steps)
+        state = start(self.rows, self.settings, self.n_steps, self.init)
         if self.checkpoints is not None:
             mark(state, self.rows, self.settings)
         return state, {}
@@ -178,7 +196,9 @@ class Fit:
         self.trainer: Trainer | Alternation
         if settings.update is None:
             rate = settings.learning_rate * 0.5**state.n_halvings
-            self.trainer = Trainer(state, learning_rate=rate, dead_after=settings.dead_after)
+            losses = standard(state.model.atoms.shape[1], settings.dead_after, settings.loss)
+            state.model.atoms.requires_grad_(not settings.is_frozen)
+            self.trainer = Trainer(state, learning_rate=rate, dead_after=settings.dead_after, losses=losses)
         else:
             n_rows = self.source.n_rows(self.rows) if self.is_new else None
             self.trainer = Alternation(state, settings.update, dead_after=settings.dead_after, n_rows=n_rows)

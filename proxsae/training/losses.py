@@ -1,10 +1,16 @@
-"""The losses of a training step, each a function of the forward result; a new one is a function more in the list."""
+"""The losses of a training step, each a function of the forward result; a new one is a function more in the list.
+
+The data term is half the squared error, or in its place, with ``ProxSAE(loss=...)``, one of nested reconstructions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from proxsae.encoders import Codes
@@ -18,6 +24,131 @@ Loss = Callable[[Forward], Tensor]
 def reconstruction(forward: Forward) -> Tensor:
     r"""Return the mean over the samples of :math:`\frac12 \|y - z D - b\|^2`."""
     return 0.5 * forward.squared_error
+
+
+@dataclass(frozen=True)
+class Matryoshka:
+    r"""The squared error of every prefix of the dictionary: the first atoms learn to do without those that follow.
+
+    .. math:: \sum_m w_m \tfrac12 \|y - b - \sum_{i \le m} z_i d_i\|^2,
+
+    its mean over the samples, for any R and encoder.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Ascending numbers of atoms; the last is all.
+    weights : sequence of float, optional
+        One a prefix; equal ones of sum 1 by default.
+
+    References
+    ----------
+    Bussmann, Nabeshima, Karvonen and Nanda (2025), Learning multi-level features with Matryoshka sparse autoencoders,
+    arXiv:2503.17547.
+    """
+
+    sizes: Sequence[int]
+    weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", _nested("sizes", self.sizes, self.weights))
+
+    def refuses(self, n_components: int) -> str | None:
+        """Return one sentence if there are not as many atoms as the last prefix has."""
+        if self.sizes[-1] == n_components:
+            return None
+        return f"the last of the sizes of {self} must be n_components = {n_components}"
+
+    def __call__(self, forward: Forward) -> Tensor:
+        """Return the loss."""
+        indices = forward.encoding.codes.pattern.indices
+        levels = torch.searchsorted(torch.tensor(self.sizes, device=indices.device), indices.long(), right=True)
+        return _nested_error(forward, levels, len(self.sizes), self.weights)
+
+
+@dataclass(frozen=True)
+class HierarchicalTopK:
+    r"""The squared error of the k largest codes of each sample in modulus, for several k at once.
+
+    One autoencoder is then good at each of these sparsities: keep the k largest of its codes.
+
+    Parameters
+    ----------
+    ks : sequence of int
+        Ascending; the last stands for all non-zeros.
+    weights : sequence of float, optional
+        One a k; equal ones of sum 1 by default.
+
+    References
+    ----------
+    Balagansky et al. (2025), Train one sparse autoencoder across multiple sparsity budgets, arXiv:2505.24473.
+    """
+
+    ks: Sequence[int]
+    weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ks", _nested("ks", self.ks, self.weights))
+
+    def refuses(self, n_components: int) -> str | None:
+        """Return one sentence if there are fewer atoms than k."""
+        return f"{self} needs more than n_components = {n_components} atoms" if self.ks[-1] > n_components else None
+
+    def __call__(self, forward: Forward) -> Tensor:
+        """Return the loss."""
+        codes = forward.encoding.codes
+        # entries row after row, the largest of each first: a stable sort by row of those sorted by size
+        by_size = codes.values.detach().abs().argsort(descending=True, stable=True)
+        order = by_size[codes.pattern.rows[by_size].argsort(stable=True)]
+        ranks = torch.empty_like(order)
+        ranks[order] = torch.arange(len(order), device=order.device) - codes.pattern.offsets[codes.pattern.rows]
+        ks = torch.tensor(self.ks, device=order.device)
+        levels = torch.searchsorted(ks, ranks, right=True).clamp(max=len(self.ks) - 1)
+        return _nested_error(forward, levels, len(self.ks), self.weights)
+
+
+LOSSES: dict[str, type[Matryoshka] | type[HierarchicalTopK]] = {
+    "matryoshka": Matryoshka,
+    "hierarchical_topk": HierarchicalTopK,
+}
+
+
+def checked_loss(loss: Any, n_components: int) -> Matryoshka | HierarchicalTopK | None:
+    """Return the data term, None for the squared error; raise ValueError where it is none or does not fit."""
+    if loss is None:
+        return None
+    if not isinstance(loss, Matryoshka | HierarchicalTopK):
+        raise ValueError(f"loss must be None, Matryoshka(sizes) or HierarchicalTopK(ks), got {loss!r}")
+    if sentence := loss.refuses(n_components):
+        raise ValueError(sentence)
+    return loss
+
+
+def _nested_error(forward: Forward, levels: Tensor, n_levels: int, weights: Sequence[float] | None) -> Tensor:
+    """Return the weighted sum over m of half the squared error of the codes up to level m, mean over the samples."""
+    codes = forward.encoding.codes
+    w = [1.0 / n_levels] * n_levels if weights is None else list(weights)
+    residual, total = forward.residual, w[-1] * forward.residual.square().sum()
+    for level in range(n_levels - 1, 0, -1):  # from the whole, what each level adds is taken away
+        of_level = (levels == level).nonzero()[:, 0]
+        counts = torch.bincount(codes.pattern.rows[of_level], minlength=codes.pattern.n_rows)
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        pattern = Pattern(offsets, codes.pattern.indices[of_level], codes.pattern.n_columns)
+        residual = residual + Codes(pattern, codes.values[of_level]).decode(forward.atoms)
+        total = total + w[level - 1] * residual.square().sum()
+    return 0.5 * total / len(forward.y)
+
+
+def _nested(name: str, sizes: Sequence[int], weights: Sequence[float] | None) -> tuple[int, ...]:
+    """Return the sizes, checked."""
+    numbers = list(sizes)
+    if not numbers or any(isinstance(n, bool) or not isinstance(n, int) for n in numbers):
+        raise ValueError(f"{name} must be whole numbers, got {sizes!r}")
+    if numbers[0] < 1 or any(a >= b for a, b in pairwise(numbers)):
+        raise ValueError(f"{name} must be positive and ascending, got {sizes!r}")
+    if weights is not None and (len(weights) != len(numbers) or not all(0 <= w < float("inf") for w in weights)):
+        raise ValueError(f"weights must be {len(numbers)} finite numbers >= 0, one for each of {name}, got {weights!r}")
+    return tuple(numbers)
 
 
 def penalty(forward: Forward) -> Tensor:
@@ -62,6 +193,6 @@ class AuxK:
         return self.weight * 0.5 * unexplained.square().sum() / len(forward.y)
 
 
-def standard(n_features: int, dead_after: int) -> list[Loss]:
+def standard(n_features: int, dead_after: int, data_term: Loss | None = None) -> list[Loss]:
     """Return the objective and the loss of dead atoms, with half as many atoms as features."""
-    return [reconstruction, penalty, AuxK(dead_after, max(1, n_features // 2))]
+    return [reconstruction if data_term is None else data_term, penalty, AuxK(dead_after, max(1, n_features // 2))]

@@ -14,13 +14,14 @@ from proxsae.dictionary import Update
 from proxsae.encoders import Encoder
 from proxsae.encoders.base import encoder_of
 from proxsae.regularizers import Cardinality, Regularizer, parse
-from proxsae.training.alternating import checked_update
+from proxsae.training.alternating import checked_update, is_frozen
+from proxsae.training.losses import HierarchicalTopK, Matryoshka, checked_loss
 from proxsae.training.scaling import Scaling
 from proxsae.training.sparsity import check_steerable
 
 Asked = tuple[Regularizer, float | None]  # R in the units of the data and the target L0 that a model was fitted for
 STEPS_DEPEND_ON = (
-    *("regularizer", "update", "n_components", "target_l0", "skip_connection"),
+    *("regularizer", "update", "n_components", "target_l0", "skip_connection", "loss", "is_frozen"),
     *("learning_rate", "batch_size", "dead_after", "max_norm_ratio"),
 )
 
@@ -32,6 +33,8 @@ class Settings:
     regularizer: Regularizer  # in the units of the data
     encoder: Encoder  # its options
     skip_connection: bool
+    loss: Matryoshka | HierarchicalTopK | None  # in place of the squared error
+    is_frozen: bool  # the dictionary stays what it is
     update: Update | None  # of the dictionary between solved codes; None: gradients
     n_components: int
     target_l0: float | None
@@ -70,6 +73,8 @@ class Settings:
                 "regularizer": Cardinality(max(1, min(32, n_components // 8))) if R is None else R,
                 "n_components": n_components,
                 "encoder": encoder,
+                "loss": checked_loss(given["loss"], n_components),
+                "is_frozen": is_frozen(given["update"], encoder),
                 "update": checked_update(given["update"], encoder),
                 "learning_rate": float(given["learning_rate"]),
                 "device": torch_device(given["device"]),
@@ -86,6 +91,10 @@ class Settings:
         if isinstance(R, Cardinality) and R.k > self.n_components:
             raise ValueError(f"k must not exceed n_components: {R} with {self.n_components} components")
         R.check_width(self.n_components)
+        if self.loss is not None and self.update is not None:
+            raise ValueError(
+                f'{self.loss} is a loss of gradients, and update = {self.update} has none: take "gradient"'
+            )
         if sentence := self.encoder.refuses(R):
             raise ValueError(sentence)
         if self.target_l0 is None:

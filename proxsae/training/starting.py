@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
 
 from proxsae.data.memory import physical_memory
 from proxsae.data.rows import Rows
+from proxsae.formulas.arrays import to_numpy
 from proxsae.training.alternating import take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
@@ -19,8 +24,18 @@ from proxsae.training.sparsity import WeightControl
 from proxsae.training.state import TrainingState
 
 
-def start(rows: Rows, settings: Settings, n_steps: int | None) -> TrainingState:
-    """Return the state before the first step, with the scaling of the rows and random atoms."""
+def fitted_start(init: Any) -> Any:
+    """Return the autoencoder of a fitted estimator with what it was asked for, to start from; atoms as they are."""
+    return (copy.deepcopy(model_of(init)), init._asked) if isinstance(init, BaseEstimator) else init
+
+
+def start(rows: Rows, settings: Settings, n_steps: int | None, init: Any = None) -> TrainingState:
+    """Return the state before the first step, with the scaling of the rows, from random atoms or from `init`."""
+    if isinstance(init, tuple):
+        fitted, asked = init
+        state = go_on_from(fitted, asked, rows, settings)
+        state.n_steps = n_steps
+        return state
     n_targets = rows.targets.shape[1]
     n_features = max(rows.shape[1], n_targets)
     _check_memory(settings.n_components, n_features, rows.dtype, with_sums=settings.update is not None)
@@ -36,12 +51,13 @@ def start(rows: Rows, settings: Settings, n_steps: int | None) -> TrainingState:
         learn_thresholds=settings.target_l0 is not None,
         linear_map=linear_map(rows, inputs, targets).cpu() if rows.has_targets else None,
         has_skip=settings.skip_connection,
+        atoms=None if init is None else checked_atoms(init, settings.n_components, n_targets),
     ).to(settings.device)
     given, target = settings.regularizer, settings.target_l0
     state = TrainingState.start(
         model, inputs, given, targets=targets, seed=settings.seed, n_steps=n_steps, target_l0=target
     )
-    if settings.update is not None:
+    if settings.update is not None and init is None:
         take_first_atoms(state, settings.update, NormalisedBatches(rows, settings.batch_size, state))
     return state
 
@@ -54,6 +70,23 @@ def continued(sae: Any, rows: Rows, settings: Settings) -> TrainingState:
     _check_same_targets(state.model, rows)
     take_up(state, settings)
     return state
+
+
+def checked_atoms(init: Any, n_components: int, n_features: int) -> torch.Tensor:
+    """Return given atoms at unit norm, in float64.
+
+    Raises
+    ------
+    ValueError
+        If they are no finite matrix of this shape, or one is zero.
+    """
+    array = check_array(to_numpy(init), dtype=np.float64, input_name="init")
+    if array.shape != (n_components, n_features):
+        raise ValueError(f"init must have shape {(n_components, n_features)}, got {array.shape}")
+    norms = np.linalg.norm(array, axis=1, keepdims=True)
+    if not norms.all():
+        raise ValueError(f"init has an atom of zeros, in row {int(np.flatnonzero(norms == 0)[0])}")
+    return torch.from_numpy(array / norms)
 
 
 def scalings(rows: Rows, dtype: torch.dtype, device: torch.device) -> tuple[Scaling, Scaling]:
@@ -71,7 +104,7 @@ def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings
     in_ball = settings.update is not None and settings.update.atoms == "ball"
     if not bool(((norms < 1 + 1e-3) if in_ball else (norms - 1).abs() < 1e-3).all()):
         raise ValueError(
-            "partial_fit trains atoms of unit norm, but those of this model have norms from "
+            "a training keeps atoms at unit norm, but those of this model have norms from "
             f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"
         )
     _check_same_model(fitted, settings)

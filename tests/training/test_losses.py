@@ -1,0 +1,170 @@
+"""Nested data terms, a dictionary that stays, and what a training starts from."""
+
+import numpy as np
+import pytest
+import torch
+
+from proxsae import ProxSAE
+from proxsae.encoders import Amortized
+from proxsae.regularizers import Cardinality, NonNegative, parse
+from proxsae.training import HierarchicalTopK, Matryoshka
+from proxsae.training.autoencoder import initial_autoencoder
+from proxsae.training.losses import reconstruction
+
+
+def small(R=None, **options):
+    options = {"n_steps": 60, "batch_size": 64, "random_state": 0, **options}
+    return ProxSAE(R if R is not None else Cardinality(3), 24, **options)
+
+
+@pytest.fixture(scope="module")
+def X():
+    return (np.random.default_rng(0).normal(size=(300, 8)) + 1).astype(np.float32)
+
+
+def forward_of(R, X):
+    model = initial_autoencoder(Amortized(), parse(R), 24, 8, torch.Generator().manual_seed(0), torch.float64)
+    with torch.no_grad():
+        model.encoder.bias += 0.3
+        model.bias += 0.5
+    return model, model(torch.from_numpy(X).double())
+
+
+def half_error(model, forward, Z):
+    residual = forward.y - Z @ model.atoms - model.bias
+    return 0.5 * residual.square().sum() / len(Z)
+
+
+@pytest.mark.parametrize("R", ["Cardinality(5)", "0.3*L1", "NonNegative + Cardinality(4, 'batch')", "0.1*L0"])
+def test_matryoshka_is_the_sum_over_prefixes(R, X):
+    model, forward = forward_of(R, X)
+    Z, weights = forward.encoding.codes.to_dense(), (0.5, 0.0, 2.0, 1.0)
+    wanted = 0.0
+    for size, weight in zip((3, 7, 8, 24), weights, strict=True):
+        prefix = torch.where(torch.arange(24) < size, Z, 0.0)
+        wanted = wanted + weight * half_error(model, forward, prefix)
+    loss = Matryoshka((3, 7, 8, 24), weights)(forward)
+    torch.testing.assert_close(loss, wanted)
+    ours, theirs = (torch.autograd.grad(term, list(model.parameters()), retain_graph=True) for term in (loss, wanted))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(Matryoshka((24,))(forward), reconstruction(forward))
+
+
+def test_hierarchical_topk_is_the_sum_over_k(X):
+    model, forward = forward_of("Cardinality(6)", X)
+    Z = forward.encoding.codes.to_dense()
+    wanted = 0.0
+    for k in (1, 2, 6):
+        kept = torch.zeros_like(Z).scatter(1, Z.abs().topk(k, dim=1).indices, 1.0)
+        wanted = wanted + half_error(model, forward, kept * Z) / 3
+    loss = HierarchicalTopK((1, 2, 6))(forward)
+    torch.testing.assert_close(loss, wanted)
+    ours, theirs = (torch.autograd.grad(term, list(model.parameters()), retain_graph=True) for term in (loss, wanted))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def error_of_prefix(sae, X, size):
+    Z = sae.transform(X).toarray()
+    Z[:, size:] = 0
+    return np.square(X - sae.inverse_transform(Z)).sum()
+
+
+def test_the_first_atoms_learn_to_do_without_the_others(X):
+    options = {"n_steps": 300, "learning_rate": 1e-2}
+    plain, nested = small(**options).fit(X), small(loss=Matryoshka((8, 24)), **options).fit(X)
+    assert error_of_prefix(nested, X, 8) < 0.7 * error_of_prefix(plain, X, 8)
+
+
+def test_few_codes_learn_to_do_without_the_others(X):
+    options = {"n_steps": 300, "learning_rate": 1e-2}
+    plain = small(Cardinality(6), **options).fit(X)
+    nested = small(Cardinality(6), loss=HierarchicalTopK((1, 2, 6)), **options).fit(X)
+
+    def error(sae):
+        Z = sae.transform(X).toarray()
+        Z[np.abs(Z) < np.sort(np.abs(Z), axis=1)[:, -2:-1]] = 0
+        return np.square(X - sae.inverse_transform(Z)).sum()
+
+    assert error(nested) < 0.9 * error(plain)
+
+
+def test_files_and_checkpoints_keep_the_loss(X, tmp_path):
+    sae = small(loss=Matryoshka([8, 24], weights=[1.0, 2.0]), checkpoint_dir=tmp_path / "c", checkpoint_every=30)
+    whole = sae.fit(X).components_
+    (tmp_path / "c" / "step-00000060.safetensors").unlink()
+    np.testing.assert_array_equal(sae.fit(X, resume=True).components_, whole)
+    sae.save(tmp_path / "sae.safetensors")
+    again = ProxSAE.load(tmp_path / "sae.safetensors")
+    assert again.loss == Matryoshka((8, 24), (1.0, 2.0)) or again.loss == sae.loss
+    with pytest.raises(ValueError, match="its loss"):
+        sae.set_params(loss=None).fit(X, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "mse"}, "loss must be None, Matryoshka"),
+        ({"loss": Matryoshka((8, 16))}, "must be n_components = 24"),
+        ({"loss": HierarchicalTopK((8, 32))}, "needs more than n_components = 24"),
+        ({"loss": Matryoshka((8, 24)), "encoder": "solved"}, "is a loss of gradients"),
+        ({"update": "frozen", "encoder": "solved"}, "leaves nothing to learn"),
+    ],
+)
+def test_what_does_not_fit_is_refused(X, options, message):
+    with pytest.raises(ValueError, match=message):
+        small(**options).fit(X)
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 3), (3, 3), (1.5, 2), (True, 2)])
+def test_sizes_are_ascending_whole_numbers(sizes):
+    with pytest.raises(ValueError, match="must be"):
+        Matryoshka(sizes)
+    with pytest.raises(ValueError, match="one for each"):
+        HierarchicalTopK((1, 2), weights=(1.0,))
+
+
+def test_a_frozen_dictionary_stays_and_the_encoder_learns(X):
+    atoms = np.random.default_rng(3).normal(size=(24, 8))
+    sae = small(update="frozen", n_steps=200, learning_rate=1e-2).fit(X, init=atoms)
+    unit = atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
+    np.testing.assert_allclose(sae.components_, unit, atol=1e-7)
+    assert sae.score(X) > small(update="frozen", n_steps=1, learning_rate=1e-9).fit(X, init=atoms).score(X) + 0.1
+    kept = sae.components_.copy()
+    np.testing.assert_allclose(sae.partial_fit(X).components_, kept, atol=1e-7)
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": "solved"}, {"encoder": "unrolled"}])
+def test_atoms_to_start_from(X, options):
+    atoms = np.random.default_rng(3).normal(size=(24, 8))
+    options |= {"n_steps": 1, "learning_rate": 1e-9} if options != {"encoder": "solved"} else {"n_steps": 1}
+    unit = atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
+    sae = small(**options).fit(X, init=torch.from_numpy(atoms))
+    assert np.abs(np.sum(sae.components_ * unit, axis=1)).mean() > 0.9
+
+
+def test_fine_tuning_starts_where_a_model_is(X):
+    first = small(n_steps=300).fit(X)
+    rate = {"n_steps": 1, "learning_rate": 1e-9}
+    for again in (small(**rate).fit(X, init=first), first.set_params(**rate).fit(X, init=first)):
+        np.testing.assert_allclose(again.components_, first.components_, atol=1e-5)
+        np.testing.assert_allclose(again.transform(X).toarray(), first.transform(X).toarray(), atol=1e-3)
+        assert again.n_iter_ == 1
+    other = small(NonNegative() + Cardinality(5), **rate).fit(X, init=first)
+    assert (np.diff(other.transform(X).indptr) <= 5).all()
+    assert other.transform(X).data.min() > 0
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        (np.ones((24, 7)), r"init must have shape \(24, 8\), got \(24, 7\)"),
+        (np.zeros((24, 8)), "init has an atom of zeros, in row 0"),
+        (np.full((24, 8), np.nan), "Input init contains NaN"),
+        (ProxSAE(), "not fitted"),
+    ],
+)
+def test_what_is_no_start(X, init, message):
+    with pytest.raises(ValueError, match=message):
+        small().fit(X, init=init)
