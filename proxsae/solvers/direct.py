@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Event
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Direct
 from proxsae.solvers.certificates import CertificateKind
-from proxsae.solvers.driver import Outcome, joined
+from proxsae.solvers.driver import Outcome, joined, not_done
 from proxsae.solvers.inputs import Inputs, checked_step
 
 STRONGEST_FIRST: tuple[CertificateKind, ...] = (
@@ -38,8 +40,12 @@ def run_direct(
     tol: float,
     max_iter: int,
     on_finished: Callable[[int], object],
+    stop: Event,
 ) -> tuple[Outcome, Array]:
-    """Return where all samples ended, with CSR codes, and the kind of certificate of each."""
+    """Return where all samples ended, with CSR codes, and the kind of certificate of each.
+
+    Ctrl-C sets `stop`: a block that is not done keeps the codes that it started from.
+    """
     if inputs.init is not None and not algorithm.takes_init:
         raise ValueError(f"{name!r} starts from zero and takes no init")
     D = inputs.dictionary
@@ -51,10 +57,19 @@ def run_direct(
     plan = algorithm.plan(D, R, t)
     outcomes, kinds = [], []
     for block in inputs.blocks():
-        with np.errstate(over="ignore", invalid="ignore"):  # the certificate says so: it is not finite
-            ended = plan.run(inputs.targets(block), None if inputs.init is None else inputs.codes(block), tol, max_iter)
-        ended.codes.data = inputs.result(ended.codes.data)
-        outcomes.append(Outcome(*ended[:-1]))
-        kinds.append(ended.kinds)
-        on_finished(ended.codes.shape[0])
+        init = None if inputs.init is None else inputs.codes(block)
+        try:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            with np.errstate(over="ignore", invalid="ignore"):  # the certificate says so: it is not finite
+                ended = plan.run(inputs.targets(block), init, tol, max_iter)
+            ended.codes.data = inputs.result(ended.codes.data)
+            outcomes.append(Outcome(*ended[:-1]))
+            kinds.append(ended.kinds)
+            on_finished(ended.codes.shape[0])
+        except KeyboardInterrupt:
+            stop.set()
+            outcome = not_done(inputs.codes(block))
+            outcomes.append(outcome._replace(codes=csr_array(inputs.result(outcome.codes))))
+            kinds.append(np.full(len(outcome.codes), STRONGEST_FIRST[-2]))
     return joined(outcomes), np.concatenate(kinds)

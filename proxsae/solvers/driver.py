@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Event
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -36,10 +37,12 @@ def run(
     tol: float,
     max_iter: int,
     on_finished: Callable[[int], object],
+    stop: Event,
 ) -> Outcome:
-    """Iterate from `codes` until :meth:`Report.meets` holds, sample by sample, or max_iter steps.
+    """Iterate from `codes` until :meth:`Report.meets` holds, sample by sample, or max_iter steps, or `stop` is set.
 
-    At batch scope the samples are one problem, and stop together.
+    At batch scope the samples are one problem, and stop together. Ctrl-C during a step sets `stop`, and the codes are
+    those before that step.
     """
     xp = array_api_compat.array_namespace(codes)
     rows = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
@@ -47,7 +50,7 @@ def run(
     state = algorithm.start(problem, codes)
     n_iter = 0
     while rows.shape[0]:
-        is_last = n_iter == max_iter
+        is_last = n_iter == max_iter or stop.is_set()
         picked, report = _looked_at(problem, algorithm, state, certify, tol, everything=is_last)
         converged = report.meets(tol)
         finished = xp.ones_like(converged) if is_last else converged
@@ -68,10 +71,12 @@ def run(
             stays[ended] = False
             rows, problem, state = rows[stays], problem.at(stays), restricted(algorithm, state, stays)
         if rows.shape[0]:
-            steps = min(algorithm.check_every, max_iter - n_iter)
-            for _ in range(steps):
-                state = algorithm.update(problem, state)
-            n_iter += steps
+            try:
+                for _ in range(min(algorithm.check_every, max_iter - n_iter)):
+                    state = algorithm.update(problem, state)
+                    n_iter += 1
+            except KeyboardInterrupt:
+                stop.set()
     return outcome
 
 
@@ -96,6 +101,14 @@ def _looked_at(
         problem, state = problem.at(picked), restricted(algorithm, state, picked)
     fit = fit_of(problem, state.codes) if algorithm.fit is None else algorithm.fit(problem, state)
     return picked, certify(problem, state.codes, fit)
+
+
+def not_done(codes: Array) -> Outcome:
+    """Return the outcome of samples that were not begun: their start, of which nothing is known."""
+    outcome = _empty_outcome(codes)
+    outcome.objective[:], outcome.certificate[:] = float("inf"), float("inf")
+    outcome.converged[:], outcome.n_iter[:] = False, 0
+    return outcome._replace(codes=codes)
 
 
 def joined(parts: list[Outcome]) -> Outcome:

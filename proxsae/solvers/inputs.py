@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import reduce
 from numbers import Integral, Real
+from threading import Lock
 from typing import Any
 
 import array_api_compat
@@ -22,11 +23,14 @@ STEP_SLACK = 1e-6  # 1/L as a caller rounds it in float32
 SAFE_RANGE = (1e-15, 1e15)  # where atoms, targets and codes have squares in float32; beyond, float64 computes
 
 
+_reading = Lock()
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The arrays of a problem, of one kind and device; X and init are read block by block, in the working dtype."""
 
-    X: Any  # (n_samples, n_features), an array or CSR
+    X: Any  # (n_samples, n_features), an array, CSR or rows on disk
     dictionary: Array  # D, (n_components, n_features), in the working dtype
     intercept: Array | None  # b, (n_features,), in the working dtype
     init: Any  # (n_samples, n_components), an array or CSR, or None
@@ -44,7 +48,7 @@ class Inputs:
 
     def targets(self, part: slice) -> Array:
         """Return Y = X - b of some samples."""
-        Y = self._dense(self.X[part])
+        Y = self._dense(self._read(part) if is_stored(self.X) else self.X[part])
         return Y if self.intercept is None else Y - self.intercept
 
     def codes(self, part: slice) -> Array:
@@ -63,12 +67,19 @@ class Inputs:
         dtype = np.dtype(dtype_name(self.dictionary)) if self.dictionary.dtype == self.dtype else np.dtype(np.float32)
         return Inputs(_shared(self.X), _shared(self.dictionary), _shared(self.intercept), _shared(self.init), dtype)
 
+    def _read(self, part: slice) -> Array:
+        with _reading:  # a store opens its files as they are read
+            rows = as_float_array(np.asarray(self.X[part]), "X")
+        if not _fits(self.dictionary.dtype, _largest(rows), _largest(self.dictionary)):
+            low, high = SAFE_RANGE
+            raise ValueError(f"X has float32 rows outside of {low:g} to {high:g}; store them as float64, or pass D so")
+        return rows
+
     def _dense(self, block: Any) -> Array:
         D = self.dictionary
         xp = array_api_compat.array_namespace(D)
-        return xp.asarray(
-            block.toarray() if issparse(block) else block, dtype=D.dtype, device=array_api_compat.device(D)
-        )
+        block = block.toarray() if issparse(block) else block
+        return _writeable(xp.asarray(block, dtype=D.dtype, device=array_api_compat.device(D)))
 
     def result(self, codes: Array) -> Array:
         """Return codes in the dtype that was asked for, or raise ValueError where it cannot hold them."""
@@ -95,7 +106,7 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
     problem leaves `SAFE_RANGE`.
     """
     X = _checked(X, "X", like=None)
-    if X.ndim != 2:
+    if len(X.shape) != 2:
         raise ValueError(f"X must have shape (n_samples, n_features), got {tuple(X.shape)}")
     if issparse(D):
         raise TypeError(f"D must be a dense array, got {type(D).__name__}")
@@ -116,9 +127,23 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
             raise ValueError(f"init must have shape (n_samples, n_components) = {shape}, got {tuple(init.shape)}")
     xp = array_api_compat.array_namespace(D)
     dtype = _promoted([a for a in (X, D, intercept, init) if a is not None])
-    working = dtype if _fits(dtype, _largest(X), _largest(D)) else xp.float64
+    size = 1.0 if is_stored(X) else _largest(X)  # of rows on disk, each block is checked as it is read
+    working = dtype if _fits(dtype, size, _largest(D)) else xp.float64
     b = None if intercept is None else xp.astype(intercept, working, copy=False)
-    return Inputs(X, xp.astype(D, working, copy=False), b, init, dtype)
+    return Inputs(X, _writeable(xp.astype(D, working, copy=False)), b, init, dtype)
+
+
+def _writeable(a: Array) -> Array:
+    """Return the array, or a copy that compiled loops take: they know no read-only arrays."""
+    return a.copy() if isinstance(a, np.ndarray) and not a.flags.writeable else a
+
+
+def is_stored(X: Any) -> bool:
+    """Whether the rows of X are on disk: a memory map, or an object with a shape and a dtype that is no array."""
+    if isinstance(X, np.memmap):
+        return True
+    has_rows = hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")
+    return has_rows and not (issparse(X) or array_api_compat.is_array_api_obj(X))
 
 
 def _promoted(arrays: list[Any]) -> Any:
@@ -185,7 +210,7 @@ def _checked(x: Any, name: str, like: Any) -> Any:
         x = x.tocsr()
         x = x.astype(np.float64) if np.issubdtype(x.dtype, np.integer) else x
         as_float_array(x.data, name)
-    else:
+    elif name != "X" or not is_stored(x):
         x = as_float_array(x, name)
     name_of_dtype = dtype_name(x) if array_api_compat.is_torch_array(x) else x.dtype.name  # without the byte order
     if name_of_dtype not in ("float32", "float64", *HALF_DTYPES):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from threading import Event
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm
 from proxsae.solvers.certificates import CertificateKind, certificate_of, duality_gap
-from proxsae.solvers.driver import Outcome, joined, run
+from proxsae.solvers.driver import Outcome, joined, not_done, run
 from proxsae.solvers.inputs import Inputs, checked_step
 from proxsae.solvers.problem import Problem, gram_is_cheaper
 from proxsae.solvers.sparse_gap import sparse_gap
@@ -32,8 +34,12 @@ def iterate(
     tol: float,
     max_iter: int,
     on_finished: Callable[[int], object],
+    stop: Event,
 ) -> tuple[Outcome, CertificateKind]:
-    """Return where the samples ended, and the kind of certificate that they have."""
+    """Return where the samples ended, and the kind of certificate that they have.
+
+    Ctrl-C sets `stop`: samples that are not done keep the codes that they have.
+    """
     D, (n_samples, n_components) = inputs.dictionary, inputs.shape
     t = math.nan if algorithm.is_compiled and step is None else checked_step(step, D, R)  # coordinates have their own
     kind, certify = certificate_of(R, D, by_coordinates=algorithm.is_compiled)
@@ -45,20 +51,29 @@ def iterate(
     if algorithm.knows_rest and certify is duality_gap:
         certify = sparse_gap(R, D, *tools[-2:]) or certify
 
-    def solved(block: slice) -> Outcome:
+    def attempted(targets: Array, codes: Array) -> Outcome:
         # Where squares overflow, the certificate says so: it is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
-            targets = inputs.targets(block)
             correlations = None if gram is None or algorithm.knows_rest else targets @ D.T
             problem = Problem(targets, D, R, t, gram, correlations, tools)
-            codes = inputs.codes(block)
-            outcome = run(problem, algorithm, certify, codes, tol=tol, max_iter=max_iter, on_finished=on_finished)
-            codes = inputs.result(outcome.codes)
-            return outcome._replace(codes=csr_array(codes) if sparse_output else codes)
+            return run(
+                problem, algorithm, certify, codes, tol=tol, max_iter=max_iter, on_finished=on_finished, stop=stop
+            )
+
+    def solved(block: slice) -> Outcome:
+        codes = inputs.codes(block)
+        outcome = not_done(codes)
+        try:
+            if not stop.is_set():
+                outcome = attempted(inputs.targets(block), codes)
+        except KeyboardInterrupt:
+            stop.set()
+        codes = inputs.result(outcome.codes)
+        return outcome._replace(codes=csr_array(codes) if sparse_output else codes)
 
     if algorithm.is_compiled:
         size = max(MIN_ROWS, CACHE_ENTRIES // n_components)
-        return joined(in_threads(solved, blocks_of(n_samples, size))), kind
+        return joined(in_threads(solved, blocks_of(n_samples, size), stop.set)), kind
     blocks = [slice(0, n_samples)] if R.scope == "batch" else inputs.blocks()
     return joined([solved(block) for block in blocks]), kind
 

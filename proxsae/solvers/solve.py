@@ -7,10 +7,12 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, Literal
 
 import array_api_compat
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
@@ -84,16 +86,18 @@ def solve(
     r"""Minimise :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)` for every row x of X.
 
     Each sample stops by its own certificate and leaves the batch, so that its result does not depend on the others
-    beyond rounding. At batch scope the whole matrix is one problem.
+    beyond rounding. At batch scope the whole matrix is one problem. Ctrl-C returns what is there: samples that were not
+    begun have an infinite certificate.
 
     Parameters
     ----------
     X : array of shape (n_samples, n_features)
-        NumPy or Torch, or a SciPy sparse matrix, which is read block by block as dense rows. Lists and integers become
-        float64; other dtypes promote as in NumPy, and half precision is computed in float32. Tensors are solved on
-        their device, and no gradient passes through the codes (unroll
-        :func:`proxsae.solvers.proximal_gradient.ista_update` for that). float32 is computed in float64 where X, D or
-        the codes are outside of 1e-15 to 1e15, so that scaling the problem scales its codes and certificates.
+        NumPy or Torch, or what is read block by block: a SciPy sparse matrix, a memory map, an activation store, or
+        any object with ``shape``, ``dtype`` and slices of rows. Lists and integers become float64; other dtypes promote
+        as in NumPy, and half precision is computed in float32. Tensors are solved on their device, and no gradient
+        passes through the codes (unroll :func:`proxsae.solvers.proximal_gradient.ista_update` for that). float32 is
+        computed in float64 where X, D or the codes are outside of 1e-15 to 1e15, so that scaling the problem scales its
+        codes and certificates.
     D : array of shape (n_components, n_features)
         The dictionary, an atom a row; of the kind and device of X.
     R : Regularizer or str, or a list of them
@@ -188,7 +192,8 @@ def solve(
         raise TypeError("sparse_output gives a SciPy matrix and needs NumPy input, got Torch tensors")
 
     with _without_graph(dictionary), _progress_bar(n_samples, verbose) as bar:
-        limits = {"step": step, "tol": tol, "max_iter": max_iter, "on_finished": bar.update}
+        stop = Event()
+        limits = {"step": step, "tol": tol, "max_iter": max_iter, "on_finished": bar.update, "stop": stop}
         if isinstance(algorithm, Direct):
             outcome, kinds = run_direct(method_name, algorithm, inputs, terms, **limits)
             kind = weakest(kinds)
@@ -201,7 +206,11 @@ def solve(
         import torch
 
         outcome = Outcome(*(torch.from_numpy(values) for values in outcome))
-    _warn_unless_converged(outcome, kind, tol, max_iter)
+    if stop.is_set():
+        n_done = int(outcome.converged.sum())
+        warnings.warn(f"interrupted: {n_done} of {n_samples} samples have converged", ConvergenceWarning, stacklevel=2)
+    else:
+        _warn_unless_converged(outcome, kind, tol, max_iter)
     return Solution(
         outcome.codes,
         outcome.objective,
@@ -218,8 +227,6 @@ def _warn_unless_converged(outcome: Outcome, kind: CertificateKind, tol: float, 
     n_missing = int((~outcome.converged).sum())
     if n_missing == 0:
         return
-    from sklearn.exceptions import ConvergenceWarning
-
     largest = float(outcome.certificate[~outcome.converged].max())
     is_residual = kind in ("duality gap", "coordinate-wise residual", "fixed-point residual", "consensus residual")
     name = kind if is_residual else "fall of F to be had"

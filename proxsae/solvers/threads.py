@@ -20,14 +20,27 @@ def blocks_of(n_rows: int, size: int) -> list[slice]:
     return [slice(first, first + size) for first in range(0, max(n_rows, 1), max(size, 1))]
 
 
-def in_threads(work: Callable[[slice], Result], blocks: list[slice]) -> list[Result]:
-    """Return what `work` makes of every block, in order; each thread has one for BLAS."""
+def in_threads(
+    work: Callable[[slice], Result], blocks: list[slice], on_interrupt: Callable[[], object] | None = None
+) -> list[Result]:
+    """Return what `work` makes of every block, in order; each thread has one for BLAS.
+
+    Ctrl-C calls `on_interrupt`, where it is given, after which `work` should return soon.
+    """
     threads = min(n_threads(), len(blocks))
     if threads <= 1:
         return [work(block) for block in blocks]
     note_threads()
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, blocks))
+        results = [pool.submit(work, block) for block in blocks]
+        try:
+            return [result.result() for result in results]
+        except KeyboardInterrupt:
+            if on_interrupt is None:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            on_interrupt()
+            return [result.result() for result in results]
 
 
 def by_blocks(work: Callable[[slice], None], n_rows: int) -> None:

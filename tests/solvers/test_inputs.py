@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.sparse import coo_array, csr_array
 
-from proxsae.regularizers import L1
-from proxsae.solvers import iterate, solve
+from proxsae.regularizers import L1, parse
+from proxsae.solvers import inputs, iterate, solve
+from proxsae.solvers.methods import ALGORITHMS
 
 GOOD = {"X": np.ones((8, 12)), "D": 2 * np.eye(20, 12), "R": "0.1*L1"}
 
@@ -106,3 +107,56 @@ def test_sparse_input_and_output(monkeypatch):
     assert again.n_iter.max() <= 1
     np.testing.assert_allclose(again.codes.toarray(), dense.codes, atol=1e-12)
     assert (again.codes != sparse.codes).nnz == 0
+
+
+class Rows:
+    """Rows as a store gives them: sliced from disk, never as a whole."""
+
+    def __init__(self, X):
+        self.X, self.shape, self.dtype, self.read = X, X.shape, X.dtype, []
+
+    def __getitem__(self, part):
+        self.read.append(part)
+        return self.X[part].copy()
+
+    def __array__(self, *_, **__):
+        raise AssertionError("read as a whole")
+
+
+@pytest.mark.parametrize("method", ["active_set", "fista"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_on_disk_are_read_block_by_block(method, dtype, monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    X, D = rng.standard_normal((11, 6)).astype(dtype), rng.standard_normal((9, 6)).astype(dtype)
+    X.tofile(tmp_path / "rows")
+    monkeypatch.setattr(iterate, "CACHE_ENTRIES", 27)
+    monkeypatch.setattr(iterate, "MIN_ROWS", 3)
+    monkeypatch.setattr(inputs, "CHUNK_ENTRIES", 27)
+    stored = Rows(X)
+    expected = solve(X, D, "0.5*L1", method=method)
+    for rows in (stored, np.memmap(tmp_path / "rows", dtype, "r", shape=X.shape)):
+        np.testing.assert_array_equal(solve(rows, D, "0.5*L1", method=method).codes, expected.codes)
+    assert len(stored.read) == 4
+    np.testing.assert_allclose(solve(Rows(X), D, "Cardinality(2)").codes, solve(X, D, "Cardinality(2)").codes)
+
+
+def test_bad_rows_on_disk():
+    X = np.ones((4, 3), np.float32)
+    X[2, 1] = np.nan
+    with pytest.raises(ValueError, match="X must be finite"):
+        solve(Rows(X), np.eye(3, dtype=np.float32), "L1")
+    with pytest.raises(ValueError, match="float32 rows outside"):
+        solve(Rows(np.full((4, 3), 1e30, np.float32)), np.eye(3, dtype=np.float32), "L1")
+    with pytest.raises(TypeError, match="X must be float64"):
+        solve(Rows(np.full((4, 3), 1)), np.eye(3), "L1")
+
+
+@pytest.mark.parametrize("method", sorted(set(ALGORITHMS) - {"admm"}))
+def test_read_only_arrays(method):
+    rng = np.random.default_rng(0)
+    X, D = rng.standard_normal((4, 6)), rng.standard_normal((9, 6))
+    R = "Cardinality(2)" if ALGORITHMS[method].refuses(parse("0.5*L1")) else "0.5*L1"
+    expected = solve(X, D, R, method=method).codes
+    for a in (X, D):
+        a.flags.writeable = False
+    np.testing.assert_array_equal(solve(X, D, R, method=method).codes, expected)

@@ -2,7 +2,9 @@
 
 import itertools
 import os
+import signal
 import warnings
+from threading import Event
 
 import numba
 import numpy as np
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
 from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2, parse
-from proxsae.solvers import inputs, iterate, solve
+from proxsae.solvers import inputs, iterate, solve, threads
+from proxsae.solvers.methods import ALGORITHMS
 from proxsae.solvers.problem import lipschitz_constant
 from proxsae.solvers.threads import n_threads
 
@@ -283,3 +286,77 @@ def test_one_over_the_lipschitz_constant_is_accepted(R):
 def test_threads_are_counted_where_the_system_tells_no_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     assert n_threads() == numba.config.NUMBA_NUM_THREADS
+
+
+@pytest.mark.parametrize("method", ["active_set", "cd", "fista", "omp"])
+def test_ctrl_c_returns_what_is_done(method, monkeypatch):
+    """The blocks that are done have their codes, the others their start and an infinite certificate."""
+    rng = np.random.default_rng(0)
+    X, D = rng.standard_normal((20, 6)), rng.standard_normal((9, 6))
+    R = "Cardinality(2)" if method == "omp" else "0.5*L1"
+    whole = solve(X, D, R, method=method)
+    monkeypatch.setattr(iterate, "CACHE_ENTRIES", 0)
+    monkeypatch.setattr(iterate, "MIN_ROWS", 5)
+    monkeypatch.setattr(inputs, "CHUNK_ENTRIES", 45)
+    monkeypatch.setattr(threads, "n_threads", lambda: 1)
+    read = inputs.Inputs.targets
+
+    def interrupted(self, part):
+        if part.start == 10:
+            raise KeyboardInterrupt
+        return read(self, part)
+
+    monkeypatch.setattr(inputs.Inputs, "targets", interrupted)
+    with pytest.warns(ConvergenceWarning, match="interrupted: 10 of 20 samples"):
+        s = solve(X, D, R, method=method)
+    np.testing.assert_allclose(s.codes[:10], whole.codes[:10], rtol=1e-12)
+    assert not s.codes[10:].any()
+    assert np.isinf(s.certificate[10:]).all()
+    assert s.converged.tolist() == 10 * [True] + 10 * [False]
+
+
+def test_ctrl_c_during_a_step_keeps_the_codes_before_it(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, D = rng.standard_normal((5, 6)), rng.standard_normal((9, 6))
+    steps = itertools.count()
+    fista = ALGORITHMS["fista"]
+
+    def update(problem, state):
+        if next(steps) == 7:
+            raise KeyboardInterrupt
+        return fista.update(problem, state)
+
+    monkeypatch.setitem(ALGORITHMS, "fista", fista._replace(update=update))
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        s = solve(X, D, "0.5*L1", method="fista", tol=1e-12)
+    assert s.n_iter.max() == 7
+    monkeypatch.undo()
+    with pytest.warns(ConvergenceWarning, match="not converged"):
+        np.testing.assert_array_equal(s.codes, solve(X, D, "0.5*L1", method="fista", tol=1e-12, max_iter=7).codes)
+
+
+def test_ctrl_c_while_threads_work(monkeypatch):
+    """The main thread waits for the others when it comes."""
+    rng = np.random.default_rng(0)
+    X, D = rng.standard_normal((40, 6)), rng.standard_normal((9, 6))
+    monkeypatch.setattr(iterate, "CACHE_ENTRIES", 0)
+    monkeypatch.setattr(iterate, "MIN_ROWS", 1)
+    monkeypatch.setattr(threads, "n_threads", lambda: 2)
+    read, in_threads, heard = inputs.Inputs.targets, iterate.in_threads, Event()
+
+    def interrupting(self, part):
+        if part.start == 12:
+            signal.raise_signal(signal.SIGINT)
+        if part.start >= 12:
+            assert heard.wait(60)
+        return read(self, part)
+
+    def listening(work, blocks, on_interrupt):
+        return in_threads(work, blocks, lambda: (on_interrupt(), heard.set()))
+
+    monkeypatch.setattr(iterate, "in_threads", listening)
+    monkeypatch.setattr(inputs.Inputs, "targets", interrupting)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        s = solve(X, D, "0.5*L1", method="active_set")
+    assert s.converged[:10].all()
+    assert not s.n_iter[13:].any()
