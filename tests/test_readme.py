@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from llm_models import tiny_model, tiny_texts
+from small_saes import sae_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,9 +62,17 @@ def test_the_first_page_runs(capsys):
 
 
 def test_the_page_on_language_models_is_the_example_of_the_readme():
-    (block,) = _python("docs/language_models.rst")
+    block = _python("docs/language_models.rst")[0]
     without_notes = [re.sub(r"\s+#.*", "", text).strip() for text in (block, _python("README.md")[1])]
     assert without_notes[1].startswith(without_notes[0])
+
+
+def test_the_steering_on_that_page_runs(capsys):
+    sae = sae_of("Cardinality(8)", d=16, p=64)
+    sae.provenance_ = {"site": "block.2"}
+    (block,) = (block for block in _python("docs/language_models.rst") if "steered" in block)
+    exec(block, {"model": tiny_model(), "sae": sae})
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_the_page_on_formats_runs(capsys):

@@ -28,7 +28,7 @@ from proxsae.llm.steer_bench.material import Neutral, Passage, Sides, read_neutr
 from proxsae.llm.steering import code_changes, site_of
 from proxsae.llm.text import TextSource
 
-STRENGTHS = (0.0625, 0.125, 0.25, 0.5, 1.0)
+STRENGTHS = (0.125, 0.25, 0.5, 1.0)
 SEPARATED = 0.75  # share of the templates that must tell the sides apart in the clean model
 
 Row = dict[str, Any]
