@@ -85,7 +85,7 @@ def test_what_lies_before_a_position_is_not_read(monkeypatch):
 
 
 def test_the_next_block_is_read_while_the_present_one_is_used():
-    read, used = [], threading.Event()
+    read, second = [], threading.Event()
 
     class Watched(Stream):
         seed, info, n_rows = 0, {}, None
@@ -93,14 +93,13 @@ def test_the_next_block_is_read_while_the_present_one_is_used():
         def blocks(self, epoch, is_closed):
             for number in range(3):
                 read.append((epoch, number))
+                if len(read) == 2:
+                    second.set()
                 yield 100, lambda: X[:100]
 
     reader = ReadAhead(Watched())
     rows_of(reader, 0, 10)
-    for _ in range(500):
-        if len(read) == 2:
-            break
-        used.wait(0.01)
+    assert second.wait(100)
     assert read == [(0, 0), (0, 1)]  # the next, and no more
     reader.close()
 
