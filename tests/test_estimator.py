@@ -199,11 +199,11 @@ def interrupt_inside_step(monkeypatch, step, *numbers):
     """Send this process signals in the middle of a training step."""
     follow = Trainer._follow
 
-    def interrupted(self, forward):
+    def interrupted(self, *measured):
         if self.state.n_done == step - 1:
             for number in numbers:
                 os.kill(os.getpid(), number)
-        follow(self, forward)
+        follow(self, *measured)
 
     monkeypatch.setattr(Trainer, "_follow", interrupted)
 
