@@ -16,6 +16,8 @@ DIFFERENCES = {"fvu": "FVU, %", "kl": "KL, %", "loss_recovered": "loss recovered
 def compared(rows: Sequence[Row], activation: str, reference: str, factor: int = 1) -> list[dict[str, Any]]:
     """Return the differences of pairs of rows that differ in R alone, or also in their number of atoms.
 
+    The first has P atoms, the least number in the sweep.
+
     Parameters
     ----------
     rows : sequence of dict
@@ -32,8 +34,11 @@ def compared(rows: Sequence[Row], activation: str, reference: str, factor: int =
     """
     measured = {_key(row["configuration"]): row for row in rows if "result" in row}
     pairs = []
+    least = min((row["configuration"]["n_components"] for row in measured.values()), default=0)
     for row in measured.values():
         c = row["configuration"]
+        if c["n_components"] != least:
+            continue
         other = measured.get(_key({**c, "activation": reference, "n_components": factor * c["n_components"]}))
         if c["activation"] == activation and other is not None:
             a, b = row["result"], other["result"]

@@ -163,6 +163,8 @@ def test_differences_are_paired_by_seed(swept):
         a, b = by_name[f"abstopk-32-{tail}"], by_name[f"topk-64-{tail}"]
         assert pair["fvu"] == pytest.approx(100 * (a["fvu"] - b["fvu"]) / b["fvu"])
         assert pair["loss_recovered"] == pytest.approx(100 * (a["loss_recovered"] - b["loss_recovered"]))
+    assert len(compared(swept, "topk", "topk", 2)) == 4  # and none of 2 P against 4 P
+    assert {pair["n_components"] for pair in compared(swept, "topk", "topk")} == {32}
     assert {line["k"] for line in comparison_table(swept)} == {"2", "4", "all"}
 
 
