@@ -83,16 +83,17 @@ def comparison_table(rows: Sequence[Row], reference: str = "topk") -> list[dict[
 def factor_table(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return as text the difference of AbsTopK(P) to TopK(P) and TopK(2 P) at either level of each factor.
 
-    The factors are the scope of the selection, the scaling and AuxK; over the levels of the other two it is averaged.
+    The factors are the scope of the selection, the scaling and AuxK; over the levels of the others it is averaged. The
+    first two are also shown together.
     """
     table = []
     for factor in (1, 2):
         pairs = [
-            {**pair, "scope": scope or "token"}
+            {**pair, "scope": scope or "token", "scope and scaling": f"{scope or 'token'}, {pair['scaling']}"}
             for scope in ("", "batch")
             for pair in compared(rows, f"{scope}abstopk", f"{scope}topk", factor)
         ]
-        for name in ("scope", "scaling", "auxk"):
+        for name in ("scope", "scaling", "auxk", "scope and scaling"):
             levels = dict.fromkeys(pair[name] for pair in pairs)
             for level in levels if len(levels) > 1 else ():
                 some = [pair for pair in pairs if pair[name] == level]
