@@ -113,6 +113,6 @@ def read_row(path: str | os.PathLike[str]) -> Row:
 
 
 def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
-    """Return the finished rows of a sweep, by name."""
-    rows = [read_row(path) for path in sorted((Path(folder) / "rows").glob("*.json"))]
-    return [row for row in rows if is_finished(row)]
+    """Return the finished rows of a sweep, in the order of their configurations: activation, atoms, L0, seed ..."""
+    rows = [read_row(path) for path in (Path(folder) / "rows").glob("*.json")]
+    return sorted(filter(is_finished, rows), key=lambda row: tuple(row["configuration"].values()))

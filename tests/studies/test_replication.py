@@ -67,6 +67,7 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path):
     page = replicate(todo, tmp_path, run).read_text()
     assert ran == ["x", "y", "x"]
     assert "exit status" not in page
+    assert page.count("<h2>") == 2
     assert page.index("First?") < page.index("told of &lt;x&gt;") < page.index("Second?")
     replicate(todo, tmp_path, run)
     assert ran == ["x", "y", "x"]

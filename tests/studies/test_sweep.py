@@ -111,7 +111,9 @@ def test_a_finished_row_is_never_done_again(swept, asked, source, folder, monkey
 
     monkeypatch.setattr(Source, "load", no)
     assert sweep(asked, source, folder / "out", verbose=False) == swept
-    assert {row["name"] for row in read_rows(folder / "out")} == {row["name"] for row in swept}
+    found = read_rows(folder / "out")
+    assert {row["name"] for row in found} == {row["name"] for row in swept}
+    assert [row["configuration"]["l0"] for row in found[:6]] == [2, 2, 4, 4, 40, 40]
     with pytest.raises(ValueError, match="n_steps = 10, and 11 is asked for: give another folder"):
         sweep(grid(["topk"], [2], **{**TRAINING, "n_steps": 11}), source, folder / "out")
 
