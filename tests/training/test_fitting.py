@@ -162,7 +162,7 @@ def test_a_model_of_parts(X, tmp_path):
         ProxSAE.from_parts(D * np.nan, np.zeros(8), encoder)
     with pytest.raises(TypeError, match="encoder must be fitted"):
         ProxSAE.from_parts(D, np.zeros(8), Amortized())
-    with pytest.raises(ValueError, match=r"trains atoms of unit norm, but those of this model have norms from 2 to 2"):
+    with pytest.raises(ValueError, match="keeps atoms at unit norm, but those of this model have norms from 2 to 2"):
         ProxSAE.from_parts(2 * D, np.zeros(8), encoder).partial_fit(X)
 
 
@@ -260,11 +260,11 @@ def test_a_second_signal_stops_at_once_and_changes_nothing(X, monkeypatch):
     before = sae.components_.copy()
     follow = Trainer._follow
 
-    def twice(self, forward):
+    def twice(self, *step):
         if self.state.n_done == 4:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-        follow(self, forward)
+        follow(self, *step)
 
     monkeypatch.setattr(Trainer, "_follow", twice)
     with pytest.raises(KeyboardInterrupt):
