@@ -122,7 +122,7 @@ def test_an_array_that_says_more_than_is_there_is_not_allocated(tmp_path):
 
 
 def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("proxsae.formats.weights.os.sysconf", lambda name: 1000)  # a megabyte
+    monkeypatch.setattr("proxsae.data.memory.os.sysconf", lambda name: 1000)  # a megabyte
     path = archive(tmp_path / "a.npz", a=npy(np.zeros((300, 300))))
     assert path.stat().st_size < 2000
     with pytest.raises(ValueError, match=r"\(300, 300\) needs 0\.00144 GB, and this machine has 0\.001 GB"):
