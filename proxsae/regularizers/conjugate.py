@@ -213,7 +213,7 @@ def dual_scaling(R: Any, V: Array) -> Array:
     """
     xp = ArrayNamespace(V)
     here = R.gauge_on(xp, V)
-    at_zero = 0.0 if R.is_separable else R.gauge_on(xp, 0.0 * V)  # 0 is in every interval
+    at_zero = xp.asarray(0.0) if R.is_separable else R.gauge_on(xp, 0.0 * V)
     outside = here > 1
     return xp.where(outside, _margin(V) * (1.0 - at_zero) / xp.where(outside, here - at_zero, 1.0), 1.0)
 
