@@ -198,6 +198,12 @@ def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked
 
 
 @numba.njit(fastmath=_finite, nogil=True)
+def _beyond(v, below, above, length):  # type: ignore[no-untyped-def]
+    """Return by how much a correlation lies beyond the ends where a zero rests, over ||d_j||; negative between them."""
+    return max(v - above, below - v) * length
+
+
+@numba.njit(fastmath=_finite, nogil=True)
 def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
     """Write how far the correlation of each zero is beyond the ends where it rests, and -FREE for the others.
 
@@ -206,7 +212,7 @@ def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
     ref, low, high = 0.0, FREE, -FREE
     for j in range(len(q)):
         v, is_zero = float(q[j]), z[j] == 0
-        s = max(v - above[j], below[j] - v) * lengths[j]
+        s = _beyond(v, below[j], above[j], lengths[j])
         ref, low, high = max(ref, abs(v)), min(low, s if is_zero else FREE), max(high, s if is_zero else -FREE)
         score[j] = s if is_zero else -FREE
     return ref, low, high
@@ -337,7 +343,6 @@ def measure(Q, Z, below, above, lengths, beyond):  # type: ignore[no-untyped-def
     for i in range(len(Q)):
         q, z, most = Q[i], Z[i], 0.0
         for j in range(len(q)):
-            v = float(q[j])
-            s = max(v - above[j], below[j] - v) * lengths[j]
+            s = _beyond(float(q[j]), below[j], above[j], lengths[j])
             most = max(most, s if z[j] == 0 else 0.0)
         beyond[i] = most
