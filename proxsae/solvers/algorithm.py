@@ -26,7 +26,7 @@ class Algorithm(NamedTuple):
     refuses: Callable[[Regularizer], str | None]  # what it lacks for this R, in one sentence, or None
     of_samples: tuple[str, ...]  # the fields of the state with a row a sample: a sample that is done leaves them
     check_every: int  # steps between certificates
-    is_compiled: bool = False  # loops over NumPy arrays on the CPU, a coordinate at a time
+    is_compiled: bool = False  # loops over NumPy arrays, a coordinate at a time
     prepare: Callable[[Regularizer, Array], Any] = no_tools  # (R, D) -> what every batch needs, as ``problem.tools``
     needs_gram: bool = False  # and its state has a field ``correlations``
     knows_rest: bool = False  # its state has a field ``at_rest``: for how many steps nothing was left to change

@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 from scipy.sparse import issparse
 
-from proxsae.formulas.arrays import HALF_DTYPES, Array, as_float_array, dtype_name
+from proxsae.formulas.arrays import HALF_DTYPES, Array, as_float_array, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer, parse
 from proxsae.solvers.problem import default_step, lipschitz_constant
 from proxsae.solvers.threads import blocks_of
@@ -61,11 +61,12 @@ class Inputs:
         return xp.zeros((n, D.shape[0]), dtype=D.dtype, device=array_api_compat.device(D))
 
     def as_numpy(self) -> Inputs:
-        """Return the same with NumPy arrays in place of tensors on the CPU, which share their memory."""
+        """Return the same with NumPy arrays in place of tensors; those on the CPU share their memory."""
         if not array_api_compat.is_torch_array(self.dictionary):
             return self
         dtype = np.dtype(dtype_name(self.dictionary)) if self.dictionary.dtype == self.dtype else np.dtype(np.float32)
-        return Inputs(_shared(self.X), _shared(self.dictionary), _shared(self.intercept), _shared(self.init), dtype)
+        X, D, b, init = map(_numpy_of, (self.X, self.dictionary, self.intercept, self.init))
+        return Inputs(X, D, b, init, dtype)
 
     def _read(self, part: slice) -> Array:
         with _reading:  # a store opens its files as they are read
@@ -93,10 +94,10 @@ class Inputs:
         return xp.astype(codes, self.dtype)
 
 
-def _shared(a: Any) -> Any:
+def _numpy_of(a: Any) -> Any:
     if a is None or issparse(a):
         return a
-    return (a.float() if dtype_name(a) in HALF_DTYPES else a).numpy()
+    return (a.float() if dtype_name(a) in HALF_DTYPES else a).cpu().numpy()
 
 
 def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
@@ -174,6 +175,15 @@ def checked_terms(R: Any, n_components: int) -> Regularizer | tuple[Regularizer,
     if len(R) < 2:
         raise ValueError(f"a list of regularizers must have two or more, got {len(R)}")
     return tuple(checked_regularizer(term, n_components) for term in R)
+
+
+def in_main_memory(R: Regularizer | tuple[Regularizer, ...]) -> Regularizer | tuple[Regularizer, ...]:
+    """Return R, or the terms of a list, with NumPy arrays in place of tensors: what compiled loops read."""
+
+    def moved(term: Regularizer) -> Regularizer:
+        return term.map_parameters(lambda _, a: to_numpy(a) if array_api_compat.is_torch_array(a) else a)
+
+    return tuple(map(moved, R)) if isinstance(R, tuple) else moved(R)
 
 
 def checked_regularizer(R: Any, n_components: int) -> Regularizer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from proxsae.formulas.arrays import Array, dtype_name
@@ -32,10 +31,13 @@ LARGEST_GRAM = 20_000  # atoms; beyond, its Gram matrix takes over 3.2 GB
 
 
 def method_for(R: Regularizer, D: Array) -> str:
-    """Return what "auto" takes: the fastest method whose theory covers R, on this device and at this size."""
-    if is_on_cpu(D) and len(D) <= LARGEST_GRAM and PURSUITS["swap"].refuses(R) is None:
+    """Return what "auto" takes: the fastest method whose theory covers R, at this size and precision.
+
+    The device has no say: where R is not convex it would decide which minimum is found.
+    """
+    if len(D) <= LARGEST_GRAM and PURSUITS["swap"].refuses(R) is None:
         return "swap"
-    if is_on_cpu(D) and dtype_name(D) == "float64" and len(D) <= LARGEST_GRAM:
+    if dtype_name(D) == "float64" and len(D) <= LARGEST_GRAM:
         if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
             return "active_set"
         if CD.refuses(R) is None and not R.is_convex:
@@ -47,11 +49,6 @@ def _leaves_zeros(R: Regularizer, D: Array) -> bool:
     """Whether small correlations, of one sign at least, leave every coordinate at 0, so that codes are sparse."""
     tiny = np.full((1, len(D)), SMALLEST)
     return bool((R.prox_unchecked(tiny) * R.prox_unchecked(-tiny) == 0).all())
-
-
-def is_on_cpu(D: Array) -> bool:
-    """Whether compiled loops can read the array."""
-    return "cpu" in str(array_api_compat.device(D))
 
 
 def check_name(method: Any) -> None:
@@ -70,8 +67,6 @@ def checked_method(method: Any, R: Regularizer | tuple[Regularizer, ...], D: Arr
     algorithm = ALGORITHMS[method]
     refusal = "takes one regularizer, and R is a list" if isinstance(R, tuple) and method != "admm" else None
     refusal = refusal or algorithm.refuses(R)  # type: ignore[arg-type]
-    if refusal is None and algorithm.is_compiled and not is_on_cpu(D):
-        refusal = "runs on the CPU, and X is on another device"
     if refusal:
         advice = "" if method == best else f'; use "{best}"'
         raise ValueError(f"{method!r} {refusal}{advice}")

@@ -20,7 +20,7 @@ from proxsae.solvers.algorithm import Direct
 from proxsae.solvers.certificates import CertificateKind
 from proxsae.solvers.direct import run_direct, weakest
 from proxsae.solvers.driver import Outcome
-from proxsae.solvers.inputs import check_limits, checked_inputs, checked_terms
+from proxsae.solvers.inputs import check_limits, checked_inputs, checked_terms, in_main_memory
 from proxsae.solvers.iterate import iterate
 from proxsae.solvers.methods import ALGORITHMS, checked_method
 
@@ -94,8 +94,8 @@ def solve(
     X : array of shape (n_samples, n_features)
         NumPy or Torch, or what is read block by block: a SciPy sparse matrix, a memory map, an activation store, or
         any object with ``shape``, ``dtype`` and slices of rows. Lists and integers become float64; other dtypes promote
-        as in NumPy, and half precision is computed in float32. Tensors are solved on their device, and no gradient
-        passes through the codes (unroll :func:`proxsae.solvers.proximal_gradient.ista_update` for that). float32 is
+        as in NumPy, and half precision is computed in float32. Codes of tensors are tensors on their device, and no
+        gradient passes through them (unroll :func:`proxsae.solvers.proximal_gradient.ista_update` for that). float32 is
         computed in float64 where X, D or the codes are outside of 1e-15 to 1e15, so that scaling the problem scales its
         codes and certificates.
     D : array of shape (n_components, n_features)
@@ -106,26 +106,26 @@ def solve(
     intercept : array of shape (n_features,), optional
         b; zero by default.
     method : str, default "auto"
-        - "active_set", compiled, on the CPU: minimises F exactly on a set of atoms that grows until no other promises
+        - "active_set", compiled: minimises F exactly on a set of atoms that grows until no other promises
           more. Convex separable R with a formula that is least at 0.
-        - "cd", compiled, on the CPU: coordinate descent, for every separable R with a formula, convex or not.
-        - "fista", accelerated proximal gradient steps with restarts, on every device: every convex R.
-        - "adaptive", proximal gradient steps as long as the curvature along the path allows, on every device: every
-          convex R.
-        - "admm", on the CPU: a list of convex regularizers, each with a copy of the code, see
+        - "cd", compiled: coordinate descent, for every separable R with a formula, convex or not.
+        - "fista", accelerated proximal gradient steps with restarts: every convex R.
+        - "adaptive", proximal gradient steps as long as the curvature along the path allows: every convex R.
+        - "admm": a list of convex regularizers, each with a copy of the code, see
           :class:`proxsae.solvers.admm.Consensus`; "auto" takes it for a list.
-        - "ista", proximal gradient steps, on every device: every R.
-        - "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", compiled, on the CPU: a Cardinality of each sample, alone
-          or with a separable partner that has a formula, see :mod:`proxsae.solvers.pursuits.pursuit`. "omp" adds the
-          atom that correlates most, "ols" the one that lowers F most, "mp" changes one code at a time, "iht" takes
+        - "ista", proximal gradient steps: every R.
+        - "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", compiled: a Cardinality of each sample, alone or with a
+          separable partner that has a formula, see :mod:`proxsae.solvers.pursuits.pursuit`. "omp" adds the atom that
+          correlates most, "ols" the one that lowers F most, "mp" changes one code at a time, "iht" takes
           proximal steps, "htp" refits on their supports, "cosamp" adds 2k atoms and prunes, and "swap" starts from
           "omp" and "ols" and exchanges one atom for another until no exchange lowers F.
-        - "exact", compiled, on the CPU: all supports, at most a million, for a Cardinality of each sample, alone or
+        - "exact", compiled: all supports, at most a million, for a Cardinality of each sample, alone or
           with a convex partner that has a formula.
 
-        "auto" takes on the CPU, up to 20,000 atoms, "swap" for a cardinality and, for float64, "active_set" where R
-        leaves codes sparse and "cd" where R is separable and not convex; elsewhere "fista" where R is convex and "ista"
-        where it is not.
+        "fista", "adaptive" and "ista" run where the tensors are; the others on the CPU, to which problems on another
+        device are copied. "auto" takes, on every device, up to 20,000 atoms "swap" for a cardinality and, for float64,
+        "active_set" where R leaves codes sparse and "cd" where R is separable and not convex; elsewhere "fista" where R
+        is convex and "ista" where it is not.
     tol : float, default 1e-6
         A sample stops when its duality gap is at most
         :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual
@@ -182,11 +182,11 @@ def solve(
     n_samples, n_components = inputs.shape
     dictionary = inputs.dictionary
     terms = checked_terms(R, n_components)
-    method_name = checked_method(method, terms, dictionary)
+    terms_in_main_memory = in_main_memory(terms)
+    method_name = checked_method(method, terms_in_main_memory, dictionary)
     algorithm = ALGORITHMS[method_name]
     if algorithm.is_compiled:
-        inputs = inputs.as_numpy()
-        dictionary = inputs.dictionary
+        inputs, terms = inputs.as_numpy(), terms_in_main_memory
     check_limits(tol, max_iter)
     if sparse_output and array_api_compat.is_torch_array(D):
         raise TypeError("sparse_output gives a SciPy matrix and needs NumPy input, got Torch tensors")
@@ -202,10 +202,10 @@ def solve(
             assert isinstance(terms, Regularizer)
             outcome, kind = iterate(algorithm, inputs, terms, sparse_output=sparse_output, **limits)
             kinds = np.full(n_samples, kind)
-    if array_api_compat.is_torch_array(D) and algorithm.is_compiled:
+    if array_api_compat.is_torch_array(dictionary) and algorithm.is_compiled:
         import torch
 
-        outcome = Outcome(*(torch.from_numpy(values) for values in outcome))
+        outcome = Outcome(*(torch.from_numpy(values).to(dictionary.device) for values in outcome))
     if stop.is_set():
         n_done = int(outcome.converged.sum())
         warnings.warn(f"interrupted: {n_done} of {n_samples} samples have converged", ConvergenceWarning, stacklevel=2)

@@ -2,7 +2,6 @@
 
 import pickle
 import warnings
-from functools import partial
 
 import numpy as np
 import pytest
@@ -72,15 +71,35 @@ def test_prox_and_value(R, dtype):
     assert offsets.device.type == indices.device.type == "cuda"
 
 
-@pytest.mark.parametrize("R", [0.3 * L1() + NonNegative(), 0.2 * L0(), Cardinality(3), "0.3*GroupL2(4)"], ids=str)
+WEIGHTS = np.linspace(0.2, 0.4, N_ATOMS)
+
+
+SOLVED = [0.3 * L1() + NonNegative(), WEIGHTS * L1(), 0.2 * L0(), Cardinality(3), WEIGHTS * L1() + Cardinality(3)]
+SOLVED += ["0.3*GroupL2(4)", ["0.1*L1", "0.3*GroupL2(4)"]]
+
+
+@pytest.mark.parametrize("R", SOLVED, ids=lambda R: str(R)[:40])
 def test_solve(R, X):
+    """What is not convex has the same minimum on both devices, since it is found by the same method."""
     D = np.random.default_rng(1).normal(size=(N_ATOMS, N_FEATURES))
     D /= np.linalg.norm(D, axis=1, keepdims=True)
     data = X[:50].astype(np.float64)
-    there = quietly(solve, torch.from_numpy(data).cuda(), torch.from_numpy(D).cuda(), R)
-    here = quietly(partial(solve, method=there.method), data, D, R)
-    assert there.codes.device.type == "cuda"
+    tensors = [torch.from_numpy(a).cuda() for a in (data, D)]
+    there, here = quietly(solve, *tensors, R), quietly(solve, data, D, R)
+    assert there.codes.device.type == there.objective.device.type == there.converged.device.type == "cuda"
+    assert (there.method, there.certificate_kind) == (here.method, here.certificate_kind)
     np.testing.assert_allclose(there.objective.cpu().numpy(), here.objective, rtol=1e-4)
+    if not isinstance(R, list | str):
+        again = quietly(solve, *tensors, R.map_parameters(lambda _, a: torch.as_tensor(a).cuda() if np.ndim(a) else a))
+        np.testing.assert_allclose(again.objective.cpu().numpy(), here.objective, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["auto", "omp", "htp", "exact"])
+def test_codes_of_compiled_methods_come_back(method, X):
+    D = np.random.default_rng(1).normal(size=(N_ATOMS, N_FEATURES)).astype(np.float32)
+    there = solve(torch.from_numpy(X[:50]).cuda(), torch.from_numpy(D).cuda(), Cardinality(3), method=method)
+    assert (there.codes.device.type, there.codes.dtype) == ("cuda", torch.float32)
+    np.testing.assert_array_equal(there.codes.cpu().numpy(), solve(X[:50], D, Cardinality(3), method=method).codes)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
@@ -24,6 +25,7 @@ from proxsae.regularizers import (
     SquaredL2,
     Tilt,
 )
+from proxsae.solvers.methods import method_for
 
 CONVEX = [
     0.1 * L1(),
@@ -125,6 +127,16 @@ def test_what_auto_takes():
         "0.1*L1() + Tilt(0.5)": "fista",
         "Cardinality(3)": "swap",
     }
+    elsewhere = torch.empty(D.shape, dtype=torch.float64, device="meta")
+    assert {str(R): method_for(R, elsewhere) for R in regularizers} == took
+
+
+def test_parameters_may_be_tensors():
+    X, D = data()
+    weights = np.linspace(0.1, 0.3, 20)
+    for R in (L1(), L0(), L1() + Cardinality(3)):
+        s = solve(torch.from_numpy(X), torch.from_numpy(D), torch.from_numpy(weights) * R)
+        np.testing.assert_array_equal(s.codes.numpy(), solve(X, D, weights * R).codes)
 
 
 def test_refusals_and_sparse_codes():
