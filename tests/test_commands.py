@@ -133,11 +133,13 @@ def test_a_perfect_autoencoder_loses_nothing(folder):
 
 def test_report_writes_a_page(folder, sae, capsys):
     out = folder / "report.html"
-    assert main(["report", str(sae), str(folder / "store"), "--out", str(out), "--features", "3"]) == 0
+    options = ["--tokens", "2000", "--read", "w1 w2 w3", "--out", str(out)]
+    assert main(["report", str(sae), str(folder / "store"), *options]) == 0
     html = out.read_text(encoding="utf-8")
     assert "Cardinality(8)" in html
-    assert "3,000 tokens" in html
-    assert html.count("<svg") >= 1
+    assert "2,000 tokens" in html
+    assert '"tokens": ["\\u003cs\\u003e", "w1", "w2", "w3"]' in html
+    assert "<svg" in html
 
 
 def test_the_demo_ends_in_a_table_and_a_report(folder, monkeypatch, capsys):

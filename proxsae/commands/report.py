@@ -1,4 +1,4 @@
-"""proxsae report: the feature cards of a trained SAE."""
+"""proxsae report: a page of all atoms of a trained SAE."""
 
 from __future__ import annotations
 
@@ -15,39 +15,38 @@ def add(commands: Any) -> None:
         commands,
         "report",
         run,
-        "write the feature cards of a trained SAE",
+        "write a page of all atoms of a trained SAE: a table to search, their contexts, texts token by token",
         "proxsae report sae.safetensors activations --out report.html",
     )
     command.add_argument("sae", help="model written by proxsae fit, or of any library")
     command.add_argument("store", type=Path, help="activation store; its tokens are the examples shown")
     command.add_argument("--model", help="language model whose tokenizer prints tokens (default: that of the store)")
-    command.add_argument("--features", type=int, default=24, help="how many cards (default: 24)")
+    command.add_argument("--tokens", type=int, default=300_000, help="rows of the store that count (default: 300000)")
+    command.add_argument(
+        "--read",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a text to show; may be repeated (default: of the store)",
+    )
     command.add_argument("--out", type=Path, default=Path("report.html"))
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write feature cards."""
+    """Write the page."""
     from proxsae.data.files import check_writable
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, load_model
-    from proxsae.report import feature_cards, write_report
+    from proxsae.report.explorer import explorer_page
+    from proxsae.report.page import write_page
 
     check_writable(options.out)
     sae, store = load(options.sae), ActivationStore(options.store)
-    tokenizer = load_model(options.model or store.info["model"]).tokenizer
-    cards = feature_cards(
-        sae.transform(store), store, lambda token: str(tokenizer.decode([token])), n_features=options.features
-    )
-    path = write_report(
-        options.out,
+    html = explorer_page(
+        sae,
+        store.part(0, options.tokens),
+        load_model(options.model or store.info["model"]),
         title=f"Features of {Path(options.sae).name}",
-        facts={
-            "Regularizer": repr(sae.regularizer),
-            "Atoms": f"{len(sae.components_):,}",
-            "Activations": f"{store.info['model']}, {store.info['site']}, {len(store):,} tokens",
-        },
-        histories={Path(options.sae).stem: sae.history_} if sae.history_ else {},
-        table=[],
-        cards={"Features": cards},
+        texts=options.read,
     )
-    print(f"report: {path.resolve()}")
+    print(f"report: {write_page(options.out, html).resolve()}")

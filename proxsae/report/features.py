@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from proxsae.report.examples import Places
 
 if TYPE_CHECKING:
     from proxsae.data.store import ActivationStore
@@ -74,68 +77,55 @@ def feature_cards(
         Tokens shown on each side of the active one.
     """
     columns = codes.tocsc()
-    return [
-        FeatureCard(
-            atom=int(atom),
-            n_samples=codes.shape[0],
-            activations=columns.data[columns.indptr[atom] : columns.indptr[atom + 1]],
-            positive=_contexts(columns, atom, 1, store, decode, n_contexts, window),
-            negative=_contexts(columns, atom, -1, store, decode, n_contexts, window),
-        )
-        for atom in (clearest_atoms(columns, n_features) if atoms is None else atoms)
-    ]
+    places = Places(store)
+    cards = []
+    for atom in clearest_atoms(columns, n_features) if atoms is None else atoms:
+        entries = slice(columns.indptr[atom], columns.indptr[atom + 1])
+        rows, z = columns.indices[entries], columns.data[entries]
+        sides = [_contexts(places, rows, z, side, decode, n_contexts, window) for side in (1, -1)]
+        cards.append(FeatureCard(int(atom), codes.shape[0], z, *sides))
+    return cards
 
 
 def clearest_atoms(columns: Any, n: int, max_density: float = 0.02, top: int = 20) -> Any:
-    """Return the n atoms whose weaker side is strongest: the mean of its `top` largest activations in modulus.
+    """Return the n atoms that are clearest, the clearest first; none of clearness 0."""
+    clear = clearness(columns, max_density, top)
+    order = np.argsort(-clear, kind="stable")[:n]
+    return order[clear[order] > 0]
+
+
+def clearness(columns: Any, max_density: float = 0.02, top: int = 20) -> NDArray[np.float64]:
+    """Return how strong the weaker side of each atom is: the mean of its `top` largest activations in modulus.
 
     Only atoms active on at most `max_density` of the samples count, since an atom that is always on says little about a
-    token, and only atoms with `top` activations on each side; where no code is negative, the positive side alone.
+    token, and only atoms with `top` activations on each side; where no code is negative, the positive side alone. Of
+    all others it is 0.
     """
     signed = bool((columns.data < 0).any())
-    strength = np.zeros(columns.shape[1])
+    clear = np.zeros(columns.shape[1])
     for atom in range(columns.shape[1]):
         z = columns.data[columns.indptr[atom] : columns.indptr[atom + 1]]
         if len(z) > max_density * columns.shape[0]:
             continue
         sides = [np.sort(z[z > 0])[-top:], np.sort(-z[z < 0])[-top:]] if signed else [np.sort(z)[-top:]]
         if all(len(side) == top for side in sides):
-            strength[atom] = min(side.mean() for side in sides)
-    order = np.argsort(-strength, kind="stable")[:n]
-    return order[strength[order] > 0]
+            clear[atom] = min(side.mean() for side in sides)
+    return clear
 
 
 def _contexts(
-    columns: Any, atom: int, side: int, store: Any, decode: Callable[[int], str], n_contexts: int, window: int
+    places: Places, rows: Any, z: Any, side: int, decode: Callable[[int], str], n_contexts: int, window: int
 ) -> list[list[Token]]:
-    entries = slice(columns.indptr[atom], columns.indptr[atom + 1])
-    rows, z = columns.indices[entries], columns.data[entries]
+    """Return the tokens around the strongest rows with the activations there; dropped positions show none."""
     activation_of = dict(zip(rows.tolist(), z.tolist(), strict=True))
-    strongest = rows[np.argsort(-side * z, kind="stable")]
-    strongest = strongest[: int((side * z > 0).sum())]
-    shown: list[list[Token]] = []
-    seen: set[int] = set()
-    for row in strongest.tolist():
-        context = int(store.trace([row])[0][0])
-        if context in seen:  # one example a context: neighbours of a peak say the same again
-            continue
-        seen.add(context)
-        shown.append(_tokens_around(row, store, decode, window, activation_of))
-        if len(shown) == n_contexts:
-            break
-    return shown
-
-
-def _tokens_around(
-    row: int, store: Any, decode: Callable[[int], str], window: int, activation_of: dict[int, float]
-) -> list[Token]:
-    """Return the tokens around a row with the activations there; dropped positions have no row and show none."""
-    context, position = (int(a[0]) for a in store.trace([row]))
-    tokens = store.tokens(context)
-    near = np.arange(max(0, row - len(tokens)), min(len(store), row + len(tokens)))
-    contexts, positions = store.trace(near)
-    row_at = {int(p): int(r) for r, c, p in zip(near, contexts, positions, strict=True) if c == context}
+    shown = places.strongest(rows, side * z, n_contexts)
     return [
-        Token(decode(int(tokens[p])), activation_of.get(row_at.get(p, -1), 0.0), p == position)
-        for p in range(max(0, position - window), min(len(tokens), position + window + 1))
+        [
+            Token(decode(token), activation_of.get(near, 0.0), near == row)
+            for token, near in zip(tokens, around, strict=True)
+            if token >= 0
+        ]
+        for row, tokens, around in zip(
+            shown.tolist(), *(part.tolist() for part in places.window(shown, window)), strict=True
+        )
     ]

@@ -37,8 +37,7 @@ def write_report(
     cards : dict
         Feature cards under a heading each.
     """
-    return _write(
-        path,
+    html = render(
         "page.html.jinja",
         title=title,
         facts=facts,
@@ -47,6 +46,7 @@ def write_report(
         cards=cards,
         histogram=activation_histogram,
     )
+    return write_page(path, html)
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,20 @@ class Section:
 
 def write_sections(path: str | os.PathLike[str], *, title: str, facts: dict[str, str], sections: list[Section]) -> Path:
     """Write a page of sections, whole or not at all; `facts` stand under the title."""
-    return _write(
-        path, "sections.html.jinja", title=title, facts=facts, sections=sections, histogram=activation_histogram
-    )
+    html = render("sections.html.jinja", title=title, facts=facts, sections=sections, histogram=activation_histogram)
+    return write_page(path, html)
 
 
-def _write(path: str | os.PathLike[str], template: str, **content: Any) -> Path:
+def write_page(path: str | os.PathLike[str], html: str) -> Path:
+    """Write a page, whole or not at all."""
+    path = Path(path)
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def render(template: str, **content: Any) -> str:
+    """Return a page of one of the templates as HTML; texts are escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -80,11 +88,7 @@ def _write(path: str | os.PathLike[str], template: str, **content: Any) -> Path:
     )
     environment.filters["shade"] = shade
     environment.filters["visible"] = visible
-    html = environment.get_template(template).render(**content)
-    path = Path(path)
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return path
+    return environment.get_template(template).render(**content)
 
 
 def shade(token: Token, strongest: float) -> str:

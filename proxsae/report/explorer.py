@@ -1,0 +1,212 @@
+"""The page of all atoms: a table to search, cards on demand, plots, and texts token by token."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from proxsae.llm.model import LanguageModel
+from proxsae.llm.opposites import logit_lens
+from proxsae.llm.sites import Site
+from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
+from proxsae.report.examples import Places
+from proxsae.report.figures import training_curves
+from proxsae.report.packing import packed
+from proxsae.report.page import render
+from proxsae.report.reading import Reading, read_places, read_text
+
+N_EXAMPLES, WIDTH = 4, 12  # contexts a side, and tokens before and after the strongest
+N_PUSHED, N_NEAREST, N_TEXTS = 6, 4, 5
+_SCRIPTS = ("data", "plots", "atoms", "card", "table", "reading", "page")
+
+
+def explorer_page(
+    sae: Any,
+    store: Any,
+    model: LanguageModel,
+    *,
+    title: str,
+    texts: Sequence[str] = (),
+    is_live: bool = False,
+) -> str:
+    """Return a page of a sparse autoencoder as HTML that needs nothing else.
+
+    A table of all atoms, sorted and searched in the browser, with cards on demand; plots of density, L0 and cosines;
+    and texts with the codes of each token.
+
+    Parameters
+    ----------
+    sae : ProxSAE
+    store : ActivationStore
+        Its rows count the activity of atoms, and its contexts are the examples.
+    model : LanguageModel
+        Prints tokens, and its head tells which tokens an atom pushes up, where atoms write into the residual stream.
+    title : str
+    texts : sequence of str
+        Read at the site of the store and shown token by token; without any, five contexts of the store are.
+    is_live : bool, default False
+        Whether :func:`proxsae.report.server.page_server` serves the page and answers texts.
+    """
+    codes, places = csr_array(sae.transform(store)), Places(store)
+    shown = (
+        [read_text(model, sae, store.info["site"], text) for text in texts]
+        if texts
+        else read_places(places, codes, np.linspace(0, len(places.tokens) - 1, N_TEXTS).astype(int).tolist())
+    )
+    lens = logit_lens(model) if writes_to_stream(sae, store.info["site"], model) else None
+    content = explorer_content(sae, codes, places, decoder(model), lens=lens, readings=shown)
+    n_fires = (content["count"].reshape(-1, 2).sum(axis=1) > 0).sum()
+    facts = {
+        "Regularizer": str(sae.regularizer),
+        "Activations": f"{store.info['model']}, {store.info['site']}, {len(store):,} tokens",
+        "Atoms": f"{len(sae.components_):,}, of which {n_fires:,} fire; mean L0 {codes.nnz / codes.shape[0]:.1f}",
+        "Antipodes": f"{100 * (content['lowest'] <= -ANTIPODE).mean():.1f} % of the atoms have one: another at a "
+        f"cosine of at most -{ANTIPODE}",
+    }
+    script = "\n".join(_source(f"script/{name}.js") for name in _SCRIPTS)
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return render(
+        "explorer.html.jinja",
+        title=title,
+        facts=facts,
+        curves=training_curves({title: sae.history_}) if sae.history_ else "",
+        style=_source("explorer.css"),
+        script=script,
+        digest=digest,
+        data=packed(content | {"live": is_live}),
+        is_live=is_live,
+    )
+
+
+def explorer_content(
+    sae: Any,
+    codes: csr_array,
+    places: Places,
+    decode: Callable[[int], str],
+    *,
+    lens: Callable[[Any], Any] | None,
+    readings: Sequence[Reading],
+) -> dict[str, Any]:
+    """Return all that the page shows, as dicts, texts, numbers and arrays; of (p, 2) arrays the positive side first."""
+    columns = codes.tocsc()
+    D = np.asarray(sae.components_)
+    fires, found = firing(columns), examples(columns, places, N_EXAMPLES, WIDTH)
+    near = neighbours(D, N_NEAREST, 100)
+    pushed = np.zeros((len(D), 2, 0), dtype=np.int64) if lens is None else pushed_tokens(D, lens, N_PUSHED)
+    at = places.contexts[found.row] * places.tokens.shape[1] + places.positions[found.row]
+    vocabulary, (contexts, pushed) = _vocabulary(places.tokens, pushed)
+    return {
+        "n_atoms": len(D),
+        "n_tokens": codes.shape[0],
+        "signed": bool((codes.data < 0).any()),
+        "antipode": ANTIPODE,
+        "width": WIDTH,
+        "context_length": places.tokens.shape[1],
+        "vocabulary": [decode(token) for token in vocabulary.tolist()],
+        "contexts": contexts,
+        "count": fires.counts,
+        "strongest": fires.strongest,
+        "clearness": fires.clearness,
+        "histogram": fires.histogram,
+        "example": np.where(found.row >= 0, at, -1),
+        "example_z": found.z,
+        "around": found.around,
+        "pushed": pushed,
+        "nearest": near.atom,
+        "cosine": near.cosine,
+        "lowest": near.lowest,
+        "highest": near.highest,
+        "plots": [_density_plot(fires.counts, codes.shape[0]), _l0_plot(codes), _cosine_plot(near.histogram)],
+        "readings": [reading_content(reading, decode) for reading in readings],
+    }
+
+
+def reading_content(reading: Reading, decode: Callable[[int], str]) -> dict[str, Any]:
+    """Return a text as the page shows it."""
+    return {
+        "tokens": [decode(token) for token in reading.tokens.tolist()],
+        "is_read": reading.is_read.tolist(),
+        "starts": reading.codes.indptr,
+        "atoms": reading.codes.indices,
+        "values": reading.codes.data,
+    }
+
+
+def decoder(model: LanguageModel) -> Callable[[int], str]:
+    """Return the map from a token id to its text."""
+    return lambda token: str(model.tokenizer.decode([token]))
+
+
+def writes_to_stream(sae: Any, site: str, model: LanguageModel) -> bool:
+    """Whether atoms are directions in the residual stream, whose logit lens means something."""
+    is_transcoder = getattr(sae, "is_transcoder_", False)
+    where = sae.provenance_.get("target_site") if is_transcoder else site
+    is_of_stream = where is not None and Site.of(where).what in ("residual", "attn_out", "mlp_out")
+    return is_of_stream and np.shape(sae.components_)[1] == model.n_features
+
+
+def _vocabulary(*tokens: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[np.int64]]]:
+    """Return the tokens that occur, and arrays of their numbers among these."""
+    present = np.unique(np.concatenate([part.reshape(-1) for part in tokens]))
+    return present, [np.searchsorted(present, part) for part in tokens]
+
+
+def _density_plot(count: NDArray[np.int64], n_tokens: int) -> dict[str, Any]:
+    density = count.sum(axis=1) / n_tokens
+    alive = density[density > 0]
+    edges = np.logspace(np.log10(1 / n_tokens), 0, 41)
+    edges[0] *= 1 - 1e-9  # one token of n counts
+    counts = np.histogram(alive, bins=edges)[0]
+    return {
+        "title": "Density",
+        "label": "share of tokens on which an atom fires",
+        "note": f"{len(density) - len(alive):,} atoms never fire",
+        "unit": "atoms",
+        "is_log": True,
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+        "sorts": "density",
+    }
+
+
+def _l0_plot(codes: csr_array) -> dict[str, Any]:
+    l0 = np.diff(codes.indptr)
+    low, high = int(l0.min()), int(l0.max())
+    width = -(-(high + 1) // 60)  # whole numbers a bar, so that none is counted by more bars than another
+    edges = np.arange(0, high + width + 1, width) - 0.5
+    return {
+        "title": "L0",
+        "label": "atoms that fire on a token",
+        "note": f"mean {l0.mean():.1f}, from {low} to {high}",
+        "unit": "tokens",
+        "is_log": False,
+        "edges": edges.tolist(),
+        "counts": np.histogram(l0, bins=edges)[0].tolist(),
+    }
+
+
+def _cosine_plot(histogram: NDArray[np.int64]) -> dict[str, Any]:
+    edges = np.linspace(-1, 1, len(histogram) + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    antipodes, twins = (int(histogram[side].sum()) for side in (middle < -ANTIPODE, middle > ANTIPODE))
+    return {
+        "title": "Cosines of atoms",
+        "label": "cosine of two atoms",
+        "note": f"{antipodes:,} pairs of antipodes (at most -{ANTIPODE}), {twins:,} of twins (at least {ANTIPODE})",
+        "unit": "pairs",
+        "is_log": False,
+        "edges": edges.tolist(),
+        "counts": histogram.tolist(),
+        "marks": [-ANTIPODE, ANTIPODE],
+    }
+
+
+def _source(name: str) -> str:
+    return files("proxsae.report").joinpath(name).read_text(encoding="utf-8")

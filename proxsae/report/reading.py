@@ -1,0 +1,76 @@
+"""Texts with the codes of each token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from proxsae.llm.contexts import special_ids
+from proxsae.llm.generate import prompt_ids
+from proxsae.llm.massive import MASSIVE_RATIO
+from proxsae.llm.model import LanguageModel
+from proxsae.llm.sites import Site
+from proxsae.report.examples import Places
+
+
+class Reading(NamedTuple):
+    """A text, token by token."""
+
+    tokens: NDArray[np.int64]
+    is_read: NDArray[np.bool_]  # False at special tokens and massive activations, which have no codes
+    codes: csr_array  # (n_tokens, n_components)
+
+
+def read_text(model: LanguageModel, sae: Any, site: Site | int | str, text: str, *, longest: int = 1024) -> Reading:
+    """Return the codes of each token of a text, read as a context of the harvest: after the beginning-of-text token.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    sae : ProxSAE
+    site : Site, int or str
+    text : str
+    longest : int, default 1024
+        Tokens that are allowed, where the model does not read fewer.
+
+    Raises
+    ------
+    ValueError
+        If the text is too long or has no token.
+    """
+    if not text.strip():
+        raise ValueError("the text is empty")
+    ids = np.array(prompt_ids(model, text), dtype=np.int64)
+    limit = min(longest, getattr(model.model.config.get_text_config(), "max_position_embeddings", None) or longest)
+    if len(ids) > limit:
+        raise ValueError(f"the text has {len(ids):,} tokens; at most {limit:,} can be read at once")
+    rows = model.read(torch.from_numpy(ids[None]), site)[0].float().cpu().numpy()
+    norms = np.linalg.norm(rows, axis=1)
+    usual = (getattr(sae, "provenance_", None) or {}).get("median_norm") or float(np.median(norms))
+    is_read = ~np.isin(ids, special_ids(model.tokenizer)) & (norms <= MASSIVE_RATIO * usual)
+    if not is_read.any():
+        raise ValueError("every token of the text is special or has a massive activation, so none has codes")
+    return Reading(ids, is_read, _placed(csr_array(sae.transform(rows[is_read])), np.flatnonzero(is_read), len(ids)))
+
+
+def read_places(places: Places, codes: Any, contexts: Sequence[int]) -> list[Reading]:
+    """Return contexts of a store, given by their line in ``places.tokens``, with the codes of their rows."""
+    found = []
+    for line in contexts:
+        rows = places.row_at[line]
+        is_read = rows >= 0
+        of_rows = csr_array(codes[rows[is_read]])
+        found.append(Reading(places.tokens[line], is_read, _placed(of_rows, np.flatnonzero(is_read), len(rows))))
+    return found
+
+
+def _placed(codes: csr_array, lines: NDArray[np.int64], n: int) -> csr_array:
+    """Return the codes with their rows at these lines of n; the others are empty."""
+    counts = np.zeros(n, dtype=np.int64)
+    counts[lines] = np.diff(codes.indptr)
+    return csr_array((codes.data, codes.indices, np.r_[0, np.cumsum(counts)]), shape=(n, codes.shape[1]))
