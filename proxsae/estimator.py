@@ -15,6 +15,7 @@ from proxsae.regularizers import Regularizer
 if TYPE_CHECKING:
     from proxsae.dictionary import Update
     from proxsae.encoders import Encoder
+    from proxsae.formats.doubling import Signed
     from proxsae.training.autoencoder import Autoencoder
     from proxsae.training.inference import Refinement
     from proxsae.training.settings import Asked
@@ -346,6 +347,12 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
 
         check_is_fitted(self)
         write(path, self, with_training=training_state)
+
+    def as_saelens(self, *, signed: Signed = "double") -> Any:
+        """Return the model as a ``sae_lens.SAE``; see :func:`proxsae.formats.as_saelens`."""
+        from proxsae.formats.saelens_object import as_saelens
+
+        return as_saelens(self, signed)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

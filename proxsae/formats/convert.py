@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from proxsae.formats.doubling import encoder_and_atoms, parts_of
+from proxsae.formats.doubling import encoder_and_atoms
 from proxsae.formats.hub import PREFIX, fetched
 from proxsae.formats.parts import FORMULAS, Parts
 from proxsae.formats.registry import Format, formats
-from proxsae.formats.stated import encoder_with, spelled
+from proxsae.formats.stated import encoder_with, stated_parts
 from proxsae.regularizers import Regularizer, parse
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def save(
     if chosen is None:
         sae.save(path)
         return
-    parts = replace(parts_of(sae, signed), regularizer=spelled(sae.regularizer_))
+    parts = stated_parts(sae, signed)
     chosen.check_written(parts)
     chosen.write(Path(path).expanduser(), parts)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from proxsae.encoders import Amortized
 from proxsae.formats.activations import regularizer_of, sides_of
-from proxsae.formats.doubling import written_parts
+from proxsae.formats.doubling import Signed, parts_of, written_parts
 from proxsae.formats.parts import Parts
 from proxsae.regularizers import Regularizer
 from proxsae.regularizers.naming import checked_spelling
@@ -46,7 +46,12 @@ def encoder_with(R: Regularizer, parts: Parts) -> tuple[Amortized, Tensor]:
     return encoder, atoms
 
 
-def spelled(R: Regularizer) -> str | None:
+def stated_parts(sae: Any, signed: Signed) -> Parts:
+    """Return the parts of a fitted estimator with the text of its R; see :func:`proxsae.formats.doubling.parts_of`."""
+    return replace(parts_of(sae, signed), regularizer=_spelled(sae.regularizer_))
+
+
+def _spelled(R: Regularizer) -> str | None:
     """Return the text of R for a field of a configuration, None where it holds arrays or functions."""
     try:
         text, arrays = checked_spelling(R)

@@ -77,32 +77,7 @@ class SAELens(Format):
 
     def write(self, path: Path, parts: Parts) -> None:
         """Write the folder, the weights first."""
-        n_components, n_features = parts.weight.shape
-        config: dict[str, Any] = {
-            "architecture": _architecture(parts),
-            "d_in": n_features,
-            "d_sae": n_components,
-            "dtype": str(parts.atoms.dtype).removeprefix("torch."),
-            "device": "cpu",
-            "apply_b_dec_to_input": False,
-            "normalize_activations": next(name for name, rows in ROWS.items() if rows == parts.rows),
-            "reshape_activations": "none",
-            "metadata": _metadata(parts),
-        }
-        tensors = {
-            "W_enc": parts.weight.T,
-            "b_enc": parts.bias,
-            "W_dec": parts.atoms,
-            "b_dec": parts.intercept,
-        }
-        if parts.is_transcoder:
-            config["d_out"] = parts.atoms.shape[1]
-        if parts.skip is not None:
-            tensors["W_skip"] = parts.skip.T
-        if parts.activation in ("topk", "abstopk"):
-            config |= {"k": parts.k, "rescale_acts_by_decoder_norm": False}
-        if parts.threshold is not None:
-            tensors["threshold"] = parts.threshold
+        config, tensors = contents(parts)
         write_safetensors(path / WEIGHTS, tensors)
         write_json(path / CONFIGURATION, config)
 
@@ -111,6 +86,37 @@ class SAELens(Format):
         super().check_written(parts)
         if parts.is_transcoder and parts.activation not in ("relu", "jumprelu"):
             raise ValueError(f"SAELens has no place for a transcoder of {parts.activation!r}: it has relu, jumprelu")
+
+
+def contents(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the configuration and the tensors of a SAE of SAELens."""
+    n_components, n_features = parts.weight.shape
+    config: dict[str, Any] = {
+        "architecture": _architecture(parts),
+        "d_in": n_features,
+        "d_sae": n_components,
+        "dtype": str(parts.atoms.dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": next(name for name, rows in ROWS.items() if rows == parts.rows),
+        "reshape_activations": "none",
+        "metadata": _metadata(parts),
+    }
+    tensors = {
+        "W_enc": parts.weight.T,
+        "b_enc": parts.bias,
+        "W_dec": parts.atoms,
+        "b_dec": parts.intercept,
+    }
+    if parts.is_transcoder:
+        config["d_out"] = parts.atoms.shape[1]
+    if parts.skip is not None:
+        tensors["W_skip"] = parts.skip.T
+    if parts.activation in ("topk", "abstopk"):
+        config |= {"k": parts.k, "rescale_acts_by_decoder_norm": False}
+    if parts.threshold is not None:
+        tensors["threshold"] = parts.threshold
+    return config, tensors
 
 
 def _architecture(parts: Parts) -> str:

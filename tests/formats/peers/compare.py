@@ -46,7 +46,7 @@ def compare(sae, theirs, X):
     ours = unfolded(Z.toarray(), codes.shape[1])
     return (  # codes in the order of their size, for twins may change places
         difference(np.sort(ours), np.sort(codes)),
-        difference(sae.inverse_transform(Z), reconstruction),
+        difference(sae.predict(X.numpy()), reconstruction),
         float((codes != 0).sum(1).mean()),
     )
 
@@ -77,6 +77,13 @@ def outwards(peer, folder, X):
         theirs = peer.forward(path, X)
         yield text.strip(), f"float32 {signed}", "out", compare(sae, theirs, X)
         yield text.strip(), f"float32 {signed}", "back", compare(load(path), theirs, X)
+        for way, forward in getattr(peer, "WITHOUT_FILES", {}).items():
+            yield (
+                text.strip(),
+                f"float32 {signed}",
+                way,
+                compare(sae, forward(sae, path.with_suffix(".ours"), signed, X), X),
+            )
 
 
 def peers():
@@ -92,7 +99,7 @@ def peers():
 
 def main():
     X, worst = rows(N, D), 0.0
-    form = "{:26s} {:34s} {:16s} {:5s} {:>10s} {:>14s} {:>6s}"
+    form = "{:26s} {:34s} {:16s} {:6s} {:>10s} {:>14s} {:>6s}"
     print(form.format("library", "architecture or R", "dtype", "way", "codes", "reconstruction", "L0"))
     for peer in peers():
         with tempfile.TemporaryDirectory() as folder:

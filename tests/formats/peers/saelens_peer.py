@@ -1,12 +1,15 @@
 """SAELens: what it writes, and what it computes."""
 
 import json
+from functools import partial
 
 import sae_lens
 import torch
 from parameters import parameters, real_parameters
 from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from safetensors.torch import load_file, save_file
+
+from proxsae.formats import saelens_converter
 
 NAME, FORMAT = f"SAELens {sae_lens.__version__}", "saelens"
 
@@ -129,7 +132,26 @@ def forward(folder, X):
         training = sae_lens.TrainingSAE.load_from_disk(folder)
         training.save_inference_model(folder / "inference")
         folder = folder / "inference"
-    sae = SAE.load_from_disk(folder).to(torch.float32)
+    return outputs(SAE.load_from_disk(folder), X)
+
+
+@torch.no_grad()
+def outputs(sae, X):
+    sae = sae.to(torch.float32)
     codes = sae.encode(X)
-    outputs = sae(X) if config.get("architecture") in TRANSCODERS else sae.decode(codes)
-    return codes.numpy(), outputs.numpy()
+    decoded = sae(X) if sae.cfg.architecture() in TRANSCODERS else sae.decode(codes)
+    return codes.numpy(), decoded.numpy()
+
+
+def as_object(sae, path, signed, X):
+    """By an object made of ours."""
+    return outputs(sae.as_saelens(signed=signed), X)
+
+
+def by_converter(sae, path, signed, X):
+    """By its loader, of a file of ours."""
+    sae.save(path)
+    return outputs(SAE.load_from_disk(path, converter=partial(saelens_converter, signed=signed)), X)
+
+
+WITHOUT_FILES = {"object": as_object, "loader": by_converter}
