@@ -1,8 +1,12 @@
 """The whole way on the command line, with a tiny random language model: harvest, fit, evaluate, report, demo."""
 
+import json
 import os
 import re
 from pathlib import Path
+from threading import Thread
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer, tiny_
 from proxsae import ProxSAE, demo
 from proxsae.cli import main
 from proxsae.llm import ActivationStore, evaluate, load_model
+from proxsae.report.server import PageServer
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +145,35 @@ def test_report_writes_a_page(folder, sae, capsys):
     assert "2,000 tokens" in html
     assert '"tokens": ["\\u003cs\\u003e", "w1", "w2", "w3"]' in html
     assert "<svg" in html
+
+
+def test_serve_reads_texts_until_ctrl_c(folder, sae, capsys, monkeypatch):
+    run, answers = PageServer.serve_forever, []
+
+    def serve(server):
+        thread = Thread(target=run, args=(server, 0.01))
+        thread.start()
+        url = f"http://{server.hosts[0]}/"
+        for text in ("w1 w2", "w1 " * 99):
+            request = Request(f"{url}read", json.dumps({"text": text}).encode(), {"Content-Type": "application/json"})
+            try:
+                with urlopen(request) as reply:
+                    answers.append(json.load(reply))
+            except HTTPError as error:
+                answers.append(json.load(error))
+        with urlopen(url) as reply:
+            assert b"<title>Features of sae.safetensors</title>" in reply.read()
+        server.shutdown()
+        thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PageServer, "serve_forever", serve)
+    options = ["--tokens", "500", "--port", "0"]
+    assert main(["serve", str(sae), str(folder / "store"), *_model(folder), *options]) == 0
+    assert answers[0]["tree"]["tokens"] == ["<s>", "w1", "w2"]
+    assert answers[0]["tree"]["values"]["length"] == 16  # two tokens, eight codes each
+    assert answers[1] == {"error": "the text has 100 tokens; at most 64 can be read at once"}
+    assert re.search(r"page: http://127\.0\.0\.1:\d+/ .*\nended\n", capsys.readouterr().out)
 
 
 def test_the_demo_ends_in_a_table_and_a_report(folder, monkeypatch, capsys):

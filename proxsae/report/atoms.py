@@ -134,7 +134,8 @@ def pushed_tokens(D: Any, lens: Callable[[Any], Any], n: int) -> NDArray[np.int6
     """Return the n tokens whose logits +d raises most and those that -d does, shape (p, 2, n).
 
     By the logit lens: a direction goes through the final norm and the head alone. What these give without a direction,
-    the biases, is taken off, so that -d raises what +d lowers.
+    the biases, is taken off, so that -d raises what +d lowers. Each token counts in units of what atoms do to it on the
+    whole, the root mean square over 512 of them: else rare tokens, which any direction moves far, stand everywhere.
 
     Parameters
     ----------
@@ -145,13 +146,20 @@ def pushed_tokens(D: Any, lens: Callable[[Any], Any], n: int) -> NDArray[np.int6
     """
     D = unit(checked_dictionary(D)) * np.sqrt(np.shape(D)[1])
     nothing = np.asarray(lens(np.zeros_like(D[:1])))
+
+    def raised(directions: Any) -> Any:
+        for first in range(0, len(directions), _DIRECTIONS):
+            yield np.asarray(lens(directions[first : first + _DIRECTIONS])) - nothing
+
+    some = D[:: -(-len(D) // 512)]
+    usual = np.sqrt(sum(np.square(logits).sum(axis=0) for logits in raised(some)) / len(some))
     found = []
-    for first in range(0, len(D), _DIRECTIONS):
-        raised = np.asarray(lens(D[first : first + _DIRECTIONS])) - nothing
+    for logits in raised(D):
+        shares = logits / np.where(usual > 0, usual, 1)
         sides = []
         for sign in SIDES:
-            top = np.argpartition(-sign * raised, n - 1, axis=1)[:, :n]
-            order = np.argsort(-sign * np.take_along_axis(raised, top, axis=1), axis=1, kind="stable")
+            top = np.argpartition(-sign * shares, n - 1, axis=1)[:, :n]
+            order = np.argsort(-sign * np.take_along_axis(shares, top, axis=1), axis=1, kind="stable")
             sides.append(np.take_along_axis(top, order, axis=1))
         found.append(np.stack(sides, axis=1))
     return np.concatenate(found)

@@ -151,16 +151,22 @@ def test_the_nearest_atoms_have_the_largest_cosines():
 
 
 def test_pushed_tokens_are_those_of_the_head(sae, model):
-    D = sae.components_[:5]
+    D = sae.components_
     head, norm = model.model.lm_head.weight.float(), model.model.model.norm
     with torch.no_grad():
         logits = (norm(torch.from_numpy(D) / torch.from_numpy(D).norm(dim=1, keepdim=True) * 4) @ head.T).numpy()
+    logits /= np.sqrt(np.square(logits).mean(axis=0))
     found = pushed_tokens(D, logit_lens(model), 3)
     np.testing.assert_array_equal(found[:, 0], np.argsort(-logits, axis=1)[:, :3])
     np.testing.assert_array_equal(found[:, 1], np.argsort(logits, axis=1)[:, :3])
-    W, bias = np.random.default_rng(0).normal(size=(16, 30)), 100 * np.arange(30)
-    biased = pushed_tokens(D, lambda d: d @ W + bias, 3)  # what the biases push up is no matter of the atom
-    np.testing.assert_array_equal(biased[:, 1], np.argsort(D @ W, axis=1)[:, :3])
+
+
+def test_biases_and_tokens_that_all_move_push_nothing_up():
+    D, W = np.random.default_rng(0).normal(size=(600, 16)), np.random.default_rng(1).normal(size=(16, 30))
+    size, bias = 1 + 9 * np.arange(30), 100 * np.arange(30)
+    found = pushed_tokens(D, lambda d: (d @ W) * size + bias, 3)
+    np.testing.assert_array_equal(found, pushed_tokens(D, lambda d: d @ W, 3))
+    assert len(np.unique(found[:, 0, 0])) > 20
 
 
 def test_a_text_is_read_as_a_harvest_reads_it(model, sae):

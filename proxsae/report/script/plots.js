@@ -69,7 +69,7 @@ function showPlots(place, plots, choose) {
       edges, counts, isLog: plot.is_log, label: `${title}: ${label}. ${note}.`,
       ticks: isDensity
         ? decadeTicks(edges[0], edges.at(-1))
-        : [edges[0], middle, edges.at(-1)].map((x) => (marks ? [x, short(x)] : [Math.ceil(x), whole(Math.ceil(x))])),
+        : [edges[0], middle, edges.at(-1)].map((x) => (marks ? [x, short(x)] : [Math.ceil(x), whole(Math.ceil(x) + 0)])),
       kind: (i) => (!marks ? "" : edges[i + 1] <= marks[0] + 1e-9 ? "negative" : edges[i] >= marks[1] - 1e-9 ? "positive" : ""),
       name: (i) => `${whole(counts[i])} ${unit}: ${value(edges[i])} to ${value(edges[i + 1])}`,
       choose: isDensity ? (i) => choose(edges[i], edges[i + 1]) : undefined,

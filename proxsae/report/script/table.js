@@ -18,9 +18,9 @@ function heading(atoms, ask, change, title, names) {
 }
 
 /** One line a side; of codes that are never negative, the positive alone. */
-function both(atoms, line, isAlways = false) {
+function both(atoms, name, line, isAlways = false) {
   const sides = atoms.signed || isAlways ? [0, 1] : [0];
-  return make("td", {}, sides.map((side) => make("div", { className: `line ${SIDES[side]}` }, line(side))));
+  return make("td", { "data-name": name }, sides.map((side) => make("div", { className: `line ${SIDES[side]}` }, line(side))));
 }
 
 function row(atoms, atom) {
@@ -30,11 +30,11 @@ function row(atoms, atom) {
   });
   return make("tr", {},
     make("th", { scope: "row" }, link(atom)),
-    both(atoms, (side) => [bar(side), percent(atoms.density(atom, side))]),
-    both(atoms, (side) => (atoms.peak(atom, side) ? signed((side ? -1 : 1) * atoms.peak(atom, side), 1) : "\u2013")),
-    both(atoms, (side) => chips(atoms, atoms.firesOn(atom, side), side)),
-    atoms.raised(atom, 0).length ? both(atoms, (side) => chips(atoms, atoms.raised(atom, side), side), true) : null,
-    make("td", { className: "near" }, atoms.neighbours(atom).slice(0, 2).map((near) => neighbour(atoms, near))));
+    both(atoms, "Density", (side) => [bar(side), percent(atoms.density(atom, side))]),
+    both(atoms, "Strongest", (side) => (atoms.peak(atom, side) ? signed((side ? -1 : 1) * atoms.peak(atom, side), 1) : "\u2013")),
+    both(atoms, "Fires on", (side) => chips(atoms, atoms.firesOn(atom, side), side)),
+    atoms.raised(atom, 0).length ? both(atoms, "Pushes up", (side) => chips(atoms, atoms.raised(atom, side), side), true) : null,
+    make("td", { className: "near", "data-name": "Nearest" }, atoms.neighbours(atom).slice(0, 2).map((near) => neighbour(atoms, near))));
 }
 
 /** Fill the table with a page of the atoms that are asked for; `change` takes what is to be asked instead. */

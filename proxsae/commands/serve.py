@@ -1,0 +1,56 @@
+"""proxsae serve: the page of all atoms of a trained SAE, which also reads texts of yours."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from proxsae.commands.parser import BLOCK, add_command, add_model
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser of all."""
+    command = add_command(
+        commands,
+        "serve",
+        run,
+        "show the page of a trained SAE on this computer, and read texts of yours token by token",
+        "proxsae serve sae.safetensors activations",
+    )
+    command.add_argument("sae", help="model written by proxsae fit, or of any library")
+    command.add_argument("store", type=Path, nargs="?", help="activation store (default: a new harvest of --tokens)")
+    add_model(command)
+    command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
+    command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
+    command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that count (default: 30000)")
+    command.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000; 0 takes a free one)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve until Ctrl-C."""
+    from proxsae.formats import load
+    from proxsae.llm import ActivationStore, harvest, load_model
+    from proxsae.llm.steering import site_of
+    from proxsae.report.explorer import decoder, explorer_page, reading_content
+    from proxsae.report.packing import packed
+    from proxsae.report.reading import read_text
+    from proxsae.report.server import PageServer
+
+    with PageServer(options.port) as server, tempfile.TemporaryDirectory() as folder:
+        sae, model = load(options.sae), load_model(options.model)
+        site = site_of(model, sae, options.block, check_provenance=not options.any_place)
+        store = (
+            ActivationStore(options.store)
+            if options.store
+            else harvest(model, options.text, block=site, n_tokens=options.tokens, out=folder, field=options.field)
+        )
+        title = f"Features of {Path(options.sae).name}"
+        server.page = explorer_page(sae, store.part(0, options.tokens), model, title=title, is_live=True)
+        server.answer = lambda text: packed(reading_content(read_text(model, sae, site, text), decoder(model)))
+        print(f"page: http://{server.hosts[0]}/ (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("ended")
