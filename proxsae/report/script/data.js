@@ -38,6 +38,8 @@ const SIGNS = ["+", "\u2212"];
 
 const whole = (number) => number.toLocaleString("en-US");
 
+const plural = (n, word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;
+
 function signed(value, digits = 2) {
   return (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(digits);
 }

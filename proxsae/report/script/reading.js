@@ -43,13 +43,13 @@ function showReading(place, atoms, reading) {
     legend.replaceChildren("Shaded by ", link(shade, `atom ${shade}`),
       `: ${SIGNS.map((sign, side) => {
         const values = track.filter((z) => (side ? z < 0 : z > 0));
-        return `${values.length} tokens ${sign}${values.length ? `, up to ${signed(side ? Math.min(...values) : Math.max(...values), 1)}` : ""}`;
+        return `${plural(values.length, "token")} ${sign}${values.length ? `, up to ${signed(side ? Math.min(...values) : Math.max(...values), 1)}` : ""}`;
       }).slice(0, atoms.signed ? 2 : 1).join("; ")}.`);
     const codes = codesOf(reading, chosen);
     const size = Math.abs(codes[0]?.z ?? 1);
     list.replaceChildren(
       make("h3", {}, "At ", make("span", { className: "chip" }, visible(reading.tokens[chosen])),
-        ` ${codes.length} atoms fire${codes.length > 12 ? "; the 12 strongest" : ""}`),
+        ` ${plural(codes.length, "atom")} fire${codes.length === 1 ? "s" : ""}${codes.length > 12 ? "; the 12 strongest" : ""}`),
       make("ul", { className: "codes" }, codes.slice(0, 12).map(({ atom, z }) => {
         const side = z < 0 ? 1 : 0;
         return make("li", { className: atom === shade ? "shading" : "" },
@@ -64,9 +64,11 @@ function showReading(place, atoms, reading) {
       })));
   }
 
-  function choose(token) {
+  const nearness = ({ atom, z }) => Math.abs(z) / (atoms.most(atom) || Infinity);
+
+  function choose(token, atom = codesOf(reading, token)[0]?.atom ?? shade) {
     chosen = token;
-    shade = codesOf(reading, token)[0]?.atom ?? shade;
+    shade = atom;
     show();
   }
 
@@ -78,10 +80,10 @@ function showReading(place, atoms, reading) {
     tokens.children[chosen].focus();
   });
   place.replaceChildren(tokens, legend, list);
-  const strongest = is.reduce((best, i) =>
-    (Math.abs(codesOf(reading, i)[0]?.z ?? 0) > Math.abs(codesOf(reading, best)[0]?.z ?? 0) ? i : best), is[0]);
-  shade = 0;
-  choose(strongest);
+  // begin where an atom comes nearest to its strongest activation: there the text is clearly of its kind
+  const first = is.flatMap((token) => codesOf(reading, token).map((code) => ({ token, ...code })))
+    .reduce((best, code) => (nearness(code) > nearness(best) ? code : best), { token: is[0], atom: 0, z: 0 });
+  choose(first.token, first.atom);
 }
 
 /** Read a text by `proxsae serve`; throws an error with the server's sentence. */
