@@ -119,8 +119,10 @@ def solve(
           correlates most, "ols" the one that lowers F most, "mp" changes one code at a time, "iht" takes
           proximal steps, "htp" refits on their supports, "cosamp" adds 2k atoms and prunes, and "swap" starts from
           "omp" and "ols" and exchanges one atom for another until no exchange lowers F.
-        - "exact", compiled: all supports, at most a million, for a Cardinality of each sample, alone or
-          with a convex partner that has a formula.
+        - "exact", compiled: all supports, at most a million, for a Cardinality of each sample, alone or with a convex
+          partner that has a formula. More of them are searched by branch and bound, if pyscipopt is installed, for a
+          partner of L1, SquaredL2, NonNegative and Box with codes that are bounded, see
+          :mod:`proxsae.solvers.pursuits.branch_and_bound`; the certificate is how far F is above the bound.
 
         "fista", "adaptive" and "ista" run where the tensors are; the others on the CPU, to which problems on another
         device are copied. "auto" takes, on every device, up to 20,000 atoms "swap" for a cardinality and, for float64,
@@ -136,7 +138,7 @@ def solve(
         certificate that is not finite never converges. What F could fall by has the scale :math:`\frac12\|x - b\|^2`.
     max_iter : int, default 1000
         Steps at most, exchanges of "swap"; 0 certifies `init`. "omp" and "ols" take as many steps as atoms, "exact"
-        as many as supports.
+        as many as supports, or in a search max_iter nodes at most.
     init : array or SciPy sparse matrix of shape (n_samples, n_components), optional
         Where to start; zero by default. Not for "omp", "ols", "mp" and "exact".
     step : float, optional

@@ -1,12 +1,18 @@
-"""All supports: against another enumeration, SCIP, and degenerate dictionaries."""
+"""All supports: against another enumeration, a search, and degenerate dictionaries."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from all_supports import QUADRATIC, best_with
 from pursuit_problems import with_at_most
+from scipy.sparse import csr_array
+from sklearn.exceptions import ConvergenceWarning
 
 from proxsae import solve
 from proxsae.regularizers import Cardinality
+from proxsae.solvers.pursuits import exact
+from proxsae.solvers.pursuits.pursuit import Pursuit
 
 
 def data(n=6, p=10, d=6, seed=0):
@@ -42,34 +48,58 @@ def test_degenerate_dictionaries(kind, dtype):
     np.testing.assert_allclose(s.objective, best_with(X, D, "Zero", 2)[0], rtol=1e-4 if dtype == np.float32 else 1e-8)
 
 
-def test_scip_agrees():
-    scip = pytest.importorskip("pyscipopt")
-    X, D = data(n=2, p=7, d=5, seed=3)
-    s = solve(X, D, "0.3*L1 + Cardinality(2)", method="exact")
-    for x, objective in zip(X, s.objective, strict=True):
-        model = scip.Model()
-        model.hideOutput()
-        plus, minus = ([model.addVar(lb=0.0, ub=20.0) for _ in D] for _ in range(2))
-        used = [model.addVar(vtype="B") for _ in D]
-        for a, b, u in zip(plus, minus, used, strict=True):
-            model.addCons(a + b <= 20.0 * u)
-        model.addCons(scip.quicksum(used) <= 2)
-        cost = model.addVar(lb=0.0)
-        z = [a - b for a, b in zip(plus, minus, strict=True)]
-        residual = [x[f] - scip.quicksum(c * w for c, w in zip(z, D[:, f], strict=True)) for f in range(5)]
-        model.addCons(0.5 * scip.quicksum(e * e for e in residual) + 0.3 * scip.quicksum([*plus, *minus]) <= cost)
-        model.setObjective(cost)
-        model.optimize()
-        assert model.getObjVal() == pytest.approx(objective, abs=1e-4)
+@pytest.fixture
+def search(monkeypatch):
+    """No support is few enough to be looked at."""
+    pytest.importorskip("pyscipopt")
+    monkeypatch.setattr(exact, "MOST_SUPPORTS", 0)
 
 
-def test_refusals_are_one_sentence():
+SEARCHED = ["Zero", "NonNegative", "0.3*L1 + NonNegative", "0.2*L1 + 0.5*SquaredL2 + Box(-0.2, 0.3)"]
+
+
+@pytest.mark.parametrize("text", SEARCHED)
+def test_the_search_finds_the_best_of_all_supports(text, monkeypatch):
+    pytest.importorskip("pyscipopt")
+    X, D = data(n=2, p=8, d=5 if "L1" in text else 9, seed=2)
+    D = D * np.logspace(-3, 3, 8)[:, None] if text == "Zero" else D
+    D[4] *= "L1" not in text
+    R = with_at_most(3, text)
+    best = solve(X, D, R, method="exact")
+    monkeypatch.setattr(exact, "MOST_SUPPORTS", 0)
+    start = solve(X, D, with_at_most(2, text), method="swap")  # to be bettered
+    monkeypatch.setattr(Pursuit, "run", lambda self, *_: replace(start, codes=csr_array(start.codes)))
+    s = solve(X, D, R, method="exact")
+    np.testing.assert_allclose(s.objective, best.objective, rtol=1e-9)
+    assert s.certificate_kind == "globally optimal"
+    assert s.converged.all()
+    assert (s.objective - s.certificate <= best.objective + 1e-9).all()
+
+
+def test_a_search_that_ends_early_has_its_bound(search):
+    X, D = data(n=1, p=7, d=9, seed=3)
+    X32, D32 = X.astype(np.float32), D.astype(np.float32)
+    with pytest.warns(ConvergenceWarning, match="not converged"):
+        early = solve(X32, D32, Cardinality(3), method="exact", max_iter=0)
+    s = solve(X32, D32, Cardinality(3), method="exact")
+    assert s.codes.dtype == np.float32
+    assert s.converged.all()
+    assert (early.objective - early.certificate <= s.objective).all()
+    np.testing.assert_allclose(s.objective, best_with(X, D, "Zero", 3)[0], rtol=1e-4)
+    assert not solve(0 * X, D, Cardinality(3), method="exact").codes.any()
+
+
+def test_refusals_are_one_sentence(monkeypatch):
     X, D = data()
     with pytest.raises(ValueError, match=r"'exact' needs a convex partner, and 0.1\*L0\(\) is not convex"):
         solve(X, D, "0.1*L0 + Cardinality(2)", method="exact")
     with pytest.raises(ValueError, match="'exact' needs a Cardinality of each sample"):
         solve(X, D, "0.1*L1", method="exact")
+    many = np.random.default_rng(0).standard_normal((60, 6))
     with pytest.raises(
-        ValueError, match=r"at all 4.19e\+15 supports of 20 among 60 atoms, at most 1,000,000; use .swap."
+        ValueError, match=r"1,000,000 supports at most, and there are 4.19e\+15 of 20 among 60 atoms; a search needs"
     ):
-        solve(X, np.random.default_rng(0).standard_normal((60, 6)), Cardinality(20), method="exact")
+        solve(X, many, Cardinality(20), method="exact")
+    monkeypatch.setattr(exact, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match='pip install pyscipopt to search them, or use "swap"'):
+        solve(X, many, "0.1*L1 + Cardinality(20)", method="exact")

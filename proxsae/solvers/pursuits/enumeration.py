@@ -1,0 +1,60 @@
+"""All supports of k atoms, each with its best codes: small problems with a convex partner of the cardinality."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers import Cardinality
+from proxsae.solvers.algorithm import Ended
+from proxsae.solvers.coordinates import squared_norms
+from proxsae.solvers.pursuits.certified import Certifier
+from proxsae.solvers.pursuits.pursuit import scalar_formulas
+from proxsae.solvers.pursuits.supports import room_for
+from proxsae.solvers.threads import by_blocks
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """All supports over one dictionary."""
+
+    dictionary: Array  # NumPy, in the working dtype
+    regularizer: Cardinality
+
+    @cached_property
+    def k(self) -> int:
+        """The non-zeros allowed, of the atoms that are not zero."""
+        return min(self.regularizer.k, int((self.dictionary != 0).any(1).sum()))
+
+    @property
+    def n_supports(self) -> int:
+        """How many there are."""
+        return math.comb(len(self.dictionary), self.k)
+
+    def run(self, Y: Array, init: Array | None, tol: float, max_iter: int) -> Ended:  # noqa: ARG002
+        """Return the best codes of the targets Y."""
+        from proxsae.solvers.pursuits.compiled_enumeration import enumerate_rows
+
+        used = np.flatnonzero((self.dictionary != 0).any(1))
+        atoms = np.ascontiguousarray(self.dictionary[used], np.float64)
+        r = self.regularizer.partner
+        prox, value, parameters = scalar_formulas(r.at(used), len(used))
+        T = Y.astype(np.float64)
+        energies, G = squared_norms(T), atoms @ atoms.T
+        found = room_for(len(Y), self.k, np.float64)
+
+        def work(rows: slice) -> None:
+            mine = found.at(rows)
+            C = T[rows] @ atoms.T
+            enumerate_rows(prox, value, parameters, C, energies[rows], G, self.k, *mine[:3])
+
+        if self.k:
+            by_blocks(work, len(Y))
+            found = found._replace(atoms=used[found.atoms])
+        found.n_iter[:] = math.comb(len(used), self.k)
+        certifier = Certifier(self.dictionary, np.sqrt(squared_norms(self.dictionary)), r, self.k)
+        return certifier.ended(Y, found._replace(codes=found.codes.astype(Y.dtype)), tol, "globally optimal")
