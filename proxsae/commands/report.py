@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
         metavar="TEXT",
         help="a text to show; may be repeated (default: of the store)",
     )
+    command.add_argument("--any-place", action="store_true", help="even where the SAE is of another model or block")
     command.add_argument("--out", type=Path, default=Path("report.html"))
 
 
@@ -37,8 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.data.files import check_writable
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, load_model
-    from proxsae.report.explorer import explorer_page
-    from proxsae.report.page import write_page
+    from proxsae.report import explorer_page, write_page
 
     check_writable(options.out)
     sae, store = load(options.sae), ActivationStore(options.store)
@@ -48,5 +48,6 @@ def run(options: argparse.Namespace) -> None:
         load_model(options.model or store.info["model"]),
         title=f"Features of {Path(options.sae).name}",
         texts=options.read,
+        check_provenance=not options.any_place,
     )
     print(f"report: {write_page(options.out, html).resolve()}")

@@ -33,10 +33,9 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, harvest, load_model
     from proxsae.llm.steering import site_of
-    from proxsae.report.explorer import decoder, explorer_page, reading_content
+    from proxsae.report import PageServer, explorer_page, read_text
+    from proxsae.report.explorer import decoder, reading_content
     from proxsae.report.packing import packed
-    from proxsae.report.reading import read_text
-    from proxsae.report.server import PageServer
 
     with PageServer(options.port) as server, tempfile.TemporaryDirectory() as folder:
         sae, model = load(options.sae), load_model(options.model)
@@ -47,7 +46,14 @@ def run(options: argparse.Namespace) -> None:
             else harvest(model, options.text, block=site, n_tokens=options.tokens, out=folder, field=options.field)
         )
         title = f"Features of {Path(options.sae).name}"
-        server.page = explorer_page(sae, store.part(0, options.tokens), model, title=title, is_live=True)
+        server.page = explorer_page(
+            sae,
+            store.part(0, options.tokens),
+            model,
+            title=title,
+            is_live=True,
+            check_provenance=not options.any_place,
+        )
         server.answer = lambda text: packed(reading_content(read_text(model, sae, site, text), decoder(model)))
         print(f"page: http://{server.hosts[0]}/ (Ctrl-C ends it)", flush=True)
         try:

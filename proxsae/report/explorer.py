@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.opposites import logit_lens
+from proxsae.llm.provenance import check_same_place
 from proxsae.llm.sites import Site
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
 from proxsae.report.examples import Places
@@ -35,6 +36,7 @@ def explorer_page(
     title: str,
     texts: Sequence[str] = (),
     is_live: bool = False,
+    check_provenance: bool = True,
 ) -> str:
     """Return a page of a sparse autoencoder as HTML that needs nothing else.
 
@@ -45,15 +47,29 @@ def explorer_page(
     ----------
     sae : ProxSAE
     store : ActivationStore
-        Its rows count the activity of atoms, and its contexts are the examples.
+        Its rows count the activity of atoms, and its contexts are the examples. Of several sites, that of the
+        autoencoder is taken.
     model : LanguageModel
         Prints tokens, and its head tells which tokens an atom pushes up, where atoms write into the residual stream.
     title : str
     texts : sequence of str
         Read at the site of the store and shown token by token; without any, five contexts of the store are.
     is_live : bool, default False
-        Whether :func:`proxsae.report.server.page_server` serves the page and answers texts.
+        Whether a :class:`PageServer` serves the page and answers texts.
+    check_provenance : bool, default True
+        Refuse an autoencoder that was fitted on another model or another place than those of the store.
+
+    Raises
+    ------
+    ValueError
+        If the autoencoder comes from another place, or does not fit the store, or a text cannot be read.
     """
+    if len(store.sites) > 1:
+        store = store.at(sae.provenance_.get("site"))
+    if check_provenance:
+        check_same_place(sae, model, model.site(store.info["site"]), "the autoencoder")
+    if not len(store):
+        raise ValueError("the store has no row to show")
     codes, places = csr_array(sae.transform(store)), Places(store)
     shown = (
         [read_text(model, sae, store.info["site"], text) for text in texts]

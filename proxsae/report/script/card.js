@@ -50,11 +50,12 @@ function showCard(place, atoms, atom) {
     if (!atoms.signed && side === 1 && !atoms.raised(atom, 1).length) return null;
     return make("section", { className: `side ${name}` },
       make("h3", {}, `${SIGNS[side]} ${name}`),
-      make("p", { className: "note" }, `${percent(atoms.density(atom, side))} of tokens, strongest ${short(atoms.peak(atom, side))}`),
+      make("p", { className: "note" }, side && !atoms.signed ? "Codes are never negative."
+        : `${percent(atoms.density(atom, side))} of tokens, strongest ${short(atoms.peak(atom, side))}`),
       atoms.raised(atom, side).length
         ? make("p", {}, make("span", { className: "note" }, `${SIGNS[side]}d pushes up `), chips(atoms, atoms.raised(atom, side), side))
         : null,
-      found.length ? found.map((example) => contextOf(atoms, example)) : make("p", { className: "note" }, "Never fires."));
+      found.map((example) => contextOf(atoms, example)));
   });
   place.replaceChildren(
     make("div", { className: "head" },

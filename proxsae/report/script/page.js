@@ -89,8 +89,9 @@ async function start() {
 function startTexts(atoms) {
   const place = byId("reading");
   const choice = byId("texts"), form = byId("ask");
-  choice.append(...atoms.readings.map((reading, i) =>
-    make("option", { value: i }, visible(reading.tokens.filter((_, k) => reading.is_read[k]).slice(0, 12).join("").trim()) + "\u2026")));
+  const offer = ({ tokens, is_read: isRead }, i) => choice.append(make("option", { value: i },
+    `${visible(tokens.filter((_, k) => isRead[k]).slice(0, 12).join("").trim())}\u2026`));
+  atoms.readings.forEach(offer);
   choice.onchange = () => showReading(place, atoms, atoms.readings[choice.value]);
   choice.onchange();
   if (!form) return;
@@ -100,7 +101,10 @@ function startTexts(atoms) {
     form.elements.send.disabled = true;
     state.textContent = "Reading\u2026";
     try {
-      showReading(place, atoms, await read(form.elements.text.value));
+      const last = atoms.readings.push(await read(form.elements.text.value)) - 1;
+      offer(atoms.readings[last], last);
+      choice.value = last;
+      choice.onchange();
       state.textContent = "";
     } catch (error) {
       state.textContent = error instanceof TypeError ? "proxsae serve does not answer; is it still running?" : error.message;
