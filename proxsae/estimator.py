@@ -161,7 +161,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
 
-    def fit(self, X: Any, y: Any = None, *, init: Any = None, resume: bool = False) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, init: Any = None, resume: bool = False) -> Self:
         """Train on X, or as a transcoder from X to targets, from random atoms.
 
         Parameters
@@ -172,6 +172,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             :class:`proxsae.llm.ActivationStream`.
         y : array, memory map, torch tensor or activation store of shape (n_samples, n_targets), optional
             What codes of X decode to in place of X. Labels, of shape (n_samples,), are ignored.
+        sample_weight : array of shape (n_samples,), optional
+            Weights >= 0 of the samples in the objective and in all that is measured of the data: 0 leaves a sample
+            out, 2 counts it twice. Batches, first atoms and `dead_after` take rows as they are, whatever their weight.
+            All weights that are not zero must be equal where R is of batch scope.
         init : array of shape (n_components, n_features) or fitted ProxSAE, optional
             What to start from in place of random atoms: atoms of any norm, or a whole model, which is then fine-tuned:
             ``sae.fit(X, init=sae)``. Parameters, R included, are those of this estimator.
@@ -192,30 +196,37 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             training diverges: a loss that explodes or is not finite leads back to the last checkpoint, or without them
             to the first step, with half the step size and a warning, at most three times.
         """
-        self._train(X, y, self.n_steps, is_new=True, init=init, resume=resume)
+        self._train(X, y, sample_weight, self.n_steps, is_new=True, init=init, resume=resume)
         self._training = None  # with the moments of Adam a fitted model would be three times as large
         return self
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Go on training with one pass over X, at a constant step size; parameters are read at every call.
 
         The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
         state of the training is kept, but not pickled; :meth:`save` writes it where asked to.
         """
-        self._train(X, y, None, is_new=not hasattr(self, "components_"))
+        self._train(X, y, sample_weight, None, is_new=not hasattr(self, "components_"))
         return self
 
     def _train(
-        self, X: Any, Y: Any, n_steps: int | None, *, is_new: bool, init: Any = None, resume: bool = False
+        self,
+        X: Any,
+        Y: Any,
+        sample_weight: Any,
+        n_steps: int | None,
+        *,
+        is_new: bool,
+        init: Any = None,
+        resume: bool = False,
     ) -> None:
         from proxsae.formats.checkpoints import checkpoints_of
         from proxsae.training.fitting import finished, train
 
         self._validate_params()
         checkpoints = None if n_steps is None else checkpoints_of(self, resume=resume)
-        state, asked, history, provenance = train(
-            self, X, Y, n_steps, is_new=is_new, checkpoints=checkpoints, init=init
-        )
+        options: dict[str, Any] = {"sample_weight": sample_weight, "checkpoints": checkpoints, "init": init}
+        state, asked, history, provenance = train(self, X, Y, n_steps, is_new=is_new, **options)
         self._set_fitted(finished(state), asked, history, provenance)
         self._training = state
 
@@ -292,14 +303,15 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
 
         return predictions(self, X)
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`.
 
-        Of a transcoder that of its targets y. Where all rows are equal it is 1 for a perfect reconstruction, else 0.
+        Of a transcoder that of its targets y; with `sample_weight`, of shape (n_samples,), of sums and a mean with
+        weights. Where all rows are equal it is 1 for a perfect reconstruction, else 0.
         """
         from proxsae.training.inference import explained_variance
 
-        return explained_variance(self, X, y)
+        return explained_variance(self, X, y, sample_weight)
 
     def refine(
         self, X: Any, y: Any = None, *, method: str = "auto", tol: float = 1e-6, max_iter: int = 1000

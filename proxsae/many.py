@@ -24,20 +24,24 @@ class FitManyError(ValueError):
         super().__init__(f"{len(errors)} of {n_saes} autoencoders could not be trained, the others are fitted: {told}")
 
 
-def fit_many(saes: Sequence[ProxSAE], X: Any, *, resume: bool = False) -> list[ProxSAE]:
+def fit_many(
+    saes: Sequence[ProxSAE], X: Any, y: Any = None, sample_weight: Any = None, *, resume: bool = False
+) -> list[ProxSAE]:
     """Fit several autoencoders to the same X, their steps taken in turn, so that X is read once for all.
 
-    They may differ in every parameter. Each result is that of ``sae.fit(X)``, bit for bit on one machine: the order of
-    the samples is a function of `random_state`, `batch_size` and the number of rows, as it is there, and those that
-    agree in these draw the same batches, read once. A stream has an order of its own, whatever `random_state` is:
-    autoencoders of different seeds share its rows, and a language model behind it is run once for all. All autoencoders
-    are in memory at once, each with its gradients and the moments of Adam.
+    They may differ in every parameter. Each result is that of ``sae.fit(X, y, sample_weight)``, bit for bit on one
+    machine: the order of the samples is a function of `random_state`, `batch_size` and the number of rows, as it is
+    there, and those that agree in these draw the same batches, read once. A stream has an order of its own, whatever
+    `random_state` is: autoencoders of different seeds share its rows, and a language model behind it is run once for
+    all. All autoencoders are in memory at once, each with its gradients and the moments of Adam.
 
     Parameters
     ----------
     saes : sequence of ProxSAE
         Fitted in place. A `checkpoint_dir` is for one of them alone.
     X : array, memory map, torch tensor, activation store or stream of shape (n_samples, n_features)
+    y, sample_weight
+        As in :meth:`ProxSAE.fit`: with targets all of them are transcoders.
     resume : bool, default False
         Go on from the newest checkpoints, as ``fit(X, resume=True)`` does.
 
@@ -68,7 +72,7 @@ def fit_many(saes: Sequence[ProxSAE], X: Any, *, resume: bool = False) -> list[P
 
     saes = list(saes)
     _check(saes)
-    with closing(source_of(X)) as source:
+    with closing(source_of(X, y, sample_weight)) as source:
         fits = [Fit(s, source, s.n_steps, is_new=True, checkpoints=checkpoints_of(s, resume=resume)) for s in saes]
         drive(fits)
     for sae, fit in zip(saes, fits, strict=True):

@@ -51,29 +51,37 @@ class ReconstructionSums:
     """
 
     def __init__(self) -> None:
-        self.n_rows = 0
+        self.n_rows = 0.0  # or the sum of their weights
         self.n_features = 0
         self.squared_error = 0.0
         self.spread = 0.0
-        self.n_active = 0
+        self.n_active = 0.0
         self.mean: NDArray[np.float64] = np.zeros(0)
         self.is_alive: NDArray[np.bool_] = np.zeros(0, dtype=bool)
 
-    def add(self, x: NDArray[np.floating], reconstruction: NDArray[np.floating], codes: Any) -> None:
-        """Add a batch: x and its reconstruction of shape (rows, n_features), codes of shape (rows, n_components)."""
+    def add(
+        self, x: NDArray[np.floating], reconstruction: NDArray[np.floating], codes: Any, weights: Any = None
+    ) -> None:
+        """Add a batch: x and its reconstruction of shape (rows, n_features), codes of shape (rows, n_components).
+
+        With `weights`, (rows,), each row counts as often as its weight says.
+        """
         rows, self.n_features = x.shape
         if self.n_rows == 0:
             self.mean, self.is_alive = np.zeros(x.shape[1]), np.zeros(codes.shape[1], dtype=bool)
         if rows == 0:
             return
         exact = x.astype(np.float64)
-        self.squared_error += float(np.square(exact - reconstruction).sum())
-        mean = exact[0] + (exact - exact[0]).mean(axis=0)  # of equal rows exactly their value
-        shift, total = mean - self.mean, self.n_rows + rows
-        self.spread += float(np.square(exact - mean).sum() + np.square(shift).sum() * self.n_rows * rows / total)
-        self.mean += shift * (rows / total)
-        active = _active_columns(codes)
-        self.n_active += len(active)
+        w = np.ones(rows) if weights is None else weights
+        weight = float(w.sum())
+        self.squared_error += float(w @ np.square(exact - reconstruction).sum(axis=1))
+        mean = exact[0] + np.average(exact - exact[0], axis=0, weights=w)  # of equal rows exactly their value
+        shift, total = mean - self.mean, self.n_rows + weight
+        self.spread += float(w @ np.square(exact - mean).sum(axis=1))
+        self.spread += float(np.square(shift).sum()) * self.n_rows * weight / total
+        self.mean += shift * (weight / total)
+        active_rows, active = _active(codes)
+        self.n_active += float(w[active_rows].sum())
         self.is_alive[active] = True
         self.n_rows = total
 
@@ -145,13 +153,14 @@ def check_features(sae: SparseAutoencoder, n_features: int, of: str, name: str =
         raise ValueError(f"{name} was fitted on {fitted} features, but {of} has {n_features}.")
 
 
-def _active_columns(codes: Any) -> NDArray[np.integer]:
-    """Return the column of every code that is not zero; a stored zero is a zero."""
+def _active(codes: Any) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Return row and column of every code that is not zero; a stored zero is a zero."""
     if scipy.sparse.issparse(codes):
         entries = codes.tocoo()
-        columns: NDArray[np.integer] = entries.col[entries.data != 0]
-        return columns
-    return np.nonzero(codes)[1]
+        is_active = entries.data != 0
+        return entries.row[is_active], entries.col[is_active]
+    rows, columns = np.nonzero(codes)
+    return rows, columns
 
 
 def loss_metrics(clean: float, spliced: float, zero: float, kl: float, n_predictions: int) -> dict[str, float]:

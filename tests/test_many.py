@@ -65,8 +65,8 @@ def test_what_several_draw_is_read_once(monkeypatch):
 def test_one_that_fails_leaves_the_others_fitted(monkeypatch):
     step = Trainer.step
 
-    def spoiled(self, x, y=None):
-        record = step(self, x, y)
+    def spoiled(self, x, *rest):
+        record = step(self, x, *rest)
         if self.state.given == Cardinality(5):
             self.state.model.atoms.data[3, 1] = np.nan
         return record
@@ -85,8 +85,8 @@ def test_one_that_fails_leaves_the_others_fitted(monkeypatch):
 def test_a_divergence_of_one_is_caught_up(monkeypatch):
     step, left = Trainer.step, [2]
 
-    def longer(self, x, y=None):
-        record = step(self, x, y)
+    def longer(self, x, *rest):
+        record = step(self, x, *rest)
         if self.state.given == Cardinality(3) and self.state.n_done == 5 and left[0]:
             left[0] -= 1
             self.state.model.encoder.weight.data *= 100
@@ -105,10 +105,10 @@ def test_a_divergence_of_one_is_caught_up(monkeypatch):
 def test_a_signal_ends_all_and_resumed_they_are_as_never_stopped(tmp_path, monkeypatch):
     step = Trainer.step
 
-    def stopped(self, x, y=None):
+    def stopped(self, x, *rest):
         if self.state.n_done == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(self, x, y)
+        return step(self, x, *rest)
 
     def of_folders():
         return [

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import check_array
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from proxsae.formulas.arrays import to_numpy
@@ -43,6 +43,8 @@ class Rows:
         What codes of these rows are to decode to; the rows themselves by default.
     name : str, default "X"
         In sentences.
+    weights : float64 array of shape (n_samples,), optional
+        How much each row counts, > 0, kept with mean 1; all alike by default.
 
     Attributes
     ----------
@@ -52,10 +54,18 @@ class Rows:
     """
 
     def __init__(
-        self, source: Any, *, is_finite: bool = False, kept: Any = None, targets: Rows | None = None, name: str = "X"
+        self,
+        source: Any,
+        *,
+        is_finite: bool = False,
+        kept: Any = None,
+        targets: Rows | None = None,
+        name: str = "X",
+        weights: Any = None,
     ) -> None:
         self.source, self.is_finite, self.kept, self.name = source, is_finite, kept, name
         self.targets = self if targets is None else targets
+        self.weights = None if weights is None else weights / weights.mean()
         self.shape = (int(source.shape[0]) if kept is None else len(kept), int(source.shape[1]))
         self.dtype = torch.float64 if _is_wide(source.dtype) else torch.float32
 
@@ -75,7 +85,19 @@ class Rows:
         """Return the rows of ascending indices, with their targets."""
         kept = chosen if self.kept is None else self.kept[chosen]
         targets = self.targets.taken(chosen) if self.has_targets else None
-        return Rows(self.source, is_finite=self.is_finite, kept=kept, targets=targets, name=self.name)
+        weights = None if self.weights is None else self.weights[chosen]
+        return Rows(self.source, is_finite=self.is_finite, kept=kept, targets=targets, name=self.name, weights=weights)
+
+    def weighted(self, weights: Any) -> Rows:
+        """Return the rows, each with a weight > 0, and their targets."""
+        targets = self.targets.weighted(weights) if self.has_targets else None
+        return Rows(
+            self.source, is_finite=self.is_finite, kept=self.kept, targets=targets, name=self.name, weights=weights
+        )
+
+    def weights_of(self, rows: Any, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """Return the weights of the rows of a slice or of indices; None where all are alike."""
+        return None if self.weights is None else torch.from_numpy(self.weights[rows]).to(device, dtype)
 
     def read(self, rows: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the rows of a slice or of ascending indices as a tensor, a copy.
@@ -180,6 +202,24 @@ def with_targets(rows: Rows, Y: Any) -> Rows:
     return Rows(rows.source, is_finite=rows.is_finite, kept=rows.kept, targets=targets)
 
 
+def with_weights(rows: Rows, sample_weight: Any) -> Rows:
+    """Return the rows whose weight is not zero, with their weights where these differ.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight >= 0 for each row, or none is positive.
+    """
+    if sample_weight is None:
+        return rows
+    weights = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    if not len(positive := np.flatnonzero(weights)):
+        raise ValueError("sample_weight is zero for all rows")
+    rows = rows if len(positive) == len(rows) else rows.taken(positive)
+    weights = weights[positive] / weights.max()
+    return rows.weighted(weights) if np.ptp(weights) else rows
+
+
 def has_labels_alone(Y: Any) -> bool:
     """Whether there are no targets: nothing, or labels in one dimension, which scikit-learn's transformers ignore."""
     return Y is None or len(getattr(Y, "shape", ()) or np.asarray(Y).shape) == 1
@@ -233,6 +273,10 @@ def _ratios(rows: Rows, sample: list[Any]) -> Any:
     parts = (rows.read(some, torch.float64, torch.device("cpu")) for some in sample)
     norms = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in parts]).numpy()
     median = float(np.median(norms))
+    if rows.weights is not None:
+        w = np.concatenate([rows.weights[some] for some in sample])
+        low, high = (s * np.quantile(s * norms, 0.5, weights=w, method="inverted_cdf") for s in (1, -1))
+        median = float(low + high) / 2  # of an even number of rows the mean of the middle two, as without weights
     return norms / median if median > 0 else np.zeros_like(norms)
 
 
@@ -259,40 +303,6 @@ def checked_codes(Z: Any, n_components: int) -> Any:
 def evenly_spaced(n_rows: int, most: int) -> Any:
     """Return the indices of at most `most` evenly spaced rows."""
     return np.unique(np.linspace(0, n_rows - 1, min(n_rows, most)).astype(np.int64))
-
-
-class BatchOrder:
-    """The rows of each training batch: one random permutation an epoch, batches always full.
-
-    It is a function of the seed and the number of rows drawn, so that a resumed run draws what the first would have.
-
-    Parameters
-    ----------
-    n_rows, batch_size : int
-        A batch never exceeds the data.
-    seed : int
-    """
-
-    def __init__(self, n_rows: int, batch_size: int, seed: int) -> None:
-        self.n_rows = n_rows
-        self.batch_size = min(batch_size, n_rows)
-        self.seed = seed
-        self._epoch = -1
-        self._permutation = np.empty(0, np.int64)
-
-    def after(self, n_drawn: int) -> Any:
-        """Return the rows of the batch that follows `n_drawn` rows, ascending: a sum has no order, reading does."""
-        epoch, start = divmod(n_drawn, self.n_rows)
-        rows = self._order(epoch)[start : start + self.batch_size]
-        if len(rows) < self.batch_size:
-            rows = np.concatenate([rows, self._order(epoch + 1)[: self.batch_size - len(rows)]])
-        return np.sort(rows)
-
-    def _order(self, epoch: int) -> Any:
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
-        return self._permutation
 
 
 def torch_device(name: str) -> torch.device:

@@ -27,6 +27,7 @@ class Batch(NamedTuple):
     intercept: Matrix  # b with which they were found
     regularizer: Regularizer  # R
     keep: float  # by which sums over earlier samples are multiplied
+    weights: Any = None  # of the samples, (n_samples,)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Online(Update):
 
     def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
         """Return the atoms after one pass."""
-        S = S.plus(batch.codes, batch.X, batch.keep)
+        S = S.plus(batch.codes, batch.X, batch.keep, batch.weights)
         return descend_atoms(D, *S.centred, atoms=self.atoms, nonnegative=self.nonnegative), S, batch.codes
 
 
@@ -95,7 +96,7 @@ class MOD(Update):
 
     def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
         """Return the best atoms for the sums, at norm 1."""
-        S = S.plus(batch.codes, batch.X, batch.keep)
+        S = S.plus(batch.codes, batch.X, batch.keep, batch.weights)
         D, scale = least_squares_atoms(D, *S.centred, atoms=self.atoms)
         return D, S.rescaled(scale), csr_array(batch.codes.multiply(scale[None, :]))
 
@@ -116,8 +117,8 @@ class KSVD(Update):
     def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
         """Return the atoms after one pass over the batch."""
         Y = batch.X - batch.intercept
-        D, Z = ksvd_atoms(D, batch.codes, Y, batch.regularizer, nonnegative=self.nonnegative)
-        return D, S.plus(Z, batch.X, batch.keep), Z
+        D, Z = ksvd_atoms(D, batch.codes, Y, batch.regularizer, nonnegative=self.nonnegative, weights=batch.weights)
+        return D, S.plus(Z, batch.X, batch.keep, batch.weights), Z
 
 
 class Learned(NamedTuple):
@@ -146,8 +147,9 @@ class Learned(NamedTuple):
         *,
         most_weight: float = np.inf,
         dead_after: int = 100_000,
+        weights: Any = None,
     ) -> Learned:
-        """Return the dictionary after a batch X with codes Z.
+        """Return the dictionary after a batch X with codes Z, whose samples count as much as their weights say.
 
         Atoms that no code has used for `dead_after` samples (and again after as many), and the less used of two that
         are alike, make place for the residuals of the worst-reconstructed samples. Sums over earlier samples are cut to
@@ -157,7 +159,7 @@ class Learned(NamedTuple):
             return self
         t, S = self.n_steps + 1, self.statistics
         keep = min((S.seen / (S.seen + len(X))) ** update.forgetting, most_weight / S.weight if S.weight else 1.0)
-        D, S, Z = update.moved(self.atoms, S, Batch(X, Z, self.intercept, R, keep))
+        D, S, Z = update.moved(self.atoms, S, Batch(X, Z, self.intercept, R, keep, weights))
         b = S.intercept(D)
         is_used = np.bincount(Z.indices, minlength=len(D)) > 0
         unused_for = np.where(is_used, 0, self.unused_for + len(X))

@@ -7,11 +7,11 @@ With codes Z, targets Y = X - b, :math:`A = Z^T Z` and :math:`B = Z^T Y`, that e
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array, diags_array, issparse
 
 from proxsae.dictionary.arrays import Matrix
 from proxsae.regularizers import Regularizer
@@ -44,15 +44,17 @@ class Statistics(NamedTuple):
         gram = n_samples * square * np.eye(len(D))
         return cls(n_samples, n_samples, np.zeros(len(D)), n_samples * b, gram, n_samples * square * D)
 
-    def plus(self, Z: csr_array, X: Matrix, keep: float = 1.0) -> Statistics:
-        """Return the sums with the samples X and their codes Z; what was there is multiplied by `keep`."""
+    def plus(self, Z: csr_array, X: Matrix, keep: float = 1.0, weights: Any = None) -> Statistics:
+        """Return the sums with the samples X, their codes Z and weights; what was there is multiplied by `keep`."""
+        w = np.ones(len(X)) if weights is None else weights
+        weighted = csr_array(diags_array(w) @ Z)
         return Statistics(
             self.seen + len(X),
-            keep * self.weight + len(X),
-            keep * self.code_sum + np.asarray(Z.sum(axis=0)).ravel(),
-            keep * self.sample_sum + X.sum(axis=0),
-            keep * self.gram + (Z.T @ Z).toarray(),
-            keep * self.moments + Z.T @ X,
+            keep * self.weight + float(w.sum()),
+            keep * self.code_sum + np.asarray(weighted.sum(axis=0)).ravel(),
+            keep * self.sample_sum + w @ X,
+            keep * self.gram + (weighted.T @ Z).toarray(),
+            keep * self.moments + weighted.T @ X,
         )
 
     def rescaled(self, scale: Matrix) -> Statistics:
@@ -165,7 +167,7 @@ def least_squares_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sp
 
 
 def ksvd_atoms(
-    D: Matrix, Z: csr_array, Y: Matrix, R: Regularizer, *, nonnegative: bool = False
+    D: Matrix, Z: csr_array, Y: Matrix, R: Regularizer, *, nonnegative: bool = False, weights: Any = None
 ) -> tuple[Matrix, csr_array]:
     r"""Return D and Z after a pass of approximate K-SVD: each atom and then its own codes, the others held.
 
@@ -183,6 +185,8 @@ def ksvd_atoms(
     R : Regularizer
     nonnegative : bool, default False
         Atoms >= 0.
+    weights : array of shape (n_samples,), optional
+        w, with which the samples count: :math:`d_j \leftarrow E^T (w z_j)`.
 
     References
     ----------
@@ -204,7 +208,8 @@ def ksvd_atoms(
         if not z.any():
             continue
         without = residual[rows] + np.outer(z, D[j])
-        D[j] = onto((z @ without)[None], "sphere", nonnegative, D[j])[0]
+        pull = z if weights is None else weights[rows] * z
+        D[j] = onto((pull @ without)[None], "sphere", nonnegative, D[j])[0]
         if part is not None:
             z = part.at(np.full(len(z), j)).prox_unchecked(without @ D[j])
         residual[rows] = without - np.outer(z, D[j])

@@ -89,12 +89,12 @@ class Activation:
         part = separable_part(self.regularizer)
         if part is None:
             codes = self._dense(pre, step)
-            penalty = self.regularizer.value_unchecked(codes.to_dense()).mean()
+            penalty = self.regularizer.value_unchecked(codes.to_dense())
         else:
             pattern = self._pattern(pre, step)
             at_support = pre.at(pattern)
             codes = Codes(pattern, self._values(pattern, at_support, step))
-            penalty = self._penalties(part, codes, at_support, step).sum() / max(1, pattern.n_rows)
+            penalty = pattern.sums(self._penalties(part, codes, at_support, step))
         price = self.price(pre, codes, step)
         prices = None if price is None else price.reshape(1)
         return Encoding(codes, penalty, self.regularizer, pre.without_graph, pre.at, prices)

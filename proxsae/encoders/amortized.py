@@ -127,7 +127,7 @@ class Amortized(Activated):
         return PreActivation(x, self.weight, self.bias, in_bfloat16=in_bfloat16)
 
     @torch.no_grad()
-    def l0_by_weight(self, x: Tensor) -> Callable[[float], float]:
-        """Return the mean L0 of the codes of x as a function of a factor on the weight of R."""
+    def l0_by_weight(self, x: Tensor) -> Callable[[float], Tensor]:
+        """Return the L0 of the code of each row of x as a function of a factor on the weight of R."""
         u = self.pre_activation(x)
-        return lambda factor: len(self.activation.scaled(factor).support(u).indices) / len(x)
+        return lambda factor: self.activation.scaled(factor).support(u).offsets.diff()

@@ -30,8 +30,8 @@ class Encoding:
     ----------
     codes : Codes
         With gradients.
-    penalty : Tensor of shape ()
-        The mean over the samples of R(z), with gradients, and what an encoder asks beside it.
+    penalty : Tensor of shape (n_samples,)
+        R(z) of each sample, with gradients, and what an encoder asks beside it.
     regularizer : Regularizer
         R.
     pre_activation : Tensor of shape (n_samples, n_components)
@@ -226,8 +226,8 @@ class Encoder(nn.Module, ABC):
         self.regularizer = at_price(R, prices[-1])
 
     @abstractmethod
-    def l0_by_weight(self, x: Tensor) -> Callable[[float], float]:
-        """Return the mean L0 of the codes of x as a function of a factor on the weight of R."""
+    def l0_by_weight(self, x: Tensor) -> Callable[[float], Tensor]:
+        """Return the L0 of the code of each row of x as a function of a factor on the weight of R."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the arrays of R with the parameters; what `.to(device)` calls."""

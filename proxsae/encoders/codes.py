@@ -47,9 +47,9 @@ class Codes:
         return values[torch.where(keys[place] == pattern.keys, place, len(self.values))]
 
     @property
-    def mean_l0(self) -> Tensor:
-        """The mean number of non-zeros a sample, a float64 scalar on the device."""
-        return (self.values != 0).sum().double() / max(1, self.pattern.n_rows)
+    def l0(self) -> Tensor:
+        """The number of non-zeros of each sample."""
+        return self.pattern.sums((self.values != 0).int())
 
     @property
     def active_atoms(self) -> Tensor:

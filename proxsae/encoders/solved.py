@@ -123,7 +123,7 @@ class Solved(Encoder):
             codes = self._codes(x, self.regularizer)
         Z = codes.to_dense()
         u = Z + (x - self.bias - codes.decode(self.atoms)) @ self.atoms.T
-        penalty = self.regularizer.value_unchecked(Z).mean()
+        penalty = self.regularizer.value_unchecked(Z)
         return Encoding(codes, penalty, self.regularizer, u, lambda pattern: pattern.gather(u))
 
     @torch.no_grad()
@@ -136,12 +136,12 @@ class Solved(Encoder):
         return Codes.of_csr(codes) if on_cpu else Codes.of_dense(codes)
 
     @torch.no_grad()
-    def l0_by_weight(self, x: Tensor) -> Callable[[float], float]:
-        """Return the mean L0 of the codes of x as a function of a factor on the weight of R."""
+    def l0_by_weight(self, x: Tensor) -> Callable[[float], Tensor]:
+        """Return the L0 of the code of each row of x as a function of a factor on the weight of R."""
 
-        def l0(factor: float) -> float:
+        def l0(factor: float) -> Tensor:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                return float(self._codes(x, self.regularizer.scaled(factor)).mean_l0)
+                return self._codes(x, self.regularizer.scaled(factor)).l0
 
         return l0

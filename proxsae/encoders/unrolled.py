@@ -193,7 +193,7 @@ class Unrolled(Activated):
         if encoding.prices is not None:
             encoding = replace(encoding, prices=torch.cat([*prices, encoding.prices]))
         if self.isometry > 0:
-            k = max(1, round(2 * float(encoding.codes.mean_l0)))
+            k = max(1, round(2 * float(encoding.codes.l0.double().mean())))
             mirror = 1.0 if self.regularizer.is_nonnegative else -1.0
             supports = Pattern(*row_support(encoding.pre_activation, k, mirror), n_columns=len(self.atoms))
             defect = isometry_defect(self.atoms, supports)
@@ -235,9 +235,9 @@ class Unrolled(Activated):
         self.layers["price"] = nn.Parameter(torch.tensor(relative, dtype=self.dtype, device=self.device))
 
     @torch.no_grad()
-    def l0_by_weight(self, x: Tensor) -> Callable[[float], float]:
-        """Return the mean L0 of the codes of x as a function of a factor on the weight of R."""
-        return lambda factor: float(self._codes(x, self.activation.scaled(factor)).mean_l0)
+    def l0_by_weight(self, x: Tensor) -> Callable[[float], Tensor]:
+        """Return the L0 of the code of each row of x as a function of a factor on the weight of R."""
+        return lambda factor: self._codes(x, self.activation.scaled(factor)).l0
 
 
 def fista_momenta(n_layers: int) -> list[float]:

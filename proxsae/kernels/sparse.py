@@ -59,6 +59,10 @@ class Pattern:
         """Return the entries of a dense (n, n_columns) matrix at the pattern."""
         return U[self.rows, self.indices]
 
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sums over the entries of each row, of one value an entry; (n,)."""
+        return values.new_zeros(self.n_rows).index_add(0, self.rows, values)
+
 
 def product(pattern: Pattern, values: Tensor, D: Tensor) -> Tensor:
     """Return Z D of shape (n, d)."""

@@ -77,12 +77,12 @@ class Alternation:
 
     def advance(self, batches: Batches) -> None:
         """Do a step on the next batch."""
-        x, _ = batches.after(self.state.n_drawn)
-        self.history.add(self.step(x))
+        x, _, weight = batches.after(self.state.n_drawn)
+        self.history.add(self.step(x, weight))
         self.state.n_drawn += batches.batch_size
 
     @torch.no_grad()
-    def step(self, x: Tensor) -> dict[str, Any]:
+    def step(self, x: Tensor, weight: Tensor | None = None) -> dict[str, Any]:
         """Do one step on a batch of normalised samples and return its record.
 
         It is that of :meth:`proxsae.training.Trainer.step`, of the codes before the dictionary moves;
@@ -90,27 +90,29 @@ class Alternation:
         """
         state, R = self.state, self.model.encoder.regularizer
         if state.control is not None and not state.control.is_met:
-            state.control.meet(self.model.encoder, x[:1024])
+            state.control.meet(self.model.encoder, x[:1024], None if weight is None else weight[:1024])
             R = self.model.encoder.regularizer
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             codes = self.model.encoder.codes(x)
         # In the dtype of the codes: what rounding puts outside of a ball in float32 is far outside in float64.
         sparse = codes.to_csr()
-        penalties = R.value_unchecked(sparse.toarray())
+        penalties = np.asarray(R.value_unchecked(sparse.toarray()), dtype=np.float64)
         X, Z = _float64(x), csr_array(sparse, dtype=np.float64)
-        before = self._learned(Z)
-        squared_error = float(np.square(X - before.intercept - Z @ before.atoms).sum())
-        loss = (0.5 * squared_error + float(np.sum(penalties, dtype=np.float64))) / len(X)
+        weights = np.ones(len(X)) if weight is None else _float64(weight)
+        before = self._learned(Z, weights)
+        errors = np.square(X - before.intercept - Z @ before.atoms).sum(axis=1)
+        loss = float(np.average(0.5 * errors + penalties, weights=weights))
         room = np.inf if self.n_rows is None else max(0, self.n_rows - len(X))
         random = np.random.default_rng([state.seed, state.n_done])
-        after = before.step(X, Z, R, self.update, random, most_weight=room, dead_after=self.dead_after)
+        after = before.step(X, Z, R, self.update, random, most_weight=room, dead_after=self.dead_after, weights=weights)
         _take(state, after)
         state.n_done += 1
-        l0 = Z.nnz / len(X)
+        l0 = float(np.average(np.diff(Z.indptr), weights=weights))
         if state.control is not None:
             state.control.update(self.model.encoder, l0)
-        record = {"loss": loss, "fvu": squared_error / max(float(np.square(X).sum()), 1e-30), "l0": l0}
+        fvu = float(weights @ errors) / max(float(weights @ np.square(X).sum(axis=1)), 1e-30)
+        record = {"loss": loss, "fvu": fvu, "l0": l0}
         record["dead"] = self.n_dead / len(state.model.atoms)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in record.items()} | {
             "learning_rate": 0.0
@@ -121,11 +123,11 @@ class Alternation:
         """How many atoms, replaced or not, no code has used for `dead_after` samples."""
         return int((self.state.model.unused_for >= self.dead_after).sum())
 
-    def _learned(self, Z: csr_array) -> Learned:
+    def _learned(self, Z: csr_array, weights: Any) -> Learned:
         """Return the dictionary as it is; without sums it stands for samples with codes as large as these."""
         D, b = _float64(self.model.atoms), _float64(self.model.bias)
         if self.state.statistics is None:
-            square = float((Z.data**2).sum()) / max(1, Z.shape[0] * Z.shape[1])
+            square = float(np.average((Z**2).sum(axis=1), weights=weights)) / len(D)
             self.state.statistics = Statistics.standing_for(D, b, SAMPLES_BEFORE, square)
         unused_for = to_numpy(self.model.unused_for)
         return Learned(D, b, self.state.statistics, unused_for, self.state.n_done)

@@ -31,6 +31,8 @@ class Forward:
         D.
     unused_for : integer Tensor of shape (n_components,)
         For how many samples no code has used each atom, before this batch.
+    weight : Tensor of shape (n_samples,) or None
+        How much each sample counts, on average 1 over the data; all alike where it is None.
     """
 
     x: Tensor
@@ -39,11 +41,16 @@ class Forward:
     residual: Tensor
     atoms: Tensor
     unused_for: Tensor
+    weight: Tensor | None = None
+
+    def mean(self, of_samples: Tensor) -> Tensor:
+        """Return the mean of one number a sample, each as often as its weight says."""
+        return (of_samples if self.weight is None else self.weight * of_samples).sum() / len(self.y)
 
     @property
     def squared_error(self) -> Tensor:
         """The mean squared norm of the residual."""
-        return self.residual.square().sum() / len(self.y)
+        return self.mean(self.residual.square().sum(1))
 
 
 class Autoencoder(nn.Module):
@@ -80,12 +87,12 @@ class Autoencoder(nn.Module):
         encoder.tie(self.atoms, self.bias)
         self.encoder = encoder
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Forward:
+    def forward(self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None) -> Forward:
         """Return what the losses are computed from; the target y is x where it is not given."""
         y = x if y is None else y
         encoding = self.encoder.encode(x)
         residual = y - encoding.codes.decode(self.atoms) - self.beside_codes(x)
-        return Forward(x, y, encoding, residual, self.atoms, self.unused_for)
+        return Forward(x, y, encoding, residual, self.atoms, self.unused_for, weight)
 
     def beside_codes(self, x: Tensor) -> Tensor:
         """Return what a reconstruction holds beside Z D: b, or of a transcoder with a skip matrix b + x S."""

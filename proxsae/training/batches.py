@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from proxsae.data.memory import physical_memory
+from proxsae.data.order import BatchOrder
 from proxsae.data.rows import (
-    BatchOrder,
     Rows,
     checked_rows,
     has_labels_alone,
@@ -17,12 +17,15 @@ from proxsae.data.rows import (
     ordinary,
     provenance_of,
     with_targets,
+    with_weights,
 )
 from proxsae.data.stream import ReadAhead, ShuffledRows, Stream
 from proxsae.training.distributed import group
 from proxsae.training.scaling import MAX_ROWS
 from proxsae.training.settings import Settings
 from proxsae.training.state import TrainingState
+
+Batch = tuple[Tensor, Tensor, Tensor | None]  # rows, their targets, and their weights where they differ
 
 
 class NormalisedBatches:
@@ -42,19 +45,23 @@ class NormalisedBatches:
         self.order = BatchOrder(len(rows), batch_size, state.order_seed)
         self.batch_size = self.order.batch_size
         self.part = group().part(self.batch_size)
-        self._last: tuple[int, tuple[Tensor, Tensor]] | None = None  # which another training may draw next
+        self._last: tuple[int, Batch] | None = None  # which another training may draw next
 
-    def after(self, n_drawn: int) -> tuple[Tensor, Tensor]:
+    def after(self, n_drawn: int) -> Batch:
         """Return the batch that follows so many rows."""
         if self._last is None or self._last[0] != n_drawn:
             numbers = self.order.after(n_drawn)[self.part]
             x = self.read(numbers)
-            self._last = n_drawn, (x, self._targets(numbers) if self.rows.has_targets else x)
+            self._last = n_drawn, (x, self._targets(numbers) if self.rows.has_targets else x, self.weights(numbers))
         return self._last[1]
 
     def read(self, numbers: Any) -> Tensor:
         """Return rows by number."""
         return self.inputs.normalised(self.rows.read(numbers, self.dtype, self.device))
+
+    def weights(self, numbers: Any) -> Tensor | None:
+        """Return the weights of rows by number; None where all are alike."""
+        return self.rows.weights_of(numbers, self.dtype, self.device)
 
     def _targets(self, numbers: Any) -> Tensor:
         return self.targets.normalised(self.rows.targets.read(numbers, self.dtype, self.device))
@@ -63,18 +70,19 @@ class NormalisedBatches:
 class Source:
     """The rows of one X for all trainings that begin together.
 
-    The order is that of :class:`proxsae.data.rows.BatchOrder`, a function of the seed of a training, its batch size and
-    the number of rows; trainings that agree in these share the batches.
+    The order is that of :class:`proxsae.data.order.BatchOrder`, a function of the seed of a training, its batch size
+    and the number of rows; trainings that agree in these share the batches.
 
     Parameters
     ----------
     X : rows of any kind
     Y : rows of any kind, labels in one dimension, or None
         What the codes of X are to decode to.
+    sample_weight : weights of the rows, or None
     """
 
-    def __init__(self, X: Any, Y: Any = None) -> None:
-        self.X, self.Y, self.provenance = X, Y, provenance_of(X)
+    def __init__(self, X: Any, Y: Any = None, sample_weight: Any = None) -> None:
+        self.X, self.Y, self.sample_weight, self.provenance = X, Y, sample_weight, provenance_of(X)
         if "site" in (of_targets := provenance_of(Y)):
             self.provenance["target_site"] = of_targets["site"]
         self._checked: Rows | None = None
@@ -84,7 +92,7 @@ class Source:
     def checked(self, sae: Any, *, reset: bool) -> Rows:
         """Return all rows, once an estimator has taken note of their features; see :func:`checked_rows`."""
         rows = checked_rows(sae, self.X, reset=reset)
-        self._checked = self._checked or with_targets(rows, self.Y)
+        self._checked = self._checked or with_weights(with_targets(rows, self.Y), self.sample_weight)
         return self._checked
 
     def ordinary(self, rows: Rows, max_norm_ratio: float | None) -> Rows:
@@ -149,32 +157,35 @@ class StreamBatches(NormalisedBatches):
         self.batch_size, self.reader = batch_size, reader
         self.waited: list[float] = []
 
-    def after(self, n_drawn: int) -> tuple[Tensor, Tensor]:
+    def after(self, n_drawn: int) -> Batch:
         """Return the batch that follows so many rows."""
         rows, waited = self.reader.read(n_drawn, self.batch_size, self.dtype, self.device)
         self.waited.append(waited)
         x = self.inputs.normalised(rows)
-        return x, x
+        return x, x, None
 
 
-def source_of(X: Any, Y: Any = None) -> Source:
+def source_of(X: Any, Y: Any = None, sample_weight: Any = None) -> Source:
     """Return where trainings take the rows of X from; one larger than the memory is read as a stream is.
 
     Raises
     ------
     ValueError
-        If a stream, whose rows come in an order of their own, is given targets.
+        If a stream, whose rows come in an order of their own, is given targets or weights.
     """
     if group().size > 1:  # each process reads its part of every batch, wherever that lies
         if isinstance(X, Stream):
             raise ValueError("a stream is read in its order by one process: give several a store or a memory map")
-        return Source(X, Y)
+        return Source(X, Y, sample_weight)
+    is_alone = has_labels_alone(Y) and sample_weight is None
     if isinstance(X, Stream):
-        if not has_labels_alone(Y):
-            raise ValueError("a stream gives its rows in an order of its own, so that no targets Y can go with them")
+        if not is_alone:
+            raise ValueError(
+                "a stream gives its rows in an order of its own, so that no targets Y and no weights can go with them"
+            )
         return StreamSource(X)
-    if not has_labels_alone(Y):
-        return Source(X, Y)
+    if not is_alone:
+        return Source(X, Y, sample_weight)
     if is_row_source(X) and not isinstance(X, Tensor) and len(X.shape) == 2:
         size = X.shape[0] * X.shape[1] * np.dtype(X.dtype).itemsize
         if size > physical_memory():

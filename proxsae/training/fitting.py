@@ -39,6 +39,7 @@ def train(
     n_steps: int | None,
     *,
     is_new: bool,
+    sample_weight: Any = None,
     checkpoints: Checkpoints | None = None,
     init: Any = None,
 ) -> tuple[TrainingState, Asked, dict[str, Any], dict[str, Any]]:
@@ -49,7 +50,7 @@ def train(
     state, asked, history, provenance
         The history includes what was before; the provenance is what X says of itself.
     """
-    with closing(source_of(X, Y)) as source:
+    with closing(source_of(X, Y, sample_weight)) as source:
         fit = Fit(sae, source, n_steps, is_new=is_new, checkpoints=checkpoints, init=init)
         drive([fit])
     return fit.state, fit.settings.asked, fit.history(), fit.provenance
@@ -88,7 +89,7 @@ class Fit:
         self.init = fitted_start(init)  # before the estimator, which it may be, takes note of other features
         rows = source.checked(sae, reset=is_new)
         self.settings = Settings.of(sae.get_params(deep=False), rows.shape[1])
-        self.settings.check_targets(rows.has_targets)
+        self.settings.check_rows(rows)
         self.rows = source.ordinary(rows, self.settings.max_norm_ratio)
         self.group = group()
         if self.group.size > 1:
@@ -173,9 +174,9 @@ class Fit:
             which = "the model is that" if self.checkpoints is None else "the model and the last checkpoint are those"
             warnings.warn(f"{stop.signal_name}: {which} of step {self.state.n_done}", stacklevel=6)
         if self.state.control is not None:
-            sample = self.batches.read(evenly_spaced(len(self.rows), N_FOR_WEIGHT))
+            some = evenly_spaced(len(self.rows), N_FOR_WEIGHT)
             try:
-                self.state.control.meet(self.state.model.encoder, sample)
+                self.state.control.meet(self.state.model.encoder, self.batches.read(some), self.batches.weights(some))
             except ValueError as error:
                 warnings.warn(f"the weight of R is that of the last step: {error}", stacklevel=6)
 

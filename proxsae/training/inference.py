@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from proxsae.data.rows import Rows, checked_rows, evenly_spaced, torch_device, with_targets
+from proxsae.data.rows import Rows, checked_rows, evenly_spaced, torch_device, with_targets, with_weights
 from proxsae.encoders import Codes, Encoder
 from proxsae.formulas.arrays import to_numpy
 from proxsae.metrics import ReconstructionSums
@@ -71,12 +71,15 @@ def predictions(sae: Any, X: Any) -> Any:
 
 
 @torch.no_grad()
-def explained_variance(sae: Any, X: Any, Y: Any) -> float:
+def explained_variance(sae: Any, X: Any, Y: Any, sample_weight: Any = None) -> float:
     """Return 1 - FVU of the reconstructions, see :mod:`proxsae.metrics`."""
     model, rows = model_and_pairs(sae, X, Y)
+    rows = with_weights(rows, sample_weight)
     sums = ReconstructionSums()
-    for x, y, Z in encoded_pairs(model.encoder, rows, sae.batch_size):
-        sums.add(to_numpy(y), to_numpy(Z.decode(model.atoms) + model.beside_codes(x)), Z.to_csr())
+    blocks = zip(rows.blocks(sae.batch_size), encoded_pairs(model.encoder, rows, sae.batch_size), strict=True)
+    for block, (x, y, Z) in blocks:
+        weights = None if rows.weights is None else rows.weights[block]
+        sums.add(to_numpy(y), to_numpy(Z.decode(model.atoms) + model.beside_codes(x)), Z.to_csr(), weights)
     return float(sums.result()["explained_variance"])
 
 

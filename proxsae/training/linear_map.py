@@ -12,7 +12,7 @@ RIDGE = 1e-6  # of the mean squared singular value, where inputs are linearly de
 
 
 def linear_map(rows: Rows, inputs: Scaling, targets: Scaling) -> Tensor:
-    r"""Return A of shape (n_features, n_targets) that minimises :math:`\sum \|y - x A\|^2` over normalised rows.
+    r"""Return A of shape (n_features, n_targets) that minimises :math:`\sum w \|y - x A\|^2` over normalised rows.
 
     Of evenly spaced rows, summed in float64, with a ridge that only linearly dependent inputs feel.
     """
@@ -23,8 +23,10 @@ def linear_map(rows: Rows, inputs: Scaling, targets: Scaling) -> Tensor:
     for block in rows.sample(MAX_ROWS):
         x = inputs.normalised(rows.read(block, dtype, device)).double()
         y = targets.normalised(rows.targets.read(block, dtype, device)).double()
-        gram += x.T @ x
-        cross += x.T @ y
+        w = rows.weights_of(block, torch.float64, device)
+        weighted = x if w is None else w[:, None] * x
+        gram += weighted.T @ x
+        cross += weighted.T @ y
     ridge = RIDGE * gram.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
     gram.diagonal().add_(ridge)
     A: Tensor = torch.linalg.solve(gram, cross)

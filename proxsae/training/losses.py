@@ -128,15 +128,15 @@ def _nested_error(forward: Forward, levels: Tensor, n_levels: int, weights: Sequ
     """Return the weighted sum over m of half the squared error of the codes up to level m, mean over the samples."""
     codes = forward.encoding.codes
     w = [1.0 / n_levels] * n_levels if weights is None else list(weights)
-    residual, total = forward.residual, w[-1] * forward.residual.square().sum()
+    residual, total = forward.residual, w[-1] * forward.residual.square().sum(1)
     for level in range(n_levels - 1, 0, -1):  # from the whole, what each level adds is taken away
         of_level = (levels == level).nonzero()[:, 0]
         counts = torch.bincount(codes.pattern.rows[of_level], minlength=codes.pattern.n_rows)
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         pattern = Pattern(offsets, codes.pattern.indices[of_level], codes.pattern.n_columns)
         residual = residual + Codes(pattern, codes.values[of_level]).decode(forward.atoms)
-        total = total + w[level - 1] * residual.square().sum()
-    return 0.5 * total / len(forward.y)
+        total = total + w[level - 1] * residual.square().sum(1)
+    return 0.5 * forward.mean(total)
 
 
 def _nested(name: str, sizes: Sequence[int], weights: Sequence[float] | None) -> tuple[int, ...]:
@@ -153,7 +153,7 @@ def _nested(name: str, sizes: Sequence[int], weights: Sequence[float] | None) ->
 
 def penalty(forward: Forward) -> Tensor:
     """Return the mean over the samples of R(z)."""
-    return forward.encoding.penalty
+    return forward.mean(forward.encoding.penalty)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class AuxK:
         pattern = Pattern(offsets, dead[indices], len(forward.atoms))
         explained = Codes(pattern, encoding.pre_activation_at(pattern)).decode(forward.atoms)
         unexplained = forward.residual.detach() - explained
-        return self.weight * 0.5 * unexplained.square().sum() / len(forward.y)
+        return self.weight * 0.5 * forward.mean(unexplained.square().sum(1))
 
 
 def standard(n_features: int, dead_after: int, data_term: Loss | None = None) -> list[Loss]:

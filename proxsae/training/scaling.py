@@ -42,17 +42,18 @@ class Scaling:
             If the scale is so large or small that numbers of the dtype could not be rescaled by it.
         """
         blocks = rows.sample(MAX_ROWS)
-        n_rows = sum(map(len, blocks))
+        weights = [rows.weights_of(block, torch.float64, device) for block in blocks]
+        n_rows = sum(len(block) if w is None else float(w.sum()) for block, w in zip(blocks, weights, strict=True))
         total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
-        for block in blocks:
-            total += rows.read(block, dtype, device).sum(0, dtype=torch.float64)
+        for block, w in zip(blocks, weights, strict=True):
+            total += _sum(rows.read(block, dtype, device), w)
         mean = (total / n_rows).to(dtype)
         norms, largest = 0.0, 0.0
-        for block in blocks:
+        for block, w in zip(blocks, weights, strict=True):
             centred = rows.read(block, dtype, device) - mean
             size = float(centred.abs().max())
             unit = 2.0 ** (math.frexp(size)[1] - 1) if size else 1.0  # squares stay in range, and no bit is lost
-            norms += unit * float(torch.linalg.vector_norm(centred / unit, dim=-1).sum(dtype=torch.float64))
+            norms += unit * float(_sum(torch.linalg.vector_norm(centred / unit, dim=-1), w))
             largest = max(largest, size)
         limits = torch.finfo(dtype)
         if largest <= 4 * limits.eps * float(mean.abs().max()):  # all rows are equal, up to the rounding of their mean
@@ -100,6 +101,11 @@ class Scaling:
                 f"X has entries of the order of {self.scale:.1g} about their mean, for which the weight of {R} leaves "
                 f"{str(dtype).removeprefix('torch.')}: multiply X by a constant, or give it in float64"
             )
+
+
+def _sum(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the sum over rows in float64, each as often as its weight says."""
+    return values.sum(0, dtype=torch.float64) if weights is None else weights @ values.double()
 
 
 def _weights(term: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from sklearn.utils import check_random_state
 
-from proxsae.data.rows import torch_device
+from proxsae.data.rows import Rows, torch_device
 from proxsae.dictionary import Update
 from proxsae.encoders import Encoder
 from proxsae.encoders.base import encoder_of
@@ -105,13 +105,18 @@ class Settings:
                 f"target_l0 must lie between 0 and n_components = {self.n_components}, got {self.target_l0}"
             )
 
-    def check_targets(self, has_targets: bool) -> None:
-        """Raise ValueError where the parameters do not fit data with or without targets."""
-        if has_targets and self.encoder.is_tied:
+    def check_rows(self, rows: Rows) -> None:
+        """Raise ValueError where the parameters do not fit data with or without targets, or with weights."""
+        if rows.weights is not None and self.regularizer.scope == "batch":
+            raise ValueError(
+                f"{self.regularizer} shares non-zeros out among the rows of a batch, whatever their weight: those in "
+                "sample_weight that are not 0 must be equal"
+            )
+        if rows.has_targets and self.encoder.is_tied:
             raise ValueError(
                 f'{self.encoder!r} codes what it decodes, and cannot decode to targets Y: take encoder="amortized"'
             )
-        if self.skip_connection and not has_targets:
+        if self.skip_connection and not rows.has_targets:
             raise ValueError("skip_connection is a matrix from X to targets, and none are given: fit(X, Y)")
 
     def differences(self, other: Settings) -> list[tuple[str, Any, Any]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from proxsae.encoders import Encoder
+from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Cardinality, Regularizer
 
 SETTLED = 1e-7  # how closely a weight is searched for, relative to it
@@ -47,19 +48,21 @@ class WeightControl:
         self.is_met = False
 
     @torch.no_grad()
-    def meet(self, encoder: Encoder, x: Tensor) -> float:
+    def meet(self, encoder: Encoder, x: Tensor, weights: Tensor | None = None) -> float:
         """Set the weight that meets the target on x, by bisection of its logarithm; return the factor on it.
+
+        The rows of x count as much as their weights say.
 
         Raises
         ------
         ValueError
             If no weight does.
         """
-        counted = encoder.l0_by_weight(x)
+        counted, shares = encoder.l0_by_weight(x), None if weights is None else to_numpy(weights)
 
         def l0(factor: float) -> float:
             with np.errstate(over="ignore", under="ignore"):  # a weight beyond the dtype leaves nothing, or everything
-                return counted(factor)
+                return float(np.average(to_numpy(counted(factor)), weights=shares))
 
         low, high = 1e-8, 1e8
         while not l0(high) < self.target < l0(low) and high < 1e32:

@@ -20,8 +20,8 @@ class Batches(Protocol):
 
     batch_size: int  # of all processes of the training together
 
-    def after(self, n_drawn: int) -> tuple[Tensor, Tensor]:
-        """Return the inputs and the targets of the next batch, in normalised units."""
+    def after(self, n_drawn: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the inputs and the targets of the next batch, in normalised units, and the weights of its samples."""
 
 
 class Trainer:
@@ -72,11 +72,10 @@ class Trainer:
         FloatingPointError
             If the loss is NaN or infinite, naming the step; on a device, where it is read.
         """
-        x, y = batches.after(self.state.n_drawn)
-        self.history.add(self.step(x, y))
+        self.history.add(self.step(*batches.after(self.state.n_drawn)))
         self.state.n_drawn += batches.batch_size
 
-    def step(self, x: Tensor, y: Tensor | None = None) -> dict[str, Any]:
+    def step(self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None) -> dict[str, Any]:
         """Do one step on a batch of normalised samples and return its record, measured on the device.
 
         Returns
@@ -87,24 +86,25 @@ class Trainer:
         """
         control = self.state.control
         if control is not None and not control.is_met:
-            control.meet(self.state.model.encoder, self.group.joined(x)[:1024])
-        forward: Forward = self.model(x, y)
+            weights = None if weight is None else self.group.joined(weight)[:1024]
+            control.meet(self.state.model.encoder, self.group.joined(x)[:1024], weights)
+        forward: Forward = self.model(x, y, weight)
         loss: Tensor = sum(loss(forward) for loss in self.losses)  # type: ignore[assignment]
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        spread = forward.y.square().sum().double().clamp(min=1e-30)
-        error = forward.squared_error.detach().double() * len(x)
-        means = [loss.detach(), forward.encoding.codes.mean_l0]
-        n_rows, means, (error, spread) = self.group.over_all(len(x), means, [error, spread])
+        n_active, squares = forward.encoding.codes.l0.double(), forward.y.square().sum(1)
+        of_samples = (forward.residual.detach().square().sum(1), squares, n_active, torch.ones_like(squares))
+        sums = [forward.mean(numbers).double() * len(x) for numbers in of_samples]
+        n_rows, means, (error, spread, n_active, total) = self.group.over_all(len(x), [loss.detach()], sums)
         self.group.sum_gradients(self.model.parameters(), len(x) / n_rows)
         rate = self.learning_rate * self._schedule()
         move(self.state.optimizer, self.state.model.atoms, rate)
-        self._follow(forward, n_rows, means[1])
+        self._follow(forward, n_rows, l0 := n_active / total)
         self.state.n_done += 1
         return {
             "loss": means[0],
-            "fvu": error / spread,
-            "l0": means[1],
+            "fvu": error / spread.clamp(min=1e-30),
+            "l0": l0,
             "dead": self.dead.float().mean(),
             "learning_rate": rate,
         }

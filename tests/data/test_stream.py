@@ -141,9 +141,9 @@ def test_a_batch_is_the_rows_of_the_stream(monkeypatch):
 
     step, seen = Trainer.step, []
 
-    def watched(self, x, y=None):
+    def watched(self, x, *rest):
         seen.append(self.state.inputs.scale * x + self.state.inputs.mean)
-        return step(self, x, y)
+        return step(self, x, *rest)
 
     monkeypatch.setattr(Trainer, "step", watched)
     sae_of(n_steps=20).fit(stream_of())

@@ -36,10 +36,10 @@ def counted(self, rows, *options):
     seen.append(len(read(self, rows, *options)))
     return read(self, rows, *options)
 
-def killed(self, x, y=None):
+def killed(self, x, *rest):
     if self.state.n_done == 6 and self.group.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, x, y)
+    return step(self, x, *rest)
 
 Rows.read = counted
 with data_parallel() as group:
@@ -126,7 +126,7 @@ def test_a_step_sums_as_many_numbers_as_the_page_on_scaling_says(monkeypatch):
     monkeypatch.setattr("proxsae.training.distributed._present", [Group(0, 2)])
     fit_of("count").set_params(n_steps=1).fit(X)
     p, d = 24, 12
-    assert sum(sent) == (2 * p * d + p + d) + p + 5 + 1  # gradients, flags, the record, and whether to stop
+    assert sum(sent) == (2 * p * d + p + d) + p + 6 + 1  # gradients, flags, the record, and whether to stop
 
 
 def test_without_torchrun_one_process_trains():

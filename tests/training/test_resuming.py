@@ -131,8 +131,8 @@ from proxsae.cli import main
 place, moment = sys.argv.pop(1), int(sys.argv.pop(1))
 step, replace = trainer.Trainer.step, files.Path.replace
 
-def killed_in_step(self, x, y=None):
-    record = step(self, x, y)
+def killed_in_step(self, x, *rest):
+    record = step(self, x, *rest)
     if (place, moment) == ("step", self.state.n_done):
         os.kill(os.getpid(), signal.SIGKILL)
     return record
@@ -316,8 +316,8 @@ def test_a_regularizer_without_a_text_is_refused_before_the_first_step(tmp_path)
 def test_nan_names_the_step_and_leaves_the_last_good_checkpoint(bad_step, sentence, steps, tmp_path, monkeypatch):
     step = Trainer.step
 
-    def spoiled(self, x, y=None):
-        record = step(self, x, y)
+    def spoiled(self, x, *rest):
+        record = step(self, x, *rest)
         if self.state.n_done == bad_step:
             self.state.model.atoms.data[3, 1] = np.nan
         return record
@@ -338,8 +338,8 @@ def exploding(monkeypatch, at_step, n_times, factor=100.0):
     monkeypatch.setattr("proxsae.training.fitting.LASTS", 1)
     step, left = Trainer.step, [n_times]
 
-    def longer(self, x, y=None):
-        record = step(self, x, y)
+    def longer(self, x, *rest):
+        record = step(self, x, *rest)
         if self.state.n_done == at_step and left[0]:
             left[0] -= 1
             self.state.model.encoder.weight.data *= factor
@@ -418,8 +418,8 @@ def test_nan_in_the_data_is_no_divergence(tmp_path):
 def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch):
     step = Trainer.step
 
-    def worse_after_step_4(self, x, y=None):
-        record = step(self, x, y)
+    def worse_after_step_4(self, x, *rest):
+        record = step(self, x, *rest)
         return record | {"loss": record["loss"] * (1 if self.state.n_done <= 4 else 2)}
 
     monkeypatch.setattr(Trainer, "step", worse_after_step_4)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from proxsae import ProxSAE
-from proxsae.data.rows import BatchOrder, Rows
+from proxsae.data.order import BatchOrder
+from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
 from proxsae.training import Scaling, Trainer, TrainingState
