@@ -135,9 +135,9 @@ def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: A
     lean, blur, reach = 0.0 * fit.residual, 0.0 * fit.residual, noise.norms
     if direction is not None:  # theta = nu - tau c
         slopes, free = _double(problem.dictionary) @ direction, is_free(R, V)
-        lean = _least_shift(V, slopes, free)
+        lean = least_shift(V, slopes, free)
         V = V - lean[:, None] * slopes
-        blur = noise.unit * _least_shift(noise.norms, slopes, free) * (abs(Z) * abs(slopes)).sum(-1)
+        blur = noise.unit * least_shift(noise.norms, slopes, free) * (abs(Z) * abs(slopes)).sum(-1)
         reach = ArrayNamespace(V).where(free, 0.0, reach)
     s, penalties, excess, products = summed(R, Z, V)
     distance = (1.0 - s) ** 2 * fit.residual
@@ -294,7 +294,7 @@ def inward_direction(atoms: Array) -> Array | None:
     return direction if (units @ direction).min() > 1e-8 else None
 
 
-def _least_shift(V: Array, slopes: Array, free: Array) -> Array:
+def least_shift(V: Array, slopes: Array, free: Array) -> Array:
     """Return the least tau >= 0 for which no unpenalised atom correlates positively with nu - tau c."""
     xp = ArrayNamespace(V)
     needed = xp.where(free, xp.maximum(V, 0.0) / xp.where(free, slopes, 1.0), 0.0)

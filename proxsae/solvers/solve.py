@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from proxsae.solvers.algorithm import Direct
 from proxsae.solvers.certificates import CertificateKind
 from proxsae.solvers.direct import run_direct, weakest
 from proxsae.solvers.driver import Outcome
-from proxsae.solvers.inputs import check_limits, checked_inputs, checked_terms, in_main_memory
+from proxsae.solvers.dual import dual_points
+from proxsae.solvers.inputs import Inputs, check_limits, checked_inputs, checked_terms, in_main_memory
 from proxsae.solvers.iterate import iterate
 from proxsae.solvers.methods import ALGORITHMS, checked_method
 
@@ -67,6 +68,22 @@ class Solution:
     converged: Array
     n_iter: Array
     method: str
+    _problem: tuple[Inputs, Regularizer | tuple[Regularizer, ...]] = field(repr=False)
+
+    def dual_point(self) -> Array:
+        r"""Return the point :math:`\theta` that proves the duality gap, of shape (n_samples, n_features), in float64.
+
+        It is feasible, :math:`R^*(\theta D^T) < \infty`, and its value :math:`\langle\theta, x - b\rangle -
+        \frac12\|\theta\|^2 - R^*(\theta D^T)` is the objective less the gap: a lower bound of min F. At the optimum it
+        is the residual.
+
+        Raises
+        ------
+        ValueError
+            If R has no duality gap over this dictionary.
+        """
+        inputs, R = self._problem
+        return dual_points(replace(inputs, init=self.codes), R)
 
 
 def solve(
@@ -186,6 +203,7 @@ def solve(
     terms = checked_terms(R, n_components)
     terms_in_main_memory = in_main_memory(terms)
     method_name = checked_method(method, terms_in_main_memory, dictionary)
+    given = inputs, terms
     algorithm = ALGORITHMS[method_name]
     if algorithm.is_compiled:
         inputs, terms = inputs.as_numpy(), terms_in_main_memory
@@ -222,6 +240,7 @@ def solve(
         outcome.converged,
         outcome.n_iter,
         method_name,
+        given,
     )
 
 
