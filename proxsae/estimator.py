@@ -101,8 +101,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     n_iter_ : int
         Steps done.
     provenance_ : dict
-        What a store said about its rows: language model, place in it, context length, dropped tokens; the place of
-        targets is ``target_site``.
+        What a store said about its rows: language model, place in it, tokenizer, text, context length, dropped tokens;
+        the place of targets is ``target_site``; ``tokens_seen`` is how many rows were drawn, repeats included.
     n_features_in_ : int
 
     Examples
@@ -365,6 +365,12 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         from proxsae.formats.saelens_object import as_saelens
 
         return as_saelens(self, signed)
+
+    def as_saebench(self, model_name: str | None = None, hook_name: str | None = None) -> Any:
+        """Return the model as an object for the evaluations of SAEBench; see :func:`proxsae.formats.as_saebench`."""
+        from proxsae.formats.saebench_object import as_saebench
+
+        return as_saebench(self, model_name, hook_name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -1,7 +1,8 @@
 """Files of ours and of other libraries, in and out: written whole or not at all, checked before they are used."""
 
 from proxsae.formats.convert import load, save
+from proxsae.formats.saebench_object import as_saebench
 from proxsae.formats.saelens_converter import saelens_converter
 from proxsae.formats.saelens_object import as_saelens
 
-__all__ = ["as_saelens", "load", "saelens_converter", "save"]
+__all__ = ["as_saebench", "as_saelens", "load", "saelens_converter", "save"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _NAMES = {
     "block": "hook_resid_post",
@@ -20,6 +22,12 @@ def hook_of(site: str) -> str:
     if site == "embed":
         return "blocks.0.hook_resid_pre"
     return f"blocks.{int(number) - 1}.{_NAMES[what]}" if what in _NAMES and number.isdecimal() else site
+
+
+def hook_in(provenance: Mapping[str, Any]) -> str | None:
+    """Return the hook of a place that an autoencoder tells of, as a site of ours or as a hook."""
+    site, hook = provenance.get("site"), provenance.get("hook")
+    return hook_of(str(site)) if site is not None else hook
 
 
 def site_of(hook: str) -> str | None:

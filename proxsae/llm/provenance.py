@@ -43,23 +43,31 @@ def header(
 
 
 def check_same_place(sae: Any, model: LanguageModel, site: Site, name: str) -> None:
-    """Raise ValueError if the autoencoder was fitted on a store from another model or another site.
+    """Raise ValueError if the autoencoder was fitted on the activations of another model or another site.
 
-    ``sae.provenance_`` is what ``store.info`` said; an autoencoder without it may come from anywhere. The model is the
-    same if its weights are, whatever its name; where they are of another precision, so that they cannot be compared,
-    the name decides.
+    ``sae.provenance_`` is what ``store.info`` or a file said; an autoencoder that names no model may come from
+    anywhere. The model is the same if its weights are, whatever its name; where they are not known or of another
+    precision, so that they cannot be compared, the last part of the name decides.
     """
     provenance = getattr(sae, "provenance_", None) or {}
-    name_then, weights_then, site_then = (provenance.get(field) for field in ("model", "weights", "site"))
-    if not (isinstance(name_then, str) and isinstance(weights_then, str) and isinstance(site_then, str)):
+    told = (provenance.get(field) for field in ("model", "weights", "site"))
+    name_then, weights_then, site_then = (value if isinstance(value, str) else None for value in told)
+    if name_then is None:
         return
-    weights = model.fingerprint()
-    is_comparable = weights_then.partition(":")[0] == weights.partition(":")[0]
-    is_same = weights_then == weights if is_comparable else name_then == model.name
-    if is_same and site_then == str(site):
+    weights = model.fingerprint() if weights_then else ""
+    if weights_then and weights_then.partition(":")[0] == weights.partition(":")[0]:
+        is_same = weights_then == weights
+    else:
+        is_same = _last_part(name_then) == _last_part(model.name)
+    if is_same and site_then in (None, str(site)):
         return
     changed = " with other weights" if name_then == model.name and not is_same else ""
     raise ValueError(
-        f"{name} was fitted on '{site_then}' of {name_then}{changed}, but is to be used on '{site}' of "
+        f"{name} was fitted on '{site_then or 'some place'}' of {name_then}{changed}, but is to be used on '{site}' of "
         f"{model.name}; check_provenance=False allows it."
     )
+
+
+def _last_part(name: str) -> str:
+    """Return what a model is called without its owner or folder."""
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()

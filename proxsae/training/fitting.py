@@ -94,7 +94,7 @@ class Fit:
         self.group = group()
         if self.group.size > 1:
             self._share()
-        self.source, self.provenance = source, source.provenance
+        self.source = source
         self.error: Exception | None = None  # which has ended it, while others go on
         self.n_steps, self.is_new, self.checkpoints = n_steps, is_new, checkpoints
         self.written = 0  # the step of the last checkpoint
@@ -102,8 +102,16 @@ class Fit:
             self._begin(*self._last_good())
         else:
             self._begin(continued(sae, self.rows, self.settings), sae.history_)
+        before = 0 if is_new else sae.provenance_.get("tokens_seen", 0) - self.state.n_drawn
+        self.seen_before: int = before  # of other data than `n_drawn` counts
         self.last_step = self._one_pass() if n_steps is None else n_steps
         sae._training = None  # should a step fail, the next training starts from what is fitted
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the rows say of themselves, where they do, and how many were drawn, those drawn again included."""
+        told = self.source.provenance
+        return told and {**told, "tokens_seen": self.seen_before + self.state.n_drawn}
 
     @property
     def is_done(self) -> bool:

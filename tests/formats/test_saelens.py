@@ -84,7 +84,7 @@ def test_where_the_activations_come_from_is_kept(tmp_path):
         ("embed", "blocks.0.hook_resid_pre"),
         ("mlp_out.3", "blocks.2.hook_mlp_out"),
     ):
-        sae.provenance_ = {"model": "gpt2", "site": site, "context_length": 128}
+        sae.provenance_ = {"model": "gpt2", "site": site, "context_length": 128, "text": "wikitext", "tokens_seen": 640}
         save(sae, tmp_path / "sae", format="saelens")
         assert json.loads((tmp_path / "sae" / "cfg.json").read_text())["metadata"]["hook_name"] == hook
         assert load(tmp_path / "sae").provenance_ == {**sae.provenance_, "hook": hook}

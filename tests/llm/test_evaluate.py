@@ -273,11 +273,14 @@ def test_an_autoencoder_of_another_place_is_refused(model, texts, tmp_path):
         (info | {"weights": other}, "of tiny gemma2 with other weights, but"),
         (info | {"weights": other, "model": "gemma3"}, r"fitted on 'block\.2' of gemma3, but .* of tiny gemma2"),
         (info | {"weights": "bfloat16:1", "model": "gemma3"}, r"fitted on 'block\.2' of gemma3, but"),
+        # what the file of another library says
+        ({"model": "google/gemma-3-1b"}, r"fitted on 'some place' of google/gemma-3-1b, but .* of tiny gemma2"),
+        ({"model": "owner/tiny gemma2", "site": "block.3"}, r"fitted on 'block\.3' of owner/tiny gemma2, but"),
     ):
         with pytest.raises(ValueError, match=sentence):
             evaluate(model, {"mine": fitted(provenance)}, texts, **OPTIONS)
         assert evaluate(model, fitted(provenance), texts, check_provenance=False, **OPTIONS) == own
-    # what a file of a stranger may say
-    assert evaluate(model, fitted({"site": 3, "model": "gemma3"}), texts, **OPTIONS) == own
+    for provenance in ({"site": 3, "model": "owner/Tiny Gemma2"}, {"site": "block.2", "weights": 7}):
+        assert evaluate(model, fitted(provenance), texts, **OPTIONS) == own
     # the same model in another precision has other weights, and its name decides
     assert evaluate(model, fitted(info | {"weights": "bfloat16:1"}), texts, **OPTIONS) == own

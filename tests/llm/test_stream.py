@@ -95,3 +95,22 @@ def test_a_pass_over_a_stream_needs_an_end(model, texts):
 def test_bad_arguments_are_one_sentence(options, sentence, model, texts):
     with pytest.raises(ValueError, match=sentence):
         ActivationStream(model, texts, **{**OPTIONS, **options})
+
+
+def test_a_fit_counts_the_tokens_that_it_sees(model, texts, tmp_path):
+    store = harvest(model, texts, out=tmp_path / "store", n_tokens=400, verbose=False, **OPTIONS)
+
+    def sae(n_steps, **options):
+        return ProxSAE(Cardinality(3), 32, n_steps=n_steps, batch_size=64, random_state=0, **options)
+
+    fitted = sae(20).fit(store)
+    assert fitted.provenance_ == {**store.info, "tokens_seen": 20 * 64}
+    assert fitted.partial_fit(store).partial_fit(store).provenance_["tokens_seen"] == (20 + 2 * 7) * 64
+    fitted.save(tmp_path / "sae.safetensors")
+    again = ProxSAE.load(tmp_path / "sae.safetensors")
+    assert again.partial_fit(store).provenance_["tokens_seen"] == (20 + 3 * 7) * 64
+    folder = tmp_path / "checkpoints"
+    sae(10, checkpoint_dir=folder, checkpoint_every=5).fit(store)
+    resumed = sae(10, checkpoint_dir=folder, checkpoint_every=5)
+    assert resumed.fit(store, resume=True).provenance_["tokens_seen"] == 10 * 64
+    assert sae(2).fit(store[:]).provenance_ == {}

@@ -12,7 +12,7 @@ from torch import Tensor
 from proxsae.formats.configuration import Configuration
 from proxsae.formats.files import shown
 from proxsae.formats.parts import Activation, Parts, Rows, gated, positive_part, shifted, with_unit_atoms
-from proxsae.formats.places import hook_of, site_of
+from proxsae.formats.places import hook_in, hook_of, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
 from proxsae.formats.writing import write_json, write_safetensors
@@ -232,9 +232,12 @@ def _metadata(parts: Parts) -> dict[str, Any]:
     provenance = parts.provenance
     found = {
         "model_name": provenance.get("model"),
-        "hook_name": hook_of(str(provenance["site"])) if "site" in provenance else None,
+        "hook_name": hook_in(provenance),
         "hook_name_out": hook_of(str(provenance["target_site"])) if "target_site" in provenance else None,
         "context_size": provenance.get("context_length"),
+        "prepend_bos": provenance.get("bos", True) if hook_in(provenance) else None,  # SAEBench insists on it
+        "dataset_path": provenance.get("text"),
+        "training_tokens": provenance.get("tokens_seen"),
         REGULARIZER: parts.regularizer,
     }
     known = {name: value for name, value in found.items() if value is not None}
@@ -249,5 +252,7 @@ def _provenance(config: Configuration) -> dict[str, Any]:
         "target_site": site_of(other) if isinstance(other, str) else None,
         "hook": hook,
         "context_length": config.get("metadata.context_size"),
+        "text": config.get("metadata.dataset_path"),
+        "tokens_seen": config.get("metadata.training_tokens"),
     }
     return {name: value for name, value in found.items() if isinstance(value, str | int)}
