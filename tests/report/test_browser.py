@@ -217,6 +217,9 @@ def test_no_screen_is_too_narrow(page, width):
     assert page.evaluate("document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth") <= 0
     page.locator("#rows a.atom").first.click()
     assert page.evaluate("(c => c.scrollWidth - c.clientWidth)(document.querySelector('#card'))") <= 0
+    box = page.locator("#card").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
 
 
 def test_a_served_page_reads_what_is_typed(chromium, sae, store, model):
