@@ -71,13 +71,11 @@ def explorer_page(
     if not len(store):
         raise ValueError("the store has no row to show")
     codes, places = csr_array(sae.transform(store)), Places(store)
-    shown = (
-        [read_text(model, sae, store.info["site"], text) for text in texts]
-        if texts
-        else read_places(places, codes, np.linspace(0, len(places.tokens) - 1, N_TEXTS).astype(int).tolist())
-    )
+    spread = np.unique(np.linspace(0, len(places.tokens) - 1, N_TEXTS).astype(int))
+    readings = [read_text(model, sae, store.info["site"], text) for text in texts]
+    readings = readings or read_places(places, codes, spread.tolist())
     lens = logit_lens(model) if writes_to_stream(sae, store.info["site"], model) else None
-    content = explorer_content(sae, codes, places, decoder(model), lens=lens, readings=shown)
+    content = explorer_content(sae, codes, places, decoder(model), lens=lens, readings=readings)
     n_fires = (content["count"].reshape(-1, 2).sum(axis=1) > 0).sum()
     facts = {
         "Regularizer": str(sae.regularizer),
@@ -96,7 +94,7 @@ def explorer_page(
         style=_source("explorer.css"),
         script=script,
         digest=digest,
-        data=packed(content | {"live": is_live}),
+        data=packed(content),
         is_live=is_live,
     )
 
@@ -188,7 +186,6 @@ def _density_plot(count: NDArray[np.int64], n_tokens: int) -> dict[str, Any]:
         "is_log": True,
         "edges": edges.tolist(),
         "counts": counts.tolist(),
-        "sorts": "density",
     }
 
 

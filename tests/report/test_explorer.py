@@ -137,7 +137,7 @@ def test_a_text_is_read_as_a_harvest_reads_it(model, sae):
 def test_the_page_holds_what_the_codes_say(model, sae, store, codes, places):
     data = data_of(explorer.explorer_page(sae, store, model, title="A"))
     p, Z = codes.shape[1], codes.toarray()
-    assert (data["n_atoms"], data["n_tokens"], data["signed"], data["live"]) == (40, 600, True, False)
+    assert (data["n_atoms"], data["n_tokens"], data["signed"]) == (40, 600, True)
     assert data["count"].reshape(p, 2).sum(axis=1).tolist() == (Z != 0).sum(axis=0).tolist()
     texts = np.array(data["vocabulary"])[data["contexts"]].reshape(places.tokens.shape)
     assert texts[3].tolist() == [model.tokenizer.decode([token]) for token in store.tokens(3)]
