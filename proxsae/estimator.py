@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -53,6 +54,9 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         Of :mod:`proxsae.training`, in place of the squared error: a sum over nested reconstructions.
     skip_connection : bool, default False
         Of a transcoder: add a linear map of the input, x S, to what the codes decode to.
+    blocks : sequence of int, optional
+        Of a crosscoder: how many features each layer or model has, side by side in X or in targets. Each is divided by
+        its scale, R is in these units, and atoms have :math:`\sum_b \|d^b\|_2 = 1`: :class:`proxsae.training.Blocks`.
     target_l0 : float, optional
         Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
         each atom then learns a threshold of its own.
@@ -90,6 +94,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         S.
     is_transcoder_ : bool
         Whether the model was fitted with targets.
+    blocks_ : proxsae.training.Blocks
+        Sizes and scales of the blocks, one of scale 1 but for crosscoders; D, b and the encoder are in their units.
     encoder_ : proxsae.encoders.Encoder
         The trained encoder, for raw X; a torch module.
     regularizer_ : Regularizer
@@ -129,6 +135,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         update: str | Update = "auto",
         loss: Any = None,
         skip_connection: bool = False,
+        blocks: Sequence[int] | None = None,
         target_l0: float | None = None,
         n_steps: int = 1000,
         batch_size: int = 2048,
@@ -148,6 +155,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         self.update = update
         self.loss = loss
         self.skip_connection = skip_connection
+        self.blocks = blocks
         self.target_l0 = target_l0
         self.n_steps = n_steps
         self.batch_size = batch_size
@@ -196,7 +204,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             training diverges: a loss that explodes or is not finite leads back to the last checkpoint, or without them
             to the first step, with half the step size and a warning, at most three times.
         """
-        self._train(X, y, sample_weight, self.n_steps, is_new=True, init=init, resume=resume)
+        self._train(X, y, self.n_steps, resume=resume, is_new=True, init=init, sample_weight=sample_weight)
         self._training = None  # with the moments of Adam a fitted model would be three times as large
         return self
 
@@ -206,27 +214,16 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
         state of the training is kept, but not pickled; :meth:`save` writes it where asked to.
         """
-        self._train(X, y, sample_weight, None, is_new=not hasattr(self, "components_"))
+        self._train(X, y, None, is_new=not hasattr(self, "components_"), sample_weight=sample_weight)
         return self
 
-    def _train(
-        self,
-        X: Any,
-        Y: Any,
-        sample_weight: Any,
-        n_steps: int | None,
-        *,
-        is_new: bool,
-        init: Any = None,
-        resume: bool = False,
-    ) -> None:
+    def _train(self, X: Any, Y: Any, n_steps: int | None, *, resume: bool = False, **options: Any) -> None:
         from proxsae.formats.checkpoints import checkpoints_of
         from proxsae.training.fitting import finished, train
 
         self._validate_params()
         checkpoints = None if n_steps is None else checkpoints_of(self, resume=resume)
-        options: dict[str, Any] = {"sample_weight": sample_weight, "checkpoints": checkpoints, "init": init}
-        state, asked, history, provenance = train(self, X, Y, n_steps, is_new=is_new, **options)
+        state, asked, history, provenance = train(self, X, Y, n_steps, checkpoints=checkpoints, **options)
         self._set_fitted(finished(state), asked, history, provenance)
         self._training = state
 
@@ -234,6 +231,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         self.encoder_ = model.encoder.requires_grad_(False)
         self.components_, self.intercept_ = (part.detach().cpu().numpy() for part in (model.atoms, model.bias))
         self.skip_ = None if model.skip is None else model.skip.detach().cpu().numpy()
+        self.blocks_ = model.blocks
         self._n_features_out, self.n_features_in_ = len(self.components_), self.encoder_.n_features
         self.is_transcoder_ = model.is_transcoder
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked
@@ -293,9 +291,11 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         Of a transcoder (n_samples, n_targets), and without its skip connection, which :meth:`predict` adds.
         """
         from proxsae.data.rows import checked_codes
+        from proxsae.training.inference import raw
 
         check_is_fitted(self)
-        return checked_codes(Z, len(self.components_)) @ self.components_ + self.intercept_
+        decoded = checked_codes(Z, len(self.components_)) @ self.components_ + self.intercept_
+        return raw(decoded, self.blocks_)
 
     def predict(self, X: Any) -> Any:
         """Return the reconstruction of X, or what a transcoder makes of it: Z D + b + X S, with the codes Z of X."""

@@ -53,10 +53,10 @@ class ReconstructionSums:
     def __init__(self) -> None:
         self.n_rows = 0.0  # or the sum of their weights
         self.n_features = 0
-        self.squared_error = 0.0
-        self.spread = 0.0
         self.n_active = 0.0
         self.mean: NDArray[np.float64] = np.zeros(0)
+        self.squared_error: NDArray[np.float64] = np.zeros(0)  # of each feature
+        self.spread: NDArray[np.float64] = np.zeros(0)
         self.is_alive: NDArray[np.bool_] = np.zeros(0, dtype=bool)
 
     def add(
@@ -69,16 +69,16 @@ class ReconstructionSums:
         rows, self.n_features = x.shape
         if self.n_rows == 0:
             self.mean, self.is_alive = np.zeros(x.shape[1]), np.zeros(codes.shape[1], dtype=bool)
+            self.squared_error, self.spread = np.zeros(x.shape[1]), np.zeros(x.shape[1])
         if rows == 0:
             return
         exact = x.astype(np.float64)
         w = np.ones(rows) if weights is None else weights
         weight = float(w.sum())
-        self.squared_error += float(w @ np.square(exact - reconstruction).sum(axis=1))
+        self.squared_error += w @ np.square(exact - reconstruction)
         mean = exact[0] + np.average(exact - exact[0], axis=0, weights=w)  # of equal rows exactly their value
         shift, total = mean - self.mean, self.n_rows + weight
-        self.spread += float(w @ np.square(exact - mean).sum(axis=1))
-        self.spread += float(np.square(shift).sum()) * self.n_rows * weight / total
+        self.spread += w @ np.square(exact - mean) + np.square(shift) * (self.n_rows * weight / total)
         self.mean += shift * (weight / total)
         active_rows, active = _active(codes)
         self.n_active += float(w[active_rows].sum())
@@ -89,20 +89,27 @@ class ReconstructionSums:
         """Return mse, fvu, explained_variance, l0 and dead_fraction."""
         if self.n_rows == 0:
             raise ValueError("The metrics were asked of no rows; give at least one.")
-        # Equal rows, up to the rounding of their mean, have nothing to explain: as scikit-learn's r2_score has it.
-        rounding = self.n_rows * float(np.square(2 * np.finfo(np.float64).eps * self.mean).sum())
-        fvu = self.squared_error / self.spread if self.spread > rounding else float(self.squared_error > rounding)
+        fvu = self.fvu()
         return {
-            "mse": self.squared_error / (self.n_rows * self.n_features),
+            "mse": float(self.squared_error.sum()) / (self.n_rows * self.n_features),
             "fvu": fvu,
             "explained_variance": 1.0 - fvu,
             "l0": self.n_active / self.n_rows,
             "dead_fraction": 1.0 - float(self.is_alive.mean()),
         }
 
+    def fvu(self, columns: slice = slice(None)) -> float:
+        """Return the fraction of variance unexplained of some features."""
+        error, spread = float(self.squared_error[columns].sum()), float(self.spread[columns].sum())
+        # Equal rows, up to the rounding of their mean, have nothing to explain: as scikit-learn's r2_score has it.
+        rounding = self.n_rows * float(np.square(2 * np.finfo(np.float64).eps * self.mean[columns]).sum())
+        return error / spread if spread > rounding else float(error > rounding)
 
-def reconstruction_metrics(sae: SparseAutoencoder, X: Any, *, batch_size: int = 4096) -> dict[str, float]:
+
+def reconstruction_metrics(sae: SparseAutoencoder, X: Any, *, batch_size: int = 4096) -> dict[str, Any]:
     """Return mse, fvu, explained_variance, l0 and dead_fraction of an autoencoder on rows.
+
+    Of a crosscoder also ``fvu_of_blocks``, a list; the others are in the units of the data, where large blocks weigh.
 
     Parameters
     ----------
@@ -125,7 +132,9 @@ def reconstruction_metrics(sae: SparseAutoencoder, X: Any, *, batch_size: int = 
     for start in range(0, X.shape[0], batch_size):
         x = np.asarray(X[start : start + batch_size])
         sums.add(x, *reconstruct(sae, x))
-    return sums.result()
+    result: dict[str, Any] = sums.result()
+    columns = getattr(getattr(sae, "blocks_", None), "columns", ())
+    return result | ({"fvu_of_blocks": [sums.fvu(block) for block in columns]} if len(columns) > 1 else {})
 
 
 def reconstruct(sae: SparseAutoencoder, x: NDArray[np.floating], name: str = "sae") -> tuple[NDArray[np.floating], Any]:

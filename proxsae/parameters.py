@@ -20,6 +20,7 @@ CONSTRAINTS: dict[str, Any] = {
     "update": "no_validation",  # checked_update says what is allowed
     "loss": "no_validation",  # checked_loss says what is allowed
     "skip_connection": ["boolean"],
+    "blocks": "no_validation",  # checked_sizes says what is allowed
     "target_l0": [Interval(Real, 0, None, closed="neither"), None],
     "n_steps": [Interval(Integral, 1, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],

@@ -15,6 +15,7 @@ from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer, tiny_
 from proxsae import ProxSAE, demo
 from proxsae.cli import main
 from proxsae.llm import ActivationStore, evaluate, load_model
+from proxsae.metrics import reconstruction_metrics
 from proxsae.report.server import PageServer
 
 
@@ -114,6 +115,23 @@ def test_evaluate_and_report_take_the_files_of_other_libraries(folder, sae, caps
     assert {name: again[name] for name in ("FVU", "L0", "KL")} == {name: ours[name] for name in ("FVU", "L0", "KL")}
     assert main(["report", str(theirs), str(folder / "store"), "--out", str(folder / "theirs.html")]) == 0
     assert "Features of saelens" in (folder / "theirs.html").read_text(encoding="utf-8")
+
+
+def test_a_crosscoder_of_two_places(folder, capsys):
+    two, out = folder / "two", folder / "crosscoder.safetensors"
+    places = ["--block", "1", "block.2", "--tokens", "500", "--context", "16", "--out", str(two)]
+    assert main(["harvest", *_model(folder), *places]) == 0
+    options = ["-R", "Cardinality(4)", "--components", "32", "--steps", "5", "--out", str(out)]
+    assert main(["fit", str(two), "--crosscoder", *options]) == 0
+    capsys.readouterr()
+    sae, store = ProxSAE.load(out), ActivationStore(two)
+    assert sae.blocks_.sizes == (16, 16)
+    assert len(reconstruction_metrics(sae, store)["fvu_of_blocks"]) == 2
+    assert main(["fit", str(two), "--target", "block.3", *options]) == 1
+    assert "has no site 'block.3'; it has 'block.1', 'block.2'" in capsys.readouterr().err
+    np.save(folder / "x.npy", store[:])
+    assert main(["fit", str(folder / "x.npy"), "--crosscoder", *options]) == 1
+    assert "has no places in a model" in capsys.readouterr().err
 
 
 class Perfect:

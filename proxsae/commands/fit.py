@@ -23,6 +23,9 @@ def add(commands: Any) -> None:
     command.add_argument("data", type=Path, help="activation store, or .npy array (n_samples, n_features)")
     command.add_argument("-R", "--regularizer", required=True, help='such as "Cardinality(32)"')
     command.add_argument("--components", type=int, help="number of atoms (default: 8 times the features)")
+    command.add_argument("--target", metavar="PLACE", help="of two places in the store: decode to this from the other")
+    command.add_argument("--skip-connection", action="store_true", help="with --target: and a linear map beside it")
+    command.add_argument("--crosscoder", action="store_true", help="the places in the store are blocks of features")
     command.add_argument("--target-l0", type=float, help="steer the weight of R to this mean number of non-zeros")
     command.add_argument("--steps", type=int, default=1000)
     command.add_argument("--batch-size", type=int, default=2048)
@@ -46,6 +49,14 @@ def run(options: argparse.Namespace) -> int:
         return _run(options, is_first=group.rank == 0)
 
 
+def _pair(store: Any, target: str) -> tuple[Any, Any]:
+    """Return the one other place of a store, and the target."""
+    Y, others = store.at(target), [site for site in store.sites if site != target]
+    if len(others) != 1:
+        raise ValueError(f"--target {target} leaves {len(others)} places of '{store.path}' to decode from, not one")
+    return store.at(others[0]), Y
+
+
 def _run(options: argparse.Namespace, *, is_first: bool) -> int:
     """Return the exit status, 130 if the training was interrupted; the first process alone saves the model."""
     from proxsae.data.files import check_writable
@@ -55,11 +66,18 @@ def _run(options: argparse.Namespace, *, is_first: bool) -> int:
 
     check_writable(options.out)
     is_array = options.data.suffix == ".npy"
-    X = mapped(options.data) if is_array else ActivationStore(options.data)
+    X, Y = mapped(options.data) if is_array else ActivationStore(options.data), None
+    if is_array and (options.target or options.crosscoder):
+        raise ValueError("a .npy file has no places in a model: --target and --crosscoder need an activation store")
+    blocks = X.info["widths"] if options.crosscoder else None
+    if options.target:
+        X, Y = _pair(X, options.target)
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     sae = ProxSAE(
         options.regularizer,
         options.components,
+        blocks=blocks,
+        skip_connection=options.skip_connection,
         target_l0=options.target_l0,
         n_steps=options.steps,
         batch_size=options.batch_size,
@@ -68,7 +86,7 @@ def _run(options: argparse.Namespace, *, is_first: bool) -> int:
         checkpoint_dir=options.checkpoint,
         checkpoint_every=options.checkpoint_every,
         **rate,
-    ).fit(X, resume=options.resume)
+    ).fit(X, Y, resume=options.resume)
     status = 0 if sae.n_iter_ == options.steps else 130
     if not is_first:
         return status

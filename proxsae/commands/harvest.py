@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         "proxsae harvest --text notes.txt --block 15 --tokens 100000 --out activations",
     )
     add_model(command)
-    command.add_argument("--block", required=True, help=BLOCK)
+    command.add_argument("--block", required=True, nargs="+", help=f"{BLOCK}; several stand side by side in the rows")
     command.add_argument("--tokens", type=int, required=True, help="rows to store")
     command.add_argument("--context", type=int, default=128, help="tokens in a context (default: 128)")
     command.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     harvest(
         model,
         options.text,
-        block=options.block,
+        hook=options.block,
         n_tokens=options.tokens,
         out=options.out,
         context_length=options.context,

@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -43,64 +44,76 @@ class Rows:
         What codes of these rows are to decode to; the rows themselves by default.
     name : str, default "X"
         In sentences.
-    weights : float64 array of shape (n_samples,), optional
-        How much each row counts, > 0, kept with mean 1; all alike by default.
 
     Attributes
     ----------
-    shape : tuple of int
     dtype : torch.dtype
         In which to compute with the rows: float64 for float64 and integers, else float32.
+    weights : float64 array of shape (n_samples,) or None
+        How much each row counts, > 0, with mean 1; all alike where it is None.
+    units : Tensor of shape (n_features,) or None
+        By which the features are divided when they are read.
     """
 
+    weights: Any = None
+    units: Tensor | None = None
+
     def __init__(
-        self,
-        source: Any,
-        *,
-        is_finite: bool = False,
-        kept: Any = None,
-        targets: Rows | None = None,
-        name: str = "X",
-        weights: Any = None,
+        self, source: Any, *, is_finite: bool = False, kept: Any = None, targets: Rows | None = None, name: str = "X"
     ) -> None:
-        self.source, self.is_finite, self.kept, self.name = source, is_finite, kept, name
-        self.targets = self if targets is None else targets
-        self.weights = None if weights is None else weights / weights.mean()
-        self.shape = (int(source.shape[0]) if kept is None else len(kept), int(source.shape[1]))
+        self.source, self.is_finite, self.kept, self.name, self._targets = source, is_finite, kept, name, targets
         self.dtype = torch.float64 if _is_wide(source.dtype) else torch.float32
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_samples, n_features)."""
+        n_rows = self.source.shape[0] if self.kept is None else len(self.kept)
+        return int(n_rows), int(self.source.shape[1])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @property
+    def targets(self) -> Rows:
+        """What codes of the rows are to decode to; the rows themselves by default."""
+        return self if self._targets is None else self._targets
+
+    @property
     def has_targets(self) -> bool:
         """Whether the targets are other rows than these."""
-        return self.targets is not self
+        return self._targets is not None
 
     def alone(self) -> Rows:
-        """Return the rows without targets."""
-        return Rows(self.source, is_finite=self.is_finite, kept=self.kept, name=self.name)
+        """Return the rows without targets and weights."""
+        return self._with(_targets=None, weights=None)
 
     def taken(self, chosen: Any) -> Rows:
-        """Return the rows of ascending indices, with their targets."""
+        """Return the rows of ascending indices, with their targets and weights."""
         kept = chosen if self.kept is None else self.kept[chosen]
-        targets = self.targets.taken(chosen) if self.has_targets else None
-        weights = None if self.weights is None else self.weights[chosen]
-        return Rows(self.source, is_finite=self.is_finite, kept=kept, targets=targets, name=self.name, weights=weights)
+        targets = None if self._targets is None else self._targets.taken(chosen)
+        rows = self._with(kept=kept, _targets=targets, weights=None)
+        return rows if self.weights is None else rows.weighted(self.weights[chosen])
 
     def weighted(self, weights: Any) -> Rows:
         """Return the rows, each with a weight > 0, and their targets."""
-        targets = self.targets.weighted(weights) if self.has_targets else None
-        return Rows(
-            self.source, is_finite=self.is_finite, kept=self.kept, targets=targets, name=self.name, weights=weights
-        )
+        targets = None if self._targets is None else self._targets.weighted(weights)
+        return self._with(_targets=targets, weights=weights / weights.mean())
+
+    def in_units(self, units: Tensor | None) -> Rows:
+        """Return the rows with targets, or without them the rows, in these units."""
+        return self._with(units=units) if self._targets is None else self._with(_targets=self._targets.in_units(units))
 
     def weights_of(self, rows: Any, dtype: torch.dtype, device: torch.device) -> Tensor | None:
         """Return the weights of the rows of a slice or of indices; None where all are alike."""
         return None if self.weights is None else torch.from_numpy(self.weights[rows]).to(device, dtype)
 
+    def _with(self, **changes: Any) -> Rows:
+        rows = copy(self)
+        rows.__dict__ |= changes
+        return rows
+
     def read(self, rows: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return the rows of a slice or of ascending indices as a tensor, a copy.
+        """Return the rows of a slice or of ascending indices as a tensor, a copy, in their units.
 
         Raises
         ------
@@ -110,12 +123,16 @@ class Rows:
         rows = rows if self.kept is None else self.kept[rows]
         if isinstance(self.source, Tensor):
             chosen = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
-            return self.source[chosen].detach().to(device, dtype, copy=isinstance(rows, slice))
+            return self.scaled(self.source[chosen].detach().to(device, dtype, copy=isinstance(rows, slice)))
         array = self.source[rows].astype(str(dtype).removeprefix("torch."), copy=isinstance(rows, slice))
         if not self.is_finite and not np.isfinite(array).all():
             first = int(np.flatnonzero(~np.isfinite(array).all(-1))[0])
             self._refuse(int(rows[first]) if isinstance(rows, np.ndarray) else rows.start + first)
-        return torch.from_numpy(array).to(device)
+        return self.scaled(torch.from_numpy(array).to(device))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Return rows in their units."""
+        return x if self.units is None else x / self.units.to(x)
 
     def sample(self, most: int) -> list[Any]:
         """Return blocks of the numbers of at most `most` evenly spaced rows."""
@@ -199,7 +216,7 @@ def with_targets(rows: Rows, Y: Any) -> Rows:
         targets = Rows(array, is_finite=True, name="Y")
     if len(targets) != len(rows):
         raise ValueError(f"Y has {len(targets)} rows, and X has {len(rows)}")
-    return Rows(rows.source, is_finite=rows.is_finite, kept=rows.kept, targets=targets)
+    return rows._with(_targets=targets)
 
 
 def with_weights(rows: Rows, sample_weight: Any) -> Rows:

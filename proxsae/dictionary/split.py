@@ -95,6 +95,8 @@ def error_split(
     needed = ("transform", "components_", "intercept_", "regularizer_")
     if missing := [name for name in needed if not hasattr(sae, name)]:
         raise ValueError(f"sae must be fitted, with {', '.join(needed)}, got {type(sae).__name__} without {missing[0]}")
+    if len(getattr(getattr(sae, "blocks_", None), "sizes", ())) > 1:
+        raise ValueError("a crosscoder has units of its own for each of its blocks, and D_true has none")
     R, D, b = sae.regularizer_, checked_dictionary(sae.components_), np.asarray(sae.intercept_, dtype=np.float64)
     truth = Truth.of(D_true, Z_true, signed=not R.is_nonnegative if signed is None else signed)
     Z = checked_codes(sae.transform(X))

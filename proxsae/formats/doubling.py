@@ -34,6 +34,8 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
     encoder = sae.encoder_
     if not isinstance(encoder, Amortized):
         raise ValueError(f"other libraries have encoders of one matrix, as Amortized is, and this one is {encoder!r}")
+    if len(sae.blocks_.sizes) > 1:
+        raise ValueError(f"other libraries have no blocks of features, and this crosscoder has {sae.blocks_.sizes}")
     parts = written_parts(encoder, torch.as_tensor(sae.components_), torch.as_tensor(sae.intercept_), signed)
     skip = None if sae.skip_ is None else torch.as_tensor(sae.skip_)
     rows = sae.provenance_.get("normalised_rows", "raw")

@@ -18,6 +18,7 @@ from proxsae.formats.files import read_file, write_file
 from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Regularizer, parse
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
+from proxsae.training.blocks import Blocks
 from proxsae.training.losses import LOSSES, HierarchicalTopK, Matryoshka
 from proxsae.training.state import TrainingState, written
 
@@ -81,6 +82,7 @@ def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> Non
         "intercept": sae.intercept_,
         **({} if sae.skip_ is None else {"skip": sae.skip_}),
         "is_transcoder": int(sae.is_transcoder_),
+        "blocks": asdict(sae.blocks_),
         "parameters": {name: _as_json(value) for name, value in parameters.items()},
         "provenance": sae.provenance_,
         "target_l0": sae._asked[1],
@@ -115,8 +117,10 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
     encoder = fields.built("encoder", lambda: fields.encoder("encoder", R))
     skip = fields.tensor("skip", 2) if "skip" in tensors else None
     is_transcoder = bool(fields.of("is_transcoder", int)) if "is_transcoder" in metadata else False
+    blocks = fields.built("blocks", lambda: _blocks(fields.of("blocks", dict))) if "blocks" in metadata else None
     model = fields.built(
-        "components", lambda: fitted_autoencoder(encoder, components, intercept, skip, is_transcoder=is_transcoder)
+        "components",
+        lambda: fitted_autoencoder(encoder, components, intercept, skip, is_transcoder=is_transcoder, blocks=blocks),
     )
     parameters = dict(fields.of("parameters", dict))
     if isinstance(parameters.get("encoder"), dict):
@@ -223,6 +227,10 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, np.random.RandomState):
         return None  # the state of a generator is not a parameter
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _blocks(description: dict[str, Any]) -> Blocks:
+    return Blocks(tuple(description["sizes"]), tuple(description["scales"]))
 
 
 def _unfitted(description: dict[str, Any]) -> Encoder:

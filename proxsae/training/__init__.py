@@ -1,6 +1,7 @@
 """The gradient engine: scaling, losses, state, the training step, sparsity control."""
 
 from proxsae.training.autoencoder import Autoencoder, Forward
+from proxsae.training.blocks import Blocks
 from proxsae.training.inference import Refinement
 from proxsae.training.losses import HierarchicalTopK, Matryoshka
 from proxsae.training.scaling import Scaling
@@ -9,6 +10,7 @@ from proxsae.training.trainer import Trainer
 
 __all__ = [
     "Autoencoder",
+    "Blocks",
     "Forward",
     "HierarchicalTopK",
     "Matryoshka",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from proxsae.encoders import Encoder, Encoding
 from proxsae.regularizers import Regularizer
+from proxsae.training.blocks import Blocks
 from proxsae.training.scaling import Scaling
 
 
@@ -67,18 +68,30 @@ class Autoencoder(nn.Module):
         S.
     is_transcoder : bool
         What the codes decode to is not x.
+    blocks : Blocks, optional
+        Of what the codes decode to; one by default.
     """
 
     unused_for: Tensor
 
     def __init__(
-        self, encoder: Encoder, atoms: Tensor, bias: Tensor, skip: Tensor | None = None, *, is_transcoder: bool = False
+        self,
+        encoder: Encoder,
+        atoms: Tensor,
+        bias: Tensor,
+        skip: Tensor | None = None,
+        *,
+        is_transcoder: bool = False,
+        blocks: Blocks | None = None,
     ) -> None:
         super().__init__()
         self.atoms = nn.Parameter(atoms)
         self.bias = nn.Parameter(bias)
         self.skip = None if skip is None else nn.Parameter(skip)
         self.is_transcoder = is_transcoder
+        self.blocks = Blocks.one(atoms.shape[1]) if blocks is None else blocks
+        if sum(self.blocks.sizes) != atoms.shape[1]:
+            raise ValueError(f"blocks of {self.blocks.sizes} features do not make up the {atoms.shape[1]} of the atoms")
         self.register_buffer("unused_for", torch.zeros(len(atoms), dtype=torch.int64, device=atoms.device))
         self.use(encoder)
 
@@ -114,7 +127,8 @@ class Autoencoder(nn.Module):
         bias = targets.scale * self.bias + targets.mean
         skip = None if self.skip is None else self.skip * (targets.scale / inputs.scale)
         bias = bias if skip is None else bias - inputs.mean @ skip
-        return Autoencoder(encoder, self.atoms.clone(), bias, skip, is_transcoder=self.is_transcoder).eval()
+        kind: dict[str, Any] = {"is_transcoder": self.is_transcoder, "blocks": self.blocks}
+        return Autoencoder(encoder, self.atoms.clone(), bias, skip, **kind).eval()
 
 
 def initial_autoencoder(
@@ -129,6 +143,7 @@ def initial_autoencoder(
     linear_map: Tensor | None = None,
     has_skip: bool = False,
     atoms: Tensor | None = None,
+    blocks: Blocks | None = None,
 ) -> Autoencoder:
     """Return an autoencoder for normalised data: random unit atoms or those given, an encoder started there, b = 0.
 
@@ -137,17 +152,24 @@ def initial_autoencoder(
     """
     if atoms is None:
         atoms = torch.randn(n_components, n_features, generator=generator, dtype=torch.float64)
-    atoms = torch.nn.functional.normalize(atoms).to(dtype)  # one start for both precisions
+    blocks = Blocks.one(n_features) if blocks is None else blocks
+    atoms = (atoms / blocks.norm(atoms)).to(dtype)  # one start for both precisions
     of_inputs = atoms if linear_map is None else torch.nn.functional.normalize(atoms @ linear_map.T)
     of_inputs = 0.1 * of_inputs if has_skip else of_inputs  # what the skip matrix explains is not explained twice
     fitted = encoder.initial(R, of_inputs, learn_thresholds=learn_thresholds)
     skip = linear_map.clone() if linear_map is not None and has_skip else None
     bias = torch.zeros(n_features, dtype=dtype)
-    return Autoencoder(fitted, atoms, bias, skip, is_transcoder=linear_map is not None)
+    return Autoencoder(fitted, atoms, bias, skip, is_transcoder=linear_map is not None, blocks=blocks)
 
 
 def fitted_autoencoder(
-    encoder: Encoder, atoms: Any, bias: Any, skip: Any = None, *, is_transcoder: bool = False
+    encoder: Encoder,
+    atoms: Any,
+    bias: Any,
+    skip: Any = None,
+    *,
+    is_transcoder: bool = False,
+    blocks: Blocks | None = None,
 ) -> Autoencoder:
     """Return the autoencoder of a fitted encoder, atoms, a bias and of a transcoder a skip matrix, arrays of any kind.
 
@@ -170,7 +192,7 @@ def fitted_autoencoder(
         raise ValueError("atoms and bias must be finite, got NaN or infinity")
     if skip is not None and not is_transcoder:
         raise ValueError("a matrix from x to its own reconstruction is no part of an autoencoder: skip is for targets")
-    model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder).eval()
+    model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder, blocks=blocks).eval()
     n_features = encoder.n_features
     if not is_transcoder and n_features != atoms.shape[1]:
         raise ValueError(f"the encoder takes {n_features} features, and the atoms have {atoms.shape[1]}")

@@ -103,7 +103,8 @@ class Source:
 
     def batches(self, rows: Rows, settings: Settings, state: TrainingState) -> NormalisedBatches:
         """Return the batches of a training."""
-        made_of = (state.order_seed, settings.batch_size, settings.max_norm_ratio, settings.device, state.inputs.scale)
+        scale = (state.inputs.scale, settings.blocks)
+        made_of = (state.order_seed, settings.batch_size, settings.max_norm_ratio, settings.device, scale)
         if made_of not in self._batches:
             self._batches[made_of] = NormalisedBatches(rows, settings.batch_size, state)
         return self._batches[made_of]
@@ -161,7 +162,7 @@ class StreamBatches(NormalisedBatches):
         """Return the batch that follows so many rows."""
         rows, waited = self.reader.read(n_drawn, self.batch_size, self.dtype, self.device)
         self.waited.append(waited)
-        x = self.inputs.normalised(rows)
+        x = self.inputs.normalised(self.rows.scaled(rows))
         return x, x, None
 
 

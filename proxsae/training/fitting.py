@@ -16,9 +16,10 @@ from proxsae.data.rows import evenly_spaced
 from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.batches import Source, StreamBatches, source_of
+from proxsae.training.blocks import Blocks
 from proxsae.training.distributed import group
 from proxsae.training.history import joined
-from proxsae.training.inference import N_FOR_WEIGHT
+from proxsae.training.inference import N_FOR_WEIGHT, model_of
 from proxsae.training.losses import standard
 from proxsae.training.resuming import Checkpoints, check_finite, mark, resumed
 from proxsae.training.settings import Asked, Settings
@@ -90,7 +91,11 @@ class Fit:
         rows = source.checked(sae, reset=is_new)
         self.settings = Settings.of(sae.get_params(deep=False), rows.shape[1])
         self.settings.check_rows(rows)
-        self.rows = source.ordinary(rows, self.settings.max_norm_ratio)
+        rows = source.ordinary(rows, self.settings.max_norm_ratio)
+        fitted = model_of(sae) if not is_new else self.init[0] if isinstance(self.init, tuple) else None
+        sizes, device = self.settings.blocks, self.settings.device
+        self.blocks = Blocks.of(rows.targets, sizes, device) if fitted is None else fitted.blocks
+        self.rows = rows.in_units(self.blocks.units)
         self.group = group()
         if self.group.size > 1:
             self._share()
@@ -192,7 +197,7 @@ class Fit:
         """Return the newest checkpoint and its history, or a new start."""
         if self.checkpoints is not None and (newest := self.checkpoints.newest()) is not None:
             return resumed(*newest, self.rows, self.settings, self.n_steps), newest[0].history_
-        state = start(self.rows, self.settings, self.n_steps, self.init)
+        state = start(self.rows, self.settings, self.n_steps, self.init, self.blocks)
         if self.checkpoints is not None:
             mark(state, self.rows, self.settings)
         return state, {}

@@ -16,6 +16,7 @@ from proxsae.formulas.arrays import to_numpy
 from proxsae.metrics import ReconstructionSums
 from proxsae.regularizers import Regularizer
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
+from proxsae.training.blocks import Blocks
 from proxsae.training.sparsity import WeightControl
 
 GAP_ENTRIES = 2**24  # of a dense block of codes
@@ -26,14 +27,15 @@ def model_of(sae: Any) -> Autoencoder:
     """Return the autoencoder of the fitted attributes, on the device that the parameter names."""
     check_is_fitted(sae)
     encoder = sae.encoder_.to(torch_device(sae.device))
-    return fitted_autoencoder(encoder, sae.components_, sae.intercept_, sae.skip_, is_transcoder=sae.is_transcoder_)
+    parts = (encoder, sae.components_, sae.intercept_, sae.skip_)
+    return fitted_autoencoder(*parts, is_transcoder=sae.is_transcoder_, blocks=sae.blocks_)
 
 
 def model_and_rows(sae: Any, X: Any) -> tuple[Autoencoder, Rows]:
-    """Return the autoencoder, and X as rows that fit it."""
+    """Return the autoencoder, and X as rows that fit it, of a crosscoder in the units of its blocks."""
     check_is_fitted(sae)
-    rows = checked_rows(sae, X, reset=False)
-    return model_of(sae), rows
+    rows, model = checked_rows(sae, X, reset=False), model_of(sae)
+    return model, rows if model.is_transcoder else rows.in_units(model.blocks.units)
 
 
 def model_and_pairs(sae: Any, X: Any, Y: Any) -> tuple[Autoencoder, Rows]:
@@ -41,7 +43,7 @@ def model_and_pairs(sae: Any, X: Any, Y: Any) -> tuple[Autoencoder, Rows]:
     model, rows = model_and_rows(sae, X)
     if not model.is_transcoder:  # Y is that of another step in a pipeline
         return model, rows
-    rows = with_targets(rows, Y)
+    rows = with_targets(rows, Y).in_units(model.blocks.units)
     if not rows.has_targets:
         raise ValueError("the fitted model was trained with targets Y, of shape (n_samples, n_targets): give Y")
     if rows.targets.shape[1] != model.atoms.shape[1]:
@@ -67,7 +69,13 @@ def predictions(sae: Any, X: Any) -> Any:
     model, rows = model_and_rows(sae, X)
     blocks = encoded(model.encoder, rows, sae.batch_size)
     dtype = str(rows.dtype).removeprefix("torch.")
-    return np.concatenate([to_numpy(Z.decode(model.atoms) + model.beside_codes(x)) for x, Z in blocks]).astype(dtype)
+    decoded = np.concatenate([to_numpy(Z.decode(model.atoms) + model.beside_codes(x)) for x, Z in blocks])
+    return raw(decoded, model.blocks).astype(dtype, copy=False)
+
+
+def raw(decoded: Any, blocks: Blocks) -> Any:
+    """Return what codes decode to in the units of the data."""
+    return decoded if blocks.units is None else decoded * blocks.units.numpy()
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from proxsae.kernels.dispatch import on_cuda
+from proxsae.training.blocks import Blocks
 
 
 def adam(parameters: list[Tensor]) -> torch.optim.Adam:
@@ -14,22 +15,25 @@ def adam(parameters: list[Tensor]) -> torch.optim.Adam:
 
 
 @torch.no_grad()
-def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float) -> None:
+def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float, blocks: Blocks) -> None:
     """Do a step of size `rate`; the rows of `atoms` keep unit norm, and the radial part of their gradient is left out.
+
+    Where there are several blocks, it is the norm of these.
 
     The step uses the gradients up.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
         if on_cuda(atoms) and atoms.dtype == torch.float32:
-            for matrix in (p for p in group["params"] if p.ndim == 2 and p.grad is not None):
+            fused = (p for p in group["params"] if p is not atoms or len(blocks.sizes) == 1)
+            for matrix in (p for p in fused if p.ndim == 2 and p.grad is not None):
                 _move_matrix(optimizer, matrix, rate, group, on_sphere=matrix is atoms)
     if atoms.grad is None:
         optimizer.step()
         return
-    atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms
+    atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * blocks.slope(atoms)
     optimizer.step()
-    atoms.div_(torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
+    atoms.div_(blocks.norm(atoms))
 
 
 def _move_matrix(

@@ -61,8 +61,7 @@ def fingerprint(rows: Rows) -> str:
     """Return the shape of rows, their dtype and a checksum of some of them, evenly spaced; the same of targets."""
     if rows.weights is not None:
         weights = f"weights of checksum {zlib.crc32(rows.weights.tobytes()):08x}"
-        alike = Rows(rows.source, kept=rows.kept, is_finite=rows.is_finite)
-        return f"{fingerprint(alike)} with {weights}"
+        return f"{fingerprint(rows.targets.alone())} with {weights} from {fingerprint(rows.alone())}"
     if rows.has_targets:
         return f"{fingerprint(rows.targets)} from {fingerprint(rows.alone())}"
     some = rows.read(evenly_spaced(len(rows), COMPARED_ROWS), rows.dtype, torch.device("cpu"))

@@ -31,8 +31,8 @@ class Scaling:
     scale: float
 
     @classmethod
-    def of(cls, rows: Rows, dtype: torch.dtype, device: torch.device) -> Scaling:
-        """Return the scaling with which evenly spaced rows are centred and have mean norm sqrt(n_features).
+    def of(cls, rows: Rows, dtype: torch.dtype, device: torch.device, columns: slice = slice(None)) -> Scaling:
+        """Return the scaling with which evenly spaced rows, or some columns, have mean 0 and norm sqrt(n_columns).
 
         Read block by block, summed in float64.
 
@@ -44,13 +44,13 @@ class Scaling:
         blocks = rows.sample(MAX_ROWS)
         weights = [rows.weights_of(block, torch.float64, device) for block in blocks]
         n_rows = sum(len(block) if w is None else float(w.sum()) for block, w in zip(blocks, weights, strict=True))
-        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
+        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)[columns]
         for block, w in zip(blocks, weights, strict=True):
-            total += _sum(rows.read(block, dtype, device), w)
+            total += _sum(rows.read(block, dtype, device)[:, columns], w)
         mean = (total / n_rows).to(dtype)
         norms, largest = 0.0, 0.0
         for block, w in zip(blocks, weights, strict=True):
-            centred = rows.read(block, dtype, device) - mean
+            centred = rows.read(block, dtype, device)[:, columns] - mean
             size = float(centred.abs().max())
             unit = 2.0 ** (math.frexp(size)[1] - 1) if size else 1.0  # squares stay in range, and no bit is lost
             norms += unit * float(_sum(torch.linalg.vector_norm(centred / unit, dim=-1), w))
@@ -58,7 +58,7 @@ class Scaling:
         limits = torch.finfo(dtype)
         if largest <= 4 * limits.eps * float(mean.abs().max()):  # all rows are equal, up to the rounding of their mean
             return cls(mean, 1.0)
-        scale = norms / n_rows / rows.shape[1] ** 0.5
+        scale = norms / n_rows / len(mean) ** 0.5
         least, most = limits.tiny * 1e8, limits.max / 1e8  # room for the entries that are smaller or larger
         if not least < scale < most:
             raise ValueError(

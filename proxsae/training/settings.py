@@ -15,13 +15,14 @@ from proxsae.encoders import Encoder
 from proxsae.encoders.base import encoder_of
 from proxsae.regularizers import Cardinality, Regularizer, parse
 from proxsae.training.alternating import checked_update, is_frozen
+from proxsae.training.blocks import checked_sizes
 from proxsae.training.losses import HierarchicalTopK, Matryoshka, checked_loss
 from proxsae.training.scaling import Scaling
 from proxsae.training.sparsity import check_steerable
 
 Asked = tuple[Regularizer, float | None]  # R in the units of the data and the target L0 that a model was fitted for
 STEPS_DEPEND_ON = (
-    *("regularizer", "update", "n_components", "target_l0", "skip_connection", "loss", "is_frozen"),
+    *("regularizer", "update", "n_components", "blocks", "target_l0", "skip_connection", "loss", "is_frozen"),
     *("learning_rate", "batch_size", "dead_after", "max_norm_ratio"),
 )
 
@@ -37,6 +38,7 @@ class Settings:
     is_frozen: bool  # the dictionary stays what it is
     update: Update | None  # of the dictionary between solved codes; None: gradients
     n_components: int
+    blocks: tuple[int, ...] | None  # of features, of a crosscoder
     target_l0: float | None
     learning_rate: float
     batch_size: int
@@ -72,6 +74,7 @@ class Settings:
                 **given,
                 "regularizer": Cardinality(max(1, min(32, n_components // 8))) if R is None else R,
                 "n_components": n_components,
+                "blocks": checked_sizes(given["blocks"]),
                 "encoder": encoder,
                 "loss": checked_loss(given["loss"], n_components),
                 "is_frozen": is_frozen(given["update"], encoder),
@@ -91,6 +94,8 @@ class Settings:
         if isinstance(R, Cardinality) and R.k > self.n_components:
             raise ValueError(f"k must not exceed n_components: {R} with {self.n_components} components")
         R.check_width(self.n_components)
+        if self.blocks is not None and self.update is not None:
+            raise ValueError(f'update = {self.update} knows atoms of one block alone: for blocks take "gradient"')
         if self.loss is not None and self.update is not None:
             raise ValueError(
                 f'{self.loss} is a loss of gradients, and update = {self.update} has none: take "gradient"'
@@ -107,6 +112,11 @@ class Settings:
 
     def check_rows(self, rows: Rows) -> None:
         """Raise ValueError where the parameters do not fit data with or without targets, or with weights."""
+        if self.blocks is not None and sum(self.blocks) != rows.targets.shape[1]:
+            raise ValueError(
+                f"blocks = {list(self.blocks)} make up {sum(self.blocks)} features, and {rows.targets.name} has "
+                f"{rows.targets.shape[1]}"
+            )
         if rows.weights is not None and self.regularizer.scope == "batch":
             raise ValueError(
                 f"{self.regularizer} shares non-zeros out among the rows of a batch, whatever their weight: those in "

@@ -16,6 +16,7 @@ from proxsae.formulas.arrays import to_numpy
 from proxsae.training.alternating import take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
+from proxsae.training.blocks import Blocks
 from proxsae.training.inference import model_of
 from proxsae.training.linear_map import linear_map
 from proxsae.training.scaling import Scaling
@@ -29,7 +30,9 @@ def fitted_start(init: Any) -> Any:
     return (copy.deepcopy(model_of(init)), init._asked) if isinstance(init, BaseEstimator) else init
 
 
-def start(rows: Rows, settings: Settings, n_steps: int | None, init: Any = None) -> TrainingState:
+def start(
+    rows: Rows, settings: Settings, n_steps: int | None, init: Any = None, blocks: Blocks | None = None
+) -> TrainingState:
     """Return the state before the first step, with the scaling of the rows, from random atoms or from `init`."""
     if isinstance(init, tuple):
         fitted, asked = init
@@ -52,6 +55,7 @@ def start(rows: Rows, settings: Settings, n_steps: int | None, init: Any = None)
         linear_map=linear_map(rows, inputs, targets).cpu() if rows.has_targets else None,
         has_skip=settings.skip_connection,
         atoms=None if init is None else checked_atoms(init, settings.n_components, n_targets),
+        blocks=blocks,
     ).to(settings.device)
     given, target = settings.regularizer, settings.target_l0
     state = TrainingState.start(
@@ -100,7 +104,7 @@ def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings
 
     Where what it was asked for has not changed, a steered weight and learned thresholds stay.
     """
-    norms = torch.linalg.vector_norm(fitted.atoms.detach(), dim=1)
+    norms = fitted.blocks.norm(fitted.atoms.detach())
     in_ball = settings.update is not None and settings.update.atoms == "ball"
     if not bool(((norms < 1 + 1e-3) if in_ball else (norms - 1).abs() < 1e-3).all()):
         raise ValueError(
@@ -147,6 +151,10 @@ def _check_same_model(model: Autoencoder, settings: Settings) -> None:
     if len(model.atoms) != settings.n_components:
         raise ValueError(
             f"n_components = {settings.n_components} needs a new fit: the fitted model has {len(model.atoms)}"
+        )
+    if model.blocks.sizes != (settings.blocks or (model.atoms.shape[1],)):
+        raise ValueError(
+            f"blocks = {settings.blocks} needs a new fit: those of the fitted model have sizes {model.blocks.sizes}"
         )
     fitted = model.encoder
     if (fitted.name, fitted.get_params()) != (settings.encoder.name, settings.encoder.get_params()):

@@ -17,6 +17,7 @@ from proxsae.encoders.base import ENCODERS
 from proxsae.regularizers import Regularizer, parse
 from proxsae.regularizers.naming import checked_spelling
 from proxsae.training.autoencoder import Autoencoder
+from proxsae.training.blocks import Blocks
 from proxsae.training.optimizer import adam
 from proxsae.training.scaling import Scaling
 from proxsae.training.sparsity import WeightControl
@@ -130,6 +131,7 @@ class TrainingState:
         state |= {"encoder": encoder.name, "encoder_options": encoder.get_params()}
         state |= {"atoms": self.model.atoms.detach(), "bias": self.model.bias.detach()}
         state |= {"is_transcoder": self.model.is_transcoder}
+        state |= {"block_sizes": list(self.model.blocks.sizes), "block_scales": list(self.model.blocks.scales)}
         state |= {} if self.model.skip is None else {"skip": self.model.skip.detach()}
         state |= {"unused_for": self.model.unused_for}
         for name, parameter in self.model.named_parameters():
@@ -157,7 +159,8 @@ class TrainingState:
         KeyError, ValueError
             If an entry is missing or does not fit the others.
         """
-        state = {"n_halvings": 0, **state}  # which files of earlier versions do not have
+        one = {"block_sizes": [state["atoms"].shape[1]], "block_scales": [1.0]}
+        state = {"n_halvings": 0, **one, **state}  # which files of earlier versions do not have
         _check_numbers(state)
         given, R = (parse(state[name], **_group(state, name)) for name in ("given", "regularizer"))
         encoder_type = ENCODERS[state["encoder"]]
@@ -165,7 +168,8 @@ class TrainingState:
         skip = state["skip"].clone() if "skip" in state else None
         is_transcoder = bool(state.get("is_transcoder", False))
         atoms, bias = state["atoms"].clone(), state["bias"].clone()
-        model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder).cpu().train()
+        blocks = Blocks(tuple(state["block_sizes"]), tuple(state["block_scales"]))
+        model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder, blocks=blocks).cpu().train()
         model.unused_for.copy_(state["unused_for"])
         if not is_finite(state):
             raise ValueError("a tensor holds NaN or infinity")

@@ -98,7 +98,7 @@ class Trainer:
         n_rows, means, (error, spread, n_active, total) = self.group.over_all(len(x), [loss.detach()], sums)
         self.group.sum_gradients(self.model.parameters(), len(x) / n_rows)
         rate = self.learning_rate * self._schedule()
-        move(self.state.optimizer, self.state.model.atoms, rate)
+        move(self.state.optimizer, self.state.model.atoms, rate, self.state.model.blocks)
         self._follow(forward, n_rows, l0 := n_active / total)
         self.state.n_done += 1
         return {
