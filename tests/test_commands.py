@@ -186,8 +186,7 @@ def test_serve_reads_texts_until_ctrl_c(folder, sae, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PageServer, "serve_forever", serve)
-    options = ["--tokens", "500", "--port", "0"]
-    assert main(["serve", str(sae), str(folder / "store"), *_model(folder), *options]) == 0
+    assert main(["serve", str(sae), str(folder / "store"), "--tokens", "500", "--port", "0"]) == 0
     assert answers[0]["tree"]["tokens"] == ["<s>", "w1", "w2"]
     assert answers[0]["tree"]["values"]["length"] == 16  # two tokens, eight codes each
     assert answers[1] == {"error": "the text has 100 tokens; at most 64 can be read at once"}

@@ -32,25 +32,28 @@ def run(options: argparse.Namespace) -> None:
     """Serve until Ctrl-C."""
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, harvest, load_model
-    from proxsae.llm.steering import site_of
+    from proxsae.llm.provenance import check_same_place
     from proxsae.report import PageServer, explorer_page, read_text
     from proxsae.report.explorer import decoder, reading_content
     from proxsae.report.packing import packed
 
     with PageServer(options.port) as server, tempfile.TemporaryDirectory() as folder:
-        sae, model = load(options.sae), load_model(options.model)
-        site = site_of(model, sae, options.block, check_provenance=not options.any_place)
-        store = (
-            ActivationStore(options.store)
-            if options.store
-            else harvest(model, options.text, block=site, n_tokens=options.tokens, out=folder, field=options.field)
-        )
-        title = f"Features of {Path(options.sae).name}"
+        sae, store = load(options.sae), ActivationStore(options.store) if options.store else None
+        told = store.info if store else {}
+        where = options.block or sae.provenance_.get("site") or told.get("site")
+        if where is None:
+            raise ValueError("the autoencoder does not say where its activations come from; give --block")
+        model = load_model(options.model or told.get("model"))
+        site = model.site(where)
+        if not options.any_place:
+            check_same_place(sae, model, site, Path(options.sae).name)
+        if store is None:
+            store = harvest(model, options.text, block=site, n_tokens=options.tokens, out=folder, field=options.field)
         server.page = explorer_page(
             sae,
             store.part(0, options.tokens),
             model,
-            title=title,
+            title=f"Features of {Path(options.sae).name}",
             is_live=True,
             check_provenance=not options.any_place,
         )
