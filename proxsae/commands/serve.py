@@ -22,7 +22,11 @@ def add(commands: Any) -> None:
     command.add_argument("sae", help="model written by proxsae fit, or of any library")
     command.add_argument("store", type=Path, nargs="?", help="activation store (default: a new harvest of --tokens)")
     add_model(command)
-    command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
+    command.add_argument(
+        "--block",
+        nargs="+",
+        help=f"{BLOCK}; of a crosscoder several (default: that of the harvest, where the model's file names it)",
+    )
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that count (default: 30000)")
     command.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000; 0 takes a free one)")
@@ -32,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
     """Serve until Ctrl-C."""
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, harvest, load_model
+    from proxsae.llm.harvest import sites_of
     from proxsae.llm.provenance import check_same_place
     from proxsae.report import PageServer, explorer_page, read_text
     from proxsae.report.explorer import decoder, reading_content
@@ -40,15 +45,14 @@ def run(options: argparse.Namespace) -> None:
     with PageServer(options.port) as server, tempfile.TemporaryDirectory() as folder:
         sae, store = load(options.sae), ActivationStore(options.store) if options.store else None
         told = store.info if store else {}
-        where = options.block or sae.provenance_.get("site") or told.get("site")
-        if where is None:
+        hooks = options.block or (sae.provenance_.get("site") or told.get("site", "")).split()
+        if not hooks:
             raise ValueError("the autoencoder does not say where its activations come from; give --block")
         model = load_model(options.model or told.get("model"))
-        site = model.site(where)
         if not options.any_place:
-            check_same_place(sae, model, site, Path(options.sae).name)
+            check_same_place(sae, model, " ".join(map(str, sites_of(model, hooks, None))), Path(options.sae).name)
         if store is None:
-            store = harvest(model, options.text, block=site, n_tokens=options.tokens, out=folder, field=options.field)
+            store = harvest(model, options.text, hook=hooks, n_tokens=options.tokens, out=folder, field=options.field)
         server.page = explorer_page(
             sae,
             store.part(0, options.tokens),
@@ -57,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
             is_live=True,
             check_provenance=not options.any_place,
         )
-        server.answer = lambda text: packed(reading_content(read_text(model, sae, site, text), decoder(model)))
+        server.answer = lambda text: packed(reading_content(read_text(model, sae, hooks, text), decoder(model)))
         print(f"page: http://{server.hosts[0]}/ (Ctrl-C ends it)", flush=True)
         try:
             server.serve_forever()

@@ -64,17 +64,19 @@ def explorer_page(
     ValueError
         If the autoencoder comes from another place, or does not fit the store, or a text cannot be read.
     """
-    if len(store.sites) > 1:
-        store = store.at(sae.provenance_.get("site"))
+    told = sae.provenance_.get("site")
+    if len(store.sites) > 1 and told not in (None, store.info["site"]):  # a crosscoder reads all
+        store = store.at(told)
+    hooks = list(store.sites)
     if check_provenance:
-        check_same_place(sae, model, model.site(store.info["site"]), "the autoencoder")
+        check_same_place(sae, model, store.info["site"], "the autoencoder")
     if not len(store):
         raise ValueError("the store has no row to show")
     codes, places = csr_array(sae.transform(store)), Places(store)
     spread = np.unique(np.linspace(0, len(places.tokens) - 1, N_TEXTS).astype(int))
-    readings = [read_text(model, sae, store.info["site"], text) for text in texts]
+    readings = [read_text(model, sae, hooks, text) for text in texts]
     readings = readings or read_places(places, codes, spread.tolist())
-    lens = logit_lens(model) if writes_to_stream(sae, store.info["site"], model) else None
+    lens = logit_lens(model) if writes_to_stream(sae, hooks, model) else None
     content = explorer_content(sae, codes, places, decoder(model), lens=lens, readings=readings)
     n_fires = (content["count"].reshape(-1, 2).sum(axis=1) > 0).sum()
     facts = {
@@ -158,11 +160,11 @@ def decoder(model: LanguageModel) -> Callable[[int], str]:
     return lambda token: str(model.tokenizer.decode([token]))
 
 
-def writes_to_stream(sae: Any, site: str, model: LanguageModel) -> bool:
+def writes_to_stream(sae: Any, hooks: Sequence[str], model: LanguageModel) -> bool:
     """Whether atoms are directions in the residual stream, whose logit lens means something."""
     is_transcoder = getattr(sae, "is_transcoder_", False)
-    where = sae.provenance_.get("target_site") if is_transcoder else site
-    is_of_stream = where is not None and Site.of(where).what in ("residual", "attn_out", "mlp_out")
+    written = (sae.provenance_.get("target_site") or "").split() if is_transcoder else hooks
+    is_of_stream = len(written) == 1 and Site.of(written[0]).what in ("residual", "attn_out", "mlp_out")
     return is_of_stream and np.shape(sae.components_)[1] == model.n_features
 
 

@@ -12,9 +12,9 @@ from scipy.sparse import csr_array
 
 from proxsae.llm.contexts import special_ids
 from proxsae.llm.generate import prompt_ids
+from proxsae.llm.harvest import Hook, sites_of
 from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel
-from proxsae.llm.sites import Site
 from proxsae.report.examples import Places
 
 
@@ -26,14 +26,17 @@ class Reading(NamedTuple):
     codes: csr_array  # (n_tokens, n_components)
 
 
-def read_text(model: LanguageModel, sae: Any, site: Site | int | str, text: str, *, longest: int = 1024) -> Reading:
+def read_text(
+    model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text: str, *, longest: int = 1024
+) -> Reading:
     """Return the codes of each token of a text, read as a context of the harvest: after the beginning-of-text token.
 
     Parameters
     ----------
     model : LanguageModel
     sae : ProxSAE
-    site : Site, int or str
+    hook : int, str, Site or a list of them
+        Where, as in :func:`proxsae.llm.harvest`; of a crosscoder several.
     text : str
     longest : int, default 1024
         Tokens that are allowed, where the model does not read fewer.
@@ -49,10 +52,13 @@ def read_text(model: LanguageModel, sae: Any, site: Site | int | str, text: str,
     limit = min(longest, getattr(model.model.config.get_text_config(), "max_position_embeddings", None) or longest)
     if len(ids) > limit:
         raise ValueError(f"the text has {len(ids):,} tokens; at most {limit:,} can be read at once")
-    rows = model.read(torch.from_numpy(ids[None]), site)[0].float().cpu().numpy()
-    norms = np.linalg.norm(rows, axis=1)
-    usual = (getattr(sae, "provenance_", None) or {}).get("median_norm") or float(np.median(norms))
-    is_read = ~np.isin(ids, special_ids(model.tokenizer)) & (norms <= MASSIVE_RATIO * usual)
+    read = model.read_all(torch.from_numpy(ids[None]), sites_of(model, hook, None))
+    parts = [part[0].float().cpu().numpy() for part in read]
+    norms = np.array([np.linalg.norm(part, axis=1) for part in parts])
+    usual = (getattr(sae, "provenance_", None) or {}).get("median_norms") or np.median(norms, axis=1)
+    is_massive = norms > MASSIVE_RATIO * np.reshape(usual, (-1, 1))
+    is_read = ~np.isin(ids, special_ids(model.tokenizer)) & ~is_massive.any(axis=0)
+    rows = np.concatenate(parts, axis=1)
     if not is_read.any():
         raise ValueError("every token of the text is special or has a massive activation, so none has codes")
     return Reading(ids, is_read, _placed(csr_array(sae.transform(rows[is_read])), np.flatnonzero(is_read), len(ids)))

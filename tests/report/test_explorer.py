@@ -11,6 +11,8 @@ from llm_models import one_thread, tiny_texts  # noqa: F401
 from pages import data_of, unpacked
 from scipy.sparse import csr_array
 
+from proxsae import ProxSAE
+from proxsae.llm import harvest
 from proxsae.llm.opposites import logit_lens
 from proxsae.report import explorer
 from proxsae.report.atoms import BINS, examples, firing, neighbours, pushed_tokens
@@ -157,9 +159,30 @@ def test_the_page_holds_what_the_codes_say(model, sae, store, codes, places):
 
 
 def test_nothing_pushes_where_atoms_do_not_write_into_the_stream(model, sae):
-    assert explorer.writes_to_stream(sae, "mlp_out.2", model)
-    assert not explorer.writes_to_stream(sae, "mlp_in.2", model)
-    assert not explorer.writes_to_stream(sae, "model.layers.1.mlp", model)
+    assert explorer.writes_to_stream(sae, ["mlp_out.2"], model)
+    for hooks in (["mlp_in.2"], ["model.layers.1.mlp"], ["block.1", "block.2"]):
+        assert not explorer.writes_to_stream(sae, hooks, model)
+
+
+def test_transcoders_and_crosscoders_have_a_page(model, tmp_path):
+    hooks = ["mlp_in.2", "mlp_out.2"]
+    store = harvest(
+        model, tiny_texts(40), hook=hooks, n_tokens=200, context_length=16, out=tmp_path / "two", verbose=False
+    )
+    options = {"regularizer": "Cardinality(4)", "n_components": 24, "n_steps": 3, "batch_size": 64, "random_state": 0}
+    transcoder = ProxSAE(**options).fit(*map(store.at, hooks))
+    crosscoder = ProxSAE(**options, blocks=store.info["widths"]).fit(store)
+    for sae, place, X, n_pushed in ((transcoder, hooks[0], store.at(hooks[0]), 6), (crosscoder, hooks, store, 0)):
+        sae.history_ = {}
+        data = data_of(explorer.explorer_page(sae, store, model, title="A", texts=["w1 w2 w3"]))
+        Z = sae.transform(X)
+        assert data["count"].sum() == Z.nnz
+        assert len(data["pushed"]) == 24 * 2 * n_pushed
+        reading = read_text(model, sae, place, "w1 w2 w3")
+        assert data["readings"][0]["values"].tolist() == reading.codes.data.tolist()
+        assert np.diff(reading.codes.indptr).tolist() == [0, 4, 4, 4]
+    with pytest.raises(ValueError, match=r"was fitted on 'mlp_in.2' of tiny llama, but is to be used on 'mlp_out.2'"):
+        explorer.explorer_page(transcoder, store.at(hooks[1]), model, title="A")
 
 
 def test_the_page_is_one_file_that_runs_its_own_script_alone(model, sae, store, monkeypatch):
