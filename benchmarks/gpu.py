@@ -27,7 +27,7 @@ REPEATS = 7
 
 def milliseconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
     """Return the median time of a run on the device."""
-    for _ in range(2):
+    for _ in range(5):  # compile, record
         run()
     times = []
     for _ in range(repeats):

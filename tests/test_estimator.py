@@ -205,15 +205,15 @@ def test_partial_fit_goes_on(X):
 
 def interrupt_inside_step(monkeypatch, step, *numbers):
     """Send this process signals in the middle of a training step."""
-    follow = Trainer._follow
+    compute = Trainer._compute
 
     def interrupted(self, *measured):
         if self.state.n_done == step - 1:
             for number in numbers:
                 os.kill(os.getpid(), number)
-        follow(self, *measured)
+        return compute(self, *measured)
 
-    monkeypatch.setattr(Trainer, "_follow", interrupted)
+    monkeypatch.setattr(Trainer, "_compute", interrupted)
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])

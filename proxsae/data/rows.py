@@ -122,7 +122,7 @@ class Rows:
         """
         rows = rows if self.kept is None else self.kept[rows]
         if isinstance(self.source, Tensor):
-            chosen = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+            chosen = torch.from_numpy(rows).to(self.source.device) if isinstance(rows, np.ndarray) else rows
             return self.scaled(self.source[chosen].detach().to(device, dtype, copy=isinstance(rows, slice)))
         array = self.source[rows].astype(str(dtype).removeprefix("torch."), copy=isinstance(rows, slice))
         if not self.is_finite and not np.isfinite(array).all():
@@ -133,6 +133,15 @@ class Rows:
     def scaled(self, x: Tensor) -> Tensor:
         """Return rows in their units."""
         return x if self.units is None else x / self.units.to(x)
+
+    def moved(self, dtype: torch.dtype, device: torch.device) -> Rows:
+        """Return rows that lie in memory on a CUDA device, where they take a quarter of what is free there at most."""
+        is_in_memory = isinstance(self.source, Tensor) or type(self.source) is np.ndarray
+        size = self.source.shape[0] * self.source.shape[1] * dtype.itemsize
+        if device.type != "cuda" or not is_in_memory or 4 * size > torch.cuda.mem_get_info(device)[0]:
+            return self
+        targets = None if self._targets is None else self._targets.moved(dtype, device)
+        return self._with(source=torch.as_tensor(self.source).to(device, dtype), _targets=targets)
 
     def sample(self, most: int) -> list[Any]:
         """Return blocks of the numbers of at most `most` evenly spaced rows."""

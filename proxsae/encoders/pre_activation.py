@@ -54,8 +54,7 @@ class PreActivation:
         if self.known is not None:
             u = self.known().clone() if self.bias is None else self.known() + self.bias
         elif self.in_bfloat16:
-            u = torch.mm(self.x.bfloat16(), self.weight.bfloat16().T, out_dtype=torch.float32)
-            u = u if self.bias is None else u.add_(self.bias)
+            u = in_bfloat16(self.x, self.weight, self.bias)
         else:
             u = torch.nn.functional.linear(self.x, self.weight, self.bias)
         for factor, Z in self.through:
@@ -88,3 +87,21 @@ class PreActivation:
         for part in parts:
             u = u + (part - part.detach())  # the entries hold its value
         return u
+
+
+def in_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b_e in float32, with the factors of x W^T rounded to bfloat16.
+
+    The bias goes through the same product, as three columns whose sum has its bits: a pass over the result is spared.
+    """
+    if bias is None:
+        return torch.mm(x.bfloat16(), weight.bfloat16().T, out_dtype=torch.float32)
+    d = x.shape[1]
+    wide = -(-(d + 3) // 8) * 8  # rows of 16 bytes
+    left, right = (a.new_zeros(len(a), wide, dtype=torch.bfloat16) for a in (x, weight))
+    left[:, :d], right[:, :d] = x, weight
+    left[:, d : d + 3] = 1
+    for i in range(3):
+        right[:, d + i] = bias
+        bias = bias - right[:, d + i]
+    return torch.mm(left, right.T, out_dtype=torch.float32)

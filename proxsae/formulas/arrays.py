@@ -38,6 +38,8 @@ class ArrayNamespace:
         """Return `value` as an array of this kind, dtype and device (a tensor keeps its graph)."""
         if self._xp is numpy_namespace and isinstance(value, float | int | np.ndarray):
             return np.asarray(value, dtype=self._dtype)
+        if self.is_torch and isinstance(value, float | int):
+            return self._xp.full((), value, dtype=self._dtype, device=self._device)  # a copy would wait for the device
         if not self.is_torch:
             value = to_numpy(value)
         if array_api_compat.is_array_api_obj(value) and array_api_compat.array_namespace(value) is self._xp:

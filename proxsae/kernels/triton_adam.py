@@ -14,7 +14,7 @@ def adam_step(
     square: Tensor,
     *,
     step: Tensor,
-    learning_rate: float,
+    learning_rate: Tensor,
     betas: tuple[float, float],
     epsilon: float,
     on_sphere: bool,
@@ -27,6 +27,8 @@ def adam_step(
         Contiguous, of one dtype; the last two are the running means m of g and v of g squared, updated in place.
     step : Tensor of shape ()
         The number of this step, from 1, on the device.
+    learning_rate : Tensor of shape ()
+        eta, on the device.
     on_sphere : bool
         The rows have unit norm: the radial part of the gradient is left out, and the norm restored after the step.
     """
@@ -56,7 +58,7 @@ def _adam_rows(
     square,
     step,
     d,
-    rate,
+    learning_rate,
     beta,
     beta_square,
     epsilon,
@@ -71,7 +73,7 @@ def _adam_rows(
     m = tl.load(mean + at, mask=c < d, other=0.0)
     v = tl.load(square + at, mask=c < d, other=0.0)
     n = tl.load(step)
-    rate = rate / (1.0 - tl.exp2(n * tl.log2(beta)))
+    rate = tl.load(learning_rate) / (1.0 - tl.exp2(n * tl.log2(beta)))
     correction = tl.rsqrt(1.0 - tl.exp2(n * tl.log2(beta_square)))
     if SPHERE:
         g -= tl.sum(g * p) * p

@@ -34,6 +34,8 @@ class Forward:
         For how many samples no code has used each atom, before this batch.
     weight : Tensor of shape (n_samples,) or None
         How much each sample counts, on average 1 over the data; all alike where it is None.
+    room_for_dead : int or None
+        On a device, which cannot be asked at every step: to how many dead atoms a loss may attend. None: to all.
     """
 
     x: Tensor
@@ -43,6 +45,7 @@ class Forward:
     atoms: Tensor
     unused_for: Tensor
     weight: Tensor | None = None
+    room_for_dead: int | None = None
 
     def mean(self, of_samples: Tensor) -> Tensor:
         """Return the mean of one number a sample, each as often as its weight says."""

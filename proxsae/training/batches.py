@@ -40,8 +40,8 @@ class NormalisedBatches:
     """
 
     def __init__(self, rows: Rows, batch_size: int, state: TrainingState) -> None:
-        self.rows, self.inputs, self.targets = rows, state.inputs, state.targets
         self.dtype, self.device = state.model.atoms.dtype, state.model.atoms.device
+        self.rows, self.inputs, self.targets = rows.moved(self.dtype, self.device), state.inputs, state.targets
         self.order = BatchOrder(len(rows), batch_size, state.order_seed)
         self.batch_size = self.order.batch_size
         self.part = group().part(self.batch_size)

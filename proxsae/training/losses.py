@@ -181,14 +181,23 @@ class AuxK:
 
     def __call__(self, forward: Forward) -> Tensor:
         """Return the loss; zero where no atom is dead."""
-        dead = (forward.unused_for >= self.dead_after).nonzero()[:, 0]
-        if not len(dead):
+        is_dead = forward.unused_for >= self.dead_after
+        if forward.room_for_dead is None:
+            atoms = is_dead.nonzero()[:, 0]
+        else:  # the dead ones first, and others in the places that are left
+            atoms = is_dead.byte().argsort(descending=True, stable=True)[: forward.room_for_dead]
+        if not len(atoms):
             return forward.y.new_zeros(())
         encoding = forward.encoding
         mirror = 1.0 if encoding.regularizer.is_nonnegative else -1.0
-        offsets, indices = row_support(encoding.pre_activation[:, dead], self.k, mirror)
-        pattern = Pattern(offsets, dead[indices], len(forward.atoms))
-        explained = Codes(pattern, encoding.pre_activation_at(pattern)).decode(forward.atoms)
+        u = encoding.pre_activation[:, atoms]
+        u = u if forward.room_for_dead is None else u * is_dead[atoms]
+        offsets, indices = row_support(u, self.k, mirror)
+        pattern = Pattern(offsets, atoms[indices], len(forward.atoms))
+        values = encoding.pre_activation_at(pattern)
+        if forward.room_for_dead is not None:  # on a device every row has k entries, some of no rank
+            values = values * (is_dead[pattern.indices] & ((values > 0) | (mirror == -1)))
+        explained = Codes(pattern, values).decode(forward.atoms)
         unexplained = forward.residual.detach() - explained
         return self.weight * 0.5 * forward.mean(unexplained.square().sum(1))
 

@@ -15,15 +15,15 @@ def adam(parameters: list[Tensor]) -> torch.optim.Adam:
 
 
 @torch.no_grad()
-def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float, blocks: Blocks) -> None:
+def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, blocks: Blocks) -> None:
     """Do a step of size `rate`; the rows of `atoms` keep unit norm, and the radial part of their gradient is left out.
 
     Where there are several blocks, it is the norm of these.
 
-    The step uses the gradients up.
+    The step uses the gradients up. On a device the rate is a tensor there.
     """
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"], group["capturable"] = rate, atoms.is_cuda
         if on_cuda(atoms) and atoms.dtype == torch.float32:
             fused = (p for p in group["params"] if p is not atoms or len(blocks.sizes) == 1)
             for matrix in (p for p in fused if p.ndim == 2 and p.grad is not None):
@@ -37,7 +37,7 @@ def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float, blocks: Blocks
 
 
 def _move_matrix(
-    optimizer: torch.optim.Adam, matrix: Tensor, rate: float, group: dict[str, object], *, on_sphere: bool
+    optimizer: torch.optim.Adam, matrix: Tensor, rate: float | Tensor, group: dict[str, object], *, on_sphere: bool
 ) -> None:
     """Move one matrix by the Triton kernel, with the moments where Torch's own step would keep them."""
     from proxsae.kernels.triton_adam import adam_step
@@ -53,7 +53,7 @@ def _move_matrix(
         moments["exp_avg"],
         moments["exp_avg_sq"],
         step=moments["step"],
-        learning_rate=rate,
+        learning_rate=torch.as_tensor(rate, dtype=torch.float32, device=matrix.device),
         betas=group["betas"],  # type: ignore[arg-type]
         epsilon=group["eps"],  # type: ignore[arg-type]
         on_sphere=on_sphere,

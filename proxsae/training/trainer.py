@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from proxsae.kernels.dispatch import on_cuda
+from proxsae.kernels.replay import Replay
 from proxsae.training.autoencoder import Forward
 from proxsae.training.distributed import group
-from proxsae.training.history import History
+from proxsae.training.history import READ_EVERY, History
 from proxsae.training.losses import Loss, standard
 from proxsae.training.optimizer import move
 from proxsae.training.state import TrainingState
@@ -63,6 +66,8 @@ class Trainer:
         self.losses = standard(state.model.atoms.shape[1], dead_after) if losses is None else losses
         self.history = History(state.n_done)
         self.group = group()
+        self.room_for_dead: int | None = None
+        self._replay = Replay(self._compute)
 
     def advance(self, batches: Batches) -> None:
         """Do a step on the next batch.
@@ -88,7 +93,27 @@ class Trainer:
         if control is not None and not control.is_met:
             weights = None if weight is None else self.group.joined(weight)[:1024]
             control.meet(self.state.model.encoder, self.group.joined(x)[:1024], weights)
-        forward: Forward = self.model(x, y, weight)
+        y = x if y is None else y
+        rate = self.learning_rate * self._schedule()
+        if not on_cuda(x):
+            measured = self._compute(x, y, rate, weight)
+        else:
+            self._make_room()
+            on_device = torch.full((), rate, device=x.device)
+            is_alone = self.group.size == 1 and control is None  # nothing but x, y and the rate comes from outside
+            given = (x, y, on_device) if weight is None else (x, y, on_device, weight)
+            measured = dict(self._replay(*given) if is_alone else self._compute(*given))
+        if control is not None:
+            control.update(self.model.encoder, measured["l0"].item())
+        if (prices := measured.pop("prices", None)) is not None:
+            before = prices if self.state.prices is None else self.state.prices
+            self.state.prices = 0.9 * before + 0.1 * prices
+        self.state.n_done += 1
+        return {**measured, "learning_rate": rate}
+
+    def _compute(self, x: Tensor, y: Tensor, rate: float | Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
+        """Move the parameters, count the use of the atoms, and return the record, all without reading a number."""
+        forward: Forward = replace(self.model(x, y, weight), room_for_dead=self.room_for_dead)
         loss: Tensor = sum(loss(forward) for loss in self.losses)  # type: ignore[assignment]
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -97,17 +122,26 @@ class Trainer:
         sums = [forward.mean(numbers).double() * len(x) for numbers in of_samples]
         n_rows, means, (error, spread, n_active, total) = self.group.over_all(len(x), [loss.detach()], sums)
         self.group.sum_gradients(self.model.parameters(), len(x) / n_rows)
-        rate = self.learning_rate * self._schedule()
         move(self.state.optimizer, self.state.model.atoms, rate, self.state.model.blocks)
-        self._follow(forward, n_rows, l0 := n_active / total)
-        self.state.n_done += 1
-        return {
+        unused_for = self.state.model.unused_for
+        unused_for += n_rows
+        unused_for.masked_fill_(self.group.any(forward.encoding.codes.active_atoms), 0)
+        measured = {
             "loss": means[0],
             "fvu": error / spread.clamp(min=1e-30),
-            "l0": l0,
+            "l0": n_active / total,
             "dead": self.dead.float().mean(),
-            "learning_rate": rate,
         }
+        prices = forward.encoding.prices
+        return measured if prices is None else {**measured, "prices": prices}
+
+    def _make_room(self) -> None:
+        """Fix now and then for how many dead atoms the device makes room, since it cannot be asked at every step."""
+        if self.room_for_dead is None or self.state.n_done % READ_EVERY == 0:
+            n_dead = int(self.dead.sum())
+            room = min(max(64, 1 << (n_dead - 1).bit_length()), len(self.dead)) if n_dead else 0
+            if room != self.room_for_dead:
+                self.room_for_dead, self._replay = room, Replay(self._compute)
 
     @property
     def dead(self) -> Tensor:
@@ -121,16 +155,3 @@ class Trainer:
         rise = step / max(1.0, self.warmup * n_steps)
         fall = (n_steps - step + 1) / max(1.0, self.decay * n_steps)
         return min(1.0, rise, max(fall, 0.0))
-
-    @torch.no_grad()
-    def _follow(self, forward: Forward, n_rows: int, l0: Tensor) -> None:
-        """Count the use of the atoms, steer the weight of R, follow the prices of batches."""
-        model = self.state.model
-        model.unused_for += n_rows
-        model.unused_for.masked_fill_(self.group.any(forward.encoding.codes.active_atoms), 0)
-        if self.state.control is not None:
-            self.state.control.update(model.encoder, l0.item())
-        prices = forward.encoding.prices
-        if prices is not None:
-            before = prices if self.state.prices is None else self.state.prices
-            self.state.prices = 0.9 * before + 0.1 * prices

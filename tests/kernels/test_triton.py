@@ -95,7 +95,12 @@ def test_adam_in_one_pass(on_sphere, shape):
     for step in range(1, 5):
         gradient = draw(*shape, seed=step)
         theirs.grad = gradient.double()
-        options = {"learning_rate": 0.05, "betas": (0.9, 0.999), "epsilon": 1e-8, "on_sphere": on_sphere}
+        options = {
+            "learning_rate": torch.tensor(0.05, device=DEVICE),
+            "betas": (0.9, 0.999),
+            "epsilon": 1e-8,
+            "on_sphere": on_sphere,
+        }
         number = torch.tensor(float(step), device=DEVICE)
         triton_adam.adam_step(ours, gradient, mean, square, step=number, **options)
         with torch.no_grad():

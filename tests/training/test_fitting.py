@@ -258,20 +258,20 @@ def test_rows_of_huge_norm_are_announced_and_left_out_on_request():
 def test_a_second_signal_stops_at_once_and_changes_nothing(X, monkeypatch):
     sae = small().fit(X)
     before = sae.components_.copy()
-    follow = Trainer._follow
+    compute = Trainer._compute
 
     def twice(self, *step):
         if self.state.n_done == 4:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-        follow(self, *step)
+        return compute(self, *step)
 
-    monkeypatch.setattr(Trainer, "_follow", twice)
+    monkeypatch.setattr(Trainer, "_compute", twice)
     with pytest.raises(KeyboardInterrupt):
         sae.partial_fit(X)
     np.testing.assert_array_equal(sae.components_, before)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    monkeypatch.setattr(Trainer, "_follow", follow)
+    monkeypatch.setattr(Trainer, "_compute", compute)
     sae.partial_fit(X)
 
 

@@ -1,0 +1,76 @@
+"""A function on a CUDA device as one launch: recorded once, then replayed without Python between its kernels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+N_PLAIN = 3  # calls that compile kernels and make buffers, before one is recorded
+
+
+class Replay:
+    """A function of tensors on a CUDA device, replayed from its fourth call on.
+
+    Parameters
+    ----------
+    function : callable
+        It launches the same kernels at every call with tensors of the same shapes, keeps state in place, and returns a
+        dict of tensors, which hold until the next call. One that waits for the device is always called as it is, and
+        so is any given other shapes than those recorded.
+    """
+
+    def __init__(self, function: Callable[..., dict[str, Tensor]]) -> None:
+        self.function = function
+        self.n_calls = 0
+        self._waits = True
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, *arguments: Tensor) -> dict[str, Tensor]:
+        """Return what the function returns."""
+        self.n_calls += 1
+        if self.n_calls <= N_PLAIN:
+            with waits_noted() as waits:
+                results = self.function(*arguments)
+            self._waits = bool(waits)
+            return results
+        if self._waits:
+            return self.function(*arguments)
+        if self._graph is None:
+            self._record(*arguments)
+        if any(kept.shape != argument.shape for kept, argument in zip(self._arguments, arguments, strict=True)):
+            return self.function(*arguments)
+        for kept, argument in zip(self._arguments, arguments, strict=True):
+            kept.copy_(argument)
+        assert self._graph is not None
+        self._graph.replay()
+        return self._results
+
+    def _record(self, *arguments: Tensor) -> None:
+        self._arguments = [argument.clone() for argument in arguments]
+        self._graph = torch.cuda.CUDAGraph()
+        # other threads, such as one that reads rows ahead, may use the device meanwhile
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._results = self.function(*self._arguments)
+
+
+@contextmanager
+def waits_noted() -> Iterator[list[str]]:
+    """Collect what Torch says of operations that wait for the device; the list is complete when the context ends."""
+    waits: list[str] = []
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield waits
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    for warning in caught:
+        if "synchronizing CUDA operation" in str(warning.message):
+            waits.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
