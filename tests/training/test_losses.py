@@ -1,5 +1,7 @@
 """Nested data terms, a dictionary that stays, and what a training starts from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from proxsae.encoders import Amortized
 from proxsae.regularizers import Cardinality, NonNegative, parse
 from proxsae.training import HierarchicalTopK, Matryoshka
 from proxsae.training.autoencoder import initial_autoencoder
-from proxsae.training.losses import reconstruction
+from proxsae.training.losses import AuxK, reconstruction
 
 
 def small(R=None, **options):
@@ -168,3 +170,17 @@ def test_fine_tuning_starts_where_a_model_is(X):
 def test_what_is_no_start(X, init, message):
     with pytest.raises(ValueError, match=message):
         small().fit(X, init=init)
+
+
+@pytest.mark.parametrize("R", [Cardinality(4), NonNegative() + Cardinality(4)], ids=str)
+def test_dead_atoms_are_the_same_in_a_room_of_fixed_size(R):
+    generator = torch.Generator().manual_seed(0)
+    model = initial_autoencoder(Amortized(), R, 64, 16, generator, torch.float32, False).train()
+    model.unused_for[::5] = 1000
+    forward, loss = model(torch.randn(50, 16, generator=generator)), AuxK(100, 8)
+    expected = loss(forward)
+    assert expected > 0
+    for room in (13, 20, 64):
+        torch.testing.assert_close(loss(replace(forward, room_for_dead=room)), expected)
+    assert loss(replace(forward, room_for_dead=4)) != expected
+    assert loss(replace(forward, room_for_dead=0)) == 0
