@@ -38,7 +38,7 @@ test-formats: .venv-formats/installed
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 .venv-formats/bin/python -W ignore tests/formats/peers/compare.py
 
 test-browser: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet playwright
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt playwright
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest -m browser tests/report -rs
 
 # SAEBench's annotations of shapes contradict themselves in functions that call one another.
