@@ -106,7 +106,7 @@ class ReconstructionSums:
         return error / spread if spread > rounding else float(error > rounding)
 
 
-def reconstruction_metrics(sae: SparseAutoencoder, X: Any, *, batch_size: int = 4096) -> dict[str, Any]:
+def reconstruction_metrics(sae: SparseAutoencoder, X: Any, Y: Any = None, *, batch_size: int = 4096) -> dict[str, Any]:
     """Return mse, fvu, explained_variance, l0 and dead_fraction of an autoencoder on rows.
 
     Of a crosscoder also ``fvu_of_blocks``, a list; the others are in the units of the data, where large blocks weigh.
@@ -117,6 +117,8 @@ def reconstruction_metrics(sae: SparseAutoencoder, X: Any, *, batch_size: int = 
         Raw activations in, codes out; codes in, raw activations out.
     X : array or ActivationStore of shape (n_samples, n_features)
         The rows, read `batch_size` at a time.
+    Y : array or ActivationStore of shape (n_samples, n_targets), optional
+        What a transcoder's codes of X decode to, in place of X.
     batch_size : int, default=4096
         Rows held at once.
 
@@ -131,14 +133,20 @@ def reconstruction_metrics(sae: SparseAutoencoder, X: Any, *, batch_size: int = 
     sums = ReconstructionSums()
     for start in range(0, X.shape[0], batch_size):
         x = np.asarray(X[start : start + batch_size])
-        sums.add(x, *reconstruct(sae, x))
+        y = x if Y is None else np.asarray(Y[start : start + batch_size])
+        sums.add(y, *reconstruct(sae, x, y))
     result: dict[str, Any] = sums.result()
     columns = getattr(getattr(sae, "blocks_", None), "columns", ())
     return result | ({"fvu_of_blocks": [sums.fvu(block) for block in columns]} if len(columns) > 1 else {})
 
 
-def reconstruct(sae: SparseAutoencoder, x: NDArray[np.floating], name: str = "sae") -> tuple[NDArray[np.floating], Any]:
-    """Return reconstruction and codes of rows, checked: shapes that fit, and nothing that is not finite."""
+def reconstruct(
+    sae: SparseAutoencoder, x: NDArray[np.floating], y: NDArray[np.floating], name: str = "sae"
+) -> tuple[NDArray[np.floating], Any]:
+    """Return reconstruction and codes of rows, of a transcoder what it makes of them in place of y; both checked.
+
+    Shapes fit, and nothing is not finite.
+    """
     if not np.isfinite(x).all():
         raise ValueError("The activations hold NaN or infinity; only finite values are allowed.")
     codes = sae.transform(x)
@@ -146,10 +154,12 @@ def reconstruct(sae: SparseAutoencoder, x: NDArray[np.floating], name: str = "sa
     if len(codes.shape) != 2 or codes.shape[0] != len(x):
         raise ValueError(f"{name}.transform gave codes of shape {tuple(codes.shape)} for {len(x)} rows.")
     reconstruction = np.asarray(sae.inverse_transform(codes))
-    if reconstruction.shape != x.shape:
+    if reconstruction.shape != y.shape:
         raise ValueError(
-            f"{name}.inverse_transform gave shape {reconstruction.shape} for activations of shape {x.shape}."
+            f"{name}.inverse_transform gave shape {reconstruction.shape} for activations of shape {y.shape}."
         )
+    if (skip := getattr(sae, "skip_", None)) is not None:
+        reconstruction = reconstruction + x @ skip
     if not np.isfinite(reconstruction).all():
         raise ValueError(f"{name} reconstructs NaN or infinity from finite activations.")
     return reconstruction, codes

@@ -117,6 +117,19 @@ def test_evaluate_and_report_take_the_files_of_other_libraries(folder, sae, caps
     assert "Features of saelens" in (folder / "theirs.html").read_text(encoding="utf-8")
 
 
+def test_a_transcoder_of_two_places(folder, capsys):
+    pair, out = folder / "pair", folder / "transcoder.safetensors"
+    places = ["--block", "mlp_in.2", "mlp_out.2", "--tokens", "500", "--context", "16", "--out", str(pair)]
+    assert main(["harvest", *_model(folder), *places]) == 0
+    options = ["-R", "Cardinality(4)", "--components", "32", "--steps", "50", "--out", str(out)]
+    assert main(["fit", str(pair), "--target", "mlp_out.2", "--skip-connection", *options]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(out), *_model(folder), "--tokens", "200"]) == 0
+    row = _rows(capsys.readouterr().out)[str(out)]
+    assert 0 < float(row["FVU"]) < 1
+    assert float(row["L0"]) == 4
+
+
 def test_a_crosscoder_of_two_places(folder, capsys):
     two, out = folder / "two", folder / "crosscoder.safetensors"
     places = ["--block", "1", "block.2", "--tokens", "500", "--context", "16", "--out", str(two)]

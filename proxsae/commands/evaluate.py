@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
     command.add_argument("saes", nargs="+", help="models written by proxsae fit, or of any library")
     add_model(command)
     command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
+    command.add_argument("--reads", metavar="PLACE", help="where transcoders read (default: that of their harvest)")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=8192)
     command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest, or 128)")
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     provenance: dict[str, Any] = next(
         (found for sae in saes.values() if (found := getattr(sae, "provenance_", None))), {}
     )
-    block = options.block or provenance.get("site")
+    block = options.block or provenance.get("target_site") or provenance.get("site")
     if block is None:
         raise ValueError("no file says where its activations come from; give --block")
     results = evaluate(
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> None:
         saes,
         options.text,
         block=block,
+        reads=options.reads,
         n_tokens=options.tokens,
         context_length=options.context or provenance.get("context_length", 128),
         check_provenance=not options.any_place,

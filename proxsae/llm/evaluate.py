@@ -36,6 +36,7 @@ def evaluate(
     text: TextSource = None,
     *,
     block: Site | int | str,
+    reads: Site | int | str | None = None,
     n_tokens: int = 8192,
     context_length: int = 128,
     batch_size: int = 8,
@@ -64,6 +65,9 @@ def evaluate(
         See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
     block : int, str or Site
         Where to replace; as in :func:`proxsae.llm.harvest`.
+    reads : int, str or Site, optional
+        Where transcoders read; `block` is then what they write, such as ``reads="mlp_in.15", block="mlp_out.15"``, and
+        zero is the layer taken out. None: where the store was read that they were fitted on.
     n_tokens : int, default=8192
         Rows to replace, at least: whole batches are evaluated.
     context_length : int, default=128
@@ -103,16 +107,21 @@ def evaluate(
     if not saes:
         raise ValueError("sae is an empty dict; give at least one sparse autoencoder.")
     site = model.site(block)
+    source = _source(model, saes, reads, site)
+    sites, width = [site] if source == site else [source, site], model.width(site)
     for name, one in saes.items():
+        read = source if _is_transcoder(one) else site
         if check_provenance:
-            check_same_place(one, model, site, name)
-        check_features(one, model.width(site), f"'{site}' of {model.name}", name)
+            check_same_place(one, model, read, name)
+            if _is_transcoder(one):
+                check_same_place(one, model, site, name, "target_site")
+        check_features(one, model.width(read), f"'{read}' of {model.name}", name)
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)
 
     packed = pack(documents(text, split=split, field=field, seed=seed), model.tokenizer, context_length)
     excluded = excluded_ids(exclude_tokens, model.tokenizer)
-    stream = activations(model, [site], batches(packed, model.tokenizer, context_length, batch_size, excluded))
+    stream = activations(model, sites, batches(packed, model.tokenizer, context_length, batch_size, excluded))
     positions, medians, stream = measure(stream, drop)
     sums = {name: ReconstructionSums() for name in saes}
     spliced_loss, kl = dict.fromkeys(saes, 0.0), dict.fromkeys(saes, 0.0)
@@ -124,19 +133,20 @@ def evaluate(
             kept = kept_rows(batch, positions, drop, medians)
             if not kept.any():  # nothing to replace
                 continue
-            x = batch.rows[kept]
+            before, rows = batch.rows[..., :-width], np.ascontiguousarray(batch.rows[..., -width:])
+            y = rows[kept]
+            x = before[kept] if before.size else y
             tokens = torch.from_numpy(batch.contexts.tokens.astype(np.int64)).to(model.device)
             is_target = torch.from_numpy(~batch.contexts.is_padding[:, 1:]).to(model.device)
-            clean = _log_probabilities(model, tokens, site, batch.rows)
+            clean = _log_probabilities(model, tokens, site, rows)
             clean_loss += cross_entropy_sum(clean, tokens[:, 1:], is_target)
-            zero = _log_probabilities(model, tokens, site, _replace(batch.rows, kept, np.zeros_like(x)))
+            zero = _log_probabilities(model, tokens, site, _replace(rows, kept, np.zeros_like(y)))
             zero_loss += cross_entropy_sum(zero, tokens[:, 1:], is_target)
             del zero
             for name, one in saes.items():
-                reconstruction, codes = reconstruct(one, x, name)
-                sums[name].add(x, reconstruction, codes)
-                rows = _replace(batch.rows, kept, reconstruction)
-                spliced = _log_probabilities(model, tokens, site, rows)
+                reconstruction, codes = reconstruct(one, x if _is_transcoder(one) else y, y, name)
+                sums[name].add(y, reconstruction, codes)
+                spliced = _log_probabilities(model, tokens, site, _replace(rows, kept, reconstruction))
                 spliced_loss[name] += cross_entropy_sum(spliced, tokens[:, 1:], is_target)
                 kl[name] += kl_sum(clean, spliced, is_target)
                 del spliced
@@ -162,6 +172,21 @@ def evaluate(
         for name in saes
     }
     return results if isinstance(sae, Mapping) else results["sae"]
+
+
+def _is_transcoder(sae: SparseAutoencoder) -> bool:
+    return bool(getattr(sae, "is_transcoder_", False))
+
+
+def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: Any, site: Site) -> Site:
+    """Return where transcoders read, the site itself where there are none."""
+    transcoders = {name: one for name, one in saes.items() if _is_transcoder(one)}
+    told = [found["site"] for one in transcoders.values() if "site" in (found := getattr(one, "provenance_", {}))]
+    if not transcoders:
+        return site
+    if reads is None and not told:
+        raise ValueError(f"{next(iter(transcoders))} is a transcoder that does not say where it reads; give reads.")
+    return model.site(told[0] if reads is None else reads)
 
 
 def _log_probabilities(model: LanguageModel, tokens: Tensor, site: Site, rows: NDArray[np.float32]) -> Tensor:

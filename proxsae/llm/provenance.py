@@ -42,16 +42,16 @@ def header(
     }
 
 
-def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str) -> None:
+def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str, of: str = "site") -> None:
     """Raise ValueError if the autoencoder was fitted on the activations of another model or another site.
 
-    Several sites are one text, as in a store. ``sae.provenance_`` is what ``store.info`` or a file said; an
-    autoencoder that names no model may come from anywhere. The model is the same if its weights are, whatever its
-    name; where they are not known or of another precision, so that they cannot be compared, the last part of the
-    name decides.
+    Several sites are one text, as in a store. ``sae.provenance_`` is what ``store.info`` or a file said, of a
+    transcoder's targets in ``target_site``; an autoencoder that names no model may come from anywhere. The model is the
+    same if its weights are, whatever its name; where they are not known or of another precision, so that they cannot be
+    compared, the last part of the name decides.
     """
     provenance = getattr(sae, "provenance_", None) or {}
-    told = (provenance.get(field) for field in ("model", "weights", "site"))
+    told = (provenance.get(field) for field in ("model", "weights", of))
     name_then, weights_then, site_then = (value if isinstance(value, str) else None for value in told)
     if name_then is None:
         return

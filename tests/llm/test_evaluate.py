@@ -4,6 +4,7 @@ import scipy.sparse
 import torch
 from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer  # noqa: F401
 
+from proxsae import ProxSAE
 from proxsae.llm import LanguageModel, documents, evaluate, harvest
 from proxsae.llm.contexts import batches, pack
 from proxsae.metrics import reconstruction_metrics
@@ -284,3 +285,49 @@ def test_an_autoencoder_of_another_place_is_refused(model, texts, tmp_path):
         assert evaluate(model, fitted(provenance), texts, **OPTIONS) == own
     # the same model in another precision has other weights, and its name decides
     assert evaluate(model, fitted(info | {"weights": "bfloat16:1"}), texts, **OPTIONS) == own
+
+
+class Layer:
+    """The MLP of a block as a transcoder: its codes are what it reads."""
+
+    is_transcoder_ = True
+
+    def __init__(self, mlp, provenance=None):
+        self.mlp, self.provenance_ = mlp, provenance or {}
+
+    def transform(self, X):
+        return X
+
+    @torch.inference_mode()
+    def inverse_transform(self, Z):
+        return self.mlp(torch.from_numpy(Z)).numpy()
+
+
+def test_a_transcoder_takes_the_place_of_its_layer(model, texts, tmp_path):
+    places = {"reads": "mlp_in.2", "block": "mlp_out.2"}
+    mlp = model.blocks[1].mlp
+    saes = {"layer": Layer(mlp), "identity": Function(lambda x: x), "zero": Function(lambda x: 0 * x)}
+    found = evaluate(model, saes, texts, **(OPTIONS | places))
+    assert found["layer"]["loss_recovered"] == pytest.approx(1, abs=1e-4)
+    assert found["layer"]["fvu"] < 1e-10
+    assert found["identity"]["fvu"] == 0
+    assert found["zero"]["loss_recovered"] == 0
+    alone = evaluate(model, saes["identity"], texts, **(OPTIONS | {"block": "mlp_out.2"}))
+    assert found["identity"]["n_tokens"] == alone["n_tokens"]
+
+    store = harvest(
+        model, texts, hook=list(places.values()), n_tokens=300, context_length=16, out=tmp_path / "s", verbose=False
+    )
+    X, Y = (store.at(place) for place in places.values())
+    sae = ProxSAE("Cardinality(8)", 64, n_steps=150, skip_connection=True, random_state=0).fit(X, Y)
+    options = OPTIONS | {"block": "mlp_out.2"}
+    own = evaluate(model, sae, texts, **options)
+    assert own["l0"] == 8
+    assert 0.2 < own["loss_recovered"] < 1
+    assert reconstruction_metrics(sae, X, Y)["explained_variance"] == pytest.approx(sae.score(X, Y), rel=1e-5)
+    with pytest.raises(ValueError, match=r"was fitted on 'mlp_out.2' of .*, but is to be used on 'mlp_out.3'"):
+        evaluate(model, sae, texts, **(options | {"block": "mlp_out.3"}))
+    with pytest.raises(ValueError, match=r"was fitted on 'mlp_in.2' of .*, but is to be used on 'mlp_in.3'"):
+        evaluate(model, sae, texts, reads="mlp_in.3", **options)
+    with pytest.raises(ValueError, match="does not say where it reads; give reads"):
+        evaluate(model, Layer(mlp), texts, **options)
