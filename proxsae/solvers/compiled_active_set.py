@@ -16,7 +16,7 @@ FAR = 1e4  # a Newton step that changes a coordinate by more, relative to its si
 SETTLED = 1e-12  # of the largest correlation: a move that small ends the passes
 POLISHED = 1e-15  # and where a certificate asks for more
 FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
-DEPENDENT = 1e-10  # of its diagonal entry: an atom with a smaller pivot depends on those before it
+LEAST_PIVOT = 1e-10  # of its diagonal entry: an atom with a smaller one depends on those before it
 
 FREE = 1e300  # stands for an infinite end
 
@@ -130,7 +130,7 @@ def _factored(A, support, k, curvatures, L):  # type: ignore[no-untyped-def]
             else:
                 diagonal = A[support[i], support[i]] + curvatures[i]
                 v += curvatures[i]
-                L[i, i] = np.sqrt(v) if v > DEPENDENT * diagonal else 0.0
+                L[i, i] = np.sqrt(v) if v > LEAST_PIVOT * diagonal else 0.0
 
 
 @numba.njit(fastmath=_fast, nogil=True)

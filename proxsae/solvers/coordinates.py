@@ -17,7 +17,7 @@ from proxsae.solvers.algorithm import Algorithm
 from proxsae.solvers.certificates import Fit, fit_of, rounded
 from proxsae.solvers.problem import Problem
 
-NEAR = 4.0  # times the tolerance: a gap that small is worth a look
+HOPEFUL = 4.0  # times the tolerance: a gap that is guessed to be below is worth a certificate
 REST = 1e-11  # of the largest correlation: what moves less rests, or less than 32 roundings
 
 
@@ -109,7 +109,7 @@ def _measured(problem: Problem, Z: Array, E: Array, at_rest: Array) -> ActiveSet
 def may_be_done(problem: Problem, state: ActiveSetState, tol: float) -> Array:
     """Return which rows may have a gap of at most tol: moving a zero lowers F by about half the square of its lack."""
     energy = (problem.targets * problem.targets).sum(-1)
-    done: Array = (state.at_rest > 0) | (state.beyond * state.beyond <= NEAR * tol * energy)
+    done: Array = (state.at_rest > 0) | (state.beyond * state.beyond <= HOPEFUL * tol * energy)
     return done
 
 

@@ -15,7 +15,7 @@ from proxsae.solvers.algorithm import Algorithm
 from proxsae.solvers.certificates import CertificateKind, certificate_of, duality_gap
 from proxsae.solvers.driver import Outcome, joined, not_done, run
 from proxsae.solvers.inputs import Inputs, checked_step
-from proxsae.solvers.problem import Problem, gram_is_cheaper
+from proxsae.solvers.problem import LARGEST_GRAM, Problem, gram_is_cheaper
 from proxsae.solvers.sparse_gap import sparse_gap
 from proxsae.solvers.threads import blocks_of, in_threads
 
@@ -80,5 +80,5 @@ def iterate(
 
 def _pays_gram(algorithm: Algorithm, n_samples: int, n_components: int, n_features: int) -> bool:
     if algorithm.knows_rest:  # which takes a few products of atoms a sample
-        return PRODUCTS * n_samples > n_components * n_components
+        return PRODUCTS * n_samples > n_components * n_components and n_components <= LARGEST_GRAM
     return algorithm.needs_gram or gram_is_cheaper(n_samples, n_components, n_features)

@@ -12,6 +12,7 @@ from proxsae.solvers.adaptive import ADAPTIVE
 from proxsae.solvers.admm import ADMM
 from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.coordinates import ACTIVE_SET, CD
+from proxsae.solvers.problem import LARGEST_GRAM
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
 from proxsae.solvers.pursuits.exact import EXACT
 from proxsae.solvers.pursuits.pursuit import PURSUITS
@@ -27,7 +28,6 @@ ALGORITHMS: dict[str, Algorithm | Direct] = {
     "exact": EXACT,
 }
 SMALLEST = 1e-140  # a correlation: what leaves at this one leaves at all
-LARGEST_GRAM = 20_000  # atoms; beyond, its Gram matrix takes over 3.2 GB
 
 
 def method_for(R: Regularizer, D: Array) -> str:
@@ -35,12 +35,12 @@ def method_for(R: Regularizer, D: Array) -> str:
 
     The device has no say: where R is not convex it would decide which minimum is found.
     """
-    if len(D) <= LARGEST_GRAM and PURSUITS["swap"].refuses(R) is None:
+    if PURSUITS["swap"].refuses(R) is None:
         return "swap"
-    if dtype_name(D) == "float64" and len(D) <= LARGEST_GRAM:
+    if dtype_name(D) == "float64":
         if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
             return "active_set"
-        if CD.refuses(R) is None and not R.is_convex:
+        if CD.refuses(R) is None and not R.is_convex and len(D) <= LARGEST_GRAM:
             return "cd"
     return "fista" if R.is_convex else "ista"
 

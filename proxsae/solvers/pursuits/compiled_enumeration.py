@@ -12,6 +12,7 @@ from proxsae.solvers.compiled_descent import prox64
 from proxsae.solvers.pursuits.compiled_refit import (
     FINE,
     counts,
+    gram64,
     indices,
     matrix,
     refit,
@@ -34,7 +35,7 @@ def _following(support, p):
 
 
 @numba.njit(
-    void(prox64, value64, matrix, matrix, vector, matrix, int64, indices, matrix, counts),
+    void(prox64, value64, matrix, matrix, vector, gram64, int64, indices, matrix, counts),
     nogil=True,
     cache=True,
     error_model="numpy",
@@ -56,6 +57,6 @@ def enumerate_rows(prox, value, P, C, energies, G, k, supports, codes, counts):
             if F < least:
                 least = F
                 supports[i], codes[i] = support, z
-            if not _following(support, G.shape[0]):
+            if not _following(support, C.shape[1]):
                 break
         counts[i] = k

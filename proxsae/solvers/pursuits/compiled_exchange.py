@@ -17,6 +17,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from proxsae.solvers.pursuits.compiled_gram import row_of
+
 DEPENDENT = 1e-13  # an atom with less left of its squared norm lies in the span of the support
 LEAST_FALL = 1e-12  # of the squared norm of the target: what an exchange has to lower the squared error by
 BLOCK = 64  # atoms priced at once
@@ -25,11 +27,11 @@ BLOCK = 64  # atoms priced at once
 @numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
 def enter(j, a, G, support, B, M, left, z, c, g, h):
     """Let atom j enter at the empty place a; g and h are scratch."""
-    g[:] = G[j]
+    g[:] = row_of(G, j)
     for b in range(z.size):
         h[b] = B[b, j]
         if h[b] != 0.0:
-            row = G[support[b]]
+            row = row_of(G, support[b])
             for i in range(g.size):
                 g[i] -= h[b] * row[i]
     inverse = 1.0 / left[j]
@@ -162,9 +164,9 @@ def exchange(c0, energy, G, diagonal, k, support, m, max_exchanges, B, M, left, 
         if is_fresh:
             break
     for a in range(m):  # one step of refinement
-        h[a] = c0[support[a]]
+        h[a], row = c0[support[a]], row_of(G, support[a])
         for b in range(m):
-            h[a] -= G[support[a], support[b]] * z[b]
+            h[a] -= row[support[b]] * z[b]
     for a in range(m):
         for b in range(m):
             z[a] += M[a, b] * h[b]

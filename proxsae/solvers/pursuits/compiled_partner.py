@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT, LEAST_FALL, build
+from proxsae.solvers.pursuits.compiled_gram import row_of
 from proxsae.solvers.pursuits.compiled_refit import (
     FINE,
     compress,
@@ -98,7 +99,7 @@ def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
         if place == m:
             support[m], z[m], S.is_out[atom] = atom, 0.0, 1.0
             m += 1
-        change, row = best - z[place], G[atom]
+        change, row = best - z[place], row_of(G, atom)
         for j in range(c0.size):
             S.c[j] -= change * row[j]
         z[place] = best

@@ -12,10 +12,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from proxsae.solvers.pursuits.compiled_gram import row_of
+
 WIDTH = 512  # atoms updated at once: their sums stay in the first-level cache while all directions pass
 LOOK = 32  # atoms compared with the best so far at once
 PASS = 8  # directions a pass: each atom's sum is loaded and stored once for eight
-DEPENDENT = 64.0  # roundings: an atom with less left of its squared norm lies in the span of the support
+IN_SPAN = 64.0  # roundings: an atom with less left of its squared norm lies in the span of the support
 NOISE = 16.0  # roundings: a correlation below is that of an atom orthogonal to the residual
 
 
@@ -79,7 +81,7 @@ def _drop(c, weight, diagonal, energy, by_error, eps):
     for j in range(c.size):
         noise = NOISE * eps
         if c[j] * c[j] <= noise * noise * energy * diagonal[j] or (
-            by_error and weight[j] <= DEPENDENT * eps * diagonal[j]
+            by_error and weight[j] <= IN_SPAN * eps * diagonal[j]
         ):
             weight[j] = np.inf
 
@@ -102,7 +104,7 @@ def pursue(c, energy, G, diagonal, weight, k, by_error, support, codes, Q, L, am
             w[b] = Q[b, best]
             left -= w[b] * w[b]
         is_noise = c[best] * c[best] <= (NOISE * eps) ** 2 * energy * diagonal[best]
-        if is_noise or left <= DEPENDENT * eps * diagonal[best]:
+        if is_noise or left <= IN_SPAN * eps * diagonal[best]:
             weight[best] = np.inf
             _drop(c, weight, diagonal, energy, by_error, eps)
             best, square, by = _best_of(c, weight, 0, p, -1, zero, one)
@@ -117,7 +119,7 @@ def pursue(c, energy, G, diagonal, weight, k, by_error, support, codes, Q, L, am
         m += 1
         if m == k:
             break
-        row = G[best]
+        row = row_of(G, best)
         n_directions = m - 1
         for b in range(n_directions, n_directions + 4):
             w[b] = zero

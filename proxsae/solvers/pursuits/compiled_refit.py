@@ -15,14 +15,16 @@ from numba import boolean, float64, int64, types, void
 
 from proxsae.solvers.compiled_descent import prox64
 from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT
+from proxsae.solvers.pursuits.compiled_gram import Gram, row_of
 
 MAX_PASSES = 2000
 FINE = 1e-11  # moves that end a refit, relative to the norm of the target
 
 value64 = types.FunctionType(float64(float64, float64[::1]))
 matrix, vector, indices, counts = float64[:, ::1], float64[::1], int64[:, ::1], int64[::1]
+gram64 = types.NamedTuple((matrix, counts, matrix, counts), Gram)
 of_rows = void(  # what runs a method on rows of correlations; "supports, codes, counts, falls, taken" are written
-    prox64, value64, matrix, matrix, vector, matrix, vector, int64, types.unicode_type, boolean, int64,
+    prox64, value64, matrix, matrix, vector, gram64, vector, int64, types.unicode_type, boolean, int64,
     float64, indices, matrix, counts, vector, counts,
 )  # fmt: skip
 
@@ -54,7 +56,7 @@ def correlations(c0, G, support, z, m, c):
     """Write the correlations with the residual to c."""
     c[:] = c0
     for a in range(m):
-        row = G[support[a]]
+        row = row_of(G, support[a])
         for j in range(c.size):
             c[j] -= z[a] * row[j]
 
@@ -73,9 +75,9 @@ def objective(c0, c, support, z, m, P, value):
 def refit(c0, G, support, z, m, P, prox, value, tolerance, A, H, r, d):
     """Minimise F over the codes of the support, by passes over the codes and Newton steps that lower F."""
     for a in range(m):
-        r[a] = c0[support[a]]
+        r[a], row = c0[support[a]], row_of(G, support[a])
         for b in range(m):
-            A[a, b] = G[support[a], support[b]]
+            A[a, b] = row[support[b]]
             r[a] -= A[a, b] * z[b]
     for n_pass in range(MAX_PASSES):
         move = 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from proxsae.solvers.pursuits.compiled_gram import row_of
 from proxsae.solvers.pursuits.compiled_refit import (
     FINE,
     compress,
@@ -82,8 +83,9 @@ def iterate_steps(c0, energy, G, k, least_step, max_steps, support, z, m, P, pro
             S.d[a] = S.c[support[a]]
             length += S.d[a] * S.d[a]
         for a in range(m):
+            row = row_of(G, support[a])
             for b in range(m):
-                curvature += S.d[a] * S.d[b] * G[support[a], support[b]]
+                curvature += S.d[a] * S.d[b] * row[support[b]]
         step = max(least_step, length / curvature) if curvature > 0.0 else least_step
         while True:
             n = step_from(k, step, support, z, m, P, prox, value, S)
@@ -113,8 +115,9 @@ def _move(G, support, z, m, n, S):
     moved, bent = 0.0, 0.0
     for a in range(n_atoms):
         moved += S.g[atoms[a]] ** 2
+        row = row_of(G, atoms[a])
         for b in range(n_atoms):
-            bent += S.g[atoms[a]] * S.g[atoms[b]] * G[atoms[a], atoms[b]]
+            bent += S.g[atoms[a]] * S.g[atoms[b]] * row[atoms[b]]
     return moved, bent
 
 

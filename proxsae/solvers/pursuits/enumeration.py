@@ -38,13 +38,14 @@ class Enumeration:
     def run(self, Y: Array, init: Array | None, tol: float, max_iter: int) -> Ended:  # noqa: ARG002
         """Return the best codes of the targets Y."""
         from proxsae.solvers.pursuits.compiled_enumeration import enumerate_rows
+        from proxsae.solvers.pursuits.compiled_gram import whole
 
         used = np.flatnonzero((self.dictionary != 0).any(1))
         atoms = np.ascontiguousarray(self.dictionary[used], np.float64)
         r = self.regularizer.partner
         prox, value, parameters = scalar_formulas(r.at(used), len(used))
         T = Y.astype(np.float64)
-        energies, G = squared_norms(T), atoms @ atoms.T
+        energies, G = squared_norms(T), whole(atoms @ atoms.T)
         found = room_for(len(Y), self.k, np.float64)
 
         def work(rows: slice) -> None:

@@ -1,7 +1,8 @@
 r"""Methods for at most k non-zeros: :math:`F(z) = \frac12\|y - zD\|^2 + \sum_i r_i(z_i)` where :math:`\|z\|_0 \le k`.
 
-They work on the Gram matrix, compiled, a sample at a time, and end by themselves. An atom is worth what F falls by when
-its code is freed: s g(c / s, 1 / s), with g the gain of r_i (the gain rule), c the correlation with the residual, and s
+They work on the Gram matrix, compiled, a sample at a time, and end by themselves. Above 20,000 atoms its rows are made
+as atoms enter, and kept as long as they fit into what 20,000 atoms take. An atom is worth what F falls by when its code
+is freed: s g(c / s, 1 / s), with g the gain of r_i (the gain rule), c the correlation with the residual, and s
 a curvature. For r = 0 that is :math:`c^2 / 2s`.
 
 - ``omp``, orthogonal matching pursuit, adds the atom of the largest abs(c): it prices with held codes, s = ||d||^2,
@@ -33,7 +34,9 @@ squares, or a local minimum where r is not convex. Atoms in the span of those in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -43,9 +46,10 @@ from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality, Regularizer, Separable, Zero
 from proxsae.solvers.algorithm import Direct, Ended
 from proxsae.solvers.coordinates import scalar_prox
+from proxsae.solvers.problem import LARGEST_GRAM
 from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.supports import Supports, fill, room_for
-from proxsae.solvers.threads import by_blocks
+from proxsae.solvers.threads import by_blocks, n_threads
 
 ORTHOGONAL = 1e-14  # a cosine that is zero
 
@@ -58,6 +62,7 @@ class Pursuit:
     dictionary: Array  # NumPy, in the working dtype
     regularizer: Cardinality
     step: float  # of htp, and the least of iht
+    rooms: list[Any] = field(default_factory=list)  # for rows of the Gram matrix, that no thread has now
 
     @property
     def k(self) -> int:
@@ -90,10 +95,24 @@ class Pursuit:
         """Their Gram matrix."""
         return self.atoms @ self.atoms.T
 
+    @contextmanager
+    def rows_of_gram(self) -> Iterator[Any]:
+        """Lend its rows to a thread, made on demand where all of them take too much memory."""
+        from proxsae.solvers.pursuits.compiled_gram import on_demand, whole
+
+        p = len(self.atoms)
+        if p <= LARGEST_GRAM:
+            yield whole(self.gram)
+            return
+        capacity = max(self.k, LARGEST_GRAM**2 // (p * n_threads()))
+        rows = self.rooms.pop() if self.rooms else on_demand(self.atoms, capacity)
+        yield rows
+        self.rooms.append(rows)
+
     @cached_property
     def diagonal(self) -> Array:
         """Their squared norms."""
-        return self.gram.diagonal().copy()
+        return np.einsum("ij,ij->i", self.atoms, self.atoms)
 
     @cached_property
     def certifier(self) -> Certifier:
@@ -136,10 +155,14 @@ class Pursuit:
     def _run_signed(self, T: Array, energies: Array, found: Supports, is_warm: bool, max_iter: int) -> None:
         from proxsae.solvers.pursuits import compiled_exchange, compiled_pursuit
 
-        G, diagonal, k = self.gram, self.diagonal, self.k
+        diagonal, k = self.diagonal, self.k
         weights = {"ols": diagonal, "omp": (1.0 / self.units**2).astype(T.dtype)}
 
         def work(rows: slice) -> None:
+            with self.rows_of_gram() as G:
+                run(rows, G)
+
+        def run(rows: slice, G: Any) -> None:
             C, E, mine = T[rows] @ self.atoms.T, energies[rows], found.at(rows)
 
             def pursue(method: str, C: Array, new: Supports) -> Supports:
@@ -169,11 +192,15 @@ class Pursuit:
         prox, value, parameters = scalar_formulas(self.penalty, len(self.dictionary))
 
         def work(rows: slice) -> None:
+            with self.rows_of_gram() as G:
+                run(rows, G)
+
+        def run(rows: slice, G: Any) -> None:
             C, mine = T[rows] @ self.atoms.T, found.at(rows)
 
             def pursue(method: str, new: Supports) -> Supports:
                 run_rows(
-                    prox, value, parameters, C, energies[rows], self.gram, self.diagonal, self.k, method,
+                    prox, value, parameters, C, energies[rows], G, self.diagonal, self.k, method,
                     self.penalty.is_convex, max_iter, self.step, *new,
                 )  # fmt: skip
                 return new
