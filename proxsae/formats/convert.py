@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from proxsae.formats.card import write_card
 from proxsae.formats.doubling import encoder_and_atoms
 from proxsae.formats.hub import PREFIX, fetched
 from proxsae.formats.parts import FORMULAS, Parts
@@ -96,7 +97,7 @@ def save(
     format: str = OURS,  # noqa: A002
     signed: Literal["double", "native"] = "double",
 ) -> None:
-    """Write a fitted model for another library, to a file or a folder as that has it.
+    """Write a fitted model for another library, to a file or a folder as that has it; a folder gets a card as well.
 
     Parameters
     ----------
@@ -126,7 +127,10 @@ def save(
         return
     parts = stated_parts(sae, signed)
     chosen.check_written(parts)
-    chosen.write(Path(path).expanduser(), parts)
+    where = Path(path).expanduser()
+    chosen.write(where, parts)
+    if where.is_dir():
+        write_card(where, sae, chosen, parts)
 
 
 def _with_regularizer(parts: Parts, given: Regularizer | str | None) -> tuple[Amortized, Tensor]:

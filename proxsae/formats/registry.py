@@ -31,6 +31,8 @@ class Format(ABC):
     transcodes : bool
         Whether it takes transcoders; those with a skip matrix only if `skips`.
     skips : bool
+    loads : str
+        The Python by which the library opens a folder, for its card.
     """
 
     name: ClassVar[str]
@@ -40,6 +42,7 @@ class Format(ABC):
     rows: ClassVar[tuple[Rows, ...]] = ("raw",)
     transcodes: ClassVar[bool] = False
     skips: ClassVar[bool] = False
+    loads: ClassVar[str] = ""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -94,7 +94,8 @@ def test_a_second_model_takes_the_place_of_the_first(tmp_path):
     save(sae_of("0.2*L0"), tmp_path / "sae", format="saelens")
     save(sae_of("Cardinality(3)", p=8), tmp_path / "sae", format="saelens")
     assert load(tmp_path / "sae").components_.shape == (8, D)
-    assert sorted(path.name for path in (tmp_path / "sae").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    names = ["README.md", "cfg.json", "sae_weights.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "sae").iterdir()) == names
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ class DictionaryLearning(Format):
     name = "dictionary_learning"
     library = "dictionary_learning"
     files = (CONFIGURATION, WEIGHTS)
+    loads = 'from dictionary_learning.utils import load_dictionary\n\nsae, config = load_dictionary("FOLDER", "cpu")'
     writes = ("relu", "topk", "jumprelu")
 
     def recognises(self, path: Path) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from proxsae.formats.configuration import Configuration
 from proxsae.formats.parts import Activation, Parts, Rows, shifted, with_unit_atoms
+from proxsae.formats.places import hook_in
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
 from proxsae.formats.writing import write_json, write_safetensors
@@ -60,7 +61,7 @@ class LlamaScope(Format):
     def write(self, path: Path, parts: Parts) -> None:
         """Write the folder of a later release, the weights first."""
         n_components, n_features = parts.atoms.shape
-        hook = str(parts.provenance.get("hook", "unknown"))
+        hook = str(hook_in(parts.provenance) or "unknown")
         config: dict[str, Any] = {
             "sae_type": "sae",
             "d_model": n_features,

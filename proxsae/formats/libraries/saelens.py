@@ -55,6 +55,7 @@ class SAELens(Format):
     name = "saelens"
     library = "SAELens"
     files = (CONFIGURATION, WEIGHTS)
+    loads = 'from sae_lens import SAE\n\nsae = SAE.load_from_disk("FOLDER")'
     writes = ("relu", "topk", "abstopk", "jumprelu")
     rows = ("raw", "layer_norm", "unit_mean_square")
     transcodes = skips = True

@@ -19,6 +19,7 @@ class Sparsify(Format):
     name = "sparsify"
     library = "sparsify"
     files = (CONFIGURATION, WEIGHTS)
+    loads = 'from sparsify import SparseCoder\n\nsae = SparseCoder.load_from_disk("FOLDER")'
     writes = ("topk",)
     transcodes = skips = True
 
