@@ -1,4 +1,4 @@
-"""The card of a folder: a ``README.md`` that says what lies there, in the front matter as the Hugging Face Hub reads it.
+"""The card of a folder: a ``README.md`` that says what lies there, with front matter for the Hugging Face Hub.
 
 It says what the model and its provenance say, and nothing else.
 """
@@ -61,11 +61,12 @@ def _card(sae: Any, format: Format, parts: Parts) -> str:  # noqa: A002
         **{name: told[field] for field, name in TOLD.items() if told.get(field) is not None},
     }
     table = "\n".join(f"| {name} | {_plain(value)} |" for name, value in rows.items())
+    skip = " + x S" if parts.skip is not None else ""
     library = f"\n```python\n{format.loads}\n```\n" if format.loads else ""
     return f"""{_front_matter(format, told)}
 # A {kind}{where}{model}
 
-The codes of an activation x are z = prox_R(x W + b_e), and decode to z D + b{" + x S" if parts.skip is not None else ""}.
+The codes of an activation x are z = prox_R(x W + b_e), and decode to z D + b{skip}.
 
 | | |
 |---|---|

@@ -13,6 +13,7 @@ from proxsae.formats.doubling import encoder_and_atoms
 from proxsae.formats.hub import PREFIX, fetched
 from proxsae.formats.parts import FORMULAS, Parts
 from proxsae.formats.registry import Format, formats
+from proxsae.formats.releases import released
 from proxsae.formats.stated import encoder_with, stated_parts
 from proxsae.regularizers import Regularizer, parse
 
@@ -45,7 +46,8 @@ def load(
     Parameters
     ----------
     path : path
-        A file or folder, or one on the Hub, ``"hf://owner/repository/path"``.
+        A file or folder, or one on the Hub, ``"hf://owner/repository/path"``. Or the name of a release and an id in it
+        as SAELens has them, ``"gemma-scope-2b-pt-res-canonical/layer_20/width_16k/canonical"``, where it is installed.
     format : str, default "auto"
         "proxsae" or the name of another format; "auto" looks at the names of the files.
     regularizer : Regularizer or str, optional
@@ -67,20 +69,30 @@ def load(
     from proxsae.estimator import ProxSAE
 
     name = os.fspath(path)
+    release = None
+    if not name.startswith(PREFIX) and not Path(name).expanduser().exists():
+        release = released(name)
+        name = release.place
     where = fetched(name) if name.startswith(PREFIX) else Path(name).expanduser()
-    if not where.exists():
-        raise FileNotFoundError(f"no file at {where}")
     chosen = _format_of(where) if format == "auto" else format_named(format)
     if chosen is None:
         if regularizer is not None:
             raise ValueError(f"{where} is a file of proxsae, which says its own regularizer")
         return ProxSAE.load(where)
     parts = chosen.read(where)
+    if parts.unscaled and release is not None and release.scale is not None:
+        parts = parts.of_scaled_rows(release.scale)
+    if parts.unscaled:
+        warnings.warn(
+            f"{where} says that rows are normalised, by {parts.unscaled!r}, and not by which factors: they are taken "
+            "as they are, as SAELens does",
+            stacklevel=2,
+        )
     if field := parts.overflow():
         raise ValueError(f"{where}: the {field} leaves the range of numbers once what the file says is folded into it")
     encoder, atoms = _with_regularizer(parts, regularizer)
     sae = ProxSAE.from_parts(atoms, parts.intercept, encoder, parts.skip, is_transcoder=parts.is_transcoder)
-    sae.provenance_ = parts.provenance
+    sae.provenance_ = ({} if release is None else {"model": release.model}) | parts.provenance
     if parts.rows != "raw":
         sae.provenance_ |= {"normalised_rows": parts.rows}
         warnings.warn(

@@ -5,7 +5,7 @@ In all of them u = x W^T + b_e, z = activation(u), and the reconstruction is z D
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -41,6 +41,8 @@ class Parts:
         Of "jumprelu", >= 0.
     rows : {"raw", "layer_norm", "unit_mean_square"}
         What is done with each row before it is x, and undone with its reconstruction: no matrix can do that.
+    unscaled : str or None
+        How the file calls a scaling of all rows whose factors it does not say; see :meth:`of_scaled_rows`.
     provenance : dict
         What the file says of the activations: ``model``, ``site``, ``context_length``.
     regularizer : str or None
@@ -59,6 +61,7 @@ class Parts:
     k: int | None = None
     threshold: Tensor | None = None
     rows: Rows = "raw"
+    unscaled: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     regularizer: str | None = None
     is_transcoder: bool = False
@@ -68,6 +71,11 @@ class Parts:
         """Return the name of a tensor that is not finite, None where there is none."""
         tensors = {name: getattr(self, name) for name in ("weight", "bias", "atoms", "intercept", "threshold", "skip")}
         return next((n for n, t in tensors.items() if t is not None and not bool(torch.isfinite(t).all())), None)
+
+    def of_scaled_rows(self, scale: float) -> Parts:
+        """Return the parts that take raw rows, where these take rows times `scale`."""
+        atoms, intercept = self.atoms / scale, self.intercept / scale
+        return replace(self, weight=scale * self.weight, atoms=atoms, intercept=intercept, unscaled=None)
 
     @property
     def bias_of_centred(self) -> Tensor:

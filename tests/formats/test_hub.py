@@ -1,9 +1,12 @@
-"""hf:// names, on a local stand-in of the layout of the Hub's cache; nothing is downloaded."""
+"""Names on the Hub and of SAELens's releases, on a local stand-in of the Hub's cache; nothing is downloaded."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 from small_saes import assert_same_outputs, rows
 
@@ -80,3 +83,95 @@ def test_the_command_takes_a_name(cache, capsys):
         main(["convert", "hf://owner/saes.v1/saelens_topk", str(cache / "sae.safetensors"), "--format", "proxsae"]) == 0
     )
     assert "8 atoms, 3 features, R = NonNegative() + Cardinality(3)" in capsys.readouterr().out
+
+
+# --- releases of SAELens ----------------------------------------------------------------------------------------------
+
+TABLE = """
+gemma-scope-2b-pt-res-canonical:
+  conversion_func: gemma_2
+  model: gemma-2-2b
+  repo_id: owner/saes.v1
+  saes:
+  - {id: layer_20/width_16k/canonical, path: gemma_scope_first_release_embeddings/embedding/width_16k/average_l0_6}
+  - {id: layer_21/width_16k/canonical, path: nowhere}
+res-jb:
+  model: gpt2-small
+  repo_id: owner/saes.v1
+  saes:
+  - {id: blocks.7.hook_resid_pre, path: saelens_topk, norm_scaling_factor: 0.5}
+  - {id: openai, path: openai_ReLU/6.pt}
+res-wg:
+  config_overrides: {normalize_activations: constant_norm_rescale}
+  model: gpt2-small
+  repo_id: owner/saes.v1
+  saes: [{id: blocks.7.hook_resid_pre, path: saelens_topk}]
+"""
+CANONICAL = "gemma-scope-2b-pt-res-canonical/layer_20/width_16k/canonical"
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    package = tmp_path / "installed" / "sae_lens"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('only its table is read')\n")
+    (package / "pretrained_saes.yaml").write_text(TABLE)
+    monkeypatch.syspath_prepend(package.parent)
+
+
+def test_a_name_is_what_the_table_says(cache, table, capsys):
+    sae = load(CANONICAL)
+    assert_same_outputs(
+        sae, load(FILES / "gemma_scope_first_release_embeddings/embedding/width_16k/average_l0_6"), rows(d=3)
+    )
+    assert sae.provenance_["model"] == "gemma-2-2b"
+    assert_same_outputs(load("res-jb/openai"), load(FILES / "openai_ReLU/6.pt"), rows(d=3))
+    assert main(["convert", CANONICAL, str(cache / "sae.safetensors"), "--format", "proxsae"]) == 0
+    assert "8 atoms, 3 features" in capsys.readouterr().out
+
+
+def test_a_file_comes_before_a_name(cache, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("res-jb").mkdir()
+    load(FILES / "saelens_standard").save("res-jb/openai")
+    assert_same_outputs(load("res-jb/openai"), load(FILES / "saelens_standard"), rows(d=3))
+
+
+def test_the_scaling_of_a_release_is_folded_in(cache, table):
+    (folder,) = cache.glob("models--owner--saes.v1/snapshots/*/saelens_topk")
+    raw, X = load(folder), rows(d=3)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").unlink()
+    (folder / "cfg.json").write_text(json.dumps({**config, "normalize_activations": "expected_average_only_in"}))
+    scaled = load("res-jb/blocks.7.hook_resid_pre")
+    np.testing.assert_allclose(scaled.transform(X).toarray(), raw.transform(0.5 * X).toarray(), rtol=1e-5)
+    np.testing.assert_allclose(scaled.predict(X), raw.predict(0.5 * X) / 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "res-jb/blocks.8.hook_resid_pre",
+            "the release res-jb of SAELens has no 'blocks.8.hook_resid_pre'; it has b",
+        ),
+        ("res-xx/blocks.7.hook_resid_pre", "no file at .*, nor a release of SAELens called 'res-xx'"),
+        (
+            "res-wg/blocks.7.hook_resid_pre",
+            "is for rows normalised by 'constant_norm_rescale', which its file does",
+        ),
+        ("gemma-scope-2b-pt-res-canonical/layer_21/width_16k/canonical", "nowhere: the repository has no such file"),
+        ("/res-jb/openai", "^no file at /res-jb/openai$"),
+        ("./res-jb/openai", "^no file at ./res-jb/openai$"),
+        ("res-jb", "^no file at res-jb$"),
+    ],
+)
+def test_what_is_no_release_is_one_sentence(cache, table, name, sentence):
+    with pytest.raises(FileNotFoundError, match=sentence):
+        load(name)
+
+
+def test_without_the_package_a_sentence_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sae_lens", None)
+    with pytest.raises(FileNotFoundError, match="if it is a release of SAELens, the package sae-lens is needed"):
+        load(CANONICAL)

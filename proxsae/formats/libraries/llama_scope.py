@@ -123,7 +123,7 @@ def _first(config: Configuration, weights: Weights) -> Parts:
         threshold = torch.full_like(model.bias, cut)
     elif activation == "topk":
         k = _k(config, p)
-    return Parts(*model.all, activation, k, threshold, ROWS[norm], _provenance(config))
+    return Parts(*model.all, activation, k, threshold, ROWS[norm], provenance=_provenance(config))
 
 
 def _later(config: Configuration, weights: Weights) -> Parts:
@@ -157,7 +157,7 @@ def _later(config: Configuration, weights: Weights) -> Parts:
         if by_norms:  # in the units of the training, where the atoms were longer by the factor
             norms = factor * torch.linalg.vector_norm(model.D, dim=1)
             threshold = threshold / torch.where(norms > 0, norms, 1.0)
-    return Parts(*model.all, activation, k, threshold, ROWS[norm], _provenance(config))
+    return Parts(*model.all, activation, k, threshold, ROWS[norm], provenance=_provenance(config))
 
 
 def _of_linear(config: Configuration, weights: Weights, d: int, p: int) -> _Model:

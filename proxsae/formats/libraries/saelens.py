@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +138,7 @@ class _Reader:
         self.dtype: torch.dtype = getattr(torch, dtype)
         normalised = config.one_of("normalize_activations", tuple(ROWS), "none")
         self.rows = ROWS[normalised]
-        if normalised in UNFOLDED:
-            warnings.warn(
-                f"{config.path} says 'normalize_activations': {normalised!r}, and not by which factors: rows are taken "
-                "as they are, as SAELens does",
-                stacklevel=4,
-            )
+        self.unscaled = normalised if normalised in UNFOLDED else None
 
     def vector(self, name: str) -> Tensor:
         return self.weights.tensor(name, self.p, dtype=self.dtype)
@@ -190,6 +184,7 @@ class _Reader:
             k,
             None if threshold is None else positive_part(threshold),
             self.rows,
+            self.unscaled,
             _provenance(self.config),
             self.config.text(f"metadata.{REGULARIZER}", "") or None,
             is_transcoder,

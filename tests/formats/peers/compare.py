@@ -98,17 +98,20 @@ def peers():
 
 
 def main():
-    X, worst = rows(N, D), 0.0
+    X, worst, wrong = rows(N, D), 0.0, []
     form = "{:26s} {:34s} {:16s} {:6s} {:>10s} {:>14s} {:>6s}"
     print(form.format("library", "architecture or R", "dtype", "way", "codes", "reconstruction", "L0"))
     for peer in peers():
+        if hasattr(peer, "releases"):
+            n_names, wrong = peer.releases()
+            print(f"{peer.NAME}: {n_names} names of releases, {len(wrong)} of which lead to another place {wrong[:3]}")
         with tempfile.TemporaryDirectory() as folder:
             for lines in (inwards, outwards):
                 for name, dtype, way, (codes, output, l0) in lines(peer, Path(folder), X):
                     print(form.format(peer.NAME, name, dtype, way, f"{codes:.1e}", f"{output:.1e}", f"{l0:.1f}"))
                     worst = max(worst, codes, output)
     print(f"largest difference {worst:.1e}, allowed {TOLERANCE:.0e}")
-    return 0 if worst <= TOLERANCE else 1
+    return 0 if worst <= TOLERANCE and not wrong else 1
 
 
 if __name__ == "__main__":

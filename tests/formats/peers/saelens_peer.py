@@ -7,9 +7,11 @@ import sae_lens
 import torch
 from parameters import parameters, real_parameters
 from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory, get_repo_id_and_folder_name
 from safetensors.torch import load_file, save_file
 
 from proxsae.formats import saelens_converter
+from proxsae.formats.releases import released
 
 NAME, FORMAT = f"SAELens {sae_lens.__version__}", "saelens"
 
@@ -155,3 +157,20 @@ def by_converter(sae, path, signed, X):
 
 
 WITHOUT_FILES = {"object": as_object, "loader": by_converter}
+
+
+def releases():
+    """How many names of its releases there are, and which of them we take to another place."""
+    table = get_pretrained_saes_directory()
+    names = [(release, sae_id) for release, one in table.items() for sae_id in one.saes_map]
+    return len(names), [name for name in names if place_of(table[name[0]], "/".join(name)) != theirs_of(*name)]
+
+
+def place_of(release, name):
+    if "normalize_activations" in (release.config_overrides or {}):  # which is refused
+        return theirs_of(*name.split("/", 1))
+    return released(name).place
+
+
+def theirs_of(release, sae_id):
+    return "hf://" + "/".join(get_repo_id_and_folder_name(release, sae_id))
