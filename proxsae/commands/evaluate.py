@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         n_tokens=options.tokens,
         context_length=options.context or provenance.get("context_length", 128),
         check_provenance=not options.any_place,
+        **{name: provenance[name] for name in ("bos", "separator", "concatenate") if name in provenance},
         split=options.split,
         field=options.field,
     )

@@ -162,11 +162,12 @@ class StoreWriter:
             raise StoreError(f"'{self.path}' holds a store already; give a new folder, or resume=True.")
         # what the first run measured, and how far it was to go, is not what identifies it
         measured = {"complete", "dropped_positions", "median_norm", "median_norms", "n_tokens"}
-        for field, value in header.items():
-            if field not in measured and there[field] != value:
+        of_the_file = {"format", "version", "shards"}
+        for field in {**header, **there}:
+            if field not in measured | of_the_file and there.get(field) != header.get(field):
                 raise StoreError(
-                    f"'{self.path}' holds a harvest with {field}={there[field]!r}, so one with {field}={value!r} "
-                    "cannot be added; give another folder."
+                    f"'{self.path}' holds a harvest with {field}={there.get(field)!r}, so one with "
+                    f"{field}={header.get(field)!r} cannot be added; give another folder."
                 )
         for shard in there["shards"]:
             map_shard(self.path / shard["file"], shard, there)

@@ -21,38 +21,80 @@ class Contexts(NamedTuple):
     is_text: NDArray[np.bool_]
     """False at special and excluded tokens and at padding."""
     is_padding: NDArray[np.bool_]
-    """True behind the end of the text, in the last context only."""
+    """True behind the end of the text, in contexts that are shorter."""
 
 
-def pack(documents: Iterable[str], tokenizer: Any, length: int) -> Iterator[list[int]]:
-    """Pack documents into contexts of `length` token ids; only the last may be shorter.
+class Packing(NamedTuple):
+    """How documents become contexts."""
 
-    Every context starts with the tokenizer's beginning-of-text token (the end-of-text token if it has none; nothing if
-    it has neither). Documents follow one another, each closed by the end-of-text token, and run on into the next
-    context. A document of more than 20,000 characters is tokenized in pieces, cut before a white space.
+    bos: bool = True
+    """Every context starts with the beginning-of-text token (the end-of-text token where there is none)."""
+    separator: int | str | None = "eos"
+    """The token that closes a document: "eos", "bos", an id, the text of one token, or None."""
+    concatenate: bool = True
+    """Documents follow one another and run on into the next context; else each begins a context of its own."""
+
+    def told(self) -> dict[str, Any]:
+        """Return what differs from the default, for the index of a store."""
+        return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
+
+
+PACKING = Packing()
+
+
+def pack(
+    documents: Iterable[str | list[int]], tokenizer: Any, length: int, packing: Packing = PACKING
+) -> Iterator[list[int]]:
+    """Pack documents, texts or token ids, into contexts of `length` token ids.
+
+    Only the last may be shorter, or with ``concatenate=False`` the last of each document. A text of more than 20,000
+    characters is tokenized in pieces, cut before a white space.
     """
-    start, end = boundary_tokens(tokenizer)
-    head = [] if start is None else [start]
-    tail = [] if end is None else [end]
+    start, _ = boundary_tokens(tokenizer)
+    head = [start] if packing.bos and start is not None else []
+    tail = _separator(packing.separator, tokenizer)
     room = length - len(head)
     held: list[int] = []
-    source = (piece for text in documents for piece in _pieces(text))
+    source = (piece for document in documents for piece in _pieces(document))
     while pieces := list(islice(source, _PIECES_AT_ONCE)):
-        texts = [text for text, _ in pieces]
-        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        for ids, (_, is_last) in zip(encoded, pieces, strict=True):
-            held += ids
+        texts = [piece for piece, _ in pieces if isinstance(piece, str)]
+        encoded = iter(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else ())
+        for piece, is_last in pieces:
+            held += next(encoded) if isinstance(piece, str) else _checked_ids(piece, tokenizer)
             held += tail if is_last else []
-        whole = len(held) // room * room
-        for at in range(0, whole, room):
-            yield head + held[at : at + room]
-        held = held[whole:]
+            whole = len(held) // room * room
+            for at in range(0, whole, room):
+                yield head + held[at : at + room]
+            held = held[whole:]
+            if held and is_last and not packing.concatenate:
+                yield head + held
+                held = []
     if held:
         yield head + held
 
 
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield a text in pieces that a tokenizer takes in no time, each with whether it is the last."""
+def _separator(separator: int | str | None, tokenizer: Any) -> list[int]:
+    """Return the token that closes a document, or nothing."""
+    start, end = boundary_tokens(tokenizer)
+    ends: dict[int | str | None, int | None] = {None: None, "bos": start, "eos": end}
+    if separator not in ends:
+        return excluded_ids([separator], tokenizer, "separator")  # type: ignore[list-item]
+    return [] if (token := ends[separator]) is None else [token]
+
+
+def _checked_ids(ids: list[int], tokenizer: Any) -> list[int]:
+    if ids and not 0 <= min(ids) <= max(ids) < len(tokenizer):
+        raise ValueError(
+            f"A document holds token ids from {min(ids)} to {max(ids)}; the tokenizer has {len(tokenizer)}."
+        )
+    return ids
+
+
+def _pieces(text: str | list[int]) -> Iterator[tuple[str | list[int], bool]]:
+    """Yield a document in pieces that a tokenizer takes in no time, each with whether it is the last."""
+    if not isinstance(text, str):
+        yield text, True
+        return
     # half of a surrogate pair is no character, and tokenizers refuse the whole text for it
     text = text.encode("utf-8", "replace").decode()
     start = 0
@@ -70,8 +112,8 @@ def batches(
 ) -> Iterator[Contexts]:
     """Group packed contexts into batches of `batch_size`; only the last may be smaller.
 
-    The last context is padded on the right, which cannot change what a causal model computes before it. The tokens
-    that :func:`special_ids` names and those in `excluded` are no text.
+    Contexts that are shorter are padded on the right, which cannot change what a causal model computes before it. The
+    tokens that :func:`special_ids` names and those in `excluded` are no text.
     """
     no_text = np.array([*special_ids(tokenizer), *excluded], dtype=np.int32)
     _, end = boundary_tokens(tokenizer)
@@ -90,7 +132,7 @@ def special_ids(tokenizer: Any) -> list[int]:
     return sorted(added | set(tokenizer.all_special_ids))
 
 
-def excluded_ids(tokens: Sequence[int | str], tokenizer: Any) -> list[int]:
+def excluded_ids(tokens: Sequence[int | str], tokenizer: Any, name: str = "exclude_tokens") -> list[int]:
     """Return the ids of tokens given by their id or their text.
 
     Raises
@@ -100,13 +142,13 @@ def excluded_ids(tokens: Sequence[int | str], tokenizer: Any) -> list[int]:
     """
     ids = set()
     if isinstance(tokens, str):
-        raise ValueError(f"exclude_tokens={tokens!r} is one text; give a list of token ids or texts.")
+        raise ValueError(f"{name}={tokens!r} is one text; give a list of token ids or texts.")
     for token in tokens:
         found = tokenizer(token, add_special_tokens=False)["input_ids"] if isinstance(token, str) else [token]
         is_id = len(found) == 1 and isinstance(found[0], int | np.integer) and 0 <= found[0] < len(tokenizer)
         if not is_id or isinstance(token, bool):
             raise ValueError(
-                f"exclude_tokens holds {token!r}, which is neither an id below {len(tokenizer)} nor the text of one "
+                f"{name} holds {token!r}, which is neither an id below {len(tokenizer)} nor the text of one "
                 "token of the tokenizer."
             )
         ids.add(int(found[0]))

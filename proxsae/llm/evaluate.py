@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from proxsae.llm.activations import activations, kept_rows, large_rows, measure
-from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
+from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids, pack
 from proxsae.llm.massive import Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import check_same_place
@@ -42,6 +42,9 @@ def evaluate(
     batch_size: int = 8,
     drop: Drop = "auto",
     exclude_tokens: Sequence[int | str] = (),
+    bos: bool = True,
+    separator: int | str | None = "eos",
+    concatenate: bool = True,
     split: str = "heldout",
     field: str = "text",
     seed: int | None = 0,
@@ -77,6 +80,8 @@ def evaluate(
     drop : "auto", int or list of int, default="auto"
         As in :func:`proxsae.llm.harvest`; ``store.info["drop"]`` repeats a harvest's choice.
     exclude_tokens : sequence of int or str, default=()
+        As in :func:`proxsae.llm.harvest`.
+    bos, separator, concatenate : bool, int or str, bool
         As in :func:`proxsae.llm.harvest`.
     split : {"heldout", "train", "all"}, default="heldout"
         Which documents.
@@ -119,7 +124,8 @@ def evaluate(
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)
 
-    packed = pack(documents(text, split=split, field=field, seed=seed), model.tokenizer, context_length)
+    texts = documents(text, split=split, field=field, seed=seed)
+    packed = pack(texts, model.tokenizer, context_length, Packing(bos, separator, concatenate))
     excluded = excluded_ids(exclude_tokens, model.tokenizer)
     stream = activations(model, sites, batches(packed, model.tokenizer, context_length, batch_size, excluded))
     positions, medians, stream = measure(stream, drop)

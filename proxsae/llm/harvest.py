@@ -16,7 +16,7 @@ from proxsae.data.shard import StoreError
 from proxsae.data.store import ActivationStore
 from proxsae.data.writer import StoreWriter
 from proxsae.llm.activations import Activations, activations, kept_rows, large_rows, measure
-from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
+from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids, pack
 from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import header
@@ -39,6 +39,9 @@ def harvest(
     dtype: str = "float32",
     drop: Drop = "auto",
     exclude_tokens: Sequence[int | str] = (),
+    bos: bool = True,
+    separator: int | str | None = "eos",
+    concatenate: bool = True,
     split: str = "train",
     field: str = "text",
     seed: int | None = 0,
@@ -54,7 +57,7 @@ def harvest(
     ----------
     model : LanguageModel
         From :func:`proxsae.llm.load_model`.
-    text : str, path, iterable of str or None
+    text : str, path, iterable of str or of token ids, or None
         See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
     hook : int, str, Site or a list of them
         Where to read: ``"mlp_out.15"``, the path of a module, or another place of :mod:`proxsae.llm.sites`. Several
@@ -66,7 +69,7 @@ def harvest(
     out : str or path
         Folder of the store.
     context_length : int, default=128
-        Tokens in a context, the first of which is the beginning-of-text token if the tokenizer has one.
+        Tokens in a context, the first of which is the beginning-of-text token.
     batch_size : int, default=16
         Contexts in a forward pass.
     dtype : {"float32", "float16", "bfloat16"}, default="float32"
@@ -78,6 +81,9 @@ def harvest(
         tells of them.
     exclude_tokens : sequence of int or str, default=()
         Tokens to leave out beside the special ones: their ids, or the text of one token each.
+    bos, separator, concatenate : bool, int or str, bool
+        Whether contexts start with the beginning-of-text token, what token closes a document ("eos", "bos", an id, the
+        text of one token, or None), and whether documents run on into the next context or each begins one of its own.
     split : {"train", "heldout", "all"}, default="train"
         Which documents; :func:`proxsae.llm.evaluate` reads the held-out ones.
     field : str, default="text"
@@ -115,6 +121,7 @@ def harvest(
         excluded=excluded,
         context_length=context_length,
         batch_size=batch_size,
+        packing=(packing := Packing(bos, separator, concatenate)),
     )
     measured = {"dtype": dtype, "n_tokens": n_tokens, "complete": False}
     measured |= {"dropped_positions": [], "median_norm": 0.0, "median_norms": []}
@@ -125,7 +132,7 @@ def harvest(
     if writer.rows > n_tokens:
         raise StoreError(f"'{out}' holds {writer.rows} rows already, so n_tokens={n_tokens} needs another folder.")
     writer.index["n_tokens"] = n_tokens
-    packed = pack(texts, model.tokenizer, context_length)
+    packed = pack(texts, model.tokenizer, context_length, packing)
     if writer.contexts:
         _skip_done(packed, writer)
     contexts = batches(packed, model.tokenizer, context_length, batch_size, excluded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from proxsae.llm.contexts import Packing
 from proxsae.llm.massive import Drop
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.sites import Site
@@ -22,6 +23,7 @@ def header(
     excluded: Sequence[int],
     context_length: int,
     batch_size: int,
+    packing: Packing,
 ) -> dict[str, Any]:
     """Return what identifies the rows of a harvest or of a stream, in JSON."""
     widths = [model.width(site) for site in sites]
@@ -39,6 +41,7 @@ def header(
         "n_features": sum(widths),
         "context_length": context_length,
         "batch_size": batch_size,
+        **packing.told(),
     }
 
 

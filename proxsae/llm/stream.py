@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from proxsae.data.stream import BUFFER_ROWS, Block, Stream, check_buffer
 from proxsae.llm.activations import activations, kept_rows, measure
-from proxsae.llm.contexts import batches, check_contexts, excluded_ids, pack
+from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids, pack
 from proxsae.llm.massive import Drop, check_drop
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import header
@@ -32,7 +32,7 @@ class ActivationStream(Stream):
 
     Parameters
     ----------
-    model, text, block, context_length, batch_size, drop, exclude_tokens, split, field
+    model, text, block, context_length, batch_size, drop, exclude_tokens, bos, separator, concatenate, split, field
         As in :func:`proxsae.llm.harvest`.
     n_tokens : int, optional
         Rows of one pass; None: all that the text has.
@@ -58,6 +58,9 @@ class ActivationStream(Stream):
         batch_size: int = 16,
         drop: Drop = "auto",
         exclude_tokens: Sequence[int | str] = (),
+        bos: bool = True,
+        separator: int | str | None = "eos",
+        concatenate: bool = True,
         split: str = "train",
         field: str = "text",
         seed: int = 0,
@@ -69,6 +72,7 @@ class ActivationStream(Stream):
         check_buffer(seed, buffer_rows)
         self.n_rows, self.context_length, self.batch_size, self.drop = n_tokens, context_length, batch_size, drop
         self.excluded = excluded_ids(exclude_tokens, model.tokenizer)
+        self.packing = Packing(bos, separator, concatenate)
         self.split, self.field, self.seed, self.buffer_rows = split, field, seed, buffer_rows
         self.info = header(
             model,
@@ -80,6 +84,7 @@ class ActivationStream(Stream):
             excluded=self.excluded,
             context_length=context_length,
             batch_size=batch_size,
+            packing=self.packing,
         )
 
     def __repr__(self) -> str:
@@ -104,7 +109,7 @@ class ActivationStream(Stream):
     def _rows(self) -> Iterator[NDArray[Any]]:
         """Yield the rows that are kept of each forward pass, `n_tokens` in all."""
         texts = documents(self.text, split=self.split, field=self.field, seed=self.seed)
-        packed = pack(texts, self.model.tokenizer, self.context_length)
+        packed = pack(texts, self.model.tokenizer, self.context_length, self.packing)
         contexts = batches(packed, self.model.tokenizer, self.context_length, self.batch_size, self.excluded)
         stream = activations(self.model, [self.site], contexts)
         positions, medians, stream = measure(stream, self.drop)

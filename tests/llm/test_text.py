@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from proxsae.llm import documents
 from proxsae.llm import text as text_module
-from proxsae.llm.contexts import batches, pack, special_ids
+from proxsae.llm.contexts import Packing, batches, pack, special_ids
 
 
 def test_a_text_file_has_a_document_between_blank_lines(tmp_path):
@@ -137,6 +137,42 @@ def test_packing():
     assert last.tokens.tolist() == [[*rows[2], 1]]
     assert last.is_padding.tolist() == [[False, False, False, False, True]]
     assert last.is_text.tolist() == [[False, True, True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("packing", "wanted"),
+    [
+        ({"bos": False}, ["w0 w1 w2 | w3", "| w4 w5 w6 w7", "|"]),
+        ({"bos": False, "separator": None}, ["w0 w1 w2 w3 w4", "w5 w6 w7"]),
+        ({"separator": "bos"}, ["^ w0 w1 w2 ^", "^ w3 ^ w4 w5", "^ w6 w7 ^"]),
+        ({"separator": "w9"}, ["^ w0 w1 w2 w9", "^ w3 w9 w4 w5", "^ w6 w7 w9"]),
+        ({"separator": VOCABULARY["w9"], "concatenate": False}, ["^ w0 w1 w2 w9", "^ w3 w9", "^ w4 w5 w6 w7", "^ w9"]),
+        ({"concatenate": False}, ["^ w0 w1 w2 |", "^ w3 |", "^ w4 w5 w6 w7", "^ |"]),
+    ],
+)
+@pytest.mark.parametrize("as_ids", [False, True])
+def test_other_packing(packing, wanted, as_ids):
+    texts = ["w0 w1 w2", "w3", "w4 w5 w6 w7"]
+    ids = [np.array([VOCABULARY[word] for word in text.split()]) for text in texts]
+    rows = list(pack(documents(ids if as_ids else texts, seed=None), tiny_tokenizer(), 5, Packing(**packing)))
+    assert rows == [[{"^": 0, "|": 1}.get(word, VOCABULARY.get(word, 1)) for word in row.split()] for row in wanted]
+    padded = list(batches(iter(rows), tiny_tokenizer(), 5, 2))
+    assert [5 - len(row) for row in rows] == [n for batch in padded for n in batch.is_padding.sum(axis=1)]
+
+
+def test_documents_of_token_ids(tmp_path):
+    array = np.arange(80).reshape(40, 2)
+    train, heldout = (list(documents(array, split=split, heldout=0.4)) for split in ("train", "heldout"))
+    assert sorted(train + heldout) == array.tolist()
+    assert heldout == list(documents(map(list, array), split="heldout", heldout=0.4))
+    (tmp_path / "ids.jsonl").write_text('{"ids": [3, 4]}\n{"ids": []}\n{"ids": [5]}\n')
+    assert list(documents(tmp_path / "ids.jsonl", field="ids", seed=None)) == [[3, 4], [5]]
+    with pytest.raises(TypeError, match="Document number 0 is a list; every document must be a string or token ids"):
+        list(documents([[0.5]]))
+    with pytest.raises(ValueError, match=r"A document holds token ids from 3 to 999; the tokenizer has \d+"):
+        list(pack([[3, 999]], tiny_tokenizer(), 5))
+    with pytest.raises(ValueError, match="separator holds 'w1 w2', which is neither an id"):
+        list(pack(["w1"], tiny_tokenizer(), 5, Packing(separator="w1 w2")))
 
 
 @pytest.mark.fuzz
