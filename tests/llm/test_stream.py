@@ -53,6 +53,8 @@ def test_a_fit_on_it_is_that_on_the_shuffled_rows(model, texts):
     assert sae.history_["waiting"].shape == (20,)
     assert sae.provenance_["site"] == "block.2"
     assert sae.provenance_["model"] == "tiny llama"
+    told = [sae.provenance_[name] for name in ("text", "tokenizer", "dropped_positions", "tokens_seen")]
+    assert told == ["strings (list)", "tiny llama (63 tokens)", [], 20 * 64]
     assert evaluate(model, {"a": sae}, texts, n_tokens=50, verbose=False, **OPTIONS)["a"]["fvu"] < 1
     for one, k in zip(fit_many([sae_of(2), sae_of(3)], stream()), (2, 3), strict=True):
         np.testing.assert_array_equal(one.components_, sae_of(k).fit(stream()).components_)

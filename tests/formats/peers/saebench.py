@@ -63,8 +63,8 @@ def write_news(n_texts=60, seed=0):
         path.write_text("\n".join(lines) + "\n")
 
 
-def tiny(context, n_contexts):
-    """A tiny model in a folder of this directory, SAEs fitted on it, and a text of so many contexts."""
+def tiny(context):
+    """A tiny model in a folder of this directory, SAEs fitted on it, and a text."""
     model = tiny_model("llama", hidden_size=32, intermediate_size=48)
     model.model.save_pretrained(MODEL)
     model.tokenizer.save_pretrained(MODEL)
@@ -84,7 +84,15 @@ def tiny(context, n_contexts):
         name: ProxSAE(R, 96, n_steps=300, batch_size=256, random_state=0, device="cpu").fit(store)
         for name, R in TINY.items()
     }
-    return model, saes, small_text(n_contexts * (context - 1))
+    return model, saes, small_text(2000)
+
+
+def cut(text, tokenizer, n_tokens):
+    """The text of so many tokens, for SAEBench goes on in it where it measures the second half of its numbers."""
+    ends = [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
+    if len(ends) < n_tokens:
+        raise ValueError(f"the text has {len(ends)} tokens, needed are {n_tokens}")
+    return text[: ends[n_tokens - 1]]
 
 
 def core(objects, text, n_batches, context, batch):
@@ -185,7 +193,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         if options.model is None:
-            model, saes, text = tiny(options.context, options.batch * options.batches)
+            model, saes, text = tiny(options.context)
         else:
             Path(MODEL).symlink_to(options.model)
             model, saes, text = load_model(MODEL), given, options.text.read_text(encoding="utf-8")
@@ -193,8 +201,9 @@ def main():
         objects = {name: sae.as_saebench(model_name=model.name) for name, sae in saes.items()}
         if options.model is None:
             objects["cardinality by SAELens"] = saes["cardinality"].as_saelens()
-        theirs = core(objects, text, options.batches, **size)
         n_tokens = options.batches * options.batch * (options.context - 1)
+        text = cut(text, model.tokenizer, n_tokens)
+        theirs = core(objects, text, options.batches, **size)
         ours = evaluate(
             model,
             saes,
