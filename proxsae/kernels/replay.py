@@ -13,48 +13,48 @@ N_PLAIN = 3  # calls that compile kernels and make buffers, before one is record
 
 
 class Replay:
-    """A function of tensors on a CUDA device, replayed from its fourth call on.
+    """Calls of one function of tensors on a CUDA device, replayed from the fourth on."""
 
-    Parameters
-    ----------
-    function : callable
-        It launches the same kernels at every call with tensors of the same shapes, keeps state in place, and returns a
-        dict of tensors, which hold until the next call. One that waits for the device is always called as it is, and
-        so is any given other shapes than those recorded.
-    """
-
-    def __init__(self, function: Callable[..., dict[str, Tensor]]) -> None:
-        self.function = function
+    def __init__(self) -> None:
         self.n_calls = 0
         self._waits = True
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, *arguments: Tensor) -> dict[str, Tensor]:
-        """Return what the function returns."""
+    def __call__(self, function: Callable[..., dict[str, Tensor]], *arguments: Tensor) -> dict[str, Tensor]:
+        """Return what the function returns; its tensors hold until the next call.
+
+        Parameters
+        ----------
+        function : callable
+            The same at every call. It launches the same kernels for tensors of the same shapes, keeps state in place,
+            and returns a dict of tensors. One that waits for the device is called as it is, and so is any that is given
+            other shapes than those recorded.
+        *arguments : Tensor
+        """
         self.n_calls += 1
         if self.n_calls <= N_PLAIN:
             with waits_noted() as waits:
-                results = self.function(*arguments)
+                results = function(*arguments)
             self._waits = bool(waits)
             return results
         if self._waits:
-            return self.function(*arguments)
+            return function(*arguments)
         if self._graph is None:
-            self._record(*arguments)
+            self._record(function, *arguments)
         if any(kept.shape != argument.shape for kept, argument in zip(self._arguments, arguments, strict=True)):
-            return self.function(*arguments)
+            return function(*arguments)
         for kept, argument in zip(self._arguments, arguments, strict=True):
             kept.copy_(argument)
         assert self._graph is not None
         self._graph.replay()
         return self._results
 
-    def _record(self, *arguments: Tensor) -> None:
+    def _record(self, function: Callable[..., dict[str, Tensor]], *arguments: Tensor) -> None:
         self._arguments = [argument.clone() for argument in arguments]
         self._graph = torch.cuda.CUDAGraph()
         # other threads, such as one that reads rows ahead, may use the device meanwhile
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._results = self.function(*self._arguments)
+            self._results = function(*self._arguments)
 
 
 @contextmanager

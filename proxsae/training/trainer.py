@@ -67,7 +67,7 @@ class Trainer:
         self.history = History(state.n_done)
         self.group = group()
         self.room_for_dead: int | None = None
-        self._replay = Replay(self._compute)
+        self._replay = Replay()
 
     def advance(self, batches: Batches) -> None:
         """Do a step on the next batch.
@@ -102,7 +102,7 @@ class Trainer:
             on_device = torch.full((), rate, device=x.device)
             is_alone = self.group.size == 1 and control is None  # nothing but x, y and the rate comes from outside
             given = (x, y, on_device) if weight is None else (x, y, on_device, weight)
-            measured = dict(self._replay(*given) if is_alone else self._compute(*given))
+            measured = dict(self._replay(self._compute, *given) if is_alone else self._compute(*given))
         if control is not None:
             control.update(self.model.encoder, measured["l0"].item())
         if (prices := measured.pop("prices", None)) is not None:
@@ -141,7 +141,7 @@ class Trainer:
             n_dead = int(self.dead.sum())
             room = min(max(64, 1 << (n_dead - 1).bit_length()), len(self.dead)) if n_dead else 0
             if room != self.room_for_dead:
-                self.room_for_dead, self._replay = room, Replay(self._compute)
+                self.room_for_dead, self._replay = room, Replay()
 
     @property
     def dead(self) -> Tensor:
