@@ -43,17 +43,10 @@ class SAEBenchConfig:
     training_tokens: int
     prepend_bos: bool = True
     hook_head_index: int | None = None
-    apply_b_dec_to_input: bool = False
     normalize_activations: str = "none"
-    activation_fn_str: str = ""
-    activation_fn_kwargs: dict[str, Any] = field(default_factory=dict)
     model_from_pretrained_kwargs: dict[str, Any] = field(default_factory=dict)
-    dataset_path: str = ""
     dataset_trust_remote_code: bool = False
     seqpos_slice: tuple[int | None, ...] = (None,)
-    finetuning_scaling_factor: bool = False
-    sae_lens_training_version: str | None = None
-    neuronpedia_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields."""
