@@ -63,3 +63,7 @@ def test_the_line_runs(row, names):
     if "frozen" in row["Code"]:
         unit = names["D"] / np.linalg.norm(names["D"], axis=1, keepdims=True)
         np.testing.assert_allclose(sae.components_, unit, atol=1e-6)
+    if "AsymmetricL0" in row["Code"]:
+        R = sae.regularizer_
+        assert np.ptp(R.positive) > 0
+        assert np.ptp(np.asarray(R.negative) / np.asarray(R.positive)) > 1e-3

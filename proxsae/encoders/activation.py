@@ -14,7 +14,7 @@ from torch import Tensor
 from proxsae.encoders.base import Encoder, Encoding
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import PreActivation
-from proxsae.encoders.thresholds import Count, Jump, with_thresholds
+from proxsae.encoders.thresholds import Count, Jump, thresholds_at, with_thresholds
 from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import outside_support
 from proxsae.regularizers import L0, Regularizer, Separable
@@ -29,9 +29,9 @@ class Activation:
     ----------
     regularizer : Regularizer
         R.
-    threshold : Tensor of shape (n_components,) or None
+    threshold : Tensor of shape (n_components,) or (2, n_components), or None
         Learned hard thresholds theta_i of an L0 regularizer: its weight is then theta_i^2 / 2, and at step t the prox
-        cuts at :math:`\sqrt t\,\theta_i`.
+        cuts at :math:`\sqrt t\,\theta_i`. Two rows are for positive and for negative codes.
     bandwidth : float
         Width of the surrogate window around each threshold, in units of the codes.
     training : bool
@@ -108,7 +108,8 @@ class Activation:
         if self.threshold is None:
             return Pattern(*self.regularizer.support(u, float(step)), n_columns=u.shape[1])
         high = (self.threshold - margin).clamp(min=0) * float(step) ** 0.5
-        low = torch.full_like(high, -torch.inf) if self.regularizer.is_nonnegative else -high
+        high, low = (high[0], -high[1]) if high.ndim == 2 else (high, -high)
+        low = torch.full_like(low, -torch.inf) if self.regularizer.is_nonnegative else low
         return Pattern(*outside_support(u, low, high), n_columns=u.shape[1])
 
     def _pattern(self, pre: PreActivation, step: Any) -> Pattern:
@@ -122,22 +123,24 @@ class Activation:
         if self.threshold is None:
             return part.prox_unchecked(at_support, step)  # type: ignore[no-any-return]
         cut = part.prox_unchecked(at_support.detach(), _detached(step))
-        values: Tensor = Jump.apply(at_support, *self._window(pattern, step, cut))  # type: ignore[no-untyped-call]
+        values: Tensor = Jump.apply(at_support, *self._window(pattern, step, at_support, cut))  # type: ignore[no-untyped-call]
         return values
 
     def _penalties(self, part: Separable, codes: Codes, at_support: Tensor, step: Any) -> Tensor:
         """Return w_i r(z_i) of every entry of the codes."""
         if self.threshold is None:
             return part.at(codes.pattern.indices).penalties(codes.values)  # type: ignore[no-any-return]
-        count = Count.apply(at_support, *self._window(codes.pattern, step, codes.values))  # type: ignore[no-untyped-call]
-        return 0.5 * self.threshold.detach()[codes.pattern.indices] ** 2 * count  # type: ignore[no-any-return]
+        window = self._window(codes.pattern, step, at_support, codes.values)
+        thresholds = thresholds_at(self.threshold.detach(), codes.pattern.indices, at_support)
+        return 0.5 * thresholds**2 * Count.apply(at_support, *window)  # type: ignore[no-any-return, no-untyped-call]
 
-    def _window(self, pattern: Pattern, step: Any, z: Tensor) -> tuple[Any, ...]:
+    def _window(self, pattern: Pattern, step: Any, u: Tensor, z: Tensor) -> tuple[Any, ...]:
         r"""Return the thresholds :math:`\sqrt t\,\theta` at a pattern, z there, whether R is signed, and the width."""
         assert self.threshold is not None
         root = step**0.5
         signed = not self.regularizer.is_nonnegative
-        return self.threshold[pattern.indices] * root, z, signed, self.bandwidth * float(_detached(root))
+        thresholds = thresholds_at(self.threshold, pattern.indices, u) * root
+        return thresholds, z, signed, self.bandwidth * float(_detached(root))
 
 
 def _detached(step: Any) -> Any:
@@ -149,9 +152,9 @@ class Activated(Encoder):
 
     Attributes
     ----------
-    threshold : Tensor of shape (n_components,) or None
-        For an L0 regularizer: one learnable hard threshold theta_i an atom, which sets the weight of the regularizer to
-        theta_i^2 / 2. Kept in float32 or better, trained through the surrogate derivative of :class:`Jump`.
+    threshold : Tensor of shape (n_components,) or (2, n_components), or None
+        For an L0 regularizer: one learnable hard threshold theta_i an atom, or one a sign, which sets the cost of a
+        non-zero to theta_i^2 / 2. Kept in float32 or better, trained through the surrogate derivative of :class:`Jump`.
     bandwidth : float
         Width of the surrogate window around each, in units of the codes.
     """

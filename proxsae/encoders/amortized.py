@@ -12,7 +12,7 @@ from proxsae.encoders.activation import Activated
 from proxsae.encoders.base import Encoding, check_number, check_tensors
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import PreActivation
-from proxsae.encoders.thresholds import initial_thresholds
+from proxsae.encoders.thresholds import initial_thresholds, threshold_shape
 from proxsae.regularizers import Regularizer
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -85,7 +85,7 @@ class Amortized(Activated):
         """Return the encoder with the parameters that :meth:`tensors` gave."""
         shape = tuple(tensors["weight"].shape) if "weight" in tensors else (0, 0)
         shapes = {"weight": shape if len(shape) == 2 else (0, 0), "bias": shape[:1]}
-        shapes |= {"threshold": shape[:1]} if "threshold" in tensors else {}
+        shapes |= {"threshold": threshold_shape(R, shape[0])} if "threshold" in tensors else {}
         check_tensors(cls.name, tensors, shapes)
         return cls.of(R, tensors["weight"], tensors["bias"], tensors.get("threshold"), **options)
 

@@ -1,4 +1,4 @@
-"""Learned thresholds for L0 regularizers: JumpReLU and its signed twin."""
+"""Learned thresholds for L0 regularizers: JumpReLU, its signed twin, and that of two thresholds an atom."""
 
 from __future__ import annotations
 
@@ -7,33 +7,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxsae.regularizers import L0, NonNegative, Regularizer, Separable
+from proxsae.regularizers import L0, AsymmetricL0, NonNegative, Regularizer, Separable
 
 
 def takes_thresholds(regularizer: Regularizer) -> bool:
-    """Whether the regularizer is ``w * L0()`` or ``w * L0() + NonNegative()``: its prox is one threshold an atom."""
-    counts = [term for term in regularizer.terms if isinstance(term, L0)]
-    others = [term for term in regularizer.terms if not isinstance(term, L0 | NonNegative)]
-    return isinstance(regularizer, Separable) and len(counts) == 1 and not others
+    """Whether the prox is thresholds an atom: of ``w * L0()``, with or without ``NonNegative()``, or `AsymmetricL0`."""
+    counts = [term for term in regularizer.terms if isinstance(term, L0 | AsymmetricL0)]
+    others = [term for term in regularizer.terms if not isinstance(term, L0 | AsymmetricL0 | NonNegative)]
+    is_plain = isinstance(regularizer, Separable) and len(counts) == 1 and not others
+    return is_plain and (isinstance(counts[0], L0) or len(regularizer.terms) == 1)
+
+
+def threshold_shape(regularizer: Regularizer, n_components: int) -> tuple[int, ...]:
+    """Return the shape of learned thresholds: of AsymmetricL0 two rows, for positive and for negative codes."""
+    return (2, n_components) if isinstance(regularizer, AsymmetricL0) else (n_components,)
 
 
 def initial_thresholds(regularizer: Regularizer, atoms: Tensor) -> Tensor | None:
-    """Return the hard thresholds sqrt(2 w) of the weight w of L0, one an atom; None for other regularizers."""
+    """Return the hard thresholds sqrt(2 w) of the costs w of a non-zero, see above; None for other regularizers."""
     if not takes_thresholds(regularizer):
         return None
-    weight = next(term.weight for term in regularizer.terms if isinstance(term, L0))
-    root = torch.as_tensor(weight, dtype=atoms.dtype, device=atoms.device).mul(2).sqrt()
-    return root.expand(len(atoms)).clone()
+
+    def root(cost: Any) -> Tensor:
+        return torch.as_tensor(cost, dtype=atoms.dtype, device=atoms.device).mul(2).sqrt().expand(len(atoms)).clone()
+
+    if isinstance(regularizer, AsymmetricL0):
+        R = regularizer
+        return torch.stack([root(R.weight * R.positive), root(R.weight * R.negative)])
+    return root(next(term.weight for term in regularizer.terms if isinstance(term, L0)))
 
 
 def with_thresholds(regularizer: Regularizer, threshold: Tensor) -> Separable:
-    """Return the regularizer with the L0 weight theta^2 / 2, whose prox at step 1 cuts at theta."""
-    count: Regularizer = (0.5 * threshold * threshold) * L0()
+    """Return the regularizer with the costs theta^2 / 2 of a non-zero, whose prox at step 1 cuts at theta."""
+    costs = 0.5 * threshold * threshold
+    if isinstance(regularizer, AsymmetricL0):
+        return AsymmetricL0(costs[0], costs[1])
+    count: Regularizer = costs * L0()
     for term in regularizer.terms:
         if not isinstance(term, L0):
             count = count + term
     assert isinstance(count, Separable)
     return count
+
+
+def thresholds_at(threshold: Tensor, indices: Tensor, u: Tensor) -> Tensor:
+    """Return the threshold of each entry: its atom's, or that of its sign."""
+    if threshold.ndim == 1:
+        return threshold[indices]
+    return torch.where(u > 0, threshold[0, indices], threshold[1, indices])
 
 
 class Jump(torch.autograd.Function):

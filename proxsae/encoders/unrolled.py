@@ -16,7 +16,7 @@ from proxsae.encoders.codes import Codes
 from proxsae.encoders.isometry import isometry_defect
 from proxsae.encoders.kinds import KINDS, Past
 from proxsae.encoders.pre_activation import PreActivation
-from proxsae.encoders.thresholds import initial_thresholds
+from proxsae.encoders.thresholds import initial_thresholds, threshold_shape
 from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import Regularizer
@@ -157,7 +157,7 @@ class Unrolled(Activated):
         rows = {name: (self._rows(shape), *shape) for name, shape in shapes.items()}
         rows |= {"momentum": (self.n_layers,)} if self.momentum else {}
         rows |= {"price": (self.n_layers,)} if "price" in self.layers else {}
-        rows |= {} if self.threshold is None else {"threshold": tuple(atoms.shape[:1])}
+        rows |= {} if self.threshold is None else {"threshold": threshold_shape(self.regularizer, len(atoms))}
         check_tensors(f"{self.name} {self.kind}", self.tensors(), rows)
         self.atoms, self.bias = atoms, bias
 

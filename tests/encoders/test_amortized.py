@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from proxsae.encoders import Amortized
-from proxsae.encoders.thresholds import Count, Jump, takes_thresholds, with_thresholds
-from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2, parse
+from proxsae.encoders.thresholds import Count, Jump, initial_thresholds, takes_thresholds, with_thresholds
+from proxsae.regularizers import L0, L1, AsymmetricL0, Box, Cardinality, NonNegative, SquaredL2, parse
 
 REGULARIZERS = [
     "0.3*L1",
@@ -68,7 +68,16 @@ def test_one_proximal_gradient_step_from_zero_is_the_encoder(text):
 def test_takes_thresholds():
     assert takes_thresholds(L0())
     assert takes_thresholds(0.2 * L0() + NonNegative())
-    for other in (L1(), L0() + L1(), Cardinality(2), Box(-1, 1) + L0(), L0() + SquaredL2(), NonNegative()):
+    assert takes_thresholds(0.3 * AsymmetricL0(0.5, 1.0))
+    for other in (
+        L1(),
+        AsymmetricL0(0.5, 1.0) + NonNegative(),
+        L0() + L1(),
+        Cardinality(2),
+        Box(-1, 1) + L0(),
+        L0() + SquaredL2(),
+        NonNegative(),
+    ):
         assert not takes_thresholds(other)
 
 
@@ -86,6 +95,33 @@ def test_learned_thresholds_cut_where_the_regularizer_does(R):
         np.testing.assert_allclose(codes.to_csr().toarray(), expected.numpy())
         assert torch.equal(codes.l0, (expected != 0).sum(1).int())
     assert with_thresholds(R, threshold).is_nonnegative == R.is_nonnegative
+
+
+def test_two_thresholds_an_atom_cut_and_learn_by_sign():
+    R = 2.0 * AsymmetricL0(0.25, 1.0)
+    x = torch.randn(200, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    encoder = make_encoder(R, threshold=initial_thresholds(R, torch.zeros(12, 5, dtype=torch.float64)))
+    np.testing.assert_allclose(encoder.threshold.detach(), [[1.0] * 12, [2.0] * 12])
+    with torch.no_grad():
+        encoder.threshold += torch.linspace(0, 1, 12) * torch.tensor([[1.0], [-1.0]])
+    u = encoder.pre_activation(x)
+    expected = torch.where((u > encoder.threshold[0]) | (u < -encoder.threshold[1]), u, 0.0).detach()
+    for mode in (True, False):
+        codes = encoder.train(mode).codes(x)
+        np.testing.assert_allclose(codes.to_csr().toarray(), expected.numpy())
+    costs = torch.where(u > 0, encoder.threshold[0], encoder.threshold[1]).detach() ** 2 / 2
+    torch.testing.assert_close(encoder.encode(x).penalty.detach(), (costs * (expected != 0)).sum(1))
+    np.testing.assert_allclose(encoder.current_regularizer.value(expected), (costs * (expected != 0)).sum(1))
+    # the surrogate of each sign is that of one threshold on the entries of that sign
+    encoder.train().encode(x).penalty.sum().backward()
+    for side, sign in enumerate((1, -1)):
+        near = ((sign * u - encoder.threshold[side]).abs() < 0.5 * encoder.bandwidth).double()
+        wanted = -(costs * near / encoder.bandwidth).sum(0)
+        np.testing.assert_allclose(encoder.threshold.grad[side], wanted.detach(), atol=1e-9)
+    again = Amortized.from_tensors(R, encoder.tensors())
+    assert torch.equal(again.eval().codes(x).values, encoder.eval().codes(x).values)
+    with pytest.raises(ValueError, match=r"'threshold' has shape \(12,\), needed is \(2, 12\)"):
+        Amortized.from_tensors(R, encoder.tensors() | {"threshold": torch.ones(12)})
 
 
 @pytest.mark.parametrize("signed", [False, True])
