@@ -41,7 +41,7 @@ class SAEBenchConfig:
     device: str
     context_size: int
     training_tokens: int
-    prepend_bos: bool = True
+    prepend_bos: bool
     hook_head_index: int | None = None
     normalize_activations: str = "none"
     model_from_pretrained_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -158,5 +158,6 @@ def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None =
         device="cpu",
         context_size=told.get("context_length", 128),
         training_tokens=told.get("tokens_seen", -1),
+        prepend_bos=told.get("bos", True),
     )
     return SAEBenchSAE(sae, cfg)

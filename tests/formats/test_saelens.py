@@ -90,6 +90,24 @@ def test_where_the_activations_come_from_is_kept(tmp_path):
         assert load(tmp_path / "sae").provenance_ == {**sae.provenance_, "hook": hook}
 
 
+def test_how_documents_become_contexts_is_told(tmp_path):
+    def told():
+        save(sae, tmp_path / "sae", format="saelens")
+        metadata = json.loads((tmp_path / "sae" / "cfg.json").read_text())["metadata"]
+        return [metadata.get(name) for name in ("prepend_bos", "sequence_separator_token", "disable_concat_sequences")]
+
+    sae = sae_of("Cardinality(3)")
+    assert told() == [None, None, None]
+    sae.provenance_ = {"model": "gpt2", "site": "block.15"}
+    assert told() == [True, None, None]
+    sae.provenance_ |= {"weights": "float32:1"}  # a harvest of ours
+    assert told() == [True, "eos", False]
+    sae.provenance_ |= {"bos": False, "separator": "bos", "concatenate": False}
+    assert told() == [False, "bos", True]
+    assert load(tmp_path / "sae").provenance_["bos"] is False
+    assert sae.as_saebench().cfg.prepend_bos is False
+
+
 def test_a_second_model_takes_the_place_of_the_first(tmp_path):
     save(sae_of("0.2*L0"), tmp_path / "sae", format="saelens")
     save(sae_of("Cardinality(3)", p=8), tmp_path / "sae", format="saelens")

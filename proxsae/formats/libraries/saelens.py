@@ -225,17 +225,21 @@ def _renamed(config: Configuration) -> Configuration:
 
 
 def _metadata(parts: Parts) -> dict[str, Any]:
-    provenance = parts.provenance
+    told, hook = parts.provenance, hook_in(parts.provenance)
     found = {
-        "model_name": provenance.get("model"),
-        "hook_name": hook_in(provenance),
-        "hook_name_out": hook_of(str(provenance["target_site"])) if "target_site" in provenance else None,
-        "context_size": provenance.get("context_length"),
-        "prepend_bos": provenance.get("bos", True) if hook_in(provenance) else None,  # SAEBench insists on it
-        "dataset_path": provenance.get("text"),
-        "training_tokens": provenance.get("tokens_seen"),
+        "model_name": told.get("model"),
+        "hook_name": hook,
+        "hook_name_out": hook_of(str(told["target_site"])) if "target_site" in told else None,
+        "context_size": told.get("context_length"),
+        "dataset_path": told.get("text"),
+        "training_tokens": told.get("tokens_seen"),
         REGULARIZER: parts.regularizer,
     }
+    if hook is not None:
+        found["prepend_bos"] = told.get("bos", True)  # SAEBench insists on it
+    if "weights" in told:  # a harvest of ours, which says of the packing what is not our default
+        found["sequence_separator_token"] = told.get("separator", "eos")
+        found["disable_concat_sequences"] = not told.get("concatenate", True)
     known = {name: value for name, value in found.items() if value is not None}
     return {"sae_lens_version": VERSION, "sae_lens_training_version": None, "training_library": "proxsae", **known}
 
@@ -250,5 +254,6 @@ def _provenance(config: Configuration) -> dict[str, Any]:
         "context_length": config.get("metadata.context_size"),
         "text": config.get("metadata.dataset_path"),
         "tokens_seen": config.get("metadata.training_tokens"),
+        "bos": False if config.get("metadata.prepend_bos") is False else None,
     }
     return {name: value for name, value in found.items() if isinstance(value, str | int)}
