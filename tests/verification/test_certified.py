@@ -35,7 +35,7 @@ def few_points(monkeypatch):
     [
         LogSum(0.5),
         LogSum(0.5) + NonNegative(),
-        LogSum() + SquaredL2(),
+        pytest.param(LogSum() + SquaredL2(), marks=pytest.mark.soak),
         np.array([0.1, 0.2]) * LogSum(),
         LogSum(0.5) + Cardinality(2),
     ],
@@ -149,18 +149,20 @@ def test_what_is_undefined_or_falls_far_out_is_not_certified(few_points):
     assert certified_alone(FarMinimum()).verdict != "certified at 21 points"
 
 
-def test_wrong_entmax_is_not_certified(few_points):
-    class WrongLevel(Entmax):
-        def prox_of(self, xp, U, t):
-            return super().prox_of(xp, U, t) * 1.0001
+class WrongLevel(Entmax):
+    def prox_of(self, xp, U, t):
+        return super().prox_of(xp, U, t) * 1.0001
 
-    class WrongShape(Entmax):
-        def prox_of(self, xp, U, t):
-            return super().prox_of(xp, 1.001 * U, t)
 
-    for R in (WrongLevel(1.5), WrongShape(1.5)):
-        assert prove(R).verdict == "unknown"
-        assert not verify(R, proof_timeout=0.0).passed
+class WrongShape(Entmax):
+    def prox_of(self, xp, U, t):
+        return super().prox_of(xp, 1.001 * U, t)
+
+
+@pytest.mark.parametrize("kind", [WrongShape, pytest.param(WrongLevel, marks=pytest.mark.soak)])
+def test_wrong_entmax_is_not_certified(kind, few_points):
+    assert prove(kind(1.5)).verdict == "unknown"
+    assert not verify(kind(1.5), proof_timeout=0.0).passed
 
 
 def test_what_has_no_ball_says_so():

@@ -68,7 +68,7 @@ PROVED = [
     Huber(),
     Huber() + L0(),
     Lq(0.5),
-    Lq(2 / 3),
+    pytest.param(Lq(2 / 3), marks=pytest.mark.soak),
     Tilt(-0.3) + L1(),
     AsymmetricL0(0.2, 0.4),
     LInfBall(2.0),

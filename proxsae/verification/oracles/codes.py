@@ -9,6 +9,7 @@ Among the points u are those on both sides of where the claimed prox jumps along
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import combinations, product
 
 import numpy as np
@@ -122,6 +123,7 @@ def _pattern_search(pair: Pair, starts: Array, U: Array, t: float, targets: Arra
     return z[np.arange(len(U)), np.argmin(F, axis=1)]
 
 
+@cache
 def _directions(n: int) -> Array:
     """Return the axes, the sums and differences of two axes, and a few random directions, both ways."""
     axes = np.eye(n)
@@ -178,4 +180,4 @@ def _restrictions(u: Array) -> Array:
     fractions = np.linspace(0.0, 1.2, 25 if n <= 4 else 7)[:, None]
     multiples = fractions[:, :, None] * (masks * u)
     kept = [masks * u, masks * np.maximum(u, 0.0), positive * np.maximum(u, 0.0)]
-    return np.unique(np.concatenate([*kept, multiples.reshape(-1, n), fractions * u]), axis=0)
+    return np.concatenate([*kept, multiples.reshape(-1, n), fractions * u])
