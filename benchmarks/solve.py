@@ -1,9 +1,9 @@
 """Sparse codes over a fixed dictionary: `solve` beside scikit-learn, SPAMS and celer, with the largest gap of each.
 
-Run: python benchmarks/solve.py [--activations]
+Run: python benchmarks/solve.py [--activations | --methods]
 Data are patches of scikit-learn's two photographs over atoms that are other patches; with --activations also the
 residual stream of the embedded language model. Contestants take turns; each figure is the median of the rounds. Peers
-are optional: pip install spams-bin celer.
+are optional: pip install spams-bin celer. With --methods, those of `solve` alone, by CPU time.
 """
 
 from __future__ import annotations
@@ -168,6 +168,33 @@ def sizes(X: Array, D: Array) -> None:
     print(f"{1:10,d} {seconds:35.4f} {1e6 * seconds:13.1f}")
 
 
+def methods(few: tuple[Array, Array], many: tuple[Array, Array]) -> None:
+    """Print the CPU time of the methods that `auto` takes, of others, and what they reach: one round each."""
+    few = few[0].astype(np.float32), few[1].astype(np.float32)
+    contests = [
+        ("lasso, float32", few, WEIGHT * L1(), ("active_set", "fista")),
+        ("MCP, float32", few, WEIGHT * MCP(3.0), ("cd", "ista")),
+        ("L0, float32", few, 0.5 * WEIGHT**2 * L0(), ("cd", "ista")),
+        (f"{K} atoms, float32", few, Cardinality(K), ("swap", "ols", "omp", "ista")),
+        (f"lasso, {len(many[1]):,} atoms", many, WEIGHT * L1(), ("active_set", "fista")),
+        (f"{K} of {len(many[1]):,} atoms", many, Cardinality(K), ("swap", "ols", "omp", "ista")),
+    ]
+    print("\nmethods,,CPU time,mean F,converged,largest certificate")
+    for name, (X, D), R, contestants in contests:
+        unit = None
+        for method in contestants:
+            solve(X[:1], D[:100], R, method=method, max_iter=1)  # compiles
+            start = time.process_time()
+            s = solve(X, D, R, method=method, sparse_output=True)
+            seconds = time.process_time() - start
+            unit = unit or seconds
+            print(
+                f'"{name}",``{method}``,{seconds / unit:.2g},{s.objective.mean():.5f},'
+                f"{s.converged.mean():.0%},{s.certificate.max():.1e}",
+                flush=True,
+            )
+
+
 def certificates(X: Array, D: Array, R: Regularizer, codes: Array) -> Array:
     """Return the duality gap of given codes."""
     return solve(X, D, R, init=codes.astype(np.float64), max_iter=0).certificate
@@ -189,9 +216,13 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--activations", action="store_true", help="codes of a language model over 8,192 atoms, too")
+    parser.add_argument("--methods", action="store_true", help="the methods of `solve` beside one another, and no more")
     parser.add_argument("--samples", type=int, default=2000)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # peers and tight tolerances; what has converged is in the tables
+    if arguments.methods:
+        methods(patches(200, 1024), patches(8, 40_000))
+        return
     sources = {"patches": (patches, 1024)} | ({"activations": (activations, 8192)} if arguments.activations else {})
     for name, (source, n_atoms) in sources.items():
         X, D = source(arguments.samples, n_atoms)

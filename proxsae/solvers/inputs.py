@@ -135,8 +135,8 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
 
 
 def _writeable(a: Array) -> Array:
-    """Return the array, or a copy that compiled loops take: they know no read-only arrays."""
-    return a.copy() if isinstance(a, np.ndarray) and not a.flags.writeable else a
+    """Return the array, or a copy that compiled loops take: contiguous and not read-only."""
+    return np.require(a, requirements=["C", "W"]) if isinstance(a, np.ndarray) else a
 
 
 def is_stored(X: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.formulas.arrays import Array, dtype_name
+from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.adaptive import ADAPTIVE
 from proxsae.solvers.admm import ADMM
@@ -31,17 +31,16 @@ SMALLEST = 1e-140  # a correlation: what leaves at this one leaves at all
 
 
 def method_for(R: Regularizer, D: Array) -> str:
-    """Return what "auto" takes: the fastest method whose theory covers R, at this size and precision.
+    """Return what "auto" takes: the fastest method whose theory covers R, at this size.
 
-    The device has no say: where R is not convex it would decide which minimum is found.
+    Device and dtype have no say: where R is not convex they would decide which minimum is found.
     """
     if PURSUITS["swap"].refuses(R) is None:
         return "swap"
-    if dtype_name(D) == "float64":
-        if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
-            return "active_set"
-        if CD.refuses(R) is None and not R.is_convex and len(D) <= LARGEST_GRAM:
-            return "cd"
+    if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
+        return "active_set"
+    if CD.refuses(R) is None and not R.is_convex and len(D) <= LARGEST_GRAM:
+        return "cd"
     return "fista" if R.is_convex else "ista"
 
 

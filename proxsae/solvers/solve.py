@@ -142,9 +142,9 @@ def solve(
           :mod:`proxsae.solvers.pursuits.branch_and_bound`; the certificate is how far F is above the bound.
 
         "fista", "adaptive" and "ista" run where the tensors are; the others on the CPU, to which problems on another
-        device are copied. "auto" takes on every device "swap" for a cardinality and, for float64, "active_set" where R
-        leaves codes sparse and, up to 20,000 atoms, "cd" where R is separable and not convex; elsewhere "fista" where R
-        is convex and "ista" where it is not.
+        device are copied. "auto" takes on every device and in every dtype "swap" for a cardinality, "active_set" where
+        a convex R leaves codes sparse and, up to 20,000 atoms, "cd" where R is separable and not convex; elsewhere
+        "fista" where R is convex and "ista" where it is not.
     tol : float, default 1e-6
         A sample stops when its duality gap is at most
         :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual

@@ -77,7 +77,7 @@ def small(R, **options):
     [
         (0.3 * L1() + NonNegative(), {}),
         (Cardinality(3), {"encoder": Solved(max_iter=30)}),
-        (L1() + SquaredL2(), {"target_l0": 3, "n_steps": 5}),
+        (L1() + SquaredL2(), {"target_l0": 3, "n_steps": 5, "encoder": Solved("fista")}),
         (L0() + NonNegative(), {"target_l0": 3, "n_steps": 5, "encoder": Solved(max_iter=30)}),
     ],
     ids=repr,

@@ -129,6 +129,9 @@ def test_what_auto_takes():
     }
     elsewhere = torch.empty(D.shape, dtype=torch.float64, device="meta")
     assert {str(R): method_for(R, elsewhere) for R in regularizers} == took
+    assert {str(R): method_for(R, D.astype(np.float32)) for R in regularizers} == took
+    many = np.broadcast_to(np.zeros(5), (20_001, 5))
+    assert [method_for(R, many) for R in (L1(), L0(), Cardinality(3))] == ["active_set", "ista", "swap"]
 
 
 def test_parameters_may_be_tensors():

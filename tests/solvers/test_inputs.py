@@ -160,3 +160,12 @@ def test_read_only_arrays(method):
     for a in (X, D):
         a.flags.writeable = False
     np.testing.assert_array_equal(solve(X, D, R, method=method).codes, expected)
+
+
+@pytest.mark.parametrize("R", ["0.5*L1", "0.1*L0", "Cardinality(2)", "0.5*GroupL2(3)"])
+def test_arrays_in_the_order_of_columns(R):
+    rng = np.random.default_rng(0)
+    X, D = rng.standard_normal((4, 6)), rng.standard_normal((9, 6))
+    first = solve(X, D, R)
+    again = solve(*map(np.asfortranarray, (X, D)), R, init=np.asfortranarray(first.codes))
+    np.testing.assert_allclose(again.codes, first.codes, atol=1e-12)
