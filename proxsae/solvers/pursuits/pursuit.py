@@ -26,8 +26,8 @@ a curvature. For r = 0 that is :math:`c^2 / 2s`.
   Eldar (2013), SIAM J. Optim. 23; Soussen, Idier, Brie and Duan (2011), IEEE Trans. Signal Process. 59.
 
 On image patches of 16 x 16 pixels over 1,024 of them, at k = 32, the squared error of ``ols`` is 17 % below that of
-``omp``, and that of ``swap`` 25 %; on 24 residuals of SmolLM2-135M after block 15 over 8,192 others 6 % and 9 %: ``python
-benchmarks/solve.py --activations`` prints all of them.
+``omp``, and that of ``swap`` 25 %; on 24 residuals of SmolLM2-135M after block 15 over 8,192 others 6 % and 9 %.
+``python benchmarks/solve.py --activations`` prints them.
 
 At the end the codes of all but ``mp`` and ``iht`` are refitted on their support: least squares, non-negative least
 squares, or a local minimum where r is not convex. Atoms in the span of those in use are passed over.
