@@ -71,6 +71,10 @@ for name, (R, n_atoms, encoder) in contestants.items():
     )
 
 # %%
+# Of signed features TopK finds the halves it has atoms for. With twice the atoms it does as well as AbsTopK, which is
+# that with its atoms tied in pairs: :doc:`/gallery/theory/plot_04_abstopk_is_tied_topk`. The atoms of both are near the
+# true ones, and yet more than a third of the union of their supports and the true ones is in one of the two alone. With
+# five layers both atoms and supports are found.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for axis, column, label in zip(axes, (0, 1), ("IoU of the support", "MSE of inputs of norm 1"), strict=True):
