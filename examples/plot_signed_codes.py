@@ -77,8 +77,8 @@ for name, (R, n_atoms, encoder) in contestants.items():
 # five layers both atoms and supports are found.
 #
 # At a quarter of the size and 3,000 steps five layers were run alone, on another draw of the samples (50,000 and 5,000
-# held out): with three seeds the IoU was 1.000, 1.000 and 0.998, the MSE 0.0000, 0.0000 and 0.0008. iSAE publishes 0.997
-# and 0.001 at full size, which was not run here.
+# held out): with three seeds the IoU was 1.000, 1.000 and 0.998, the MSE 0.0000, 0.0000 and 0.0008. iSAE publishes
+# 0.997 and 0.001 at full size, which was not run here.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for axis, column, label in zip(axes, (0, 1), ("IoU of the support", "MSE of inputs of norm 1"), strict=True):
