@@ -4,7 +4,7 @@ import itertools
 import os
 import signal
 import warnings
-from threading import Event
+from threading import Event, main_thread
 
 import numba
 import numpy as np
@@ -346,7 +346,7 @@ def test_ctrl_c_while_threads_work(monkeypatch):
 
     def interrupting(self, part):
         if part.start == 12:
-            signal.raise_signal(signal.SIGINT)
+            signal.pthread_kill(main_thread().ident, signal.SIGINT)  # as the system does
         if part.start >= 12:
             assert heard.wait(60)
         return read(self, part)
