@@ -4,6 +4,7 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from llm_models import tiny_model, tiny_texts
 from small_saes import sae_of
@@ -85,3 +86,19 @@ def test_the_page_on_formats_runs(capsys):
     exec(block, scope)
     assert capsys.readouterr().out == "Cardinality(4)\n"
     assert abs(scope["again"].transform(scope["X"]) - scope["sae"].transform(scope["X"])).max() == 0
+
+
+def test_the_regularizers_from_outside_have_everything(capsys):
+    blocks = [
+        block for block in _python("docs/own_regularizer.rst") if "BerHu" in block or "own" in block or "G =" in block
+    ]
+    assert len(blocks) == 3
+    scope = {"__name__": __name__, "X": np.random.default_rng(0).normal(size=(200, 16))}
+    for block in blocks:
+        exec(block, scope)
+    told = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("proved True R(z) = ") for line in told[::2])
+    assert told[1] == "duality gap 1.0"
+    assert told[3].startswith("fixed-point residual ")
+    assert float(told[3].split()[-1]) > 0.8
+    assert len(blocks[0].split("class BerHu")[1].split("R = 0.3")[0].strip().splitlines()) <= 22

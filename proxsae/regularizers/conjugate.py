@@ -137,6 +137,7 @@ def conjugate_domain(R: Any, like: Array) -> tuple[Array, Array]:
         high = xp.inf if form.upper is not None else xp.where(is_bounded, xp.inf, form.slope + form.weight)
         return xp.asarray(low), xp.asarray(high)
 
+    @np.errstate(over="ignore", invalid="ignore")  # asked up to the largest numbers, where a square is infinite too
     def is_infinite(V: Any) -> Any:
         return np.isinf(conjugates(R, V)).astype(np.float64)
 
