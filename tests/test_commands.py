@@ -14,7 +14,7 @@ from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer, tiny_
 
 from proxsae import ProxSAE, demo
 from proxsae.cli import main
-from proxsae.llm import ActivationStore, evaluate, load_model
+from proxsae.llm import ActivationStore, evaluate, harvest, load_model
 from proxsae.metrics import reconstruction_metrics
 from proxsae.report.server import PageServer
 
@@ -103,6 +103,30 @@ def test_evaluate_knows_where_the_model_comes_from(folder, sae, capsys):
     assert main(["evaluate", str(sae), *options, "--block", "3"]) == 1
     assert "was fitted on 'block.2' of" in capsys.readouterr().err
     assert main(["evaluate", str(sae), *options, "--block", "3", "--any-place"]) == 0
+
+
+def test_how_documents_become_contexts_is_said_by_flags(folder, capsys):
+    """The rows are those of harvest with these arguments, and evaluate packs as the harvest did by default."""
+    out, at = folder / "packed.safetensors", ["--block", "2", "--tokens", "300", "--context", "16"]
+    flags = ["--no-bos", "--separator", "w1", "--no-concatenate", "--exclude-tokens", "w2", "9"]
+    assert main(["harvest", *_model(folder), *at, *flags, "--out", str(folder / "packed")]) == 0
+    packing = {"bos": False, "separator": "w1", "concatenate": False, "exclude_tokens": ["w2", 9]}
+    model = load_model(folder / "model", device="cpu")
+    same = {"block": 2, "n_tokens": 300, "context_length": 16, "verbose": False, **packing}
+    store = harvest(model, folder / "text.txt", out=folder / "packed-again", **same)
+    np.testing.assert_array_equal(ActivationStore(folder / "packed")[:], store[:])
+    fit = ["-R", "Cardinality(4)", "--components", "32", "--steps", "5", "--out", str(out)]
+    assert main(["fit", str(folder / "packed"), *fit]) == 0
+    printed = []
+    for more in ([], flags, ["--bos", "--separator", "eos", "--concatenate"]):
+        capsys.readouterr()
+        assert main(["evaluate", str(out), *_model(folder), "--tokens", "200", *more]) == 0
+        printed.append(_rows(capsys.readouterr().out)[str(out)])
+    assert printed[0] == printed[1] != printed[2]
+    found = evaluate(model, ProxSAE.load(out), folder / "text.txt", **{**same, "n_tokens": 200})
+    assert printed[0]["FVU"] == f"{found['fvu']:.4f}"
+    assert main(["harvest", *_model(folder), *at, "--separator", "w1 w2", "--out", str(folder / "wrong")]) == 1
+    assert "separator holds 'w1 w2', which is neither an id" in capsys.readouterr().err
 
 
 def test_evaluate_and_report_take_the_files_of_other_libraries(folder, sae, capsys):

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
 
 N_NULL = 2000  # axes of the null
 N_CARDS = 4
@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
     command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that are read (default: 30000)")
+    add_packing(command)
     command.add_argument("--least", type=int, default=20, help="non-zeros a side that an atom needs (default: 20)")
     command.add_argument("--out", type=Path, default=Path("axes.html"))
 
@@ -50,10 +51,11 @@ def run(options: argparse.Namespace) -> None:
     if len(set(sites)) > 1:
         raise ValueError(f"the two models are of different sites: {sites[0]} and {sites[1]}")
     with tempfile.TemporaryDirectory() as folder:
+        harvested = {"n_tokens": options.tokens, "out": folder, "field": options.field, **packing_of(options)}
         store = (
             ActivationStore(options.store)
             if options.store
-            else harvest(model, options.text, block=sites[0], n_tokens=options.tokens, out=folder, field=options.field)
+            else harvest(model, options.text, block=sites[0], **harvested)
         )
         _write(options, model, saes, sites[0], pairs, store)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
 
 
 def add(commands: Any) -> None:
@@ -24,6 +24,7 @@ def add(commands: Any) -> None:
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=8192)
     command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest, or 128)")
+    add_packing(command, "as in the harvest")
     command.add_argument("--split", choices=["heldout", "train", "all"], default="heldout")
 
 
@@ -49,8 +50,14 @@ def run(options: argparse.Namespace) -> None:
         n_tokens=options.tokens,
         context_length=options.context or provenance.get("context_length", 128),
         check_provenance=not options.any_place,
-        **{name: provenance[name] for name in ("bos", "separator", "concatenate") if name in provenance},
+        **_packing(provenance) | packing_of(options),
         split=options.split,
         field=options.field,
     )
     print(format_table([table_row(name, result) for name, result in results.items()]))
+
+
+def _packing(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return what a model's file says of how documents became contexts."""
+    names = {name: name for name in ("bos", "separator", "concatenate")} | {"excluded_tokens": "exclude_tokens"}
+    return {argument: provenance[field] for field, argument in names.items() if field in provenance}

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
 
 
 def add(commands: Any) -> None:
@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
     command.add_argument("--block", required=True, nargs="+", help=f"{BLOCK}; several stand side by side in the rows")
     command.add_argument("--tokens", type=int, required=True, help="rows to store")
     command.add_argument("--context", type=int, default=128, help="tokens in a context (default: 128)")
+    add_packing(command)
     command.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     command.add_argument("--out", type=Path, required=True, help="folder of the activation store")
 
@@ -43,4 +44,5 @@ def run(options: argparse.Namespace) -> None:
         context_length=options.context,
         dtype=options.dtype,
         field=options.field,
+        **packing_of(options),
     )

@@ -25,3 +25,34 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="Hugging Face name, folder or .gguf file (default: the embedded SmolLM2-135M)")
     command.add_argument("--text", help=".txt or .jsonl file, or Hugging Face dataset (default: embedded Wikipedia)")
     command.add_argument("--field", default="text", help="text field of a .jsonl file or dataset (default: text)")
+
+
+def add_packing(command: argparse.ArgumentParser, default: str = "") -> None:
+    """Add the options that say how documents become contexts; what is not given is as `default` says."""
+
+    def add(name: str, of_default: str, summary: str, **options: Any) -> None:
+        command.add_argument(
+            name, default=argparse.SUPPRESS, help=f"{summary} (default: {default or of_default})", **options
+        )
+
+    choice = {"action": argparse.BooleanOptionalAction}
+    add("--bos", "yes", "contexts start with the beginning-of-text token", **choice)
+    closes = 'the token that closes a document: "eos", "bos", "none", an id or the text of one token'
+    add("--separator", "eos", closes, type=_separator, metavar="TOKEN")
+    add("--concatenate", "yes", "documents run on into the next context, else each begins one of its own", **choice)
+    left_out = "tokens to leave out beside the special ones: ids, or the text of one token each"
+    add("--exclude-tokens", "none", left_out, nargs="+", type=_token, metavar="TOKEN")
+
+
+def packing_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return those of the options of :func:`add_packing` that were given, as harvest and evaluate take them."""
+    names = ("bos", "separator", "concatenate", "exclude_tokens")
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def _token(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _separator(text: str) -> int | str | None:
+    return None if text == "none" else _token(text)

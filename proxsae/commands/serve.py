@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
 
 
 def add(commands: Any) -> None:
@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that count (default: 30000)")
+    add_packing(command)
     command.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000; 0 takes a free one)")
 
 
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace) -> None:
         if not options.any_place:
             check_same_place(sae, model, " ".join(map(str, sites_of(model, hooks, None))), Path(options.sae).name)
         if store is None:
-            store = harvest(model, options.text, hook=hooks, n_tokens=options.tokens, out=folder, field=options.field)
+            harvested = {"n_tokens": options.tokens, "out": folder, "field": options.field, **packing_of(options)}
+            store = harvest(model, options.text, hook=hooks, **harvested)
         server.page = explorer_page(
             sae,
             store.part(0, options.tokens),

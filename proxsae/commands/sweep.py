@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
 
 if TYPE_CHECKING:
     from proxsae.studies import Configuration, Source
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
     command.add_argument("--block", help=BLOCK)
     command.add_argument("--tokens", type=int, default=100_000, help="rows to harvest (default: 100000)")
     command.add_argument("--context", type=int, default=128, help="tokens in a context (default: 128)")
+    add_packing(command)
     command.add_argument("--heldout-tokens", type=int, default=8192, help="on which to measure (default: 8192)")
     command.add_argument("--activations", type=Path, metavar="DIR", help="of the harvest (default: in OUT)")
     command.add_argument(
@@ -95,6 +96,7 @@ def source_of(options: argparse.Namespace) -> Source:
         options.text,
         options.field,
         options.context,
+        packing_of(options),
     )
 
 

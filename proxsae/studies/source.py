@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ class Source:
         As in :func:`proxsae.llm.load_model` and :func:`proxsae.llm.documents`; None: the embedded ones.
     field : str, default "text"
     context_length : int, default 128
+    packing : dict
+        What differs from the defaults of :func:`proxsae.llm.harvest`: ``bos``, ``separator``, ``concatenate``,
+        ``exclude_tokens``.
     """
 
     block: str
@@ -38,6 +42,7 @@ class Source:
     text: str | None = None
     field: str = "text"
     context_length: int = 128
+    packing: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def load(self, device: str = "auto") -> LanguageModel:
         """Return the language model."""
@@ -59,6 +64,7 @@ class Source:
             out=out,
             context_length=self.context_length,
             field=self.field,
+            **self.packing,
             verbose=verbose,
         )
         n_kept = min(MOST_FOR_CALIBRATION, len(store) // 10)
@@ -76,9 +82,11 @@ class Source:
             n_tokens=self.n_heldout,
             context_length=self.context_length,
             field=self.field,
+            **self.packing,
             verbose=False,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attributes; ``Source(**it)`` is the same again."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.packing else {name: value for name, value in values.items() if name != "packing"}

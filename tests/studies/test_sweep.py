@@ -3,13 +3,15 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from llm_models import one_thread, tiny_texts, tiny_tokenizer, tiny_transformer  # noqa: F401
 
 from proxsae import ProxSAE
-from proxsae.cli import main
+from proxsae.cli import build_parser, main
+from proxsae.commands.parser import packing_of
 from proxsae.llm import evaluate
 from proxsae.studies import Configuration, Source, TokenStandardised, abstopk_paper, grid, read_rows, sweep
 from proxsae.studies.comparison import compared, comparison_table, factor_table, mean_and_interval
@@ -242,3 +244,15 @@ def test_the_command_says_what_is_wrong(capsys):
         assert sentence in capsys.readouterr().err
     assert main(["sweep", "--out", "unused"]) == 1
     assert "give --block" in capsys.readouterr().err
+
+
+def test_how_documents_become_contexts_is_part_of_the_source(folder):
+    """It reaches the harvest, is written down, and a source without it is written as before there was any."""
+    source = Source("2", 300, 100, str(folder / "model"), str(folder / "text.txt"), context_length=16)
+    assert "packing" not in source.as_dict()
+    flags = ["--no-bos", "--separator", "none", "--exclude-tokens", "3"]
+    options = build_parser().parse_args(["sweep", "--block", "2", "--out", "sweep", *flags])
+    source = replace(source, packing=packing_of(options))
+    assert Source(**json.loads(json.dumps(source.as_dict()))) == source
+    train, _ = source.harvest(source.load("cpu"), folder / "packed", verbose=False)
+    assert (train.info["bos"], train.info["separator"], train.info["excluded_tokens"]) == (False, None, [3])
