@@ -41,5 +41,6 @@ def run(options: argparse.Namespace) -> None:
     sae = load(options.source, options.source_format, options.regularizer)
     save(sae, options.out, options.format, options.signed)
     n_components, n_features = sae.components_.shape
-    print(f"{options.source}: {n_components} atoms, {n_features} features, R = {shown(str(sae.regularizer_))}")
+    R = shown(str(getattr(sae, "regularizer_", "none")))
+    print(f"{options.source}: {n_components} atoms, {n_features} features, R = {R}")
     print(f"saved {options.out} for {options.format}")

@@ -19,8 +19,10 @@ def add(commands: Any) -> None:
     )
     command.add_argument("saes", nargs="+", help="models written by proxsae fit, or of any library")
     add_model(command)
-    command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
-    command.add_argument("--reads", metavar="PLACE", help="where transcoders read (default: that of their harvest)")
+    where = f"{BLOCK}; several of a crosscoder (default: that of the harvest, where the model's file names it)"
+    command.add_argument("--block", nargs="+", metavar="PLACE", help=where)
+    reads = "where transcoders read (default: that of their harvest)"
+    command.add_argument("--reads", nargs="+", metavar="PLACE", help=reads)
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=8192)
     command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest, or 128)")
@@ -54,7 +56,13 @@ def run(options: argparse.Namespace) -> None:
         split=options.split,
         field=options.field,
     )
-    print(format_table([table_row(name, result) for name, result in results.items()]))
+    print(format_table([table_row(name, result) for name, result in _lines(results)]))
+
+
+def _lines(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return a line for each model, or for each place of each."""
+    places = {name: {"": result} if "fvu" in result else result for name, result in results.items()}
+    return [(f"{name} at {place}" if place else name, one) for name in places for place, one in places[name].items()]
 
 
 def _packing(provenance: dict[str, Any]) -> dict[str, Any]:

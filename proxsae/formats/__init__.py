@@ -4,5 +4,15 @@ from proxsae.formats.convert import load, save
 from proxsae.formats.saebench_object import as_saebench
 from proxsae.formats.saelens_converter import saelens_converter
 from proxsae.formats.saelens_object import as_saelens
+from proxsae.formats.without_prox import LargestValues, SAEWithoutProx, UntiedGate
 
-__all__ = ["as_saebench", "as_saelens", "load", "saelens_converter", "save"]
+__all__ = [
+    "LargestValues",
+    "SAEWithoutProx",
+    "UntiedGate",
+    "as_saebench",
+    "as_saelens",
+    "load",
+    "saelens_converter",
+    "save",
+]

@@ -15,6 +15,7 @@ from proxsae.formats.parts import FORMULAS, Parts
 from proxsae.formats.registry import Format, formats
 from proxsae.formats.releases import released
 from proxsae.formats.stated import encoder_with, stated_parts
+from proxsae.formats.without_prox import CANNOT, SAEWithoutProx
 from proxsae.regularizers import Regularizer, parse
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def load(
     path: str | os.PathLike[str],
     format: str = "auto",  # noqa: A002
     regularizer: Regularizer | str | None = None,
-) -> ProxSAE:
+) -> ProxSAE | SAEWithoutProx:
     r"""Return a sparse autoencoder of any library as a fitted model.
 
     The codes and reconstructions are those of the library, up to rounding. ``regularizer_`` is the R whose prox the
@@ -58,13 +59,13 @@ def load(
     -------
     ProxSAE
         In float32, or float64 where the file is; half precision is exact in float32. ``provenance_`` is what the file
-        says of its activations.
+        says of its activations. A :class:`SAEWithoutProx`, with a warning, where the activation is no prox.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the file is missing, damaged, contradicts itself, or holds what is not a prox; the sentence names the file
-        and the field.
+        If the file is missing, damaged, contradicts itself, or holds what is no autoencoder with an activation that is
+        known; the sentence names the file and the field.
     """
     from proxsae.estimator import ProxSAE
 
@@ -90,8 +91,15 @@ def load(
         )
     if field := parts.overflow():
         raise ValueError(f"{where}: the {field} leaves the range of numbers once what the file says is folded into it")
-    encoder, atoms = _with_regularizer(parts, regularizer)
-    sae = ProxSAE.from_parts(atoms, parts.intercept, encoder, parts.skip, is_transcoder=parts.is_transcoder)
+    sae: ProxSAE | SAEWithoutProx
+    if parts.activation == "topk_without_relu":
+        if regularizer is not None:
+            raise ValueError(f"{where} holds an activation that is the prox of no R, {regularizer} included")
+        sae = SAEWithoutProx.of(parts)
+        warnings.warn(f"{where}: its activation, {parts.activation!r}, is the prox of no R: {CANNOT}", stacklevel=2)
+    else:
+        encoder, atoms = _with_regularizer(parts, regularizer)
+        sae = ProxSAE.from_parts(atoms, parts.intercept, encoder, parts.skip, is_transcoder=parts.is_transcoder)
     sae.provenance_ = ({} if release is None else {"model": release.model}) | parts.provenance
     if parts.rows != "raw":
         sae.provenance_ |= {"normalised_rows": parts.rows}
@@ -104,7 +112,7 @@ def load(
 
 
 def save(
-    sae: ProxSAE,
+    sae: ProxSAE | SAEWithoutProx,
     path: str | os.PathLike[str],
     format: str = OURS,  # noqa: A002
     signed: Literal["double", "native"] = "double",
@@ -113,7 +121,7 @@ def save(
 
     Parameters
     ----------
-    sae : ProxSAE
+    sae : ProxSAE or SAEWithoutProx
     path : path
     format : str, default "proxsae"
         The name of a format; only "proxsae" keeps an R with arrays, the encoder's options and the history.
@@ -130,14 +138,19 @@ def save(
     """
     from sklearn.utils.validation import check_is_fitted
 
-    check_is_fitted(sae)
     if signed not in ("double", "native"):
         raise ValueError(f'signed must be "double" or "native", got {signed!r}')
     chosen = format_named(format)
-    if chosen is None:
-        sae.save(path)
-        return
-    parts = stated_parts(sae, signed)
+    if isinstance(sae, SAEWithoutProx):
+        if chosen is None:
+            raise ValueError(f"a file of proxsae holds an R, and {type(sae.encoder_).__name__} is the prox of none")
+        parts = sae.parts()
+    else:
+        check_is_fitted(sae)
+        if chosen is None:
+            sae.save(path)
+            return
+        parts = stated_parts(sae, signed)
     chosen.check_written(parts)
     where = Path(path).expanduser()
     chosen.write(where, parts)

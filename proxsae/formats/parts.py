@@ -1,4 +1,4 @@
-"""What all libraries mean by a sparse autoencoder: two matrices, two biases and one of four activations.
+"""What all libraries mean by a sparse autoencoder: two matrices, two biases and one of six activations.
 
 In all of them u = x W^T + b_e, z = activation(u), and the reconstruction is z D + b, of a transcoder z D + b + x S.
 """
@@ -8,15 +8,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Activation = Literal["relu", "jumprelu", "topk", "abstopk", "groupmax"]
+Activation = Literal["relu", "jumprelu", "topk", "abstopk", "groupmax", "topk_without_relu"]
 Rows = Literal["raw", "layer_norm", "unit_mean_square"]
 FORMULAS: dict[Rows, str] = {
     "layer_norm": "(x - mean(x)) / (std(x) + 1e-5), std with n - 1",
     "unit_mean_square": "sqrt(n_features) * x / norm(x)",
 }
+
+
+def normalised(x: Any, rows: Rows) -> tuple[Any, Any, Any]:
+    """Return rows x', each normalised by itself by one of the :data:`FORMULAS`; shift + scale x' undoes it."""
+    if rows == "layer_norm":
+        shift, std = x.mean(1, keepdims=True), x.std(1, ddof=1, keepdims=True)
+        return (x - shift) / (std + 1e-5), shift, std
+    scale = np.linalg.norm(x, axis=1, keepdims=True) / np.sqrt(x.shape[1])
+    return x / scale, np.zeros_like(scale), scale
 
 
 @dataclass(frozen=True)
@@ -33,9 +43,10 @@ class Parts:
         D, of any norm.
     intercept : Tensor of shape (n_features,)
         b.
-    activation : {"relu", "jumprelu", "topk", "abstopk", "groupmax"}
+    activation : {"relu", "jumprelu", "topk", "abstopk", "groupmax", "topk_without_relu"}
         max(u, 0); u where it exceeds both 0 and its threshold; the k largest u where they are positive; the k largest
-        in modulus, with their signs; the largest of each of k blocks, where it is positive.
+        in modulus, with their signs; the largest of each of k blocks, where it is positive; the k largest u, whatever
+        their sign, which is no prox.
     k : int or None
     threshold : Tensor of shape (n_components,) or None
         Of "jumprelu", >= 0.

@@ -17,6 +17,7 @@ from proxsae.encoders import Amortized
 from proxsae.formats.files import shown
 from proxsae.formats.parts import with_unit_atoms
 from proxsae.formats.places import hook_in
+from proxsae.formats.without_prox import LargestValues, SAEWithoutProx
 
 
 @dataclass
@@ -70,10 +71,10 @@ class SAEBenchSAE(nn.Module):
         super().__init__()
         self.cfg = cfg
         atoms, encoder = torch.as_tensor(sae.components_), copy.deepcopy(sae.encoder_)
-        is_matrix = isinstance(encoder, Amortized)
+        is_matrix = isinstance(encoder, Amortized | LargestValues)
         weight = encoder.weight.detach().cpu() if is_matrix else atoms
         bias = encoder.bias.detach().cpu() if is_matrix else torch.zeros_like(atoms[:, 0])
-        self._norms = torch.linalg.vector_norm(atoms, dim=1)
+        self._norms, self._computes_in = torch.linalg.vector_norm(atoms, dim=1), atoms.dtype
         weight, bias, atoms = with_unit_atoms(weight, bias, atoms)
         self._encoder = [encoder]  # no submodule, for thresholds are not to be rounded where the rest is
         self._is_signed = cfg.d_sae == 2 * len(atoms)
@@ -97,7 +98,7 @@ class SAEBenchSAE(nn.Module):
         """Return the codes of x, (..., d_in), as a dense (..., d_sae) tensor."""
         encoder = self._encoder[0].to(x.device)
         self._norms = self._norms.to(x.device)
-        z = self._norms * encoder(x.reshape(-1, x.shape[-1]).to(encoder.dtype))
+        z = self._norms * encoder(x.reshape(-1, x.shape[-1]).to(self._computes_in))
         z = torch.cat([z.clamp(min=0), (-z).clamp(min=0)], dim=-1) if self._is_signed else z
         return z.reshape(*x.shape[:-1], self.cfg.d_sae).to(self.dtype)
 
@@ -118,7 +119,7 @@ def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None =
 
     Parameters
     ----------
-    sae : ProxSAE
+    sae : ProxSAE or SAEWithoutProx
     model_name : str, optional
         What TransformerLens calls the language model, or the folder of one. None: as ``provenance_`` has it.
     hook_name : str, optional
@@ -131,7 +132,8 @@ def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None =
     """
     from sklearn.utils.validation import check_is_fitted
 
-    check_is_fitted(sae)
+    if not isinstance(sae, SAEWithoutProx):
+        check_is_fitted(sae)
     told = sae.provenance_
     if sae.is_transcoder_:
         raise ValueError("SAEBench puts reconstructions where the activations are, and codes of a transcoder have none")
@@ -146,14 +148,15 @@ def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None =
     number = next((part for part in hook_name.split(".") if part.isdecimal()), None)
     if number is None:
         raise ValueError(f"SAEBench needs the number of a block in hook_name, and {hook_name!r} has none")
-    R, (p, n_features) = sae.regularizer_, sae.components_.shape
+    R: Any = getattr(sae, "regularizer_", None)
+    activation, (p, n_features) = sae.encoder_ if R is None else R, sae.components_.shape
     cfg = SAEBenchConfig(
         model_name=model_name,
         hook_name=hook_name,
         hook_layer=int(number),
         d_in=n_features,
-        d_sae=p if R.is_nonnegative else 2 * p,
-        architecture=shown(f"proxsae {R}"),
+        d_sae=p if getattr(activation, "is_nonnegative", False) else 2 * p,
+        architecture=shown(f"proxsae {type(activation).__name__ if R is None else R}"),
         dtype=str(sae.components_.dtype),
         device="cpu",
         context_size=told.get("context_length", 128),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from proxsae.formats.parts import normalised
 from proxsae.llm.activations import activations, kept_rows, large_rows, measure
 from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids, pack
+from proxsae.llm.harvest import Hook, sites_of
 from proxsae.llm.massive import Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import check_same_place
@@ -35,8 +38,8 @@ def evaluate(
     sae: SparseAutoencoder | Mapping[str, SparseAutoencoder],
     text: TextSource = None,
     *,
-    block: Site | int | str,
-    reads: Site | int | str | None = None,
+    block: Hook | Sequence[Hook],
+    reads: Hook | Sequence[Hook] | None = None,
     n_tokens: int = 8192,
     context_length: int = 128,
     batch_size: int = 8,
@@ -57,6 +60,9 @@ def evaluate(
     runs only the rest. Every variant replaces the same rows, those that :func:`proxsae.llm.harvest` would keep; dropped
     positions and special tokens stay clean.
 
+    The places of a crosscoder are replaced one at a time, each in a forward pass of its own with the reconstruction
+    that one code gives of it: together, the last of several residual streams would hide all before it.
+
     Parameters
     ----------
     model : LanguageModel
@@ -66,9 +72,10 @@ def evaluate(
         activations), both in the raw units of the model.
     text : str, path, iterable of str or None
         See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
-    block : int, str or Site
-        Where to replace; as in :func:`proxsae.llm.harvest`.
-    reads : int, str or Site, optional
+    block : int, str, Site or a list of them
+        Where to replace; as in :func:`proxsae.llm.harvest`. Several, also as one text ``"block.7 block.15"``, where
+        they are side by side in the rows of the autoencoders.
+    reads : int, str, Site or a list of them, optional
         Where transcoders read; `block` is then what they write, such as ``reads="mlp_in.15", block="mlp_out.15"``, and
         zero is the layer taken out. None: where the store was read that they were fitted on.
     n_tokens : int, default=8192
@@ -99,8 +106,8 @@ def evaluate(
     dict
         ``mse``, ``fvu``, ``explained_variance``, ``l0``, ``dead_fraction``, ``cross_entropy_clean``,
         ``cross_entropy_spliced``, ``cross_entropy_zero`` (nats per token), ``loss_recovered``, ``kl`` (nats per token),
-        defined in :mod:`proxsae.metrics`; ``n_tokens`` (rows replaced) and
-        ``n_predictions``. Of several autoencoders, a dict from name to such a dict.
+        defined in :mod:`proxsae.metrics`; ``n_tokens`` (rows replaced) and ``n_predictions``. Of several places, a dict
+        from place to such a dict; of several autoencoders, one from name to what there is of each.
 
     Raises
     ------
@@ -111,27 +118,30 @@ def evaluate(
     saes = dict(sae) if isinstance(sae, Mapping) else {"sae": sae}
     if not saes:
         raise ValueError("sae is an empty dict; give at least one sparse autoencoder.")
-    site = model.site(block)
-    source = _source(model, saes, reads, site)
-    sites, width = [site] if source == site else [source, site], model.width(site)
+    places = sites_of(model, block)
+    source = _source(model, saes, reads, places)
+    columns, width = _columns(model, places), _width(model, places)
+    at, read_at = _told(places), _told(source)
     for name, one in saes.items():
-        read = source if _is_transcoder(one) else site
+        reads_elsewhere = _is_transcoder(one)
         if check_provenance:
-            check_same_place(one, model, read, name)
-            if _is_transcoder(one):
-                check_same_place(one, model, site, name, "target_site")
-        check_features(one, model.width(read), f"'{read}' of {model.name}", name)
+            check_same_place(one, model, read_at if reads_elsewhere else at, name)
+            if reads_elsewhere:
+                check_same_place(one, model, at, name, "target_site")
+        n_features = _width(model, source) if reads_elsewhere else width
+        check_features(one, n_features, f"'{read_at if reads_elsewhere else at}' of {model.name}", name)
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)
 
     texts = documents(text, split=split, field=field, seed=seed)
     packed = pack(texts, model.tokenizer, context_length, Packing(bos, separator, concatenate))
     excluded = excluded_ids(exclude_tokens, model.tokenizer)
+    sites = places if source == places else [*source, *places]
     stream = activations(model, sites, batches(packed, model.tokenizer, context_length, batch_size, excluded))
     positions, medians, stream = measure(stream, drop)
-    sums = {name: ReconstructionSums() for name in saes}
-    spliced_loss, kl = dict.fromkeys(saes, 0.0), dict.fromkeys(saes, 0.0)
-    clean_loss = zero_loss = 0.0
+    sums = {(name, place): ReconstructionSums() for name in saes for place in places}
+    spliced_loss, kl, zero_loss = dict.fromkeys(sums, 0.0), dict.fromkeys(sums, 0.0), dict.fromkeys(places, 0.0)
+    clean_loss = 0.0
     n_rows = n_large = n_predictions = 0
     bar = tqdm(total=n_tokens, unit="tok", desc="evaluate", disable=None if verbose else True)
     with bar:
@@ -144,18 +154,22 @@ def evaluate(
             x = before[kept] if before.size else y
             tokens = torch.from_numpy(batch.contexts.tokens.astype(np.int64)).to(model.device)
             is_target = torch.from_numpy(~batch.contexts.is_padding[:, 1:]).to(model.device)
-            clean = _log_probabilities(model, tokens, site, rows)
+            parts = {place: np.ascontiguousarray(rows[..., columns[place]]) for place in places}
+            clean = _log_probabilities(model, tokens, places[0], parts[places[0]])
             clean_loss += cross_entropy_sum(clean, tokens[:, 1:], is_target)
-            zero = _log_probabilities(model, tokens, site, _replace(rows, kept, np.zeros_like(y)))
-            zero_loss += cross_entropy_sum(zero, tokens[:, 1:], is_target)
-            del zero
+            for place, part in parts.items():
+                zero = _log_probabilities(model, tokens, place, _replace(part, kept, np.zeros_like(part[kept])))
+                zero_loss[place] += cross_entropy_sum(zero, tokens[:, 1:], is_target)
+                del zero
             for name, one in saes.items():
-                reconstruction, codes = reconstruct(one, x if _is_transcoder(one) else y, y, name)
-                sums[name].add(y, reconstruction, codes)
-                spliced = _log_probabilities(model, tokens, site, _replace(rows, kept, reconstruction))
-                spliced_loss[name] += cross_entropy_sum(spliced, tokens[:, 1:], is_target)
-                kl[name] += kl_sum(clean, spliced, is_target)
-                del spliced
+                whole, codes = _reconstructed(one, x if _is_transcoder(one) else y, y, name)
+                for place, part in parts.items():
+                    reconstruction = whole[:, columns[place]]
+                    sums[name, place].add(part[kept], reconstruction, codes)
+                    spliced = _log_probabilities(model, tokens, place, _replace(part, kept, reconstruction))
+                    spliced_loss[name, place] += cross_entropy_sum(spliced, tokens[:, 1:], is_target)
+                    kl[name, place] += kl_sum(clean, spliced, is_target)
+                    del spliced
             n_rows += len(x)
             n_large += int(large_rows(batch, medians)[kept].sum())
             n_predictions += int(is_target.sum())
@@ -169,30 +183,59 @@ def evaluate(
     if n_rows < n_tokens:
         warnings.warn(f"{where} ended after {n_rows} of the {n_tokens} tokens asked for.", stacklevel=2)
     results = {
-        name: {
-            **sums[name].result(),
-            **loss_metrics(clean_loss, spliced_loss[name], zero_loss, kl[name], n_predictions),
+        (name, place): {
+            **sums[name, place].result(),
+            **loss_metrics(clean_loss, spliced_loss[name, place], zero_loss[place], kl[name, place], n_predictions),
             "n_tokens": n_rows,
             "n_predictions": n_predictions,
         }
+        for name, place in sums
+    }
+    of_saes: dict[str, Any] = {
+        name: results[name, places[0]] if len(places) == 1 else {str(place): results[name, place] for place in places}
         for name in saes
     }
-    return results if isinstance(sae, Mapping) else results["sae"]
+    return of_saes if isinstance(sae, Mapping) else of_saes["sae"]
+
+
+def _reconstructed(sae: SparseAutoencoder, x: NDArray[Any], y: NDArray[Any], name: str) -> tuple[NDArray[Any], Any]:
+    """Return reconstruction and codes of raw rows, which are normalised first where the model is for such."""
+    rows = getattr(sae, "provenance_", {}).get("normalised_rows")
+    if rows is None:
+        return reconstruct(sae, x, y, name)
+    x, shift, scale = normalised(x, rows)
+    reconstruction, codes = reconstruct(sae, x, y, name)
+    return shift + scale * reconstruction, codes
 
 
 def _is_transcoder(sae: SparseAutoencoder) -> bool:
     return bool(getattr(sae, "is_transcoder_", False))
 
 
-def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: Any, site: Site) -> Site:
-    """Return where transcoders read, the site itself where there are none."""
+def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: Any, places: list[Site]) -> list[Site]:
+    """Return where transcoders read, the places themselves where there are none."""
     transcoders = {name: one for name, one in saes.items() if _is_transcoder(one)}
     told = [found["site"] for one in transcoders.values() if "site" in (found := getattr(one, "provenance_", {}))]
     if not transcoders:
-        return site
+        return places
     if reads is None and not told:
         raise ValueError(f"{next(iter(transcoders))} is a transcoder that does not say where it reads; give reads.")
-    return model.site(told[0] if reads is None else reads)
+    return sites_of(model, told[0] if reads is None else reads)
+
+
+def _told(sites: list[Site]) -> str:
+    """Return sites as a store names them."""
+    return " ".join(map(str, sites))
+
+
+def _width(model: LanguageModel, sites: list[Site]) -> int:
+    return sum(model.width(site) for site in sites)
+
+
+def _columns(model: LanguageModel, sites: list[Site]) -> dict[Site, slice]:
+    """Return where each site stands in the rows."""
+    ends = list(accumulate(model.width(site) for site in sites))
+    return {site: slice(end - model.width(site), end) for site, end in zip(sites, ends, strict=True)}
 
 
 def _log_probabilities(model: LanguageModel, tokens: Tensor, site: Site, rows: NDArray[np.float32]) -> Tensor:

@@ -158,11 +158,15 @@ def harvest(
     return store
 
 
-def sites_of(model: LanguageModel, hook: Hook | Sequence[Hook] | None, block: Hook | None) -> list[Site]:
-    """Return the sites that `hook` or `block` names; raise ValueError unless it is one of the two, each site once."""
+def sites_of(model: LanguageModel, hook: Hook | Sequence[Hook] | None, block: Hook | None = None) -> list[Site]:
+    """Return the sites that `hook` or `block` names; raise ValueError unless it is one of the two, each site once.
+
+    Several may be one text, as a store has them: ``"block.7 block.15"``.
+    """
     if (hook is None) == (block is None):
         raise ValueError("give hook, such as 'mlp_out.15' or a list of places, or block, such as 15: one of the two.")
     given = block if hook is None else hook
+    given = (given.split() or given) if isinstance(given, str) else given
     hooks = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     sites = [model.site(one) for one in hooks]  # type: ignore[arg-type]
     if not sites or len(set(sites)) < len(sites):

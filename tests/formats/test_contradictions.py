@@ -133,8 +133,8 @@ def test_a_transcoder_of_gemma(copied, tmp_path):
     [
         ({"activation": "Identity"}, "'activation': it is Identity, known are 'ReLU' and 'TopK'"),
         (
-            {"activation_state_dict": {"k": 3, "postact_fn": "Identity"}},
-            "followed by Identity: without ReLU it is no prox",
+            {"activation_state_dict": {"k": 3, "postact_fn": "GELU"}},
+            "'activation_state_dict': postact_fn is GELU, known are 'ReLU' and 'Identity'",
         ),
         ({"activation_state_dict": {"k": 9, "postact_fn": "ReLU"}}, "k is 9, needed is an integer from 1 to 8"),
         ({"activation_state_dict": [3]}, "k is None, needed is an integer"),

@@ -5,6 +5,7 @@ import torch
 from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer  # noqa: F401
 
 from proxsae import ProxSAE
+from proxsae.formats import SAEWithoutProx, UntiedGate
 from proxsae.llm import LanguageModel, documents, evaluate, harvest
 from proxsae.llm.contexts import batches, pack
 from proxsae.metrics import reconstruction_metrics
@@ -331,3 +332,64 @@ def test_a_transcoder_takes_the_place_of_its_layer(model, texts, tmp_path):
         evaluate(model, sae, texts, reads="mlp_in.3", **options)
     with pytest.raises(ValueError, match="does not say where it reads; give reads"):
         evaluate(model, Layer(mlp), texts, **options)
+
+
+def test_several_places_are_replaced_one_at_a_time(model, texts):
+    places = ["mlp_out.2", "block.3"]
+    saes = {"identity": Function(lambda x: x), "most": Function(lambda x: 0.9 * x), "zero": Function(np.zeros_like)}
+    options = OPTIONS | {"drop": 0}
+    found = evaluate(model, saes, texts, **(options | {"block": places}))
+    assert found == evaluate(model, saes, texts, **(options | {"block": " ".join(places)}))
+    for place in places:
+        alone = evaluate(model, saes, texts, **(options | {"block": place}))
+        for name in saes:
+            codes = ("l0", "dead_fraction")  # which are of both places
+            of_place = {key: value for key, value in found[name][place].items() if key not in codes}
+            assert of_place == pytest.approx({key: alone[name][key] for key in of_place}, rel=1e-6)
+    assert evaluate(model, saes["most"], texts, **(options | {"block": places})) == found["most"]
+
+
+def test_a_crosscoder_in_a_language_model(model, texts, tmp_path):
+    places = ["block.2", "mlp_out.3"]
+    options = {"context_length": 16, "drop": 0, "split": "all", "verbose": False}
+    store = harvest(model, texts, hook=places, n_tokens=300, out=tmp_path / "two", **options)
+    sae = ProxSAE("Cardinality(8)", 96, blocks=store.info["widths"], n_steps=150, random_state=0).fit(store)
+    found = evaluate(model, sae, texts, block=store.info["site"], n_tokens=150, batch_size=3, **options)
+    assert list(found) == places
+    n_rows = found["block.2"]["n_tokens"]
+    again = harvest(model, texts, hook=places, n_tokens=n_rows, batch_size=3, out=tmp_path / "same", **options)
+    expected = reconstruction_metrics(sae, again)
+    for place, fvu in zip(places, expected["fvu_of_blocks"], strict=True):
+        assert found[place]["fvu"] == pytest.approx(fvu, rel=1e-5)
+        assert found[place]["l0"] == expected["l0"] == 8
+        assert 0.2 < found[place]["loss_recovered"] <= 1
+    with pytest.raises(ValueError, match=r"on 'block\.2 mlp_out\.3' of .*, but is to be used on 'mlp_out\.3 block\.2'"):
+        evaluate(model, sae, texts, block=places[::-1], n_tokens=150, **options)
+    with pytest.raises(ValueError, match=r"was fitted on 32 features, but 'block\.2' of tiny gemma2 has 16"):
+        evaluate(model, sae, texts, block="block.2", check_provenance=False, n_tokens=150, **options)
+
+
+@pytest.mark.parametrize("rows", ["layer_norm", "unit_mean_square"])
+def test_rows_are_normalised_for_a_model_of_such(model, texts, rows):
+    """As the library of the model has it: normalised first, and undone with the reconstruction."""
+
+    class Normalised(Function):
+        provenance_ = {"normalised_rows": rows}  # noqa: RUF012
+
+        def transform(self, X):
+            np.testing.assert_allclose(np.linalg.norm(X, axis=1), np.sqrt(16 - (rows == "layer_norm")), rtol=1e-3)
+            assert rows != "layer_norm" or np.abs(X.mean(axis=1)).max() < 1e-5
+            return X
+
+    found = evaluate(model, Normalised(lambda z: z), texts, **OPTIONS)
+    assert found["fvu"] < 1e-8
+    assert found["loss_recovered"] == pytest.approx(1, abs=1e-4)
+
+
+def test_what_has_no_prox_is_evaluated(model, texts):
+    random = torch.Generator().manual_seed(0)
+    G, W, D = (torch.randn(24, 16, generator=random) / 4 for _ in range(3))
+    sae = SAEWithoutProx(D, torch.zeros(16), UntiedGate(G, torch.zeros(24), W, torch.zeros(24)))
+    found = evaluate(model, sae, texts, **OPTIONS)
+    assert 0 < found["l0"] < 24
+    assert np.isfinite(found["loss_recovered"])

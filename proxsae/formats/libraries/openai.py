@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from proxsae.formats.files import shown
-from proxsae.formats.parts import Activation, Parts, Rows, shifted
+from proxsae.formats.parts import Activation, Parts, shifted
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import torch_weights
 from proxsae.formats.writing import write_torch
+
+AFTER: dict[Activation, str] = {"topk": "ReLU", "topk_without_relu": "Identity"}  # what follows TopK
 
 
 class OpenAI(Format):
@@ -20,7 +22,7 @@ class OpenAI(Format):
     name = "openai"
     library = "OpenAI's sparse_autoencoder"
     files = ()
-    writes = ("relu", "topk")
+    writes = ("relu", "topk", "topk_without_relu")
     rows = ("raw", "layer_norm")
 
     def recognises(self, path: Path) -> bool:
@@ -43,20 +45,18 @@ class OpenAI(Format):
         k, after = settings.get("k"), settings.get("postact_fn")
         if not isinstance(k, int) or not 1 <= k <= p:
             raise weights.wrong("activation_state_dict", f"k is {shown(k)}, needed is an integer from 1 to {p}")
-        if after != "ReLU":
-            raise weights.wrong(
-                "activation_state_dict", f"TopK is followed by {shown(after)}: without ReLU it is no prox"
-            )
-        return Parts(W, bias, D, intercept, "topk", k, rows="layer_norm")
+        if after not in AFTER.values():
+            known = " and ".join(map(repr, AFTER.values()))
+            raise weights.wrong("activation_state_dict", f"postact_fn is {shown(after)}, known are {known}")
+        activation: Activation = "topk" if after == AFTER["topk"] else "topk_without_relu"
+        return Parts(W, bias, D, intercept, activation, k, rows="layer_norm")
 
     def write(self, path: Path, parts: Parts) -> None:
         """Write the file."""
-        activation: Activation
-        rows: Rows
-        activation, rows = parts.activation, parts.rows
-        if (activation, rows) not in (("relu", "raw"), ("topk", "layer_norm")):
+        activation = parts.activation
+        if parts.rows != ("layer_norm" if activation in AFTER else "raw"):
             raise ValueError(
-                f"{self.library} has ReLU of raw rows and TopK of layer_norm, not {activation!r} of {rows}"
+                f"{self.library} has ReLU of raw rows and TopK of layer_norm, not {activation!r} of {parts.rows}"
             )
         values: dict[str, Any] = {
             "encoder.weight": parts.weight,
@@ -66,7 +66,7 @@ class OpenAI(Format):
             "stats_last_nonzero": torch.zeros(len(parts.atoms), dtype=torch.long),
             "latents_activation_frequency": torch.ones(len(parts.atoms)),
             "latents_mean_square": torch.zeros(len(parts.atoms)),
-            "activation": "ReLU" if activation == "relu" else "TopK",
-            "activation_state_dict": {} if activation == "relu" else {"k": parts.k, "postact_fn": "ReLU"},
+            "activation": "TopK" if activation in AFTER else "ReLU",
+            "activation_state_dict": {"k": parts.k, "postact_fn": AFTER[activation]} if activation in AFTER else {},
         }
         write_torch(path, values)

@@ -22,6 +22,9 @@ CASES = {}
 ONCE = {
     "ReLU": lambda folder, d, p, dtype: save(folder, parameters(d, p)),
     "TopK": lambda folder, d, p, dtype: save(folder, real_parameters(d, p), activation=TopK(3), normalize=True),
+    "TopK without ReLU": lambda folder, d, p, dtype: save(
+        folder, real_parameters(d, p), activation=TopK(p // 2 + 1, torch.nn.Identity()), normalize=True
+    ),
 }
 
 

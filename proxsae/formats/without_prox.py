@@ -1,0 +1,217 @@
+"""Sparse autoencoders whose activation is no proximal operator: they encode, decode and are measured, and have no R."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+from torch import Tensor, nn
+
+from proxsae.data.rows import Rows, checked_codes, is_row_source
+from proxsae.formats.parts import Parts
+from proxsae.formulas.arrays import to_numpy
+from proxsae.metrics import reconstruction_metrics
+
+BATCH = 2048  # rows whose codes are dense at once
+NEEDS_R = (
+    "regularizer_",
+    "refine",
+    "amortization_gap",
+    "calibrate",
+    "fit",
+    "partial_fit",
+    "fit_transform",
+    "as_saelens",
+)
+CANNOT = "it encodes, decodes, is evaluated and written back, and cannot be refined, certified or trained further"
+INSTEAD = (
+    "for an R of your choice solve(X, D, R, intercept=b) finds codes of these atoms, and ProxSAE(R).fit(X, init=D) "
+    "trains an encoder of them, with D = components_ and b = intercept_"
+)
+
+
+class NoProxError(AttributeError, ValueError):
+    """What was asked for needs an R, and the activation is the prox of none."""
+
+
+class LargestValues(nn.Module):
+    r"""The k largest entries of u = x W^T + b_e, whatever their sign: TopK without ReLU.
+
+    No prox: a prox is monotone, and here u = (-2, -1) gives (0, -1) for k = 1, u' = (-0.5, -1) gives (-0.5, 0), so that
+    :math:`\langle z - z', u - u'\rangle = (0.5)(-1.5) < 0`.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (n_components, n_features)
+        W.
+    bias : Tensor of shape (n_components,)
+        b_e.
+    k : int
+    """
+
+    is_nonnegative = False
+
+    def __init__(self, weight: Tensor, bias: Tensor, k: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.k = nn.Parameter(weight), nn.Parameter(bias), k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the codes as a dense (n_samples, n_components) tensor."""
+        u = nn.functional.linear(x, self.weight, self.bias)
+        kept = u.topk(self.k, dim=-1)
+        return torch.zeros_like(u).scatter(-1, kept.indices, kept.values)
+
+    def extra_repr(self) -> str:
+        """Return what tells one from another."""
+        return f"k={self.k}"
+
+
+class UntiedGate(nn.Module):
+    r"""max(x W^T + b_e, 0) where x G^T + g > 0: a gated encoder with a matrix of its own for the gate.
+
+    It is no prox of one u: whether a code is open does not follow from its value. With G = W up to a factor > 0 a row,
+    as all libraries have it, it is a JumpReLU, and a prox. Rajamanoharan et al. (2024).
+
+    Parameters
+    ----------
+    gate_weight : Tensor of shape (n_components, n_features)
+        G.
+    gate_bias : Tensor of shape (n_components,)
+        g.
+    weight : Tensor of shape (n_components, n_features)
+        W.
+    bias : Tensor of shape (n_components,)
+        b_e.
+    """
+
+    is_nonnegative = True
+
+    def __init__(self, gate_weight: Tensor, gate_bias: Tensor, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.gate_weight, self.gate_bias = nn.Parameter(gate_weight), nn.Parameter(gate_bias)
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the codes as a dense (n_samples, n_components) tensor."""
+        is_open = nn.functional.linear(x, self.gate_weight, self.gate_bias) > 0
+        return is_open * nn.functional.linear(x, self.weight, self.bias).clamp(min=0)
+
+
+class SAEWithoutProx:
+    """A sparse autoencoder with an encoder of any kind, for all that needs no R.
+
+    It has the codes, the reconstructions and the names of a fitted :class:`~proxsae.ProxSAE`, and goes wherever these
+    suffice: :func:`proxsae.llm.evaluate`, the metrics, the report, SAEBench. What needs R says so.
+
+    Parameters
+    ----------
+    components : array of shape (n_components, n_features)
+        D, of any norm.
+    intercept : array of shape (n_features,)
+        b.
+    encoder : torch.nn.Module
+        From x, (n_samples, n_features), to dense codes, (n_samples, n_components): :class:`LargestValues`,
+        :class:`UntiedGate`, or one of your own. With an attribute ``is_nonnegative``, true where codes never are
+        negative.
+    provenance : dict, optional
+        What is known of the activations, under the names that a store has for it.
+
+    Attributes
+    ----------
+    components_, intercept_, encoder_, provenance_, n_features_in_
+        As of :class:`~proxsae.ProxSAE`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from proxsae.formats import SAEWithoutProx, UntiedGate
+    >>> G, W, D = (torch.randn(8, 3) for _ in range(3))
+    >>> sae = SAEWithoutProx(D, torch.zeros(3), UntiedGate(G, torch.zeros(8), W, torch.zeros(8)))
+    >>> sae.transform([[1.0, 2.0, 3.0]]).shape
+    (1, 8)
+    """
+
+    is_transcoder_ = False
+    skip_ = None
+
+    def __init__(
+        self, components: Any, intercept: Any, encoder: nn.Module, provenance: dict[str, Any] | None = None
+    ) -> None:
+        self.components_, self.intercept_ = to_numpy(components), to_numpy(intercept)
+        self.encoder_ = encoder.requires_grad_(False)
+        self.provenance_ = provenance or {}
+        self.n_features_in_ = self.components_.shape[1]
+
+    @classmethod
+    def of(cls, parts: Parts) -> Self:
+        """Return the autoencoder of the parts of a file."""
+        assert parts.k is not None
+        encoder = LargestValues(parts.weight, parts.bias, parts.k)
+        return cls(parts.atoms, parts.intercept, encoder, parts.provenance)
+
+    def parts(self) -> Parts:
+        """Return the parts for a file of a library.
+
+        Raises
+        ------
+        ValueError
+            If no library has such an encoder.
+        """
+        encoder, rows = self.encoder_, self.provenance_.get("normalised_rows", "raw")
+        if not isinstance(encoder, LargestValues):
+            raise ValueError(f"no library has a file for the encoder {type(encoder).__name__}")
+        weight, bias, D, b = (
+            torch.as_tensor(array) for array in (encoder.weight, encoder.bias, self.components_, self.intercept_)
+        )
+        return Parts(weight, bias, D, b, "topk_without_relu", encoder.k, rows=rows, provenance=self.provenance_)
+
+    def __repr__(self) -> str:
+        n_components, n_features = self.components_.shape
+        return f"SAEWithoutProx({n_components} atoms, {n_features} features, {type(self.encoder_).__name__})"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in NEEDS_R:
+            raise NoProxError(
+                f"there is no {name}, because {type(self.encoder_).__name__} is the prox of no R; {INSTEAD}"
+            )
+        raise AttributeError(f"SAEWithoutProx has no attribute {name!r}")
+
+    def transform(self, X: Any) -> Any:
+        """Return the codes of X, CSR of shape (n_samples, n_components), in the precision of X."""
+        from scipy.sparse import csr_matrix, vstack
+
+        rows = self._rows(X)
+        like = torch.as_tensor(self.components_)
+        with torch.no_grad():
+            blocks = [self.encoder_(rows.read(block, like.dtype, like.device)) for block in rows.blocks(BATCH)]
+        dtype = str(rows.dtype).removeprefix("torch.")
+        return vstack([csr_matrix(to_numpy(z)) for z in blocks], format="csr").astype(dtype, copy=False)
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the reconstruction Z D + b of shape (n_samples, n_features), from sparse or dense codes."""
+        return checked_codes(Z, len(self.components_)) @ self.components_ + self.intercept_
+
+    def predict(self, X: Any) -> Any:
+        """Return the reconstruction of X."""
+        return self.inverse_transform(self.transform(X))
+
+    def score(self, X: Any) -> float:
+        """Return the explained variance of the reconstruction, see :mod:`proxsae.metrics`."""
+        return float(reconstruction_metrics(self, X if hasattr(X, "shape") else np.asarray(X))["explained_variance"])
+
+    def as_saebench(self, model_name: str | None = None, hook_name: str | None = None) -> Any:
+        """Return it as an object for the evaluations of SAEBench; see :func:`proxsae.formats.as_saebench`."""
+        from proxsae.formats.saebench_object import as_saebench
+
+        return as_saebench(self, model_name, hook_name)
+
+    def _rows(self, X: Any) -> Rows:
+        if is_row_source(X):
+            rows = Rows(X).check_finite()
+        else:
+            rows = Rows(check_array(X, dtype=[np.float64, np.float32], input_name="X"), is_finite=True)
+        if rows.shape[1] != self.n_features_in_:
+            raise ValueError(f"X has {rows.shape[1]} features, and the model is for {self.n_features_in_}")
+        return rows
