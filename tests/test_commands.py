@@ -164,6 +164,12 @@ def test_a_crosscoder_of_two_places(folder, capsys):
     sae, store = ProxSAE.load(out), ActivationStore(two)
     assert sae.blocks_.sizes == (16, 16)
     assert len(reconstruction_metrics(sae, store)["fvu_of_blocks"]) == 2
+    for more in ([], ["--block", "1", "2"]):
+        assert main(["evaluate", str(out), *_model(folder), "--tokens", "200", *more]) == 0
+        printed = capsys.readouterr().out
+        assert [line.split()[:3] for line in printed.splitlines()[1:]] == [
+            [str(out), "at", place] for place in ("block.1", "block.2")
+        ]
     assert main(["fit", str(two), "--target", "block.3", *options]) == 1
     assert "has no site 'block.3'; it has 'block.1', 'block.2'" in capsys.readouterr().err
     np.save(folder / "x.npy", store[:])

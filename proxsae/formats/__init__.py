@@ -1,10 +1,11 @@
 """Files of ours and of other libraries, in and out: written whole or not at all, checked before they are used."""
 
 from proxsae.formats.convert import load, save
+from proxsae.formats.other_encoders import LargestValues, UntiedGate
 from proxsae.formats.saebench_object import as_saebench
 from proxsae.formats.saelens_converter import saelens_converter
 from proxsae.formats.saelens_object import as_saelens
-from proxsae.formats.without_prox import LargestValues, SAEWithoutProx, UntiedGate
+from proxsae.formats.without_prox import SAEWithoutProx
 
 __all__ = [
     "LargestValues",

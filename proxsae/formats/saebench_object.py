@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from proxsae.encoders import Amortized
 from proxsae.formats.files import shown
+from proxsae.formats.other_encoders import LargestValues
 from proxsae.formats.parts import with_unit_atoms
 from proxsae.formats.places import hook_in
-from proxsae.formats.without_prox import LargestValues, SAEWithoutProx
 
 
 @dataclass
@@ -130,9 +130,10 @@ def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None =
     ValueError
         If the model or the place is not known, or the model is a transcoder or for rows that are normalised first.
     """
+    from sklearn.base import BaseEstimator
     from sklearn.utils.validation import check_is_fitted
 
-    if not isinstance(sae, SAEWithoutProx):
+    if isinstance(sae, BaseEstimator):
         check_is_fitted(sae)
     told = sae.provenance_
     if sae.is_transcoder_:
