@@ -3,7 +3,7 @@
 from proxsae.formats.convert import load, save
 from proxsae.formats.other_encoders import LargestValues, UntiedGate
 from proxsae.formats.saebench_object import as_saebench
-from proxsae.formats.saelens_converter import saelens_converter
+from proxsae.formats.saelens_converter import saelens_converter, saelens_hub_converter
 from proxsae.formats.saelens_object import as_saelens
 from proxsae.formats.without_prox import SAEWithoutProx
 
@@ -15,5 +15,6 @@ __all__ = [
     "as_saelens",
     "load",
     "saelens_converter",
+    "saelens_hub_converter",
     "save",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from proxsae.formats.convert import load
 from proxsae.formats.doubling import Signed
+from proxsae.formats.hub import PREFIX
 from proxsae.formats.saelens_object import saelens_contents
 
 
@@ -25,7 +26,7 @@ def saelens_converter(
     Parameters
     ----------
     path : path
-        A file of ours, or whatever :func:`proxsae.formats.load` opens.
+        A file of ours, or whatever :func:`proxsae.formats.load` opens, ``"hf://owner/repository/path"`` included.
     device : str, default "cpu"
     cfg_overrides : dict, optional
         Fields of the configuration that SAELens wants otherwise, such as ``dtype``.
@@ -46,3 +47,42 @@ def saelens_converter(
     config |= {"device": device, **(cfg_overrides or {})}
     dtype = getattr(torch, str(config["dtype"]).removeprefix("torch."))
     return config, {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+
+
+def saelens_hub_converter(
+    repo_id: str,
+    folder_name: str,
+    device: str = "cpu",
+    force_download: bool = False,
+    cfg_overrides: dict[str, Any] | None = None,
+    *,
+    signed: Signed = "double",
+) -> tuple[dict[str, Any], dict[str, Tensor], None]:
+    """Open a place on the Hub in SAELens: ``SAE.from_pretrained(repository, path, converter=saelens_hub_converter)``.
+
+    Parameters
+    ----------
+    repo_id : str
+        ``"owner/repository"``.
+    folder_name : str
+        The file or folder in it, in whatever format :func:`proxsae.formats.load` opens; ``"."`` is all of it.
+    device, cfg_overrides, signed
+        As in :func:`saelens_converter`.
+    force_download : bool, default False
+        Refused where true: what is in the cache is taken.
+
+    Returns
+    -------
+    dict, dict of str to Tensor, None
+        The configuration and the state of a SAE of SAELens; densities of features are not known.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in :func:`proxsae.formats.load`.
+    """
+    if force_download:
+        raise ValueError("force_download is not for this converter: what is in the cache of the Hub is taken")
+    inside = folder_name.strip("/")
+    place = f"{PREFIX}{repo_id}" if inside in ("", ".") else f"{PREFIX}{repo_id}/{inside}"
+    return *saelens_converter(place, device, cfg_overrides, signed=signed), None

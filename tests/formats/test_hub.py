@@ -11,7 +11,7 @@ import pytest
 from small_saes import assert_same_outputs, rows
 
 from proxsae.cli import main
-from proxsae.formats import load
+from proxsae.formats import load, saelens_converter, saelens_hub_converter
 
 FILES = Path(__file__).parent / "files"
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -44,6 +44,23 @@ def cache(tmp_path, monkeypatch):
 def test_a_name_is_the_file_that_it_names(cache, place):
     for revision in ("", "@v2", f"@{SHA}"):
         assert_same_outputs(load(FILES / place), load(f"hf://owner/saes.v1{revision}/{place}"), rows(d=3))
+
+
+@pytest.mark.parametrize("place", ["saelens_topk", "openai_ReLU/6.pt"])
+def test_the_converters_of_saelens_take_a_place_on_the_hub(cache, place):
+    expected = saelens_converter(FILES / place)
+    for found in (
+        saelens_converter(f"hf://owner/saes.v1/{place}"),
+        saelens_hub_converter("owner/saes.v1", place, "cpu", False, {"dtype": "float32"})[:2],
+    ):
+        assert found[0] == expected[0]
+        for name, tensor in expected[1].items():
+            np.testing.assert_array_equal(found[1][name], tensor)
+    assert saelens_hub_converter("owner/saes.v1", f"/{place}/")[2] is None
+    with pytest.raises(ValueError, match="force_download is not for this converter"):
+        saelens_hub_converter("owner/saes.v1", place, force_download=True)
+    with pytest.raises(FileNotFoundError, match=r"hf://owner/saes\.v1/nothing"):
+        saelens_hub_converter("owner/saes.v1", "nothing")
 
 
 def test_only_what_a_format_reads_is_asked_for(cache, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from unittest.mock import patch
 
 import sae_lens
 import torch
@@ -10,7 +11,7 @@ from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory, get_repo_id_and_folder_name
 from safetensors.torch import load_file, save_file
 
-from proxsae.formats import saelens_converter
+from proxsae.formats import saelens_converter, saelens_hub_converter
 from proxsae.formats.releases import released
 
 NAME, FORMAT = f"SAELens {sae_lens.__version__}", "saelens"
@@ -156,7 +157,21 @@ def by_converter(sae, path, signed, X):
     return outputs(SAE.load_from_disk(path, converter=partial(saelens_converter, signed=signed)), X)
 
 
-WITHOUT_FILES = {"object": as_object, "loader": by_converter}
+def from_the_hub(sae, path, signed, X):
+    """By its loader of the Hub, of a file of ours in a cache of that layout."""
+    cache, commit = path.with_suffix(".hub"), "0" * 40
+    repository = cache / "models--owner--saes"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    sae.save(repository / "snapshots" / commit / "sae.safetensors")
+    converter = partial(saelens_hub_converter, signed=signed)
+    constants = {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": True}
+    with patch.multiple("huggingface_hub.constants", **constants):
+        return outputs(SAE.from_pretrained("owner/saes", "sae.safetensors", converter=converter), X)
+
+
+WITHOUT_FILES = {"object": as_object, "loader": by_converter, "hub": from_the_hub}
 
 
 def releases():
