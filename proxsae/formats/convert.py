@@ -70,6 +70,8 @@ def load(
     from proxsae.estimator import ProxSAE
 
     name = os.fspath(path)
+    if not name:
+        raise ValueError("the name of the file to load is empty")
     release = None
     if not name.startswith(PREFIX) and not Path(name).expanduser().exists():
         release = released(name)
@@ -79,7 +81,10 @@ def load(
     if chosen is None:
         if regularizer is not None:
             raise ValueError(f"{where} is a file of proxsae, which says its own regularizer")
-        return ProxSAE.load(where)
+        try:
+            return ProxSAE.load(where)
+        except ValueError as error:
+            raise ValueError(f"{error}{_of_folder(where)}") from None
     parts = chosen.read(where)
     if parts.unscaled and release is not None and release.scale is not None:
         parts = parts.of_scaled_rows(release.scale)
@@ -98,7 +103,7 @@ def load(
         sae = SAEWithoutProx.of(parts)
         warnings.warn(f"{where}: its activation, {parts.activation!r}, is the prox of no R: {CANNOT}", stacklevel=2)
     else:
-        encoder, atoms = _with_regularizer(parts, regularizer)
+        encoder, atoms = _with_regularizer(parts, regularizer, where)
         sae = ProxSAE.from_parts(atoms, parts.intercept, encoder, parts.skip, is_transcoder=parts.is_transcoder)
     sae.provenance_ = ({} if release is None else {"model": release.model}) | parts.provenance
     if parts.rows != "raw":
@@ -158,10 +163,14 @@ def save(
         write_card(where, sae, chosen, parts)
 
 
-def _with_regularizer(parts: Parts, given: Regularizer | str | None) -> tuple[Amortized, Tensor]:
+def _with_regularizer(parts: Parts, given: Regularizer | str | None, where: Path) -> tuple[Amortized, Tensor]:
     """Return encoder and D with the R that is given, or that the file says and that fits, or the plainest."""
     if given is not None:
-        return encoder_with(parse(given) if isinstance(given, str) else given, parts)
+        R = parse(given) if isinstance(given, str) else given
+        try:
+            return encoder_with(R, parts)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
     if parts.regularizer is not None:
         with suppress(ValueError, TypeError):  # another library may have trained on
             return encoder_with(parse(parts.regularizer), parts)
@@ -181,6 +190,20 @@ def _format_of(path: Path) -> Format | None:
     """Return the format that a file or folder is of; a single safetensors file that no other claims is ours."""
     claimed = next((one for one in formats().values() if one.recognises(path)), None)
     if claimed is None and path.is_dir():
-        names = "; ".join(f"{one.name}: {', '.join(one.files) or 'a single file'}" for one in formats().values())
-        raise ValueError(f"{path} is a folder of no format that is known, which are {names}")
+        raise ValueError(f"{path} is a folder of no format that is known: {_lacking(path)}")
     return claimed
+
+
+def _of_folder(path: Path) -> str:
+    """Return what to say of a file that is not ours: whose it is, where it is one of several in a folder."""
+    of = next((one for one in formats().values() if path.name in one.files and one.recognises(path.parent)), None)
+    return "" if of is None else f"; it is one of the files of {of.library} in that folder: give the folder"
+
+
+def _lacking(folder: Path) -> str:
+    """Return which files a folder lacks of the formats of which it has some."""
+    lacking = {one.name: [file for file in one.files if not (folder / file).is_file()] for one in formats().values()}
+    partly = {name: files for name, files in lacking.items() if len(files) < len(formats()[name].files)}
+    if partly:
+        return "; ".join(f"for {name} it lacks {', '.join(files)}" for name, files in partly.items())
+    return f"it has none of the files {', '.join(sorted({file for files in lacking.values() for file in files}))}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -161,7 +163,12 @@ def _torch_content(path: Path) -> Any:
                 raise ValueError(f"{entry.filename} is compressed")
             if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE:
                 raise ValueError(f"{entry.filename} has {entry.file_size} bytes, at most {MAX_PICKLE}")
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):  # Torch goes on to advise to run it
+            raise ValueError(f"its pickle asks for {asked[1]}, and only tensors and plain values are read") from None
+        raise
 
 
 def _npy_shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:

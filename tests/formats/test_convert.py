@@ -24,15 +24,38 @@ def test_what_is_no_format_is_one_sentence(tmp_path):
         load(tmp_path, format="onnx")
     with pytest.raises(ValueError, match=r'signed must be "double" or "native", got \'both\''):
         save(sae, tmp_path / "sae", format="saelens", signed="both")
-    with pytest.raises(ValueError, match="is a folder of no format that is known, which are "):
+    with pytest.raises(ValueError, match=r"is a folder of no format that is known: it has none of the files ae\.pt,"):
         load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no file at .*nothing"):
         load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="the name of the file to load is empty"):
+        load("")
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(ValueError, match="text is not a whole safetensors file"):
         load(tmp_path / "text")
     with pytest.raises(FileNotFoundError, match=r"no file at .*cfg\.json"):
         load(tmp_path, format="saelens")
+
+
+def test_what_a_folder_lacks_is_said(tmp_path):
+    save(sae_of("NonNegative + Cardinality(3)"), tmp_path, format="saelens")
+    with pytest.raises(ValueError, match="'proxsae-sae'; it is one of the files of SAELens in that folder: give"):
+        load(tmp_path / "sae_weights.safetensors")
+    (tmp_path / "sae_weights.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"for saelens it lacks sae_weights\.safetensors; for sparsify it lacks sae\."):
+        load(tmp_path)
+
+
+def test_a_file_of_openai_has_any_name(tmp_path):
+    sae = sae_of("0.3*L1 + NonNegative")
+    save(sae, tmp_path / "resid_post", format="openai")
+    assert_same_outputs(sae, load(tmp_path / "resid_post"), rows(), rtol=2e-6)
+
+
+def test_an_R_that_does_not_fit_names_the_file(tmp_path):
+    save(sae_of("NonNegative + Cardinality(3)"), tmp_path / "sae", format="saelens")
+    with pytest.raises(ValueError, match=r"sae: the activation of the file is not the prox of 0\.1\*L1"):
+        load(tmp_path / "sae", regularizer="0.1*L1")
 
 
 def test_an_unfitted_model_is_not_saved(tmp_path):

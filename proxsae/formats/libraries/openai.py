@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ class OpenAI(Format):
     rows = ("raw", "layer_norm")
 
     def recognises(self, path: Path) -> bool:
-        """Whether it is a Torch file."""
-        return path.is_file() and path.suffix == ".pt"
+        """Whether it is a Torch file, by its name or as the archive that such a file is."""
+        return path.is_file() and (path.suffix == ".pt" or (path.suffix != ".npz" and zipfile.is_zipfile(path)))
 
     def read(self, path: Path) -> Parts:
         """Return the autoencoder of a file."""
