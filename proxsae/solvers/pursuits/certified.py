@@ -84,7 +84,9 @@ class Certifier:
         gains[Z != 0] = 0.0
         certificate[rows] = np.maximum(certificate[rows], gains.max(1, initial=0.0))
         if isinstance(self.penalty, Zero):
-            gap = 0.5 * np.square(residual @ _row_space(D).T).sum(1)
+            gap = 0.5 * np.square(residual).sum(1)  # of which the part outside of the span of the atoms does not count
+            if (gap > limit[rows]).any():
+                gap = 0.5 * np.square(residual @ _row_space(D).T).sum(1)
         elif self.penalty.is_convex:
             name, certify = certificate_of(self.penalty, D)
             if name != "duality gap":

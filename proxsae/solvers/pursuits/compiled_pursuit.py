@@ -22,10 +22,11 @@ NOISE = 16.0  # roundings: a correlation below is that of an atom orthogonal to 
 
 
 @numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
-def _projected(row, w, n_directions, Q, v, start, stop):
+def projected(row, w, n_directions, Q, v, start, stop):
     """Write row - sum_l w_l Q_l of the atoms start..stop to v; w and Q are zero up to the next multiple of four."""
-    for j in range(stop - start):
-        v[j] = row[start + j]
+    part = row[start:stop]
+    for j in range(part.size):
+        v[j] = part[j]
     b = 0
     while b < n_directions:
         w0, w1, w2, w3 = w[b], w[b + 1], w[b + 2], w[b + 3]
@@ -127,7 +128,7 @@ def pursue(c, energy, G, diagonal, weight, k, by_error, support, codes, Q, L, am
         best, square, by = -1, zero, one
         for start in range(0, p, WIDTH):
             stop = min(start + WIDTH, p)
-            _projected(row, w, n_directions, Q, v, start, stop)
+            projected(row, w, n_directions, Q, v, start, stop)
             _advanced(
                 v[: stop - start],
                 inverse_root,

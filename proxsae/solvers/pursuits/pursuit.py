@@ -53,6 +53,8 @@ from proxsae.solvers.pursuits.supports import Supports, fill, room_for
 from proxsae.solvers.threads import by_blocks, n_threads
 
 ORTHOGONAL = 1e-14  # a cosine that is zero
+LARGEST_PAIR = 16_000  # atoms: Gram matrices in float64 and float32 take as much as one of the largest in float64
+FARTHEST = 20.0  # units of atoms, as powers of two, whose squares are weights in float32
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ class Pursuit:
     @cached_property
     def units(self) -> Array:
         """Powers of two near the norms of the atoms: divided by them, nothing rounds and no square overflows."""
-        return _powers_of_two(np.abs(self.dictionary).max(1)) if self.is_signed else np.ones(len(self.dictionary))
+        if not self.is_signed:
+            return np.ones(len(self.dictionary))
+        units = _powers_of_two(np.abs(self.dictionary).max(1))
+        scaled = self.dictionary / units[:, None]
+        return units * _powers_of_two(np.sqrt(np.einsum("ij,ij->i", scaled, scaled)))
 
     @cached_property
     def atoms(self) -> Array:
@@ -109,6 +115,17 @@ class Pursuit:
         rows = self.rooms.pop() if self.rooms else on_demand(self.atoms, capacity)
         yield rows
         self.rooms.append(rows)
+
+    @cached_property
+    def coarse(self) -> tuple[Array, Array] | None:
+        """The atoms and their Gram matrix in float32, for a first look at all atoms, or None where both take too much.
+
+        So do units that are far apart where they are weights, as in "omp".
+        """
+        is_near = self.method == "ols" or float(np.ptp(np.log2(self.units))) <= FARTHEST
+        if len(self.atoms) > LARGEST_PAIR or not is_near:
+            return None
+        return self.atoms.astype(np.float32, copy=False), self.gram.astype(np.float32, copy=False)
 
     @cached_property
     def diagonal(self) -> Array:
@@ -154,35 +171,50 @@ class Pursuit:
         return self.certifier.ended(Y, found, tol, self.strongest)
 
     def _run_signed(self, T: Array, energies: Array, found: Supports, is_warm: bool, max_iter: int) -> None:
-        from proxsae.solvers.pursuits import compiled_exchange, compiled_pursuit
+        from proxsae.solvers.pursuits import compiled_exchange
 
         diagonal, k = self.diagonal, self.k
-        weights = {"ols": diagonal, "omp": (1.0 / self.units**2).astype(T.dtype)}
 
         def work(rows: slice) -> None:
             with self.rows_of_gram() as G:
                 run(rows, G)
 
         def run(rows: slice, G: Any) -> None:
-            C, E, mine = T[rows] @ self.atoms.T, energies[rows], found.at(rows)
-
-            def pursue(method: str, C: Array, new: Supports) -> Supports:
-                compiled_pursuit.pursue_rows(
-                    C, E, G, diagonal, weights[method], k, method == "ols", new.atoms, new.codes, new.counts
-                )
-                new.n_iter[:] = new.counts
-                return new
-
+            E, mine = energies[rows], found.at(rows)
             if self.method != "swap":
-                pursue(self.method, C, mine)
+                self._pursue(self.method, T[rows], E, G, mine)
                 return
-            starts = [pursue(method, C.copy(), room_for(len(C), k, T.dtype)) for method in ("omp", "ols")]
+            starts = [room_for(len(mine.codes), k, T.dtype) for _ in range(2)]
+            for method, start in zip(("omp", "ols"), starts, strict=True):
+                self._pursue(method, T[rows], E, G, start)
             self._take_best(T[rows], mine, starts, is_warm)
+            C = T[rows] @ self.atoms.T
             compiled_exchange.exchange_rows(
                 C, E, G, diagonal, k, mine.atoms, mine.counts, max_iter, mine.codes, mine.falls, mine.n_iter
             )
 
         by_blocks(work, len(T))
+
+    def _pursue(self, method: str, T: Array, energies: Array, G: Any, found: Supports) -> None:
+        """Run "omp" or "ols": in two precisions where that is possible, and where it does not tell in one."""
+        from proxsae.solvers.pursuits import compiled_pursuit, compiled_shortlist
+
+        by_error = method == "ols"
+        weight = self.diagonal if by_error else (1.0 / self.units**2).astype(T.dtype)
+        of_atoms = self.diagonal, weight, self.k, by_error
+        rows: Any = slice(None)
+        if self.coarse is not None:
+            atoms, gram = self.coarse
+            C = T.astype(np.float32, copy=False) @ atoms.T
+            compiled_shortlist.pursue_rows(
+                C, T, energies, self.atoms, self.gram, gram, *of_atoms, found.atoms, found.codes, found.counts
+            )
+            rows = np.flatnonzero(found.counts < 0)
+        if self.coarse is None or len(rows):
+            left = [np.ascontiguousarray(part[rows]) for part in (found.atoms, found.codes, found.counts)]
+            compiled_pursuit.pursue_rows(T[rows] @ self.atoms.T, energies[rows], G, *of_atoms, *left)
+            found.atoms[rows], found.codes[rows], found.counts[rows] = left
+        found.n_iter[:] = found.counts
 
     def _run_penalized(self, T: Array, energies: Array, found: Supports, is_warm: bool, max_iter: int) -> None:
         if self.method in ("htp", "iht", "cosamp"):
