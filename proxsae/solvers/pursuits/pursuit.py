@@ -200,7 +200,7 @@ class Pursuit:
         from proxsae.solvers.pursuits import compiled_pursuit, compiled_shortlist
 
         by_error = method == "ols"
-        weight = self.diagonal if by_error else (1.0 / self.units**2).astype(T.dtype)
+        weight = self.diagonal if by_error else ((self.units.max() / self.units) ** 2).astype(T.dtype)
         of_atoms = self.diagonal, weight, self.k, by_error
         rows: Any = slice(None)
         if self.coarse is not None:
