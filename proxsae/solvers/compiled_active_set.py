@@ -19,9 +19,31 @@ FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a
 LEAST_PIVOT = 1e-10  # of its diagonal entry: an atom with a smaller one depends on those before it
 
 FREE = 1e300  # stands for an infinite end
+LARGEST = float(np.finfo(np.float64).max) / 16  # beyond, a sum of a few overflows
 
 _fast = {"reassoc", "contract"}
 _finite = {*_fast, "nnan", "ninf", "nsz"}
+
+
+@numba.njit(void(prox64, float64[:, ::1], float64, float64[:, ::1]), nogil=True, cache=True)
+def dead_zones(prox, parameters, t, ends):  # type: ignore[no-untyped-def]
+    """Write the least and the largest number with prox 0, of parameters in a row each; infinite where all are."""
+    number = np.empty(1)
+    bits = number.view(np.int64)  # positive floats are ordered as the integers of the same bits
+    for i in range(len(parameters)):
+        for side in range(2):
+            sign = 2.0 * side - 1.0
+            number[0] = LARGEST
+            low, high = 0, bits[0] + 1
+            while high - low > 1:
+                middle = low + (high - low) // 2
+                bits[0] = middle
+                if prox(sign * number[0], t, parameters[i]) == 0.0:
+                    low = middle
+                else:
+                    high = middle
+            bits[0] = low
+            ends[i, side] = sign * (np.inf if number[0] == LARGEST else number[0])
 
 
 @numba.njit(fastmath=_fast, nogil=True)

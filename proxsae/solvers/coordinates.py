@@ -14,7 +14,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
-from proxsae.solvers.certificates import Fit, fit_of, rounded
+from proxsae.solvers.certificates import Fit, fit_of
 from proxsae.solvers.problem import Problem
 
 HOPEFUL = 4.0  # times the tolerance: a gap that is guessed to be below is worth a certificate
@@ -156,9 +156,10 @@ def prepare_active_set(R: Regularizer, D: Array) -> tuple[Any, ...]:
     norms2 = squared_norms(D)
     weights = np.divide(1.0, norms2, out=np.zeros_like(norms2), where=norms2 > 0)
     lengths = np.where(weights > 0, np.sqrt(weights), 1.0)
-    below, above = resting_slopes(rounded(R, D), norms2)
+    prox, parameters = scalar_prox(R, D.dtype, np.dtype(np.float64))
+    below, above = resting_slopes(prox, parameters, norms2)
     below, above = np.where(norms2 > 0, below, -FREE), np.where(norms2 > 0, above, FREE)
-    return *scalar_prox(R, D.dtype, np.dtype(np.float64)), weights, lengths, below.clip(-FREE), above.clip(max=FREE)
+    return prox, parameters, weights, lengths, below.clip(-FREE), above.clip(max=FREE)
 
 
 def squared_norms(D: Array) -> Array:
@@ -166,17 +167,19 @@ def squared_norms(D: Array) -> Array:
     return (D.astype(np.float64) ** 2).sum(1)
 
 
-def resting_slopes(R: Regularizer, diagonal: Array) -> tuple[Array, Array]:
+def resting_slopes(prox: Any, parameters: Array, diagonal: Array) -> tuple[Array, Array]:
     """Return the ends of the subdifferential of every r_j at 0, of a convex r_j that rests there.
 
     They are the dead zone of the prox at any step, over the step; a power of two near those of the atoms is taken.
     """
-    assert isinstance(R, Separable)
+    from proxsae.solvers.compiled_active_set import dead_zones
+
     average = float(diagonal.mean()) or 1.0
     step = 2.0 ** -round(math.log2(average))
-    zone = R.dead_zone(len(diagonal), "float64", step)
-    assert zone is not None
-    return zone[0] / step, zone[1] / step
+    ends = np.empty((len(parameters), 2))
+    dead_zones(prox, parameters, step, ends)
+    below, above = np.broadcast_to(ends.T, (2, len(diagonal)))
+    return below / step, above / step
 
 
 def _lacks_formula(R: Regularizer) -> str | None:

@@ -51,25 +51,29 @@ def run(
     n_iter = 0
     while rows.shape[0]:
         is_last = n_iter == max_iter or stop.is_set()
-        picked, report = _looked_at(problem, algorithm, state, certify, tol, everything=is_last)
-        converged = report.meets(tol)
-        finished = xp.ones_like(converged) if is_last else converged
-        if algorithm.knows_rest:  # more steps would change nothing
-            finished = finished | (state.at_rest[picked] >= STALLED)
-        if problem.regularizer.scope == "batch" and not (picked.shape[0] == rows.shape[0] and bool(xp.all(finished))):
-            finished = xp.zeros_like(finished)
-        if bool(xp.any(finished)):
-            ended = picked[finished]
-            done = rows[ended]
-            outcome.codes[done] = state.codes[ended]
-            outcome.objective[done] = report.objective[finished]
-            outcome.certificate[done] = report.certificate[finished]
-            outcome.converged[done] = converged[finished]
-            outcome.n_iter[done] = n_iter
-            on_finished(int(done.shape[0]))
-            stays = xp.ones_like(rows, dtype=xp.bool)
-            stays[ended] = False
-            rows, problem, state = rows[stays], problem.at(stays), restricted(algorithm, state, stays)
+        picked = _worth_a_look(problem, algorithm, state, certify, tol, everything=is_last)
+        if picked.shape[0]:
+            report = _report(problem, algorithm, state, certify, picked)
+            converged = report.meets(tol)
+            finished = xp.ones_like(converged) if is_last else converged
+            if algorithm.knows_rest:  # more steps would change nothing
+                finished = finished | (state.at_rest[picked] >= STALLED)
+            if problem.regularizer.scope == "batch" and not (
+                picked.shape[0] == rows.shape[0] and bool(xp.all(finished))
+            ):
+                finished = xp.zeros_like(finished)
+            if bool(xp.any(finished)):
+                ended = picked[finished]
+                done = rows[ended]
+                outcome.codes[done] = state.codes[ended]
+                outcome.objective[done] = report.objective[finished]
+                outcome.certificate[done] = report.certificate[finished]
+                outcome.converged[done] = converged[finished]
+                outcome.n_iter[done] = n_iter
+                on_finished(int(done.shape[0]))
+                stays = xp.ones_like(rows, dtype=xp.bool)
+                stays[ended] = False
+                rows, problem, state = rows[stays], problem.at(stays), restricted(algorithm, state, stays)
         if rows.shape[0]:
             try:
                 for _ in range(min(algorithm.check_every, max_iter - n_iter)):
@@ -80,27 +84,31 @@ def run(
     return outcome
 
 
-def _looked_at(
+def _worth_a_look(
     problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, tol: float, *, everything: bool
-) -> tuple[Array, Report]:
-    """Return which samples may be done, and their report: in float64, through the features.
+) -> Array:
+    """Return which samples may be done.
 
     They are those that the algorithm names, or with a Gram matrix those that seem so by the certificate that it gives,
     which costs a step and not many.
     """
     codes = state.codes
     xp = array_api_compat.array_namespace(codes)
-    picked = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
     if algorithm.may_be_done is not None and not everything:
-        picked = xp.nonzero(algorithm.may_be_done(problem, state, tol))[0]
-    elif problem.gram is not None and not everything:
+        return xp.nonzero(algorithm.may_be_done(problem, state, tol))[0]
+    if problem.gram is not None and not everything:
         correlations = state.correlations if algorithm.needs_gram else None
         report = certify(problem, codes, quick_fit_of(problem, codes, correlations))
-        picked = xp.nonzero(report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol))[0]
-    if picked.shape[0] < codes.shape[0]:
+        return xp.nonzero(report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol))[0]
+    return xp.arange(codes.shape[0], device=array_api_compat.device(codes))
+
+
+def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, picked: Array) -> Report:
+    """Return what is known of some samples: in float64, through the features."""
+    if picked.shape[0] < state.codes.shape[0]:
         problem, state = problem.at(picked), restricted(algorithm, state, picked)
     fit = fit_of(problem, state.codes) if algorithm.fit is None else algorithm.fit(problem, state)
-    return picked, certify(problem, state.codes, fit)
+    return certify(problem, state.codes, fit)
 
 
 def not_done(codes: Array) -> Outcome:

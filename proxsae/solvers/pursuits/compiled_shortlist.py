@@ -30,9 +30,9 @@ LANES = 16  # rows of small matrices are padded with zeros to multiples, so that
 SINGLE = float(np.finfo(np.float32).eps)
 
 # Of one thread, in float64 unless said. L, inverse: the Cholesky factor of the Gram matrix of the support, and its
-# inverse. amounts: of the directions. g, w: products of an atom with the support and with the directions; best: w of the
-# best so far. Q, w32, v32: in float32, the directions times all atoms, and scratch; bits: v32 as integers. left: weights,
-# in float32. above: marks of atoms; eights: the same memory, eight marks a number.
+# inverse. amounts: of the directions. g, w: products of an atom with the support and with the directions; best: w of
+# the best so far. Q, w32, v32: in float32, the directions times all atoms, and scratch; bits: v32 as integers. left:
+# weights, in float32. above: marks of atoms; eights: the same memory, eight marks a number.
 Scratch = namedtuple("Scratch", "L inverse amounts g w best short Q w32 v32 bits top left above eights")
 
 
@@ -69,7 +69,7 @@ def _valued(c, weight, noise, noise_of_weight, worth):
 
 @numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
 def _advanced(v, inverse_root, amount, by_error, q, c, weight, noise, noise_of_weight):
-    """Make v a direction q, take it out of the correlations and of what is left; v becomes what :func:`_valued` writes."""
+    """Make v a direction q, take it out of c and of what is left; v becomes what :func:`_valued` writes."""
     zero = np.float32(0.0)
     for j in range(v.size):
         direction = v[j] * inverse_root
@@ -205,7 +205,7 @@ def _updated(row, m, root, by_error, c, noise, noise_of_weight, S):
 
 @numba.njit(cache=True, error_model="numpy")
 def _pursue(c, y, energy, atoms, G, G32, diagonal, k, by_error, eps, support, codes, S):
-    """Choose up to k atoms as :func:`compiled_pursuit.pursue` does; return how many, or -1 where float32 cannot tell."""
+    """Choose up to k atoms as `compiled_pursuit.pursue` does; return how many, or -1 where float32 cannot tell."""
     m, inverse = 0, 1.0
     noise = ROUNDINGS * SINGLE
     near, near_of_weight = np.float32(noise * np.sqrt(energy)), np.float32(noise if by_error else 0.0)
@@ -240,8 +240,8 @@ def _pursue(c, y, energy, atoms, G, G32, diagonal, k, by_error, eps, support, co
 def pursue_rows(C, Y, energies, atoms, G, G32, diagonal, weight, k, by_error, supports, codes, counts):
     """Run the pursuit for every row of the targets Y; a count of -1 leaves a row to float64.
 
-    C = Y D^T and G32 are float32, the Gram matrix G as precise as the codes have to be; C is overwritten. Norms of atoms
-    are near 1, or 0.
+    C = Y D^T and G32 are float32, the Gram matrix G as precise as the codes have to be; C is overwritten. Norms of
+    atoms are near 1, or 0.
     """
     S = _scratch(k, C.shape[1])
     found, single, eps = np.zeros(k), np.empty(len(weight), np.float32), np.finfo(Y.dtype).eps
