@@ -72,6 +72,15 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str
     )
 
 
+def check_raw_rows(sae: Any, name: str) -> None:
+    """Raise ValueError if the codes are those of rows that are normalised first: a store has raw ones."""
+    if rows := (getattr(sae, "provenance_", None) or {}).get("normalised_rows"):
+        raise ValueError(
+            f"{name} is for rows that are normalised first ({rows}), and would be given raw ones: only evaluate "
+            "normalises them"
+        )
+
+
 def _last_part(name: str) -> str:
     """Return what a model is called without its owner or folder."""
     return name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()

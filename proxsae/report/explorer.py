@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.opposites import logit_lens
-from proxsae.llm.provenance import check_same_place
+from proxsae.llm.provenance import check_raw_rows, check_same_place
 from proxsae.llm.sites import Site
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
 from proxsae.report.examples import Places
@@ -62,8 +62,10 @@ def explorer_page(
     Raises
     ------
     ValueError
-        If the autoencoder comes from another place, or does not fit the store, or a text cannot be read.
+        If the autoencoder comes from another place, does not fit the store or is for rows that are normalised first, or
+        a text cannot be read.
     """
+    check_raw_rows(sae, "the autoencoder")
     told = sae.provenance_.get("site")
     if len(store.sites) > 1 and told not in (None, store.info["site"]):  # a crosscoder reads all
         store = store.at(told)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxsae.data.rows import evenly_spaced
+from proxsae.llm.provenance import check_raw_rows
 from proxsae.metrics import SparseAutoencoder
 from proxsae.studies.labels import Bits, documents_of, token_properties, topics
 
@@ -66,6 +67,8 @@ def probe(
     ----------
     Gurnee et al. (2023), Finding neurons in a haystack: case studies with sparse probing, arXiv:2305.01610.
     """
+    for name, sae in saes.items():
+        check_raw_rows(sae, name)
     tasks, left_out = _tasks(store, tokenizer, n_tokens, topic_of)
     x = store[:]
     results = list(_probed("activations", "activations", x, tasks, (*ks, ALL)))

@@ -9,6 +9,8 @@ from proxsae.formats import SAEWithoutProx, UntiedGate
 from proxsae.llm import LanguageModel, documents, evaluate, harvest
 from proxsae.llm.contexts import batches, pack
 from proxsae.metrics import reconstruction_metrics
+from proxsae.report import explorer_page
+from proxsae.studies.probing import probe
 
 OPTIONS = {"block": 2, "n_tokens": 150, "context_length": 16, "batch_size": 3, "split": "all", "verbose": False}
 
@@ -393,3 +395,14 @@ def test_what_has_no_prox_is_evaluated(model, texts):
     found = evaluate(model, sae, texts, **OPTIONS)
     assert 0 < found["l0"] < 24
     assert np.isfinite(found["loss_recovered"])
+
+
+def test_what_has_raw_rows_alone_refuses_a_model_of_others():
+    class Normalised(Linear):
+        provenance_ = {"normalised_rows": "layer_norm"}  # noqa: RUF012
+
+    sentence = r"is for rows that are normalised first \(layer_norm\), and would be given raw ones"
+    with pytest.raises(ValueError, match=f"the autoencoder {sentence}"):
+        explorer_page(Normalised(), None, None, title="")
+    with pytest.raises(ValueError, match=f"mine {sentence}"):
+        probe({"mine": Normalised()}, None, None)
