@@ -29,6 +29,9 @@ On image patches of 16 x 16 pixels over 1,024 of them, at k = 32, the squared er
 ``omp``, and that of ``swap`` 25 %; on 24 residuals of SmolLM2-135M after block 15 over 8,192 others 6 % and 9 %.
 ``python benchmarks/solve.py --activations`` prints them.
 
+Without a partner, up to 16,000 atoms, ``omp`` and ``ols`` look at all atoms in float32 and decide between those that
+may be best in the precision of the codes, see :mod:`proxsae.solvers.pursuits.compiled_shortlist`.
+
 At the end the codes of all but ``mp`` and ``iht`` are refitted on their support: least squares, non-negative least
 squares, or a local minimum where r is not convex. Atoms in the span of those in use are passed over.
 """
