@@ -227,15 +227,16 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         self._set_fitted(finished(state), asked, history, provenance)
         self._training = state
 
-    def _set_fitted(self, model: Autoencoder, asked: Asked, history: Any = None, provenance: Any = None) -> None:
-        self.encoder_ = model.encoder.requires_grad_(False)
-        self.components_, self.intercept_ = (part.detach().cpu().numpy() for part in (model.atoms, model.bias))
-        self.skip_ = None if model.skip is None else model.skip.detach().cpu().numpy()
-        self.blocks_ = model.blocks
-        self._n_features_out, self.n_features_in_ = len(self.components_), self.encoder_.n_features
-        self.is_transcoder_ = model.is_transcoder
+    def _set_fitted(self, model: Autoencoder | None, asked: Asked, history: Any = None, provenance: Any = None) -> None:
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked
         self.n_iter_ = int(self.history_["step"][-1]) if self.history_ else 0
+        if model is None:
+            return  # of a dictionary in shards the first process has it
+        self.encoder_ = encoder = model.encoder.requires_grad_(False)
+        self.blocks_, self.is_transcoder_ = model.blocks, model.is_transcoder
+        self._n_features_out, self.n_features_in_ = len(model.atoms), encoder.n_features
+        self.components_, self.intercept_ = (part.detach().cpu().numpy() for part in (model.atoms, model.bias))
+        self.skip_ = None if model.skip is None else model.skip.detach().cpu().numpy()
 
     @classmethod
     def from_parts(
@@ -342,8 +343,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         """Return by how much the encoder misses the objective that a solver reaches, one number a sample.
 
         F(z_encoder) - F(z_solver) >= 0 with the codes that :meth:`refine` returns, in squared units of X. With
-        `return_certificate` also their certificate: where it is a duality gap, the whole gap to the minimum is at most
-        the sum.
+        `return_certificate` also their certificate: where that is a duality gap, the minimum is at most the sum away.
         """
         refined = self.refine(X, y)
         gap = refined.before - refined.after

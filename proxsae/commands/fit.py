@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
     command.add_argument("--batch-size", type=int, default=2048)
     command.add_argument("--learning-rate", type=float, help="peak step size of Adam")
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--shards", type=int, default=1, help="of processes of torchrun, how many share the atoms out")
     command.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="keep the last two checkpoints and the best here"
     )
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     """Train and save a model, alone or with the processes that torchrun has started."""
     from proxsae.training.distributed import data_parallel
 
-    with data_parallel() as group, warnings.catch_warnings():
+    with data_parallel(options.shards) as group, warnings.catch_warnings():
         if group.rank:  # what there is to say, the first process says
             warnings.simplefilter("ignore")
         return _run(options, is_first=group.rank == 0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from proxsae.encoders.codes import Codes
 from proxsae.formulas.arrays import to_numpy
 from proxsae.kernels.sparse import Pattern
+from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import L0, Cardinality, Regularizer, parse
 
 ENCODERS: dict[str, type[Encoder]] = {}  # by name; a subclass enters itself
@@ -40,6 +41,9 @@ class Encoding:
         From a pattern to u there, with gradients.
     prices : float64 Tensor of shape (n_proxes,), optional
         At batch scope: the least that a non-zero gained in each prox, over its step.
+    largest : callable
+        From (a matrix of numbers of some atoms, k, mirror) to the pattern of the k of largest rank of each row, see
+        :func:`proxsae.kernels.top_k.row_support`; where several processes share the atoms, the part of this one.
     """
 
     codes: Codes
@@ -48,6 +52,7 @@ class Encoding:
     pre_activation: Tensor
     pre_activation_at: Callable[[Pattern], Tensor]
     prices: Tensor | None = None
+    largest: Callable[[Tensor, int, float], tuple[Tensor, Tensor]] = row_support
 
 
 class Encoder(nn.Module, ABC):

@@ -1,8 +1,12 @@
-"""The checkpoints of a fit: our own files of the model as it is, each with the state of its training, in one folder."""
+"""The checkpoints of a fit in one folder: our own files of the model as it is, each with the state of its training.
+
+Of a dictionary in shards each is a folder, see :mod:`proxsae.formats.shards`; the one goes on from the other.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,15 @@ from sklearn.base import clone
 
 from proxsae.data.files import check_writable
 from proxsae.formats.native import write
+from proxsae.formats.shards import read_shards, write_shards
+from proxsae.training.distributed import mesh
 from proxsae.training.fitting import finished
 from proxsae.training.settings import Asked
+from proxsae.training.sharded import shard_of
 from proxsae.training.state import TrainingState
 
 KEPT = 2
-_NAME = re.compile(r"step-\d{8,}\.safetensors")
+_NAME = re.compile(r"step-(\d{8,})(\.safetensors)?")
 
 
 def checkpoints_of(sae: Any, *, resume: bool) -> Checkpoints | None:
@@ -53,25 +60,30 @@ class Checkpoints:
             raise ValueError(f"{present[-1]} is there already: resume that fit, or give another folder, or delete it")
         check_writable(self._path(0))
         for partial in self.folder.glob(".step-*.partial"):  # of a process that was killed while it wrote
-            partial.unlink(missing_ok=True)
+            _remove(partial)
         if resume and not present:
             warnings.warn(f"{self.folder} holds no checkpoint: the fit begins at its first step", stacklevel=4)
 
     def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Write a checkpoint, then remove all but the last and the best; where it cannot be written, all stay."""
         present = clone(self.sae)
-        present._set_fitted(finished(state), asked, history, provenance)
+        present._set_fitted(None if mesh().is_sharded else finished(state), asked, history, provenance)
         present._training = state
-        write(self._path(state.n_done), present, with_training=True)
+        if mesh().is_sharded:
+            write_shards(self._path(state.n_done), present)
+        else:
+            write(self._path(state.n_done), present, with_training=True)
+        if mesh().all.rank:
+            return
         present_paths = self._paths()
         best = min(present_paths, key=lambda path: (self._recent_loss(path, history), path))
         for old in present_paths[:-KEPT]:
             if old != best:
-                old.unlink()
+                _remove(old)
 
     def _recent_loss(self, path: Path, history: dict[str, Any]) -> float:
         """Return the mean loss of the steps that led to a checkpoint, as many as lie between two."""
-        n_done = int(path.stem.removeprefix("step-"))
+        n_done = _step(path)
         is_recent = (history["step"] > n_done - self.sae.checkpoint_every) & (history["step"] <= n_done)
         return float(history["loss"][is_recent].mean())
 
@@ -80,16 +92,31 @@ class Checkpoints:
         if not (present := self._paths()):
             return None
         try:
-            return type(self.sae).load(present[-1]), present[-1]
+            if present[-1].is_dir():
+                return read_shards(present[-1], type(self.sae)), present[-1]
+            sae = type(self.sae).load(present[-1])
+            if mesh().is_sharded and sae._training is not None:
+                sae._training = shard_of(sae._training)
+            return sae, present[-1]
         except ValueError as error:
             older = f"go on from {present[-2].name}" if present[1:] else "begin again, since there is no older one"
             raise ValueError(f"{error}; delete it to {older}") from None
 
     def _path(self, n_done: int) -> Path:
-        return self.folder / f"step-{n_done:08d}.safetensors"
+        return self.folder / f"step-{n_done:08d}{'' if mesh().is_sharded else '.safetensors'}"
 
     def _paths(self) -> list[Path]:
         """Return the checkpoints that are there, the newest last."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        names = [path.name for path in found if _NAME.fullmatch(path.name)]
-        return [self.folder / name for name in sorted(names, key=lambda name: (len(name), name))]
+        return sorted((path for path in found if _NAME.fullmatch(path.name)), key=lambda path: (_step(path), path))
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

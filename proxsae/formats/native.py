@@ -23,15 +23,13 @@ from proxsae.training.losses import LOSSES, HierarchicalTopK, Matryoshka
 from proxsae.training.state import TrainingState, written
 
 
-@dataclass(frozen=True)
-class SavedSAE:
-    """What a file holds.
+@dataclass(frozen=True, kw_only=True)
+class SavedFit:
+    """How a model was asked for, what its training told, and what that goes on from.
 
     Attributes
     ----------
     path : path
-    model : Autoencoder
-        In the units of the data.
     parameters : dict
         Of the constructor: JSON values, a Regularizer, an Encoder.
     asked : Regularizer and float or None
@@ -44,7 +42,6 @@ class SavedSAE:
     """
 
     path: str | os.PathLike[str]
-    model: Autoencoder
     parameters: dict[str, Any]
     asked: tuple[Regularizer, float | None]
     history: dict[str, Any]
@@ -61,6 +58,19 @@ class SavedSAE:
         return sae
 
 
+@dataclass(frozen=True, kw_only=True)
+class SavedSAE(SavedFit):
+    """What a file holds.
+
+    Attributes
+    ----------
+    model : Autoencoder
+        In the units of the data.
+    """
+
+    model: Autoencoder
+
+
 def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> None:
     """Write a fitted estimator to one safetensors file, whole or not at all.
 
@@ -73,33 +83,45 @@ def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> Non
     """
     if with_training and sae._training is None:
         raise ValueError("there is no training to go on with: partial_fit keeps its state, fit and load do not")
-    encoder, parameters = sae.encoder_, sae.get_params(deep=False)
-    given = parameters.pop("regularizer")
-    given = parse(given) if isinstance(given, str) else given
-    parameters["checkpoint_dir"] = None  # a folder of this machine, for this one fit
+    encoder = sae.encoder_
     fields: dict[str, Any] = {
         "components": sae.components_,
         "intercept": sae.intercept_,
         **({} if sae.skip_ is None else {"skip": sae.skip_}),
         "is_transcoder": int(sae.is_transcoder_),
         "blocks": asdict(sae.blocks_),
+        "encoder": _as_json(encoder),
+        **_under("encoder", encoder.tensors()),
+        **written("fitted_regularizer", encoder.current_regularizer),
+        **told(sae, sae._training.state_dict() if with_training else None),
+    }
+    write_fields(path, fields)
+
+
+def told(sae: Any, training: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the fields of a :class:`SavedFit`: those of an estimator and of entries of the state of its training."""
+    parameters = sae.get_params(deep=False)
+    given = parameters.pop("regularizer")
+    given = parse(given) if isinstance(given, str) else given
+    parameters["checkpoint_dir"] = None  # a folder of this machine, for this one fit
+    fields: dict[str, Any] = {
         "parameters": {name: _as_json(value) for name, value in parameters.items()},
         "provenance": sae.provenance_,
         "target_l0": sae._asked[1],
-        "encoder": _as_json(encoder),
-        **_under("encoder", encoder.tensors()),
         **_under("history", sae.history_),
-        **written("fitted_regularizer", encoder.current_regularizer),
         **written("asked_regularizer", sae._asked[0]),
     }
     fields |= {"regularizer": None} if given is None else written("regularizer", given)
-    training = sae._training.state_dict() if with_training else None
     if training is not None:
-        fields |= _under("training", {name: value for name, value in training.items() if _is_array(value)})
-        training = {name: value for name, value in training.items() if not _is_array(value)}
-    fields["training"] = training
-    tensors = {name: to_numpy(value) for name, value in fields.items() if _is_array(value)}
-    write_file(path, tensors, {name: value for name, value in fields.items() if not _is_array(value)})
+        fields |= _under("training", {name: value for name, value in training.items() if is_array(value)})
+        training = {name: value for name, value in training.items() if not is_array(value)}
+    return {**fields, "training": training}
+
+
+def write_fields(path: str | os.PathLike[str], fields: dict[str, Any]) -> None:
+    """Write arrays and JSON values to one file, whole or not at all."""
+    tensors = {name: to_numpy(value) for name, value in fields.items() if is_array(value)}
+    write_file(path, tensors, {name: value for name, value in fields.items() if not is_array(value)})
 
 
 def read(path: str | os.PathLike[str]) -> SavedSAE:
@@ -122,6 +144,17 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
         "components",
         lambda: fitted_autoencoder(encoder, components, intercept, skip, is_transcoder=is_transcoder, blocks=blocks),
     )
+    training = fields.of("training", dict, type(None))
+    return SavedSAE(
+        path=path,
+        model=model,
+        training=None if training is None else fields.built("training", lambda: _training(fields, training, model)),
+        **read_told(fields),
+    )
+
+
+def read_told(fields: Fields) -> dict[str, Any]:
+    """Return what :func:`told` of an estimator, by the attributes of :class:`SavedFit`."""
     parameters = dict(fields.of("parameters", dict))
     if isinstance(parameters.get("encoder"), dict):
         parameters["encoder"] = fields.built("parameters.encoder", lambda: _unfitted(parameters["encoder"]))
@@ -130,16 +163,12 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
     if isinstance(parameters.get("loss"), dict):
         parameters["loss"] = fields.built("parameters.loss", lambda: _loss(parameters["loss"]))
     given = None if fields.of("regularizer", str, type(None)) is None else fields.regularizer("regularizer")
-    training = fields.of("training", dict, type(None))
-    return SavedSAE(
-        path=path,
-        model=model,
-        parameters={"regularizer": given, **parameters},
-        asked=(fields.regularizer("asked_regularizer"), fields.of("target_l0", int, float, type(None))),
-        history=fields.history(),
-        provenance=fields.of("provenance", dict),
-        training=None if training is None else fields.built("training", lambda: _training(fields, training, model)),
-    )
+    return {
+        "parameters": {"regularizer": given, **parameters},
+        "asked": (fields.regularizer("asked_regularizer"), fields.of("target_l0", int, float, type(None))),
+        "history": fields.history(),
+        "provenance": fields.of("provenance", dict),
+    }
 
 
 class Fields:
@@ -255,5 +284,6 @@ def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{name}": value for name, value in values.items()}
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether a field is stored as a tensor."""
     return isinstance(value, torch.Tensor | np.ndarray)

@@ -20,7 +20,7 @@ from proxsae.data.rows import (
     with_weights,
 )
 from proxsae.data.stream import ReadAhead, ShuffledRows, Stream
-from proxsae.training.distributed import group
+from proxsae.training.distributed import mesh
 from proxsae.training.scaling import MAX_ROWS
 from proxsae.training.settings import Settings
 from proxsae.training.state import TrainingState
@@ -44,15 +44,18 @@ class NormalisedBatches:
         self.rows, self.inputs, self.targets = rows.moved(self.dtype, self.device), state.inputs, state.targets
         self.order = BatchOrder(len(rows), batch_size, state.order_seed)
         self.batch_size = self.order.batch_size
-        self.part = group().part(self.batch_size)
+        self.mesh = mesh()
+        self.part = self.mesh.all.part(self.batch_size)
         self._last: tuple[int, Batch] | None = None  # which another training may draw next
 
     def after(self, n_drawn: int) -> Batch:
         """Return the batch that follows so many rows."""
         if self._last is None or self._last[0] != n_drawn:
             numbers = self.order.after(n_drawn)[self.part]
-            x = self.read(numbers)
-            self._last = n_drawn, (x, self._targets(numbers) if self.rows.has_targets else x, self.weights(numbers))
+            joined = self.mesh.atoms.joined  # which take the same rows
+            x, weights = joined(self.read(numbers)), self.weights(numbers)
+            y = joined(self._targets(numbers)) if self.rows.has_targets else x
+            self._last = n_drawn, (x, y, weights if weights is None else joined(weights))
         return self._last[1]
 
     def read(self, numbers: Any) -> Tensor:
@@ -174,7 +177,7 @@ def source_of(X: Any, Y: Any = None, sample_weight: Any = None) -> Source:
     ValueError
         If a stream, whose rows come in an order of their own, is given targets or weights.
     """
-    if group().size > 1:  # each process reads its part of every batch, wherever that lies
+    if mesh().all.size > 1:  # each process reads its part of every batch, wherever that lies
         if isinstance(X, Stream):
             raise ValueError("a stream is read in its order by one process: give several a store or a memory map")
         return Source(X, Y, sample_weight)

@@ -1,33 +1,39 @@
-"""Data parallel trainings: every process takes a part of each batch, and all take the same step."""
+"""Trainings by several processes: each takes a part of each batch, or of the atoms, and all take the same step."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-__all__ = ["Group", "data_parallel"]
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = ["Group", "Mesh", "data_parallel"]
 
 
 class Group:
-    """The processes of a training; one alone by default.
+    """Processes that compute together; one alone by default.
 
     Parameters
     ----------
     rank, size : int
         Of this process, and how many there are.
+    handle : ProcessGroup, optional
+        All processes by default.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, handle: Any = None) -> None:
+        self.rank, self.size, self.handle = rank, size, handle
 
-    def part(self, n_rows: int) -> slice:
-        """Return which rows of a batch this process takes; in the order of the ranks they are the batch."""
-        return slice(n_rows * self.rank // self.size, n_rows * (self.rank + 1) // self.size)
+    def part(self, n: int) -> slice:
+        """Return which of n rows or atoms this process takes; in the order of the ranks they are all."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def over_all(
         self, n_rows: int, means: Sequence[Tensor], sums: Sequence[Tensor]
@@ -45,7 +51,7 @@ class Group:
             return n_rows, list(means), list(sums)
         ones = means[0].new_ones((), dtype=torch.float64)
         both = torch.stack([n_rows * ones, *(n_rows * mean.double() for mean in means), *(s.double() for s in sums)])
-        self._summed(both)
+        self.summed(both)
         return int(both[0]), list(both[1 : 1 + len(means)] / both[0]), list(both[1 + len(means) :])
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], share: float) -> None:
@@ -53,22 +59,73 @@ class Group:
         if self.size > 1:
             for parameter in parameters:
                 if parameter.grad is not None:
-                    self._summed(parameter.grad.mul_(share))
+                    self.summed(parameter.grad.mul_(share))
 
     def any(self, flags: Tensor) -> Tensor:
         """Return where a flag is true in some process."""
         if self.size == 1:
             return flags
-        return self._summed(flags.int()) > 0
+        return self.summed(flags.int()) > 0
+
+    def mean(self, flags: Tensor) -> Tensor:
+        """Return the share of the flags of all processes that are true."""
+        if self.size == 1:
+            return flags.float().mean()
+        both = self.summed(torch.stack([flags.sum(), flags.new_tensor(len(flags), dtype=torch.int64)]))
+        return both[0] / both[1]
+
+    def most(self, number: Tensor) -> int:
+        """Return the largest of one whole number a process."""
+        if self.size > 1:
+            with lost_ranks_named():
+                distributed.all_reduce(number, distributed.ReduceOp.MAX, group=self.handle)
+        return int(number)
 
     def joined(self, x: Tensor) -> Tensor:
         """Return the rows of all processes, in the order of their ranks."""
         if self.size == 1:
             return x
-        parts: list[Any] = [None] * self.size
+        lengths = torch.zeros(self.size, dtype=torch.int64, device=x.device)
+        lengths[self.rank] = len(x)
+        numbers = self.summed(lengths).tolist()
+        padded = x.new_zeros(max(numbers), *x.shape[1:])
+        padded[: len(x)] = x
+        return torch.cat([part[:n] for part, n in zip(self.each(padded), numbers, strict=True)])
+
+    def each(self, x: Tensor) -> list[Tensor]:
+        """Return what each process has, tensors of one shape, in the order of the ranks."""
+        if self.size == 1:
+            return [x]
+        parts = [torch.empty_like(x) for _ in range(self.size)]
         with lost_ranks_named():
-            distributed.all_gather_object(parts, x.cpu())
-        return torch.cat(parts).to(x.device)
+            distributed.all_gather(parts, x.contiguous(), group=self.handle)
+        return parts
+
+    def gathered(self, part: Tensor, axis: int) -> Tensor | None:
+        """Return in the first process, in main memory, the tensor of which each has an equal part along an axis."""
+        if self.size == 1:
+            return part
+        with lost_ranks_named():
+            if self.rank:
+                distributed.send(part.contiguous(), group=self.handle, group_dst=0)
+                return None
+            shape = list(part.shape)
+            shape[axis] *= self.size
+            whole, received = torch.empty(shape, dtype=part.dtype), torch.empty_like(part.contiguous())
+            for rank in range(self.size):
+                if rank:
+                    distributed.recv(received, group=self.handle, group_src=rank)
+                n = part.shape[axis]
+                whole.narrow(axis, rank * n, n).copy_(received if rank else part)
+        return whole
+
+    def collected(self, value: Any) -> list[Any]:
+        """Return the value that each process has, in the order of the ranks."""
+        values = [value] * self.size
+        if self.size > 1:
+            with lost_ranks_named():
+                distributed.all_gather_object(values, value, group=self.handle)
+        return values
 
     def of_first(self, value: Any) -> Any:
         """Return the value that the first process has."""
@@ -76,51 +133,109 @@ class Group:
             return value
         values = [value]
         with lost_ranks_named():
-            distributed.broadcast_object_list(values)
+            distributed.broadcast_object_list(values, group=self.handle, group_src=0)
         return values[0]
 
-    def _summed(self, tensor: Tensor) -> Tensor:
-        with lost_ranks_named():
-            distributed.all_reduce(tensor)
+    def summed(self, tensor: Tensor) -> Tensor:
+        """Put the sum over the processes in place of a tensor, and return it."""
+        if self.size > 1:
+            with lost_ranks_named():
+                distributed.all_reduce(tensor, group=self.handle)
         return tensor
 
 
-_present = [Group()]
+@dataclass(frozen=True)
+class Mesh:
+    """The processes of a training in two dimensions.
+
+    Attributes
+    ----------
+    all : Group
+    rows : Group
+        Those with the same atoms as this process; each takes other rows of a batch.
+    atoms : Group
+        Those that take the same rows as this process; each has other atoms.
+    devices : DeviceMesh or None
+        The same to PyTorch, with the dimensions "rows" and "atoms".
+    """
+
+    all: Group = field(default_factory=Group)
+    rows: Group = field(default_factory=Group)
+    atoms: Group = field(default_factory=Group)
+    devices: DeviceMesh | None = None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process has but a part of the atoms."""
+        return self.atoms.size > 1
 
 
-def group() -> Group:
+_present = [Mesh()]
+
+
+def mesh() -> Mesh:
     """Return the processes that the trainings of this process are shared with."""
     return _present[-1]
 
 
 @contextmanager
-def data_parallel() -> Iterator[Group]:
+def data_parallel(shards: int = 1) -> Iterator[Group]:
     """Share the trainings within this context with the other processes that ``torchrun`` has started.
 
-    Each process calls ``fit`` with the same parameters and rows, and reads its part of each batch; the gradients are
-    summed over all before the step, which all take. The model is that of one process up to the rounding of sums. The
-    first process alone writes checkpoints. Without ``torchrun`` one process trains as ever.
+    Each process calls ``fit`` with the same parameters and rows, and reads its part of each batch. The model is that of
+    one process up to the rounding of sums. Without ``torchrun`` one process trains as ever.
+
+    With one shard each process has the whole autoencoder, the gradients are summed over all before the step, which all
+    take, and the first process alone writes checkpoints. With more the atoms are shared out to so many processes, which
+    select together, exactly, and sum their parts of the reconstruction; there are as many such teams, with other rows
+    each, as the processes make up. The first process then gathers the fitted model; in the others the estimator has its
+    ``history_`` alone. All write the checkpoints.
+
+    Parameters
+    ----------
+    shards : int
+        To how many processes the atoms are shared out.
 
     Raises
     ------
+    ValueError
+        If the processes do not make up whole teams.
     ConnectionError
         In a process whose others are lost.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or group().size > 1:
-        yield group()
+    if shards < 1 or size % shards:
+        raise ValueError(
+            f"{shards} shards are held by so many processes, or a multiple of them: torchrun has started {size}"
+        )
+    if size == 1 or mesh().all.size > 1:
+        yield mesh().all
         return
     on_cuda = torch.cuda.is_available()
     if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with lost_ranks_named():
         distributed.init_process_group("nccl" if on_cuda else "gloo")
-    _present.append(Group(distributed.get_rank(), size))
+        _present.append(_mesh_of(size, shards, "cuda" if on_cuda else "cpu"))
     try:
-        yield group()
+        yield mesh().all
     finally:
         _present.pop()
         distributed.destroy_process_group()
+
+
+def _mesh_of(size: int, shards: int, device: str) -> Mesh:
+    everyone = Group(distributed.get_rank(), size)
+    if shards == 1:
+        return Mesh(everyone, rows=everyone)
+    from torch.distributed.device_mesh import init_device_mesh
+
+    devices = init_device_mesh(device, (size // shards, shards), mesh_dim_names=("rows", "atoms"))
+    rows, atoms = (
+        Group(devices.get_local_rank(name), devices.size(i), devices.get_group(name))
+        for i, name in enumerate(("rows", "atoms"))
+    )
+    return Mesh(everyone, rows, atoms, devices)
 
 
 @contextmanager

@@ -17,12 +17,13 @@ from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.batches import Source, StreamBatches, source_of
 from proxsae.training.blocks import Blocks
-from proxsae.training.distributed import group
+from proxsae.training.distributed import mesh
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT, model_of
 from proxsae.training.losses import standard
 from proxsae.training.resuming import Checkpoints, check_finite, mark, resumed
 from proxsae.training.settings import Asked, Settings
+from proxsae.training.sharded import check_shardable, whole
 from proxsae.training.signals import Stop, signals_held_back
 from proxsae.training.starting import continued, fitted_start, start
 from proxsae.training.state import TrainingState
@@ -96,9 +97,9 @@ class Fit:
         sizes, device = self.settings.blocks, self.settings.device
         self.blocks = Blocks.of(rows.targets, sizes, device) if fitted is None else fitted.blocks
         self.rows = rows.in_units(self.blocks.units)
-        self.group = group()
-        if self.group.size > 1:
-            self._share()
+        self.mesh = mesh()
+        if self.mesh.all.size > 1:
+            self._share(is_new=is_new)
         self.source = source
         self.error: Exception | None = None  # which has ended it, while others go on
         self.n_steps, self.is_new, self.checkpoints = n_steps, is_new, checkpoints
@@ -123,15 +124,17 @@ class Fit:
         """Whether no step is left."""
         return self.error is not None or self.state.n_done >= self.last_step
 
-    def _share(self) -> None:
+    def _share(self, *, is_new: bool) -> None:
         """Agree with the other processes on a seed, and refuse what is not shared."""
         settings = self.settings
         if settings.update is not None or settings.regularizer.scope == "batch":
             what = f"{settings.encoder!r}" if settings.update is not None else f"{settings.regularizer}"
             raise ValueError(f"several processes each take a part of a batch, and {what} needs the whole: use one")
-        if min(settings.batch_size, len(self.rows)) < self.group.size:
-            raise ValueError(f"a batch has fewer rows than there are processes, {self.group.size}")
-        self.settings = replace(settings, seed=self.group.of_first(settings.seed))
+        if min(settings.batch_size, len(self.rows)) < self.mesh.all.size:
+            raise ValueError(f"a batch has fewer rows than there are processes, {self.mesh.all.size}")
+        if self.mesh.is_sharded:
+            check_shardable(settings, is_new=is_new, is_fine_tuned=isinstance(self.init, tuple))
+        self.settings = replace(settings, seed=self.mesh.all.of_first(settings.seed))
 
     def _one_pass(self) -> int:
         """Return the number of the step that ends a pass over the rows."""
@@ -164,7 +167,7 @@ class Fit:
         """Write a checkpoint, unless that of this step is there or none is to be written."""
         if self.checkpoints is not None and self.state.n_done != self.written:
             check_finite(self.state)
-            if self.group.rank == 0:
+            if self.mesh.all.rank == 0 or self.mesh.is_sharded:
                 self.checkpoints.write(self.state, self.settings.asked, self.history(), self.provenance)
             self.written = self.state.n_done
 
@@ -248,10 +251,10 @@ def drive(fits: Sequence[Fit]) -> None:
 
     Of several, one that fails ends with its ``error``, and the others go on; of one, the error is raised.
     """
-    if len(fits) > 1 and group().size > 1:
+    if len(fits) > 1 and mesh().all.size > 1:
         raise ValueError("several processes share one training at a time, fit; not those of fit_many")
     total = sum(fit.last_step - fit.state.n_done for fit in fits)
-    is_shown = fits[0].settings.verbose and group().rank == 0
+    is_shown = fits[0].settings.verbose and mesh().all.rank == 0
     bar = tqdm(total=total, desc="fit", unit="step", disable=None if is_shown else True)
     with bar, signals_held_back() as stop:
         # a fit without a step would be none
@@ -267,15 +270,20 @@ def drive(fits: Sequence[Fit]) -> None:
             bar.update(fit.state.n_done - n_done)
             if last := fit.trainer.history.last():
                 bar.set_postfix(fvu=f"{last['fvu']:.3f}", l0=f"{last['l0']:.1f}", refresh=False)
-            stop.share(group())
+            stop.share(mesh().all)
         for fit in fits:
             if fit.error is None:
                 fit.finish(stop)
 
 
-def finished(state: TrainingState) -> Autoencoder:
-    """Return the autoencoder in the units of the data, whose codes do not depend on other samples."""
-    model = state.model.in_units(state.inputs, state.targets)
+def finished(state: TrainingState) -> Autoencoder | None:
+    """Return the autoencoder in the units of the data, whose codes do not depend on other samples.
+
+    Of shards the first process has it, and the others None.
+    """
+    if (model := whole(state.model)) is None:
+        return None
+    model = model.in_units(*(scaling.to(model.atoms.device) for scaling in (state.inputs, state.targets)))
     if state.given.scope == "batch":
         assert state.prices is not None  # a step has been done
         model.encoder.judge_alone(state.given, (state.prices * state.targets.scale**2).tolist())

@@ -6,7 +6,7 @@ The data term is half the squared error, or in its place, with ``ProxSAE(loss=..
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from proxsae.encoders import Codes
 from proxsae.kernels.sparse import Pattern
-from proxsae.kernels.top_k import row_support
 from proxsae.training.autoencoder import Forward
 
 Loss = Callable[[Forward], Tensor]
@@ -192,12 +191,12 @@ class AuxK:
         mirror = 1.0 if encoding.regularizer.is_nonnegative else -1.0
         u = encoding.pre_activation[:, atoms]
         u = u if forward.room_for_dead is None else u * is_dead[atoms]
-        offsets, indices = row_support(u, self.k, mirror)
+        offsets, indices = encoding.largest(u, self.k, mirror)
         pattern = Pattern(offsets, atoms[indices], len(forward.atoms))
         values = encoding.pre_activation_at(pattern)
         if forward.room_for_dead is not None:  # on a device every row has k entries, some of no rank
             values = values * (is_dead[pattern.indices] & ((values > 0) | (mirror == -1)))
-        explained = Codes(pattern, values).decode(forward.atoms)
+        explained = replace(encoding.codes, pattern=pattern, values=values).decode(forward.atoms)
         unexplained = forward.residual.detach() - explained
         return self.weight * 0.5 * forward.mean(unexplained.square().sum(1))
 

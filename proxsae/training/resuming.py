@@ -9,6 +9,7 @@ import torch
 
 from proxsae.data.rows import Rows, evenly_spaced
 from proxsae.regularizers.naming import checked_spelling
+from proxsae.training.distributed import mesh
 from proxsae.training.settings import Asked, Settings
 from proxsae.training.state import TrainingState, is_finite
 
@@ -53,7 +54,7 @@ def resumed(fitted: Any, path: Any, rows: Rows, settings: Settings, n_steps: int
 
 def check_finite(state: TrainingState) -> None:
     """Raise FloatingPointError where a step has left NaN or infinity, which the next loss would show."""
-    if not is_finite(state.state_dict()):
+    if bool(mesh().all.any(torch.tensor(not is_finite(state.state_dict()), device=state.model.atoms.device))):
         raise FloatingPointError(f"the model holds NaN or infinity after step {state.n_done}")
 
 

@@ -17,10 +17,12 @@ from proxsae.training.alternating import take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
 from proxsae.training.blocks import Blocks
+from proxsae.training.distributed import mesh
 from proxsae.training.inference import model_of
 from proxsae.training.linear_map import linear_map
 from proxsae.training.scaling import Scaling
 from proxsae.training.settings import Asked, Settings
+from proxsae.training.sharded import random_atoms, sharded
 from proxsae.training.sparsity import WeightControl
 from proxsae.training.state import TrainingState
 
@@ -41,20 +43,27 @@ def start(
         return state
     n_targets = rows.targets.shape[1]
     n_features = max(rows.shape[1], n_targets)
-    _check_memory(settings.n_components, n_features, rows.dtype, with_sums=settings.update is not None)
+    n_held = settings.n_components // mesh().atoms.size
+    _check_memory(n_held, n_features, rows.dtype, with_sums=settings.update is not None)
     inputs, targets = scalings(rows, rows.dtype, settings.device)
     settings.check_scale(targets, rows.dtype)
+    generator = torch.Generator().manual_seed(settings.seed)
+    atoms = None if init is None else checked_atoms(init, settings.n_components, n_targets)
+    if mesh().is_sharded:
+        part = mesh().atoms.part(settings.n_components)
+        whole = settings.n_components, n_targets
+        atoms = random_atoms(*whole, generator, part) if atoms is None else atoms[part]
     model = initial_autoencoder(
-        settings.encoder,
+        sharded(settings.encoder),
         settings.regularizer.rescaled(1 / targets.scale),
         settings.n_components,
         n_targets,
-        torch.Generator().manual_seed(settings.seed),
+        generator,
         rows.dtype,
         learn_thresholds=settings.target_l0 is not None,
         linear_map=linear_map(rows, inputs, targets).cpu() if rows.has_targets else None,
         has_skip=settings.skip_connection,
-        atoms=None if init is None else checked_atoms(init, settings.n_components, n_targets),
+        atoms=atoms,
         blocks=blocks,
     ).to(settings.device)
     given, target = settings.regularizer, settings.target_l0

@@ -151,8 +151,8 @@ class TrainingState:
         return state if self.prices is None else {**state, "prices": self.prices}
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any]) -> TrainingState:
-        """Return the training that gave :meth:`state_dict`, on the CPU.
+    def from_state_dict(cls, state: Mapping[str, Any], kinds: Mapping[str, type[Encoder]] = ENCODERS) -> TrainingState:
+        """Return the training that gave :meth:`state_dict`, on the CPU; its encoder is of one of the kinds.
 
         Raises
         ------
@@ -163,7 +163,7 @@ class TrainingState:
         state = {"n_halvings": 0, **one, **state}  # which files of earlier versions do not have
         _check_numbers(state)
         given, R = (parse(state[name], **_group(state, name)) for name in ("given", "regularizer"))
-        encoder_type = ENCODERS[state["encoder"]]
+        encoder_type = kinds[state["encoder"]]
         encoder = encoder_type.from_tensors(R, _group(state, "encoder"), **state["encoder_options"])
         skip = state["skip"].clone() if "skip" in state else None
         is_transcoder = bool(state.get("is_transcoder", False))

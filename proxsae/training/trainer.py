@@ -11,7 +11,7 @@ from torch import Tensor
 from proxsae.kernels.dispatch import on_cuda
 from proxsae.kernels.replay import Replay
 from proxsae.training.autoencoder import Forward
-from proxsae.training.distributed import group
+from proxsae.training.distributed import mesh
 from proxsae.training.history import READ_EVERY, History
 from proxsae.training.losses import Loss, standard
 from proxsae.training.optimizer import move
@@ -65,7 +65,8 @@ class Trainer:
         self.learning_rate, self.dead_after, self.warmup, self.decay = learning_rate, dead_after, warmup, decay
         self.losses = standard(state.model.atoms.shape[1], dead_after) if losses is None else losses
         self.history = History(state.n_done)
-        self.group = group()
+        self.mesh = mesh()
+        self.group = self.mesh.rows
         self.room_for_dead: int | None = None
         self._replay = Replay()
 
@@ -96,11 +97,13 @@ class Trainer:
         y = x if y is None else y
         rate = self.learning_rate * self._schedule()
         if not on_cuda(x):
+            if self.mesh.is_sharded:  # where one has dead atoms, all take part in their loss
+                self.room_for_dead = self.mesh.atoms.most(self.dead.sum())
             measured = self._compute(x, y, rate, weight)
         else:
             self._make_room()
             on_device = torch.full((), rate, device=x.device)
-            is_alone = self.group.size == 1 and control is None  # nothing but x, y and the rate comes from outside
+            is_alone = self.mesh.all.size == 1 and control is None  # nothing but x, y and the rate comes from outside
             given = (x, y, on_device) if weight is None else (x, y, on_device, weight)
             measured = dict(self._replay(self._compute, *given) if is_alone else self._compute(*given))
         if control is not None:
@@ -130,7 +133,7 @@ class Trainer:
             "loss": means[0],
             "fvu": error / spread.clamp(min=1e-30),
             "l0": n_active / total,
-            "dead": self.dead.float().mean(),
+            "dead": self.mesh.atoms.mean(self.dead),
         }
         prices = forward.encoding.prices
         return measured if prices is None else {**measured, "prices": prices}
@@ -138,7 +141,7 @@ class Trainer:
     def _make_room(self) -> None:
         """Fix now and then for how many dead atoms the device makes room, since it cannot be asked at every step."""
         if self.room_for_dead is None or self.state.n_done % READ_EVERY == 0:
-            n_dead = int(self.dead.sum())
+            n_dead = self.mesh.atoms.most(self.dead.sum())
             room = min(max(64, 1 << (n_dead - 1).bit_length()), len(self.dead)) if n_dead else 0
             if room != self.room_for_dead:
                 self.room_for_dead, self._replay = room, Replay()

@@ -1,17 +1,13 @@
 """Several processes on gloo give what one gives, up to rounding; a lost one leaves the last checkpoint."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from jobs import run_job
 
 from proxsae import ProxSAE, fit_many
 from proxsae.cli import main
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative
-from proxsae.training.distributed import Group, data_parallel, group
+from proxsae.training.distributed import Group, Mesh, data_parallel, mesh
 
 X = np.random.default_rng(0).normal(size=(300, 12)) + 1.0
 FITS = {
@@ -61,20 +57,8 @@ def fit_of(kind):
 def job(request, tmp_path_factory):
     """A job of several processes: fits, whose arrays they write, and a command, in which one of them is killed."""
     folder = tmp_path_factory.mktemp("job")
-    (folder / "script.py").write_text(SCRIPT)
     np.save(folder / "x.npy", X)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""), str(Path.cwd())])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "script.py", *command_of(folder)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_job(request.param, folder, SCRIPT, *command_of(folder))
     return folder, done, request.param
 
 
@@ -121,9 +105,9 @@ def test_parts_are_the_batch():
 
 def test_a_step_sums_as_many_numbers_as_the_page_on_scaling_says(monkeypatch):
     sent = []
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: sent.append(tensor.numel()))
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **of: sent.append(tensor.numel()))
     monkeypatch.setattr(Group, "of_first", lambda self, value: value)
-    monkeypatch.setattr("proxsae.training.distributed._present", [Group(0, 2)])
+    monkeypatch.setattr("proxsae.training.distributed._present", [Mesh(Group(0, 2), rows=Group(0, 2))])
     fit_of("count").set_params(n_steps=1).fit(X)
     p, d = 24, 12
     assert sum(sent) == (2 * p * d + p + d) + p + 6 + 1  # gradients, flags, the record, and whether to stop
@@ -132,7 +116,7 @@ def test_a_step_sums_as_many_numbers_as_the_page_on_scaling_says(monkeypatch):
 def test_without_torchrun_one_process_trains():
     with data_parallel() as alone:
         assert (alone.rank, alone.size) == (0, 1)
-    assert group().size == 1
+    assert mesh().all.size == 1
 
 
 @pytest.mark.parametrize(
@@ -144,7 +128,7 @@ def test_without_torchrun_one_process_trains():
     ],
 )
 def test_what_is_not_shared_is_refused(options, sentence, monkeypatch):
-    monkeypatch.setattr("proxsae.training.distributed._present", [Group(0, 2)])
+    monkeypatch.setattr("proxsae.training.distributed._present", [Mesh(Group(0, 2), rows=Group(0, 2))])
     with pytest.raises(ValueError, match=sentence):
         ProxSAE(**{"regularizer": Cardinality(1), "n_components": 24, "n_steps": 1, **options}).fit(X)
 
@@ -152,7 +136,7 @@ def test_what_is_not_shared_is_refused(options, sentence, monkeypatch):
 def test_streams_and_many_are_of_one_process(monkeypatch):
     from proxsae.data.stream import ShuffledRows
 
-    monkeypatch.setattr("proxsae.training.distributed._present", [Group(0, 2)])
+    monkeypatch.setattr("proxsae.training.distributed._present", [Mesh(Group(0, 2), rows=Group(0, 2))])
     with pytest.raises(ValueError, match="a stream is read in its order by one process"):
         ProxSAE().fit(ShuffledRows(X))
     monkeypatch.setattr(Group, "of_first", lambda self, value: value)

@@ -1,0 +1,143 @@
+"""A checkpoint of a dictionary in shards: a folder that all processes write together, and any number of them reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxsae.formats.files import read_file, shown
+from proxsae.formats.native import Fields, SavedFit, is_array, read_told, told, write_fields
+from proxsae.training.distributed import lost_ranks_named, mesh
+from proxsae.training.sharded import axis_of, state_of
+from proxsae.training.state import TrainingState
+
+
+def write_shards(path: Path, sae: Any) -> None:
+    """Write what a training goes on from, whole or not at all; every process calls this.
+
+    The tensors are safetensors that :mod:`torch.distributed.checkpoint` writes, each process its own; what is said
+    beside them the first process writes, with their checksums.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to make, on a disk that all processes share.
+    sae : ProxSAE
+        With the state of its training, and what that has told.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    everyone, entries = mesh().all, sae._training.state_dict()
+    folder = path.with_name(f".{path.name}.partial")
+    if everyone.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "tensors").mkdir(parents=True)
+    everyone.of_first(None)  # all wait for that
+    tensors = {name: value for name, value in entries.items() if is_array(value) and not _is_of_regularizer(name)}
+    with _failures_named(OSError, f"'{path}' cannot be written"), lost_ranks_named():
+        shards = {name: _among_processes(name, value) for name, value in tensors.items()}
+        save(shards, storage_writer=HuggingFaceStorageWriter(str(folder / "tensors"), save_distributed=True))
+    checksums = _checksums(folder / "tensors")
+    if everyone.rank == 0:
+        beside = {name: value for name, value in entries.items() if name not in tensors}
+        write_fields(folder / "fit.safetensors", {**told(sae, beside), "checksums": checksums})
+        shutil.rmtree(path, ignore_errors=True)
+        folder.rename(path)
+    everyone.of_first(None)
+
+
+def read_shards(path: Path, cls: Any) -> Any:
+    """Return an estimator without a model that has the state of its training: of the shard of this process, or whole.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is damaged; the sentence names it.
+    """
+    arrays, metadata = read_file(path / "fit.safetensors")
+    fields = Fields(path, arrays, metadata)
+    if _checksums(path / "tensors") != fields.of("checksums", dict):
+        raise ValueError(f"{path}: the field 'checksums' does not match the files; the checkpoint is damaged")
+    training: TrainingState = fields.built("training", lambda: _training(path, fields))
+    saved = SavedFit(path=path, training=training, **read_told(fields))
+    sae = saved.estimator(cls)
+    sae._set_fitted(None, saved.asked, saved.history, saved.provenance)
+    sae._training, sae.n_features_in_ = training, len(training.inputs.mean)
+    return sae
+
+
+def _training(path: Path, fields: Fields) -> TrainingState:
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    reader = HuggingFaceStorageReader(str(path / "tensors"))
+    with _failures_named(ValueError, f"{path} is damaged"), lost_ranks_named(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        tensors = {}
+        for name, stored in reader.read_metadata().state_dict_metadata.items():
+            shape, axis = list(stored.size), axis_of(name)  # type: ignore[union-attr]
+            if axis is not None:
+                shape[axis] //= mesh().atoms.size
+            empty = torch.zeros(shape, dtype=stored.properties.dtype)  # type: ignore[union-attr]
+            tensors[name] = _among_processes(name, empty)
+        load(tensors, storage_reader=reader, no_dist=mesh().all.size == 1)
+    here = {name: value.to_local() if hasattr(value, "to_local") else value for name, value in tensors.items()}
+    beside = {name: torch.from_numpy(array) for name, array in fields.group("training").items()}
+    return state_of({**fields.of("training", dict), **beside, **here})
+
+
+def _is_of_regularizer(name: str) -> bool:
+    return name.startswith(("given.", "regularizer."))
+
+
+def _among_processes(name: str, value: Tensor) -> Tensor:
+    """Return an entry of a state as PyTorch knows it where each process has a part of it."""
+    devices, axis = mesh().devices, axis_of(name)
+    if devices is None or axis is None:
+        return value.clone()  # inputs and targets may have one mean, and safetensors no tensor twice
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    return DTensor.from_local(value.contiguous(), devices, [Replicate(), Shard(axis % value.ndim)], run_check=False)
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """Return the CRC-32 of every file in a folder, which the processes share out, once they are on the disk."""
+    everyone, found = mesh().all, {}
+    for file in sorted(folder.glob("*"))[everyone.rank :: everyone.size]:
+        crc = 0
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            while block := stream.read(2**24):
+                crc = zlib.crc32(block, crc)
+        found[file.name] = crc
+    return {name: crc for part in everyone.collected(found) for name, crc in part.items()}
+
+
+@contextmanager
+def _failures_named(kind: type[Exception], sentence: str) -> Iterator[None]:
+    """Raise what PyTorch says of a failure in some process as one sentence."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        causes = [failure[0] if isinstance(failure, tuple) else failure for failure in error.failures.values()]
+        if mesh().all.size > 1 and isinstance(causes[0], RuntimeError):
+            with lost_ranks_named():
+                raise causes[0] from None
+        raise kind(f"{sentence}: {shown(str(causes[0]))}") from None
