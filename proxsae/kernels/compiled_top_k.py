@@ -1,4 +1,4 @@
-"""The k largest entries of each row as compiled loops: one pass over the row, a small buffer of candidates."""
+"""The k largest entries of each row as compiled loops: a bound from below, then one pass for what is above it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,33 @@ def _keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> 
 
 
 @numba.njit(cache=True)
+def _below_kth(row: np.ndarray, k: int, mirror: float) -> float:
+    """Return a number below the k-th largest max(u, mirror u) of a row, close to it where the row is long; at least 0.
+
+    The maxima of disjoint groups of entries are entries of the row, so that the k-th largest maximum is at most the
+    k-th largest entry. A group takes every n_groups-th entry: neighbours compare with neighbours, which vectorises.
+    """
+    zero, sign = row.dtype.type(0), row.dtype.type(mirror)
+    n_groups = BLOCK * (4 * k // BLOCK + 1)
+    if 4 * n_groups > row.size:
+        return 0.0
+    maxima = np.zeros(n_groups, row.dtype)
+    for start in range(0, row.size - n_groups + 1, n_groups):
+        group = row[start : start + n_groups]
+        for c in range(n_groups):
+            rank = group[c] if group[c] > sign * group[c] else sign * group[c]  # max() of two does not vectorise
+            maxima[c] = rank if rank > maxima[c] else maxima[c]
+    kth = np.partition(maxima, n_groups - k)[n_groups - k]
+    return float(np.nextafter(kth, zero))  # the next smaller number, 0 after 0
+
+
+@numba.njit(cache=True)
 def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> int:
     capacity = 4 * k + BLOCK
     ranks = np.empty(capacity, row.dtype)
     indices = np.empty(capacity, np.int64)
     size = 0
-    threshold = row.dtype.type(0)
+    threshold = row.dtype.type(_below_kth(row, k, mirror))
     for start in range(0, row.size, BLOCK):
         block = row[start : start + BLOCK]
         if block.size == BLOCK and not _any_above(block, threshold, mirror):
