@@ -8,6 +8,8 @@ from torch import Tensor
 from proxsae.kernels.dispatch import on_cuda
 from proxsae.training.blocks import Blocks
 
+ROWS = 512  # of a matrix at a time, so that intermediate results stay in the cache of a CPU
+
 
 def adam(parameters: list[Tensor]) -> torch.optim.Adam:
     """Return the optimizer; :func:`move` sets its step size."""
@@ -31,7 +33,10 @@ def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, block
     if atoms.grad is None:
         optimizer.step()
         return
-    atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * blocks.slope(atoms)
+    size = len(atoms) if atoms.is_cuda else ROWS
+    for gradient, part in zip(torch.split(atoms.grad, size), torch.split(atoms.detach(), size), strict=True):
+        radial = (gradient * part).sum(1, keepdim=True)
+        gradient.addcmul_(radial, blocks.slope(part), value=-1)
     optimizer.step()
     atoms.div_(blocks.norm(atoms))
 
