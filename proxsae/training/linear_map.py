@@ -30,4 +30,4 @@ def linear_map(rows: Rows, inputs: Scaling, targets: Scaling) -> Tensor:
     ridge = RIDGE * gram.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
     gram.diagonal().add_(ridge)
     A: Tensor = torch.linalg.solve(gram, cross)
-    return A.to(dtype)
+    return A.to(dtype).contiguous()  # as a file holds it: products round by the order of the numbers in memory
