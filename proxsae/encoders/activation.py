@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -77,8 +78,8 @@ class Activation:
         """Return the codes, with gradients; forward and backward touch only the entries that are not zero."""
         if separable_part(self.regularizer) is None:
             return self._dense(pre, step)
-        pattern = self._pattern(pre, step)
-        return Codes(pattern, self._values(pattern, pre.at(pattern), step))
+        pattern, entries = self._select(pre, step)
+        return Codes(pattern, self._values(pattern, pre.at(pattern, entries), step))
 
     def encoding(self, pre: PreActivation, step: Any = 1.0) -> Encoding:
         """Return the codes and their penalty, both with gradients.
@@ -91,30 +92,37 @@ class Activation:
             codes = self._dense(pre, step)
             penalty = self.regularizer.value_unchecked(codes.to_dense())
         else:
-            pattern = self._pattern(pre, step)
-            at_support = pre.at(pattern)
+            pattern, entries = self._select(pre, step)
+            at_support = pre.at(pattern, entries)
             codes = Codes(pattern, self._values(pattern, at_support, step))
             penalty = pattern.sums(self._penalties(part, codes, at_support, step))
         price = self.price(pre, codes, step)
         prices = None if price is None else price.reshape(1)
-        return Encoding(codes, penalty, self.regularizer, pre.without_graph, pre.at, prices)
+        return Encoding(codes, penalty, self.regularizer, pre, prices)
 
     def _dense(self, pre: PreActivation, step: Any) -> Codes:
         return Codes.of_dense(self.regularizer.prox_unchecked(pre.with_graph(), step))
 
+    def support(self, u: Tensor, step: Any = 1.0) -> Pattern:
+        """Return where codes of u, (n_samples, n_components), may be non-zero."""
+        return self.support_rule(u.shape[1], u.dtype, step)(u)
+
     @torch.no_grad()
-    def support(self, u: Tensor, step: Any = 1.0, margin: float = 0.0) -> Pattern:
-        """Return where codes may be non-zero, with all thresholds lower by a margin where they are learned."""
+    def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Callable[[Tensor], Pattern]:
+        """Return the function from u to where codes may be non-zero, learned thresholds lower by a margin."""
         if self.threshold is None:
-            return Pattern(*self.regularizer.support(u, float(step)), n_columns=u.shape[1])
+            support = self.regularizer.support_rule(p, str(dtype).removeprefix("torch."), float(step))
+            return lambda u: Pattern(*support(u), n_columns=p)
         high = (self.threshold - margin).clamp(min=0) * float(step) ** 0.5
         high, low = (high[0], -high[1]) if high.ndim == 2 else (high, -high)
         low = torch.full_like(low, -torch.inf) if self.regularizer.is_nonnegative else low
-        return Pattern(*outside_support(u, low, high), n_columns=u.shape[1])
+        return lambda u: Pattern(*outside_support(u, low, high), n_columns=p)
 
-    def _pattern(self, pre: PreActivation, step: Any) -> Pattern:
-        """Return where codes may be non-zero, and in training those from which thresholds learn."""
-        return self.support(pre.without_graph, step, 0.5 * self.bandwidth if self.training else 0.0)
+    def _select(self, pre: PreActivation, step: Any) -> tuple[Pattern, Tensor]:
+        """Return where codes may be non-zero, in training also those from which thresholds learn, and u there."""
+        margin = 0.5 * self.bandwidth if self.training else 0.0
+        rule = self.support_rule(len(pre.weight), pre.x.dtype, step, margin)
+        return pre.select(rule, by_rows=self.regularizer.scope != "batch")
 
     def _values(self, pattern: Pattern, at_support: Tensor, step: Any) -> Tensor:
         part = separable_part(self.current_regularizer)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from proxsae.encoders.codes import Codes
+from proxsae.encoders.pre_activation import PreActivation
 from proxsae.formulas.arrays import to_numpy
-from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import L0, Cardinality, Regularizer, parse
 
@@ -35,10 +35,8 @@ class Encoding:
         R(z) of each sample, with gradients, and what an encoder asks beside it.
     regularizer : Regularizer
         R.
-    pre_activation : Tensor of shape (n_samples, n_components)
-        The argument u of the last prox, without graph.
-    pre_activation_at : callable
-        From a pattern to u there, with gradients.
+    pre_activation : PreActivation
+        The argument u of the last prox.
     prices : float64 Tensor of shape (n_proxes,), optional
         At batch scope: the least that a non-zero gained in each prox, over its step.
     largest : callable
@@ -49,8 +47,7 @@ class Encoding:
     codes: Codes
     penalty: Tensor
     regularizer: Regularizer
-    pre_activation: Tensor
-    pre_activation_at: Callable[[Pattern], Tensor]
+    pre_activation: PreActivation
     prices: Tensor | None = None
     largest: Callable[[Tensor, int, float], tuple[Tensor, Tensor]] = row_support
 

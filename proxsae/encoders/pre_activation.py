@@ -1,4 +1,4 @@
-"""The argument u of a prox: dense and without graph to select by, with gradients where codes are not zero."""
+"""The argument u of a prox: without graph to select by, a block of rows after another, with gradients at the codes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from proxsae.encoders.codes import Codes
-from proxsae.kernels.sparse import LinearAt, Pattern, product, product_at
+from proxsae.kernels.sparse import LinearAt, Pattern, joined, product, product_at, row_dots
 
+BLOCK_SIZE = 2**23  # entries of a block of u: 32 MB in float32
 Terms = tuple[tuple[float | Tensor, Codes], ...]  # codes with factors: their sum
 
 
@@ -74,9 +75,53 @@ class PreActivation:
             u = u + factor * Z.to_dense()
         return u
 
-    def at(self, pattern: Pattern) -> Tensor:
-        """Return the entries at a pattern, with gradients that never fill the matrix."""
-        entries = pattern.gather(self.without_graph)
+    @torch.no_grad()
+    def select(self, rule: Callable[[Tensor], Pattern], *, by_rows: bool) -> tuple[Pattern, Tensor]:
+        """Return the pattern that a rule makes of u, and the entries there, without graph.
+
+        Parameters
+        ----------
+        rule : function of a Tensor of shape (n, n_components)
+        by_rows : bool
+            What the rule says of a row depends on that row alone: in main memory u is then never there as a whole.
+        """
+        n, p = len(self.x), len(self.weight)
+        size = max(256, BLOCK_SIZE // p)
+        is_product = self.known is None and not self.through and not self.codes and not self.in_bfloat16
+        if not by_rows or not is_product or self.x.is_cuda or n <= size:
+            pattern = rule(self.without_graph)
+            return pattern, pattern.gather(self.without_graph)
+        patterns, entries = [], []
+        block = self.x.new_empty(size, p)
+        for x in torch.split(self.x, size):
+            u = block[: len(x)]
+            if self.bias is None:
+                torch.mm(x, self.weight.T, out=u)
+            else:
+                torch.addmm(self.bias, x, self.weight.T, out=u)
+            patterns.append(rule(u))
+            entries.append(patterns[-1].gather(u))
+        return joined(patterns), torch.cat(entries)
+
+    @torch.no_grad()
+    def columns(self, atoms: Tensor) -> Tensor:
+        """Return u of some atoms, (n_samples, n_atoms), without graph."""
+        if "without_graph" in vars(self) or self.known is not None or self.through or self.codes:
+            return self.without_graph[:, atoms]
+        bias = None if self.bias is None else self.bias[atoms]
+        return torch.nn.functional.linear(self.x, self.weight[atoms], bias)
+
+    def at(self, pattern: Pattern, entries: Tensor | None = None) -> Tensor:
+        """Return the entries at a pattern, with gradients that never fill the matrix.
+
+        Parameters
+        ----------
+        pattern : Pattern
+        entries : Tensor, optional
+            The same without graph, where they are known.
+        """
+        if entries is None:
+            entries = self._entries(pattern)
         u: Tensor = LinearAt.apply(pattern, entries, self.x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         if not torch.is_grad_enabled():
             return u
@@ -87,6 +132,13 @@ class PreActivation:
         for part in parts:
             u = u + (part - part.detach())  # the entries hold its value
         return u
+
+    @torch.no_grad()
+    def _entries(self, pattern: Pattern) -> Tensor:
+        if "without_graph" in vars(self) or self.known is not None or self.through or self.codes:
+            return pattern.gather(self.without_graph)
+        entries = row_dots(pattern, self.x, self.weight)
+        return entries if self.bias is None else entries + self.bias[pattern.indices]
 
 
 def in_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from proxsae.encoders.base import Encoder, Encoding, check_one_scale, check_tensors
 from proxsae.encoders.codes import Codes
+from proxsae.encoders.pre_activation import PreActivation
 from proxsae.regularizers import Regularizer
 from proxsae.solvers import solve
 from proxsae.solvers.inputs import check_limits
@@ -121,10 +122,10 @@ class Solved(Encoder):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             codes = self._codes(x, self.regularizer)
-        Z = codes.to_dense()
-        u = Z + (x - self.bias - codes.decode(self.atoms)) @ self.atoms.T
-        penalty = self.regularizer.value_unchecked(Z)
-        return Encoding(codes, penalty, self.regularizer, u, lambda pattern: pattern.gather(u))
+        residual = x - self.bias - codes.decode(self.atoms)
+        pre_activation = PreActivation(residual, self.atoms.detach(), codes=((1.0, codes),))
+        penalty = self.regularizer.value_unchecked(codes.to_dense())
+        return Encoding(codes, penalty, self.regularizer, pre_activation)
 
     @torch.no_grad()
     def _codes(self, x: Tensor, R: Regularizer) -> Codes:

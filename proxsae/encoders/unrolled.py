@@ -195,7 +195,8 @@ class Unrolled(Activated):
         if self.isometry > 0:
             k = max(1, round(2 * float(encoding.codes.l0.double().mean())))
             mirror = 1.0 if self.regularizer.is_nonnegative else -1.0
-            supports = Pattern(*row_support(encoding.pre_activation, k, mirror), n_columns=len(self.atoms))
+            u = encoding.pre_activation.without_graph
+            supports = Pattern(*row_support(u, k, mirror), n_columns=len(self.atoms))
             defect = isometry_defect(self.atoms, supports)
             encoding = replace(encoding, penalty=encoding.penalty + self.isometry * defect)
         return encoding

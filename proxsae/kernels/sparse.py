@@ -64,6 +64,13 @@ class Pattern:
         return values.new_zeros(self.n_rows).index_add(0, self.rows, values)
 
 
+def joined(patterns: list[Pattern]) -> Pattern:
+    """Return the pattern of matrices one below another."""
+    counts = torch.cat([pattern.offsets.diff() for pattern in patterns])
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Pattern(offsets, torch.cat([pattern.indices for pattern in patterns]), patterns[0].n_columns)
+
+
 def product(pattern: Pattern, values: Tensor, D: Tensor) -> Tensor:
     """Return Z D of shape (n, d)."""
     if on_cuda(D):

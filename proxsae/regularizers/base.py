@@ -160,6 +160,10 @@ class Regularizer(Traits, ABC):
         """
         return pattern_of(self.prox_unchecked(U, step) != 0)
 
+    def support_rule(self, n_components: int, dtype: str, step: float = 1.0) -> Callable[[Array], tuple[Array, Array]]:
+        """Return :meth:`support` as a function of a matrix alone, for many matrices of one width and dtype."""
+        return lambda U: self.support(U, step)
+
     # --- parameters ----------------------------------------------------------------------------------------------
 
     def parts(self) -> list[tuple[str, Regularizer]]:

@@ -175,16 +175,19 @@ def largest_of_all(u: Tensor, k: int, mirror: float) -> tuple[Tensor, Tensor]:
 class ShardActivation(Activation):
     """The prox of R at the atoms of a shard, selected among all."""
 
-    @torch.no_grad()
-    def support(self, u: Tensor, step: Any = 1.0, margin: float = 0.0) -> Pattern:
-        """Return where codes may be non-zero."""
-        pattern, R = super().support(u, step, margin), self.regularizer
+    def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Callable[[Tensor], Pattern]:
+        """Return the function from u to where codes may be non-zero, learned thresholds lower by a margin."""
+        of_shard, R = super().support_rule(p, dtype, step, margin), self.regularizer
         if not isinstance(R, Cardinality):
-            return pattern
-        entries, xp = pattern.gather(u), ArrayNamespace(u)
-        t, R = xp.asarray(float(step)), R.replace(partner=R.partner.at(pattern.indices))
-        ranks = R.ranks(xp, entries, t, R.partner.prox_on(xp, entries, t))
-        return among_all(pattern, ranks, R.k)
+            return of_shard
+
+        def of_all(u: Tensor) -> Pattern:
+            pattern, xp = of_shard(u), ArrayNamespace(u)
+            entries, t, partner = pattern.gather(u), xp.asarray(float(step)), R.partner.at(pattern.indices)
+            ranks = R.replace(partner=partner).ranks(xp, entries, t, partner.prox_on(xp, entries, t))
+            return among_all(pattern, ranks, R.k)
+
+        return of_all
 
     def encoding(self, pre: PreActivation, step: Any = 1.0) -> Encoding:
         """Return the codes of the shard and the penalty of all."""
