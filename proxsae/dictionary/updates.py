@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array, diags_array, issparse
+from scipy.sparse import csr_array, issparse
 
 from proxsae.dictionary.arrays import Matrix
 from proxsae.regularizers import Regularizer
@@ -46,15 +46,19 @@ class Statistics(NamedTuple):
 
     def plus(self, Z: csr_array, X: Matrix, keep: float = 1.0, weights: Any = None) -> Statistics:
         """Return the sums with the samples X, their codes Z and weights; what was there is multiplied by `keep`."""
-        w = np.ones(len(X)) if weights is None else weights
-        weighted = csr_array(diags_array(w) @ Z)
+        from proxsae.dictionary.compiled_updates import add_products
+
+        w = np.ones(len(X)) if weights is None else np.asarray(weights, dtype=np.float64)
+        Z, X = csr_array(Z, dtype=np.float64), np.ascontiguousarray(X, dtype=np.float64)
+        gram, moments = keep * self.gram, keep * self.moments
+        add_products(gram, moments, Z.indptr, Z.indices, Z.data, X, w)
         return Statistics(
             self.seen + len(X),
             keep * self.weight + float(w.sum()),
-            keep * self.code_sum + np.asarray(weighted.sum(axis=0)).ravel(),
+            keep * self.code_sum + Z.T @ w,
             keep * self.sample_sum + w @ X,
-            keep * self.gram + (weighted.T @ Z).toarray(),
-            keep * self.moments + weighted.T @ X,
+            gram,
+            moments,
         )
 
     def rescaled(self, scale: Matrix) -> Statistics:
@@ -79,12 +83,11 @@ class Statistics(NamedTuple):
 
 def onto(U: Matrix, atoms: AtomSet, nonnegative: bool, instead: Matrix) -> Matrix:
     """Return the nearest atoms: rows of norm 1 or at most 1, >= 0 on request; `instead` where none is nearest."""
-    U = np.maximum(U, 0.0) if nonnegative else U
-    norms = np.linalg.norm(U, axis=1, keepdims=True)
-    if atoms == "ball":
-        inside: Matrix = U / np.maximum(norms, 1.0)
-        return inside
-    return np.where(norms > 0, U / np.where(norms > 0, norms, 1.0), instead)
+    from proxsae.dictionary.compiled_updates import project
+
+    U = np.array(U, dtype=np.float64, order="C")
+    project(U, np.array(np.broadcast_to(instead, U.shape)), atoms == "ball", bool(nonnegative))
+    return U
 
 
 def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere", nonnegative: bool = False) -> Matrix:
@@ -114,17 +117,17 @@ def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere",
     Mairal, Bach, Ponce and Sapiro (2010), Online learning for matrix factorization and sparse coding, JMLR 11.
     """
     _check_sums(D, A, B, atoms)
+    from proxsae.dictionary.compiled_updates import descend_block
+
     D = D.copy()
     diagonal = A.diagonal()
     used = np.flatnonzero(diagonal > 1e-14 * max(diagonal.max(initial=0.0), 0.0))
     for first in range(0, len(used), BLOCK):
         block = used[first : first + BLOCK]
-        inner = A[np.ix_(block, block)]
+        moving = D[block]
         C = B[block] - A[block] @ D
-        for i, j in enumerate(block):
-            new = onto((D[j] + C[i] / diagonal[j])[None], atoms, nonnegative, D[j])[0]
-            C[i + 1 :] -= np.outer(inner[i + 1 :, i], new - D[j])
-            D[j] = new
+        descend_block(moving, C, A[np.ix_(block, block)], diagonal[block], atoms == "ball", bool(nonnegative))
+        D[block] = moving
     return D
 
 
