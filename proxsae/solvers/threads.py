@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
@@ -32,14 +32,17 @@ def in_threads(
         return [work(block) for block in blocks]
     note_threads()
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        results = [pool.submit(work, block) for block in blocks]
+        results: list[Future[Result]] = []
         try:
+            results.extend(pool.submit(work, block) for block in blocks)
             return [result.result() for result in results]
         except KeyboardInterrupt:
             if on_interrupt is None:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
             on_interrupt()
+            rest = blocks[len(results) :]  # where it came before all were in
+            results.extend(pool.submit(work, block) for block in rest)
             return [result.result() for result in results]
 
 

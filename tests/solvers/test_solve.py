@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event, main_thread
 
 import numba
@@ -333,6 +334,23 @@ def test_ctrl_c_during_a_step_keeps_the_codes_before_it(monkeypatch):
     monkeypatch.undo()
     with pytest.warns(ConvergenceWarning, match="not converged"):
         np.testing.assert_array_equal(s.codes, solve(X, D, "0.5*L1", method="fista", tol=1e-12, max_iter=7).codes)
+
+
+def test_ctrl_c_before_all_blocks_are_handed_out(monkeypatch):
+    submit, calls, heard = ThreadPoolExecutor.submit, itertools.count(), Event()
+
+    def interrupted(pool, work, block):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return submit(pool, work, block)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    monkeypatch.setattr(threads, "n_threads", lambda: 2)
+    blocks = threads.blocks_of(10, 2)
+    assert threads.in_threads(lambda block: (block, heard.wait(60)), blocks, heard.set) == [(b, True) for b in blocks]
+    calls = itertools.count()
+    with pytest.raises(KeyboardInterrupt):
+        threads.in_threads(lambda block: block, blocks)
 
 
 def test_ctrl_c_while_threads_work(monkeypatch):
