@@ -82,7 +82,7 @@ def outwards(peer, folder, X):
                 text.strip(),
                 f"float32 {signed}",
                 way,
-                compare(sae, forward(sae, path.with_suffix(".ours"), signed, X), X),
+                compare(sae, forward(sae, path.with_name(f"{path.name}.ours"), signed, X), X),
             )
 
 

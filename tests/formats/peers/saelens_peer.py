@@ -159,7 +159,7 @@ def by_converter(sae, path, signed, X):
 
 def from_the_hub(sae, path, signed, X):
     """By its loader of the Hub, of a file of ours in a cache of that layout."""
-    cache, commit = path.with_suffix(".hub"), "0" * 40
+    cache, commit = path.with_name(f"{path.name}.hub"), "0" * 40
     repository = cache / "models--owner--saes"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
