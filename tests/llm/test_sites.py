@@ -59,7 +59,7 @@ def test_sites_are_read_in_any_order(model, tokens):
         ("model.rotary_emb", "cannot be read: for tokens of shape"),
         ("in:model.embed_tokens", "cannot be read: for tokens of shape"),
         ("mlp_hidden.9", "has 4 blocks"),
-        ("mlp_of.3 ", "names no place"),
+        ("mlp_of", "names no place"),
         ([], "one place or several different ones"),
         (["mlp_in.3", "mlp_in.3"], "one place or several different ones"),
     ],
