@@ -4,9 +4,14 @@ A test that feeds damaged or hostile input to a reader carries ``@pytest.mark.fu
 own, so that the profile decides how many inputs it sees.
 """
 
+import signal
+
 from hypothesis import HealthCheck, settings
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=100, derandomize=True, **_COMMON)
 settings.register_profile("soak", max_examples=10_000, database=None, **_COMMON)
 settings.load_profile("default")
+
+# Started by a shell in the background, Python ignores Ctrl-C, which tests send to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
