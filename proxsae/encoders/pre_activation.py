@@ -87,8 +87,7 @@ class PreActivation:
         """
         n, p = len(self.x), len(self.weight)
         size = max(256, BLOCK_SIZE // p)
-        is_product = self.known is None and not self.through and not self.codes and not self.in_bfloat16
-        if not by_rows or not is_product or self.x.is_cuda or n <= size:
+        if not by_rows or self._is_whole or self.x.is_cuda or n <= size:
             pattern = rule(self.without_graph)
             return pattern, pattern.gather(self.without_graph)
         patterns, entries = [], []
@@ -106,7 +105,7 @@ class PreActivation:
     @torch.no_grad()
     def columns(self, atoms: Tensor) -> Tensor:
         """Return u of some atoms, (n_samples, n_atoms), without graph."""
-        if "without_graph" in vars(self) or self.known is not None or self.through or self.codes:
+        if self._is_whole:
             return self.without_graph[:, atoms]
         bias = None if self.bias is None else self.bias[atoms]
         return torch.nn.functional.linear(self.x, self.weight[atoms], bias)
@@ -133,9 +132,15 @@ class PreActivation:
             u = u + (part - part.detach())  # the entries hold its value
         return u
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all entries are there, or are more than one product of x that parts of them could be made by."""
+        is_product = self.known is None and not self.through and not self.codes and not self.in_bfloat16
+        return "without_graph" in vars(self) or not is_product
+
     @torch.no_grad()
     def _entries(self, pattern: Pattern) -> Tensor:
-        if "without_graph" in vars(self) or self.known is not None or self.through or self.codes:
+        if self._is_whole:
             return pattern.gather(self.without_graph)
         entries = row_dots(pattern, self.x, self.weight)
         return entries if self.bias is None else entries + self.bias[pattern.indices]
