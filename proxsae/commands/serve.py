@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, harvest, load_model
     from proxsae.llm.harvest import sites_of
-    from proxsae.llm.provenance import check_same_place
+    from proxsae.llm.provenance import check_same_place, names_of
     from proxsae.report import PageServer, explorer_page, read_text
     from proxsae.report.explorer import decoder, reading_content
     from proxsae.report.packing import packed
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError("the autoencoder does not say where its activations come from; give --block")
         model = load_model(options.model or told.get("model"))
         if not options.any_place:
-            check_same_place(sae, model, " ".join(map(str, sites_of(model, hooks, None))), Path(options.sae).name)
+            check_same_place(sae, model, names_of(sites_of(model, hooks, None)), Path(options.sae).name)
         if store is None:
             harvested = {"n_tokens": options.tokens, "out": folder, "field": options.field, **packing_of(options)}
             store = harvest(model, options.text, hook=hooks, **harvested)

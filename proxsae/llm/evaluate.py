@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids,
 from proxsae.llm.harvest import Hook, sites_of
 from proxsae.llm.massive import Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
-from proxsae.llm.provenance import check_same_place
+from proxsae.llm.provenance import check_same_place, names_of
 from proxsae.llm.sites import Site
 from proxsae.llm.text import TextSource, documents, source_name
 from proxsae.metrics import (
@@ -31,6 +30,7 @@ from proxsae.metrics import (
     loss_metrics,
     reconstruct,
 )
+from proxsae.training.blocks import columns_of
 
 
 def evaluate(
@@ -121,7 +121,7 @@ def evaluate(
     places = sites_of(model, block)
     source = _source(model, saes, reads, places)
     columns, width = _columns(model, places), _width(model, places)
-    at, read_at = _told(places), _told(source)
+    at, read_at = names_of(places), names_of(source)
     for name, one in saes.items():
         reads_elsewhere = _is_transcoder(one)
         if check_provenance:
@@ -223,19 +223,13 @@ def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: 
     return sites_of(model, told[0] if reads is None else reads)
 
 
-def _told(sites: list[Site]) -> str:
-    """Return sites as a store names them."""
-    return " ".join(map(str, sites))
-
-
 def _width(model: LanguageModel, sites: list[Site]) -> int:
     return sum(model.width(site) for site in sites)
 
 
 def _columns(model: LanguageModel, sites: list[Site]) -> dict[Site, slice]:
     """Return where each site stands in the rows."""
-    ends = list(accumulate(model.width(site) for site in sites))
-    return {site: slice(end - model.width(site), end) for site, end in zip(sites, ends, strict=True)}
+    return dict(zip(sites, columns_of([model.width(site) for site in sites]), strict=True))
 
 
 def _log_probabilities(model: LanguageModel, tokens: Tensor, site: Site, rows: NDArray[np.float32]) -> Tensor:

@@ -12,6 +12,11 @@ from proxsae.llm.sites import Site
 from proxsae.llm.text import TextSource, source_name
 
 
+def names_of(sites: Sequence[Site]) -> str:
+    """Return sites as a store and a model's file name them."""
+    return " ".join(map(str, sites))
+
+
 def header(
     model: LanguageModel,
     sites: Sequence[Site],
@@ -30,7 +35,7 @@ def header(
     return {
         "model": model.name,
         "weights": model.fingerprint(),
-        "site": " ".join(map(str, sites)),
+        "site": names_of(sites),
         "widths": widths,
         "tokenizer": f"{model.name} ({len(model.tokenizer)} tokens)",
         "text": source_name(text),
