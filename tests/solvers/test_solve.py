@@ -354,7 +354,7 @@ def test_ctrl_c_before_all_blocks_are_handed_out(monkeypatch):
 
 
 def test_ctrl_c_while_threads_work(monkeypatch):
-    """The main thread waits for the others when it comes."""
+    """The main thread waits for the others when it comes: of the samples begun, the other thread's may be cut short."""
     rng = np.random.default_rng(0)
     X, D = rng.standard_normal((40, 6)), rng.standard_normal((9, 6))
     monkeypatch.setattr(iterate, "CACHE_ENTRIES", 0)
@@ -376,5 +376,5 @@ def test_ctrl_c_while_threads_work(monkeypatch):
     monkeypatch.setattr(inputs.Inputs, "targets", interrupting)
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         s = solve(X, D, "0.5*L1", method="active_set")
-    assert s.converged[:10].all()
+    assert s.converged[:12].sum() >= 11
     assert not s.n_iter[13:].any()
