@@ -18,6 +18,7 @@ from proxsae.studies.source import Source
 from proxsae.studies.sweep_page import facts, sections
 
 COMPARED = ("topk", "topk:2", "abstopk", "jumprelu", "relu")
+NEUTRAL_TOKENS = 256  # on which the damage of a steering is measured
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def steps(
     model = [f"--model={source.model}"] if source.model else []
     axes = ("axes", signed, str(out / "activations"), f"--against={one_sided}", *model, f"--out={out / 'axes.html'}")
     steered = [f"{name}={path}" for (name, _), path in saes.items() if name in ("topk", "abstopk", "jumprelu")]
-    bench = ("steer-bench", *steered, *language, f"--out={out / 'steering'}")
+    bench = ("steer-bench", *steered, *language, f"--tokens={NEUTRAL_TOKENS}", f"--out={out / 'steering'}")
     told = ("probe", *saes.values(), f"--activations={out / 'activations'}", f"--out={out / 'probe.csv'}")
     return [
         Step("sweep", "Does it reconstruct better?", curves, "sweep"),
