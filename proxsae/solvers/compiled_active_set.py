@@ -8,6 +8,8 @@ from numba import float32, float64, int8, void
 
 from proxsae.solvers.compiled_descent import prox64
 
+CAPACITY = 256  # of the active set, to begin with
+ROUNDS = 30  # of growth that a step takes with a Gram matrix, at most
 PASSES = 100  # of coordinate descent and Newton steps on one active set, at most
 FIRST, WATCHED = 48, 24  # zeros in the active set beside the non-zeros, from the zero code and later; up to twice
 CALM = 3  # passes without a coordinate that leaves or reaches zero, before a Newton step
@@ -47,11 +49,16 @@ def dead_zones(prox, parameters, t, ends):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(fastmath=_fast, nogil=True)
-def _descended(prox, parameters, A, steps, z, r, index, m):  # type: ignore[no-untyped-def]
-    """Set each coordinate to its best value; return the largest move and how many left or reached zero."""
+def _descended(prox, parameters, A, steps, rest, z, r, index, m):  # type: ignore[no-untyped-def]
+    """Set each coordinate to its best value; return the largest move and how many left or reached zero.
+
+    A zero whose correlation is between its ends in `rest` stays, and its prox need not be asked.
+    """
     one = len(parameters) == 1
     largest, flips = 0.0, 0
     for a in range(m):
+        if z[a] == 0.0 and rest[0, a] <= r[a] <= rest[1, a]:
+            continue
         new = prox(z[a] + steps[a] * r[a], steps[a], parameters[0 if one else index[a]])
         change = new - z[a]
         if change != 0.0:
@@ -207,11 +214,11 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
 
 
 @numba.njit(nogil=True)
-def _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled, noise):  # type: ignore[no-untyped-def]
+def _solved(prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, settled, noise):  # type: ignore[no-untyped-def]
     """Solve on the active set: passes of coordinate descent, and Newton steps once the zeros stand still."""
     calm = 0
     for n_pass in range(1, PASSES + 1):
-        move, flips = _descended(prox, parameters, A, steps, z, r, index, m)
+        move, flips = _descended(prox, parameters, A, steps, rest, z, r, index, m)
         if move <= settled * ref:
             return
         calm = calm + 1 if flips == 0 else 0
@@ -269,9 +276,9 @@ def _watched(score, low, high, watched, most):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(fastmath=_fast, nogil=True)
-def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
-    """Write the Gram matrix of the active atoms, from the whole one where it is there."""
-    for a in range(m):
+def _products(D, G, index, known, m, A):  # type: ignore[no-untyped-def]
+    """Write the Gram matrix of the active atoms but for those known, from the whole one where it is there."""
+    for a in range(known, m):
         if len(G):
             row = G[index[a]]
             for b in range(a + 1):
@@ -283,6 +290,14 @@ def _products(D, G, index, m, A):  # type: ignore[no-untyped-def]
             for k in range(len(atom)):
                 v += float(atom[k]) * float(other[k])
             A[a, b] = A[b, a] = v
+
+
+@numba.njit(nogil=True)
+def _enlarged(A, known, capacity):  # type: ignore[no-untyped-def]
+    """Return a larger matrix with the same products of known atoms."""
+    larger = np.empty((capacity, capacity))
+    larger[:known, :known] = A[:known, :known]
+    return larger
 
 
 @numba.njit(
@@ -315,43 +330,72 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q,
     """
     p, d = D.shape
     one = len(parameters) == 1
-    capacity = 0
-    index, score = np.empty(p, np.int64), np.empty(p)
+    capacity = min(p, CAPACITY)
+    A, L = np.empty((capacity, capacity)), np.empty((capacity, capacity))
+    work, rest = np.empty((3, capacity)), np.empty((2, capacity))
+    z, r, steps = np.empty(capacity), np.empty(capacity), np.empty(capacity)
+    support, kinked = np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
+    index, score, q = np.empty(p, np.int64), np.empty(p), np.empty(p)
     for i in range(len(Z)):
-        q, row, m = Q[i], Z[i], 0
-        ref, low, high = _scored(q, row, below, above, lengths, score)
+        row, m = Z[i], 0
+        q[:] = Q[i]
         for j in range(p):
             if row[j] != 0 and weights[j] == 0:
                 row[j] = 0
             if row[j] != 0:
-                ref = max(ref, abs(float(row[j])) / weights[j])
                 index[m] = j
                 m += 1
-        m += _watched(score, low, high, index[m:], WATCHED if m else FIRST)
-        if m > capacity:
-            capacity = 2 * m
-            A, L = np.empty((capacity, capacity)), np.empty((capacity, capacity))
-            z, r, steps, work = np.empty(capacity), np.empty(capacity), np.empty(capacity), np.empty((3, capacity))
-            support, kinked = np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
-        move = 0.0
-        for a in range(m):
-            j = index[a]
-            z[a], r[a], t = row[j], q[j], weights[j]
-            steps[a], kinked[a] = t, below[j] < above[j]
-            move = max(move, abs(prox(z[a] + t * r[a], t, parameters[0 if one else j]) - z[a]) / t)
-        at_rest[i] = at_rest[i] + 1 if move <= rounding * ref else 0
-        _products(D, G, index, m, A)
-        settled = POLISHED if at_rest[i] else SETTLED
-        _solved(prox, parameters, A, steps, z, r, index, m, L, work, support, kinked, ref, settled, rounding * ref)
+        known = 0  # of the active atoms, with products that are in A
+        for n_round in range(ROUNDS if len(G) else 1):
+            ref, low, high = _scored(q, row, below, above, lengths, score)
+            for a in range(m):
+                ref = max(ref, abs(float(row[index[a]])) / weights[index[a]])
+            if n_round and high <= rounding * ref:
+                break
+            m += _watched(score, low, high, index[m:], WATCHED if m else FIRST)
+            if m > capacity:
+                capacity = 2 * m
+                A, L = _enlarged(A, known, capacity), np.empty((capacity, capacity))
+                work, rest = np.empty((3, capacity)), np.empty((2, capacity))
+                z, r, steps = np.empty(capacity), np.empty(capacity), np.empty(capacity)
+                support, kinked = np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
+            move = 0.0
+            for a in range(m):
+                j = index[a]
+                z[a], r[a], t = row[j], q[j], weights[j]
+                steps[a], kinked[a] = t, below[j] < above[j]
+                rest[0, a], rest[1, a] = below[j], above[j]
+                move = max(move, abs(prox(z[a] + t * r[a], t, parameters[0 if one else j]) - z[a]) / t)
+            if n_round == 0:
+                at_rest[i] = at_rest[i] + 1 if move <= rounding * ref else 0
+            _products(D, G, index, known, m, A)
+            settled = POLISHED if at_rest[i] else SETTLED
+            _solved(prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, settled, rounding * ref)
+            if len(G):
+                for a in range(m):
+                    before = row[index[a]]
+                    row[index[a]] = z[a]
+                    change = float(row[index[a]]) - before
+                    if change != 0.0:
+                        column = G[index[a]]
+                        for j in range(p):
+                            q[j] -= change * column[j]
+            known = 0
+            for a in range(m):
+                row[index[a]] = z[a]
+                if row[index[a]] != 0:
+                    support[known], index[known] = a, index[a]
+                    known += 1
+            for a in range(known):
+                for b in range(known):
+                    A[a, b] = A[support[a], support[b]]
+            m = known
         e = E[i]
         e[:] = Y[i]
         for a in range(m):
-            row[index[a]] = z[a]
-            value = row[index[a]]
-            if value != 0:
-                atom = D[index[a]]
-                for k in range(d):
-                    e[k] -= value * atom[k]
+            value, atom = row[index[a]], D[index[a]]
+            for k in range(d):
+                e[k] -= value * atom[k]
 
 
 @numba.njit(
