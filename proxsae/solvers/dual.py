@@ -12,6 +12,8 @@ from proxsae.regularizers.conjugate import dual_scaling, is_free
 from proxsae.solvers.certificates import certificate_of, least_shift, rounded
 from proxsae.solvers.inputs import Inputs
 
+MOST_SHIFTS = 12  # into the domain, each with twice the allowance for rounding of the one before
+
 
 def dual_points(inputs: Inputs, R: Regularizer | tuple[Regularizer, ...]) -> Array:
     r"""Return the :math:`\theta` of :func:`proxsae.solvers.certificates.duality_gap` for the codes ``inputs.init``.
@@ -33,7 +35,21 @@ def dual_points(inputs: Inputs, R: Regularizer | tuple[Regularizer, ...]) -> Arr
         Y, Z = (xp.astype(rows, xp.float64, copy=False) for rows in (inputs.targets(part), inputs.codes(part)))
         nu = Y - Z @ D
         if direction is not None:
-            V, slopes = nu @ D.T, D @ direction
-            nu = nu - least_shift(V, slopes, is_free(R, V))[:, None] * direction
+            nu = _led_inside(nu, D, direction, R)
         parts.append(dual_scaling(R, nu @ D.T)[:, None] * nu)
     return xp.concat(parts)
+
+
+def _led_inside(nu: Array, D: Array, direction: Array, R: Regularizer) -> Array:
+    """Return nu - tau c with no unpenalised atom that correlates positively, in floating point either.
+
+    Rounding of the products may undo the least tau that is enough: then it grows by as much, twice that, and so on.
+    """
+    xp = array_api_compat.array_namespace(nu)
+    slopes, rounding = D @ direction, float(xp.finfo(nu.dtype).eps) * xp.linalg.vector_norm(nu, axis=-1)
+    for n_shifts in range(MOST_SHIFTS):
+        V = nu @ D.T
+        tau = least_shift(V, slopes, is_free(R, V))
+        tau = xp.where(tau > 0, tau + (2.0**n_shifts - 1.0) * rounding, tau)
+        nu = nu - tau[:, None] * direction
+    return nu
