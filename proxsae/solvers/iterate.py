@@ -21,7 +21,10 @@ from proxsae.solvers.threads import blocks_of, in_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
 MIN_ROWS = 16  # that share the dense products
-PRODUCTS = 2500  # of atoms that the active set needs for a sample
+ALL_ATOMS, PAIRS = (
+    2,
+    3000,
+)  # products with all atoms, and of two atoms, that a Gram matrix saves the active set a sample
 
 
 def iterate(
@@ -79,6 +82,7 @@ def iterate(
 
 
 def _pays_gram(algorithm: Algorithm, n_samples: int, n_components: int, n_features: int) -> bool:
-    if algorithm.knows_rest:  # which takes a few products of atoms a sample
-        return PRODUCTS * n_samples > n_components * n_components and n_components <= LARGEST_GRAM
+    if algorithm.knows_rest:  # half a Gram matrix is computed
+        saved = n_samples * (ALL_ATOMS * n_components + PAIRS)
+        return n_components <= LARGEST_GRAM and n_components * n_components < 2 * saved
     return algorithm.needs_gram or gram_is_cheaper(n_samples, n_components, n_features)
