@@ -12,11 +12,11 @@ from scipy.sparse import csr_array
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm
-from proxsae.solvers.certificates import CertificateKind, certificate_of, duality_gap
+from proxsae.solvers.certificates import CertificateKind
 from proxsae.solvers.driver import Outcome, joined, not_done, run
 from proxsae.solvers.inputs import Inputs, checked_step
+from proxsae.solvers.prepared import prepared
 from proxsae.solvers.problem import LARGEST_GRAM, Problem, gram_is_cheaper
-from proxsae.solvers.sparse_gap import sparse_gap
 from proxsae.solvers.threads import blocks_of, in_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
@@ -45,14 +45,11 @@ def iterate(
     """
     D, (n_samples, n_components) = inputs.dictionary, inputs.shape
     t = math.nan if algorithm.is_compiled and step is None else checked_step(step, D, R)  # coordinates have their own
-    kind, certify = certificate_of(R, D, by_coordinates=algorithm.is_compiled)
+    kind, certify, tools = prepared(algorithm, R, D)
     gram = None
     if _pays_gram(algorithm, n_samples, *D.shape):
         atoms = D.astype(np.float64) if algorithm.knows_rest else D
         gram = atoms @ atoms.T
-    tools = algorithm.prepare(R, D)
-    if algorithm.knows_rest and certify is duality_gap:
-        certify = sparse_gap(R, D, *tools[-2:]) or certify
 
     def attempted(targets: Array, codes: Array) -> Outcome:
         # Where squares overflow, the certificate says so: it is not finite.

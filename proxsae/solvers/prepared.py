@@ -1,0 +1,50 @@
+"""What a compiled method prepares for a dictionary and R, kept from the last call: samples may come one at a time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers import Regularizer
+from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.certificates import CertificateKind, Certify, certificate_of, duality_gap
+from proxsae.solvers.sparse_gap import sparse_gap
+
+LARGEST_KEPT = 2**22  # entries of a dictionary: 32 MiB
+
+
+class Prepared(NamedTuple):
+    """What depends on the dictionary and R alone."""
+
+    kind: CertificateKind
+    certify: Certify
+    tools: Any  # of the algorithm
+
+
+_last: tuple[Algorithm, Regularizer, Array, Prepared] | None = None
+
+
+def prepared(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
+    """Return it, from the last call where that had an equal R and dictionary; the caller may change D in place."""
+    global _last  # noqa: PLW0603
+    last = _last
+    if last is not None and last[0] is algorithm and _same(last[2], D) and last[1] == R:
+        return last[3]
+    found = _prepare(algorithm, R, D)
+    if algorithm.is_compiled and D.size <= LARGEST_KEPT:
+        _last = algorithm, R, D.copy(), found
+    return found
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
+
+
+def _prepare(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
+    kind, certify = certificate_of(R, D, by_coordinates=algorithm.is_compiled)
+    tools = algorithm.prepare(R, D)
+    if algorithm.knows_rest and certify is duality_gap:
+        certify = sparse_gap(R, D, *tools[-2:]) or certify
+    return Prepared(kind, certify, tools)
