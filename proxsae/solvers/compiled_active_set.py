@@ -22,12 +22,16 @@ _fast = {"reassoc", "contract"}
 _finite = {*_fast, "nnan", "ninf", "nsz"}
 
 
-@numba.njit(void(prox64, float64[:, ::1], float64, float64[:, ::1]), nogil=True, cache=True)
-def dead_zones(prox, parameters, t, ends):  # type: ignore[no-untyped-def]
-    """Write the least and the largest number with prox 0, of parameters in a row each; infinite where all are."""
+@numba.njit(void(prox64, float64[:, ::1], float64[::1], float64[:, ::1]), nogil=True, cache=True)
+def dead_zones(prox, parameters, steps, ends):  # type: ignore[no-untyped-def]
+    """Write the least and the largest number with prox 0, infinite where all are, and 0 where none is.
+
+    Parameters are in rows, and steps one by one: as many as ends, or one for all.
+    """
     number = np.empty(1)
     bits = number.view(np.int64)  # positive floats are ordered as the integers of the same bits
-    for i in range(len(parameters)):
+    for i in range(len(ends)):
+        parameter, t = parameters[i if len(parameters) > 1 else 0], steps[i if len(steps) > 1 else 0]
         for side in range(2):
             sign = 2.0 * side - 1.0
             number[0] = LARGEST
@@ -35,7 +39,7 @@ def dead_zones(prox, parameters, t, ends):  # type: ignore[no-untyped-def]
             while high - low > 1:
                 middle = low + (high - low) // 2
                 bits[0] = middle
-                if prox(sign * number[0], t, parameters[i]) == 0.0:
+                if prox(sign * number[0], t, parameter) == 0.0:
                     low = middle
                 else:
                     high = middle

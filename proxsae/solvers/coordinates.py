@@ -14,7 +14,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
-from proxsae.solvers.certificates import Fit, fit_of
+from proxsae.solvers.certificates import Fit, fit_of, roundings
 from proxsae.solvers.problem import Problem
 
 HOPEFUL = 4.0  # times the tolerance: a gap that is guessed to be below is worth a certificate
@@ -26,11 +26,13 @@ class DescentState(NamedTuple):
 
     codes: Array  # z_k, (n_samples, n_components)
     correlations: Array  # (y - z_k D) D^T, (n_samples, n_components)
+    moves: Array  # the coordinate-wise residual of z_k, not divided by anything, (n_samples,)
 
 
 def start_descent(problem: Problem, codes: Array) -> DescentState:
-    """Return the state at given codes."""
-    return DescentState(codes, -problem.gradient(codes))
+    """Return the state at given codes, any of which may be done."""
+    correlations = -problem.gradient(codes) if codes.any() else problem.correlations.copy()
+    return DescentState(codes, correlations, np.zeros(len(codes)))
 
 
 def descend(problem: Problem, state: DescentState) -> DescentState:
@@ -47,11 +49,20 @@ def descend(problem: Problem, state: DescentState) -> DescentState:
     """
     from proxsae.solvers import compiled_descent
 
-    prox, parameters, steps = problem.tools
-    G, C = problem.gram, problem.correlations
+    G, C, moves = problem.gram, problem.correlations, np.empty(len(state.codes))
     Z, Q = state.codes.copy(), np.empty_like(state.correlations)
-    compiled_descent.descend(prox, parameters, G, steps, C, Z, Q)
-    return DescentState(Z, Q)
+    prox, parameters, steps, below, above = problem.tools
+    compiled_descent.descend(prox, parameters, G, steps, below, above, C, Z, Q, moves)
+    return DescentState(Z, Q, moves)
+
+
+def may_have_settled(problem: Problem, state: DescentState, tol: float) -> Array:
+    """Return which rows may have a coordinate-wise residual of at most tol, or of rounding."""
+    Z, lengths = state.codes, np.sqrt(problem.gram.diagonal())
+    size, reach = np.linalg.norm(Z * lengths, axis=1), np.linalg.norm(problem.targets, axis=1)
+    noise = roundings(Z) * ((reach + abs(Z) @ lengths) * np.sqrt((Z != 0).sum(1) + 1) + size)
+    done: Array = state.moves <= tol * np.maximum(size, reach) + noise
+    return done
 
 
 class ActiveSetState(NamedTuple):
@@ -140,10 +151,21 @@ def scalar_prox(R: Regularizer, rounded: Any, dtype: Any) -> tuple[Any, Any]:
 
 
 def prepare_descent(R: Regularizer, D: Array) -> tuple[Any, ...]:
-    """Return the scalar prox, its parameters, and 1 / ||d_j||^2; for a zero atom that of an average one will do."""
+    """Return the scalar prox, its parameters, 1 / ||d_j||^2, and the correlations between which a zero surely stays.
+
+    For a zero atom the step of an average one will do.
+    """
+    from proxsae.solvers.compiled_active_set import dead_zones
+
     norms2 = squared_norms(D)
-    average = norms2.mean() or 1.0
-    return *scalar_prox(R, D.dtype, D.dtype), (1.0 / np.where(norms2 > 0, norms2, average)).astype(D.dtype)
+    steps = 1.0 / np.where(norms2 > 0, norms2, norms2.mean() or 1.0)
+    exact, parameters = scalar_prox(R, D.dtype, np.dtype(np.float64))
+    ends = np.empty((len(D), 2))
+    dead_zones(exact, parameters, steps, ends)
+    surely = (1.0 - 16 * float(np.finfo(D.dtype).eps)) * ends.T / steps
+    limit = float(np.finfo(D.dtype).max)
+    prepared = steps, *surely.clip(-limit, limit)
+    return *scalar_prox(R, D.dtype, D.dtype), *(np.ascontiguousarray(a, D.dtype) for a in prepared)
 
 
 def prepare_active_set(R: Regularizer, D: Array) -> tuple[Any, ...]:
@@ -177,7 +199,7 @@ def resting_slopes(prox: Any, parameters: Array, diagonal: Array) -> tuple[Array
     average = float(diagonal.mean()) or 1.0
     step = 2.0 ** -round(math.log2(average))
     ends = np.empty((len(parameters), 2))
-    dead_zones(prox, parameters, step, ends)
+    dead_zones(prox, parameters, np.array([step]), ends)
     below, above = np.broadcast_to(ends.T, (2, len(diagonal)))
     return below / step, above / step
 
@@ -213,11 +235,12 @@ CD = Algorithm(
     start_descent,
     descend,
     _lacks_formula,
-    ("codes", "correlations"),
-    2,
+    ("codes", "correlations", "moves"),
+    1,
     is_compiled=True,
     prepare=prepare_descent,
     needs_gram=True,
+    may_be_done=may_have_settled,
 )
 ACTIVE_SET = Algorithm(
     start_active_set,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm
@@ -28,7 +26,7 @@ _last: tuple[Algorithm, Regularizer, Array, Prepared] | None = None
 
 def prepared(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
     """Return it, from the last call where that had an equal R and dictionary; the caller may change D in place."""
-    global _last  # noqa: PLW0603
+    global _last
     last = _last
     if last is not None and last[0] is algorithm and _same(last[2], D) and last[1] == R:
         return last[3]
