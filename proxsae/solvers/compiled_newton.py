@@ -57,7 +57,7 @@ def _piece(prox, parameter, z, r, t):  # type: ignore[no-untyped-def]
     m = 0.5 * (up + down)
     if min(up, down) < FLAT or not m < np.inf:
         return False, 0.0, 0.0
-    curvature = max(1.0 / m - 1.0, 0.0) / t
+    curvature = (1.0 / m - 1.0) / t if abs(m - 1.0) > 1e-8 else 0.0  # negative where r is concave
     slope = (u - at) / t + curvature * (z - at)
     return _is_on(prox, parameter, z, z, slope, curvature, t, False), slope, curvature
 
@@ -85,8 +85,9 @@ def _end_of_piece(prox, parameter, z, delta, slope, curvature, t, kinked):  # ty
             low = middle
         else:
             high = middle
-    beyond = z + high * delta
-    return low, prox(beyond + t * (slope + curvature * (beyond - z)), t, parameter)
+    inside, beyond = z + low * delta, z + high * delta
+    value = prox(beyond + t * (slope + curvature * (beyond - z)), t, parameter)
+    return low, value if abs(value - inside) <= 1e-6 * abs(z) else inside  # where the prox jumps, it stays on the piece
 
 
 @numba.njit(fastmath=_fast, nogil=True)

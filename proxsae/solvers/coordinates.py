@@ -36,7 +36,7 @@ def start_descent(problem: Problem, codes: Array) -> DescentState:
 
 
 def descend(problem: Problem, state: DescentState) -> DescentState:
-    r"""Return a sweep over all coordinates and, until they settle, over those that are not zero.
+    r"""Return a sweep over all coordinates, and then those that are not zero once they have settled.
 
     :math:`z_j^+ = \mathrm{prox}_{t_j r_j}(z_j + t_j (y - zD)d_j)` with its own step :math:`t_j = 1 / \|d_j\|^2`: the
     best value of z_j with the others held, for every separable R, convex or not. No step of all coordinates is needed,
@@ -50,9 +50,8 @@ def descend(problem: Problem, state: DescentState) -> DescentState:
     from proxsae.solvers import compiled_descent
 
     G, C, moves = problem.gram, problem.correlations, np.empty(len(state.codes))
-    Z, Q = state.codes.copy(), np.empty_like(state.correlations)
-    prox, parameters, steps, below, above = problem.tools
-    compiled_descent.descend(prox, parameters, G, steps, below, above, C, Z, Q, moves)
+    Z, Q = state.codes.copy(), np.empty_like(C)
+    compiled_descent.descend(*problem.tools[:2], G, *problem.tools[2:], C, Z, Q, moves)
     return DescentState(Z, Q, moves)
 
 
@@ -159,13 +158,11 @@ def prepare_descent(R: Regularizer, D: Array) -> tuple[Any, ...]:
 
     norms2 = squared_norms(D)
     steps = 1.0 / np.where(norms2 > 0, norms2, norms2.mean() or 1.0)
-    exact, parameters = scalar_prox(R, D.dtype, np.dtype(np.float64))
+    prox, parameters = scalar_prox(R, D.dtype, np.dtype(np.float64))
     ends = np.empty((len(D), 2))
-    dead_zones(exact, parameters, steps, ends)
-    surely = (1.0 - 16 * float(np.finfo(D.dtype).eps)) * ends.T / steps
-    limit = float(np.finfo(D.dtype).max)
-    prepared = steps, *surely.clip(-limit, limit)
-    return *scalar_prox(R, D.dtype, D.dtype), *(np.ascontiguousarray(a, D.dtype) for a in prepared)
+    dead_zones(prox, parameters, steps, ends)
+    surely = (1.0 - 16 * float(np.finfo(D.dtype).eps)) * np.ascontiguousarray(ends.T) / steps
+    return prox, parameters, steps, *surely
 
 
 def prepare_active_set(R: Regularizer, D: Array) -> tuple[Any, ...]:

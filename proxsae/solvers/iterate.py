@@ -48,13 +48,13 @@ def iterate(
     kind, certify, tools = prepared(algorithm, R, D)
     gram = None
     if _pays_gram(algorithm, n_samples, *D.shape):
-        atoms = D.astype(np.float64) if algorithm.knows_rest else D
+        atoms = D.astype(np.float64) if algorithm.is_compiled else D
         gram = atoms @ atoms.T
 
     def attempted(targets: Array, codes: Array) -> Outcome:
         # Where squares overflow, the certificate says so: it is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
-            correlations = None if gram is None or algorithm.knows_rest else targets @ D.T
+            correlations = None if gram is None or algorithm.knows_rest else targets @ atoms.T
             problem = Problem(targets, D, R, t, gram, correlations, tools)
             return run(
                 problem, algorithm, certify, codes, tol=tol, max_iter=max_iter, on_finished=on_finished, stop=stop
