@@ -31,7 +31,7 @@ class DescentState(NamedTuple):
 
 def start_descent(problem: Problem, codes: Array) -> DescentState:
     """Return the state at given codes, any of which may be done."""
-    correlations = -problem.gradient(codes) if codes.any() else problem.correlations.copy()
+    correlations = -problem.gradient(codes) if codes.any() else np.array(problem.correlations)
     return DescentState(codes, correlations, np.zeros(len(codes)))
 
 
@@ -57,6 +57,7 @@ def descend(problem: Problem, state: DescentState) -> DescentState:
 
 def may_have_settled(problem: Problem, state: DescentState, tol: float) -> Array:
     """Return which rows may have a coordinate-wise residual of at most tol, or of rounding."""
+    assert problem.gram is not None
     Z, lengths = state.codes, np.sqrt(problem.gram.diagonal())
     size, reach = np.linalg.norm(Z * lengths, axis=1), np.linalg.norm(problem.targets, axis=1)
     noise = roundings(Z) * ((reach + abs(Z) @ lengths) * np.sqrt((Z != 0).sum(1) + 1) + size)

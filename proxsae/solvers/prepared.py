@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm
@@ -25,14 +27,15 @@ _last: tuple[Algorithm, Regularizer, Array, Prepared] | None = None
 
 
 def prepared(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
-    """Return it, from the last call where that had an equal R and dictionary; the caller may change D in place."""
+    """Return it, from the last call where that had an equal R and dictionary; the caller may change both in place."""
     global _last
     last = _last
     if last is not None and last[0] is algorithm and _same(last[2], D) and last[1] == R:
         return last[3]
     found = _prepare(algorithm, R, D)
     if algorithm.is_compiled and D.size <= LARGEST_KEPT:
-        _last = algorithm, R, D.copy(), found
+        own = R.map_parameters(lambda _, value: np.copy(value) if np.ndim(value) else value)
+        _last = algorithm, own, D.copy(), found
     return found
 
 
