@@ -10,7 +10,7 @@ A site is written as a short text, or a number for the residual stream:
 ``"mlp_hidden.15"``             the neurons of its MLP: what the last linear map in it takes
 ``"mlp_out.15"``                what its MLP returns
 ``"model.layers.14.mlp"``       what any module returns, by its path in the model; ``"in:model.layers.14.mlp"``
-                                what it takes
+                                or ``"in:lm_head"`` what it takes
 ==============================  ==========================================================================
 
 ``"block.15"`` is ``hidden_states[15]`` of transformers and ``blocks.14.hook_resid_post`` of TransformerLens, which
@@ -31,7 +31,7 @@ _MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 _PARTS = {"attn_out": _ATTENTION, "mlp_in": _MLP, "mlp_hidden": _MLP, "mlp_out": _MLP}
 _LAST_MAPS = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2", "wo")  # of an MLP
 _TEXT = re.compile(rf"(block|{'|'.join(_PARTS)})\.(\d{{1,6}})")
-_PATH = re.compile(rf"(in:)?(?!(?:block|{'|'.join(_PARTS)})\.)\w+(?:\.\w+)+")
+_PATH = re.compile(rf"(in:)?(?!(?:block|{'|'.join(_PARTS)})\.)\w+(?:\.\w+)+|in:\w+")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Site:
                 return cls(0, "path", given)
         raise ValueError(
             f"block={given!r} names no place in a model; allowed are a number of blocks such as 15, 'block.15' (the "
-            f"same), {', '.join(repr(f'{part}.15') for part in _PARTS)}, 'embed' and the path of a module."
+            f"same), {', '.join(repr(f'{part}.15') for part in _PARTS)}, 'embed', the path of a module with a dot in it, "
+            "and 'in:lm_head', what a module at the top takes."
         )
 
     def __str__(self) -> str:

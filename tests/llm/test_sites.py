@@ -46,6 +46,13 @@ def test_a_path_is_a_module(model, tokens):
     torch.testing.assert_close(model.logits(tokens, "model.layers.2.mlp.up_proj", up), model.logits(tokens))
 
 
+def test_a_module_at_the_top_of_the_model(model, tokens):
+    x = model.read(tokens, "in:lm_head")  # what the final norm gives
+    with torch.no_grad():
+        torch.testing.assert_close(model.model.lm_head(x), model.logits(tokens))
+    torch.testing.assert_close(model.logits(tokens, "in:lm_head", x), model.logits(tokens))
+
+
 def test_sites_are_read_in_any_order(model, tokens):
     sites = ["mlp_out.4", "embed", 2, "attn_out.1", "embed"]
     for site, x in zip(sites, model.read_all(tokens, sites), strict=True):
@@ -60,6 +67,8 @@ def test_sites_are_read_in_any_order(model, tokens):
         ("in:model.embed_tokens", "cannot be read: for tokens of shape"),
         ("mlp_hidden.9", "has 4 blocks"),
         ("mlp_of", "names no place"),
+        ("lm_head", "with a dot in it, and 'in:lm_head'"),
+        ("in:head", "LlamaForCausalLM has no such module"),
         ([], "one place or several different ones"),
         (["mlp_in.3", "mlp_in.3"], "one place or several different ones"),
     ],
