@@ -77,8 +77,8 @@ class Site:
                 return cls(0, "path", given)
         raise ValueError(
             f"block={given!r} names no place in a model; allowed are a number of blocks such as 15, 'block.15' (the "
-            f"same), {', '.join(repr(f'{part}.15') for part in _PARTS)}, 'embed', the path of a module with a dot in it, "
-            "and 'in:lm_head', what a module at the top takes."
+            f"same), {', '.join(repr(f'{part}.15') for part in _PARTS)}, 'embed', the path of a module with a dot in "
+            "it, and 'in:lm_head', what a module at the top takes."
         )
 
     def __str__(self) -> str:
