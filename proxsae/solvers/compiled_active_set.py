@@ -166,11 +166,10 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q,
 
     Q holds the correlations E D^T of the codes that come in. `below` and `above` are the ends of the subdifferential of
     each r_j at 0, at most FREE: a zero with its correlation between them rests. With the Gram matrix G, which else is
-    empty, the set grows until every zero rests; without it, once. A row whose every coordinate rests, to
-    within `rounding` of the largest correlation, is polished; `at_rest` counts how often in a row. `weights` are
-    1 / ||d_j||^2 and `lengths` their roots, and for a zero atom 0 and 1. Arithmetic on
-    the active set is float64: rounded to float32, products of atoms that depend on one another are no Gram matrix any
-    more.
+    empty, the set grows until every zero rests; without it, once. A row whose every coordinate rests, to within
+    `rounding` of the largest correlation, is polished; `at_rest` counts how often in a row. `weights` are 1 / ||d_j||^2
+    and `lengths` their roots, and for a zero atom 0 and 1. Arithmetic on the active set is float64: rounded to float32,
+    products of atoms that depend on one another are no Gram matrix any more.
     """
     p, d = D.shape
     one = len(parameters) == 1

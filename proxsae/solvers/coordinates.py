@@ -10,11 +10,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
-from proxsae.solvers.certificates import Fit, fit_of, roundings
+from proxsae.solvers.certificates import Fit, roundings
 from proxsae.solvers.problem import Problem
 
 HOPEFUL = 4.0  # times the tolerance: a gap that is guessed to be below is worth a certificate
@@ -85,7 +86,8 @@ def start_active_set(problem: Problem, codes: Array) -> ActiveSetState:
 def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
     r"""Return the codes of a larger active set: the zeros nearest to leave enter, and F is minimised on them all.
 
-    The correlations of all atoms are one dense product a step. On the active set a few passes of coordinate descent
+    The correlations of all atoms are one dense product a step; with a Gram matrix they follow the codes, and the set
+    grows until every zero rests. On the active set a few passes of coordinate descent
     settle which coordinates rest at a kink or a bound of r; then a Newton step solves for the others on the quadratic
     pieces that they are on, cut where the first piece ends. Where r is piecewise quadratic the codes are then exact,
     and a few steps end with the optimum to rounding. R is convex and the prox of 0 is 0.
@@ -125,12 +127,14 @@ def may_be_done(problem: Problem, state: ActiveSetState, tol: float) -> Array:
 
 
 def fit_of_active_set(problem: Problem, state: ActiveSetState) -> Fit:
-    """Return the fit, which the state knows in float64."""
-    E, Y = state.residuals, problem.targets
+    """Return the fit in float64, which the state of a float64 problem knows."""
+    E, Y, Q = state.residuals, problem.targets, state.correlations
     if E.dtype != np.float64:
-        return fit_of(problem, state.codes)
+        D, Y = problem.dictionary.astype(np.float64), Y.astype(np.float64)
+        E = Y - csr_array(state.codes).astype(np.float64) @ D
+        Q = E @ D.T
     residual, explained, target = ((a * a).sum(-1) for a in (E, Y - E, Y))
-    return Fit(state.correlations, residual, explained, target)
+    return Fit(Q, residual, explained, target)
 
 
 def scalar_prox(R: Regularizer, rounded: Any, dtype: Any) -> tuple[Any, Any]:
