@@ -16,7 +16,7 @@ from proxsae.encoders.pre_activation import PreActivation
 from proxsae.regularizers import Regularizer
 from proxsae.solvers import solve
 from proxsae.solvers.inputs import check_limits
-from proxsae.solvers.methods import ALGORITHMS, check_name
+from proxsae.solvers.methods import algorithm_of, check_name
 
 
 class Solved(Encoder):
@@ -58,7 +58,7 @@ class Solved(Encoder):
         """Return one sentence if the method does not take R."""
         if R.scope == "batch":
             return f"a solved encoder codes each sample by itself, and {R} a batch"
-        sentence = None if self.method == "auto" else ALGORITHMS[self.method].refuses(R)
+        sentence = None if self.method == "auto" else algorithm_of(self.method, R).refuses(R)
         return sentence and f"{self.method!r} {sentence}"
 
     # --- made ------------------------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ def iterate(
     Ctrl-C sets `stop`: samples that are not done keep the codes that they have.
     """
     D, (n_samples, n_components) = inputs.dictionary, inputs.shape
-    t = math.nan if algorithm.is_compiled and step is None else checked_step(step, D, R)  # coordinates have their own
+    by_coordinates = algorithm.is_compiled and R.is_separable  # with steps of their own
+    t = math.nan if by_coordinates and step is None else checked_step(step, D, R)
     kind, certify, tools = prepared(algorithm, R, D)
     gram = None
     if _pays_gram(algorithm, n_samples, *D.shape):

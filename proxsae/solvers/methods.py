@@ -12,6 +12,7 @@ from proxsae.solvers.adaptive import ADAPTIVE
 from proxsae.solvers.admm import ADMM
 from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.coordinates import ACTIVE_SET, CD
+from proxsae.solvers.groups import GROUP_CD
 from proxsae.solvers.problem import LARGEST_GRAM
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
 from proxsae.solvers.pursuits.exact import EXACT
@@ -30,6 +31,11 @@ ALGORITHMS: dict[str, Algorithm | Direct] = {
 SMALLEST = 1e-140  # a correlation: what leaves at this one leaves at all
 
 
+def algorithm_of(method: str, R: Any) -> Algorithm | Direct:
+    """Return the algorithm of a name; coordinate descent goes by groups where R is of their norms."""
+    return GROUP_CD if method == "cd" and not getattr(R, "is_separable", True) else ALGORITHMS[method]
+
+
 def method_for(R: Regularizer, D: Array) -> str:
     """Return what "auto" takes: the fastest method whose theory covers R, at this size.
 
@@ -39,7 +45,8 @@ def method_for(R: Regularizer, D: Array) -> str:
         return "swap"
     if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
         return "active_set"
-    if CD.refuses(R) is None and not R.is_convex and len(D) <= LARGEST_GRAM:
+    can_descend = algorithm_of("cd", R).refuses(R) is None and len(D) <= LARGEST_GRAM
+    if can_descend and (not R.is_convex or (not R.is_separable and _leaves_zeros(R, D))):
         return "cd"
     return "fista" if R.is_convex else "ista"
 
@@ -63,7 +70,7 @@ def checked_method(method: Any, R: Regularizer | tuple[Regularizer, ...], D: Arr
     if method == "auto" and not isinstance(R, tuple):
         return best
     method = best if method == "auto" else method
-    algorithm = ALGORITHMS[method]
+    algorithm = algorithm_of(method, R)
     refusal = "takes one regularizer, and R is a list" if isinstance(R, tuple) and method != "admm" else None
     refusal = refusal or algorithm.refuses(R)  # type: ignore[arg-type]
     if refusal:

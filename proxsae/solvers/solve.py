@@ -23,7 +23,7 @@ from proxsae.solvers.driver import Outcome
 from proxsae.solvers.dual import dual_points
 from proxsae.solvers.inputs import Inputs, check_limits, checked_inputs, checked_terms, in_main_memory
 from proxsae.solvers.iterate import iterate
-from proxsae.solvers.methods import ALGORITHMS, checked_method
+from proxsae.solvers.methods import algorithm_of, checked_method
 
 Method = Literal[
     "auto", "active_set", "adaptive", "admm", "cd", "fista", "ista",
@@ -125,7 +125,8 @@ def solve(
     method : str, default "auto"
         - "active_set", compiled: minimises F exactly on a set of atoms that grows until no other promises
           more. Convex separable R with a formula that is least at 0.
-        - "cd", compiled: coordinate descent, for every separable R with a formula, convex or not.
+        - "cd", compiled: coordinate descent, for every separable R with a formula, convex or not; group by group for
+          the norms of groups, alone or with a separable partner that has a formula.
         - "fista", accelerated proximal gradient steps with restarts: every convex R.
         - "adaptive", proximal gradient steps as long as the curvature along the path allows: every convex R.
         - "admm": a list of convex regularizers, each with a copy of the code, see
@@ -204,7 +205,7 @@ def solve(
     terms_in_main_memory = in_main_memory(terms)
     method_name = checked_method(method, terms_in_main_memory, dictionary)
     given = inputs, terms
-    algorithm = ALGORITHMS[method_name]
+    algorithm = algorithm_of(method_name, terms)
     if algorithm.is_compiled:
         inputs, terms = inputs.as_numpy(), terms_in_main_memory
     check_limits(tol, max_iter)
