@@ -144,7 +144,9 @@ def test_parameters_may_be_tensors():
 
 def test_refusals_and_sparse_codes():
     X, D = data()
-    with pytest.raises(ValueError, match="'cd' needs a separable regularizer, or one of the norms of groups, and Cardinality"):
+    with pytest.raises(
+        ValueError, match="'cd' needs a separable regularizer, or one of the norms of groups, and Cardinality"
+    ):
         solve(X, D, Cardinality(3), method="cd")
     with pytest.raises(ValueError, match="'active_set' needs a convex regularizer"):
         solve(X, D, 0.1 * L0(), method="active_set")
