@@ -144,8 +144,8 @@ def solve(
 
         "fista", "adaptive" and "ista" run where the tensors are; the others on the CPU, to which problems on another
         device are copied. "auto" takes on every device and in every dtype "swap" for a cardinality, "active_set" where
-        a convex R leaves codes sparse and, up to 20,000 atoms, "cd" where R is separable and not convex; elsewhere
-        "fista" where R is convex and "ista" where it is not.
+        a convex separable R leaves codes sparse and, up to 20,000 atoms, "cd" where R is separable and not convex or of
+        the norms of groups; elsewhere "fista" where R is convex and "ista" where it is not.
     tol : float, default 1e-6
         A sample stops when its duality gap is at most
         :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual
