@@ -1,6 +1,6 @@
 # make demo   train four sparse autoencoders on a real language model, write report.html
-# make replicate   sweep, factorial, axes, steering and probing on one page (100 minutes of CPU time, and steering); goes
-#             on when run again; at another size or place: make replicate REPLICATE="--model gpt2 --text notes.txt --block 6"
+# make replicate   sweep, factorial, axes, steering and probing on one page, in a size for two cores and two hours; goes on
+#             when run again; at another size or place: make replicate REPLICATE="--model gpt2 --text notes.txt --block 6"
 # make test   lint, types, import layers, tests
 # make soak   feed 10,000 damaged or hostile inputs to everything that reads, kill a fit at twenty moments (an hour)
 # make prove  prove the proximal operators of the catalogue with z3

@@ -17,7 +17,8 @@ prox64 = types.FunctionType(float64(float64, float64, float64[::1]))
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract"})
-def _subtract(q, value, row):  # type: ignore[no-untyped-def]
+def subtract(q, value, row):  # type: ignore[no-untyped-def]
+    """Take a multiple of a row of the Gram matrix out of correlations."""
     for k in range(len(q)):
         q[k] -= value * row[k]
 
@@ -48,7 +49,7 @@ def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: 
         q[:] = C[i]
         for j in range(p):
             if z[j] != 0:
-                _subtract(q, float(z[j]), G[j])
+                subtract(q, float(z[j]), G[j])
         m, ref = 0, 0.0
         for j in range(p):
             ref = max(ref, abs(q[j]))
@@ -57,7 +58,7 @@ def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: 
             before = float(z[j])
             z[j] = prox(before + steps[j] * q[j], steps[j], parameters[0 if one else j])
             if z[j] != before:
-                _subtract(q, float(z[j]) - before, G[j])
+                subtract(q, float(z[j]) - before, G[j])
             if z[j] != 0:
                 if m < MOST:
                     index[m] = j
@@ -75,7 +76,7 @@ def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: 
             for a in range(m):
                 z[index[a]] = x[a]
                 if z[index[a]] != old[a]:
-                    _subtract(q, float(z[index[a]]) - old[a], G[index[a]])
+                    subtract(q, float(z[index[a]]) - old[a], G[index[a]])
         total = 0.0
         for j in range(p):
             if z[j] == 0 and below[j] < q[j] < above[j]:

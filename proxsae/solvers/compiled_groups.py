@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numba import float32, float64, int64, void
 
-from proxsae.solvers.compiled_descent import prox64
+from proxsae.solvers.compiled_descent import prox64, subtract
 
 MOST = 512  # coordinates of groups in use that are settled by themselves: their Gram matrix stays in the cache
 SWEEPS = 100  # over them, at most
@@ -34,12 +34,6 @@ def _best(prox, parameters, partner, partner_parameters, ridge, cost, t, members
     for a in range(size):
         u[a] = 0.0 if new == 0.0 else u[a] * (new / length)
     return new
-
-
-@numba.njit(fastmath=_fast, nogil=True)
-def _subtract(q, value, row):  # type: ignore[no-untyped-def]
-    for k in range(len(q)):
-        q[k] -= value * row[k]
 
 
 @numba.njit(
@@ -71,7 +65,7 @@ def descend_groups(  # type: ignore[no-untyped-def]
         q[:] = C[i]
         for j in range(p):
             if z[j] != 0:
-                _subtract(q, float(z[j]), G[j])
+                subtract(q, float(z[j]), G[j])
         n_used, m = 0, 0
         for g in range(n_groups):
             members, t = order[starts[g] : starts[g + 1]], steps[g]
@@ -84,7 +78,7 @@ def descend_groups(  # type: ignore[no-untyped-def]
             for a in range(len(members)):
                 z[members[a]] = u[a]
                 if z[members[a]] != held[a]:
-                    _subtract(q, float(z[members[a]]) - held[a], G[members[a]])
+                    subtract(q, float(z[members[a]]) - held[a], G[members[a]])
             if length != 0.0:
                 used[n_used], first[n_used] = g, m
                 n_used, m = n_used + 1, m + len(members)
@@ -125,4 +119,4 @@ def descend_groups(  # type: ignore[no-untyped-def]
         for a in range(m):
             z[index[a]] = x[a]
             if z[index[a]] != old[a]:
-                _subtract(q, float(z[index[a]]) - old[a], G[index[a]])
+                subtract(q, float(z[index[a]]) - old[a], G[index[a]])
