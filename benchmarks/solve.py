@@ -31,7 +31,7 @@ from sklearn.decomposition import sparse_encode
 from sklearn.feature_extraction.image import extract_patches_2d
 
 from proxsae import solve
-from proxsae.regularizers import L0, L1, MCP, Cardinality, NonNegative, Regularizer, SquaredL2
+from proxsae.regularizers import L0, L1, MCP, Cardinality, GroupL2, NonNegative, Regularizer, SquaredL2
 
 Array = Any
 WEIGHT, K, ROUNDS, FEW = 0.1, 32, 5, 50
@@ -122,6 +122,7 @@ def others(X: Array, D: Array) -> None:
         "weighted lasso": weights * L1(),
         "MCP, cd": WEIGHT * MCP(3.0),
         "L0, cd": 0.5 * WEIGHT**2 * L0(),
+        "group lasso, groups of 4, cd": 0.6 * WEIGHT * GroupL2(4),
     }
     contestants = {name: solution(X, D, R) for name, R in regularizers.items()}
     results = timed(contestants)
@@ -218,12 +219,15 @@ def main() -> None:
     parser.add_argument("--activations", action="store_true", help="codes of a language model over 8,192 atoms, too")
     parser.add_argument("--methods", action="store_true", help="the methods of `solve` beside one another, and no more")
     parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--atoms", type=int, default=1024, help="of patches (default: 1024)")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # peers and tight tolerances; what has converged is in the tables
     if arguments.methods:
         methods(patches(200, 1024), patches(8, 40_000))
         return
-    sources = {"patches": (patches, 1024)} | ({"activations": (activations, 8192)} if arguments.activations else {})
+    sources = {"patches": (patches, arguments.atoms)} | (
+        {"activations": (activations, 8192)} if arguments.activations else {}
+    )
     for name, (source, n_atoms) in sources.items():
         X, D = source(arguments.samples, n_atoms)
         print(f"\n{name}: {len(X)} samples, {len(D)} atoms, {D.shape[1]} features, {THREADS} threads, float64")

@@ -23,6 +23,15 @@ def subtract(q, value, row):  # type: ignore[no-untyped-def]
         q[k] -= value * row[k]
 
 
+@numba.njit(nogil=True)
+def correlate(q, c, z, G):  # type: ignore[no-untyped-def]
+    """Write c - z G, the correlations of all atoms with the residual."""
+    q[:] = c
+    for j in range(len(z)):
+        if z[j] != 0:
+            subtract(q, float(z[j]), G[j])
+
+
 @numba.njit(
     [
         void(prox64, *(float64[:, ::1],) * 2, *(float64[::1],) * 3, float64[:, ::1], T, float64[:, ::1], float64[::1])
@@ -46,10 +55,7 @@ def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: 
     x, r, t, old = np.empty(MOST), np.empty(MOST), np.empty(MOST), np.empty(MOST)
     for i in range(len(C)):
         z, q = Z[i], Q[i]
-        q[:] = C[i]
-        for j in range(p):
-            if z[j] != 0:
-                subtract(q, float(z[j]), G[j])
+        correlate(q, C[i], z, G)
         m, ref = 0, 0.0
         for j in range(p):
             ref = max(ref, abs(q[j]))

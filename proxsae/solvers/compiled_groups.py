@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numba import float32, float64, int64, void
 
-from proxsae.solvers.compiled_descent import prox64, subtract
+from proxsae.solvers.compiled_descent import correlate, prox64, subtract
 
 MOST = 512  # coordinates of groups in use that are settled by themselves: their Gram matrix stays in the cache
 SWEEPS = 100  # over them, at most
@@ -62,10 +62,7 @@ def descend_groups(  # type: ignore[no-untyped-def]
     x, r, old = np.empty(MOST), np.empty(MOST), np.empty(MOST)
     for i in range(len(C)):
         z, q = Z[i], Q[i]
-        q[:] = C[i]
-        for j in range(p):
-            if z[j] != 0:
-                subtract(q, float(z[j]), G[j])
+        correlate(q, C[i], z, G)
         n_used, m = 0, 0
         for g in range(n_groups):
             members, t = order[starts[g] : starts[g + 1]], steps[g]

@@ -74,11 +74,10 @@ def _is_on(prox, parameter, new, z, slope, curvature, t, kinked):  # type: ignor
 @numba.njit(nogil=True)
 def _end_of_piece(prox, parameter, z, delta, slope, curvature, t, kinked):  # type: ignore[no-untyped-def]
     """Return the share of the move that stays on the piece, and the value of the coordinate where it ends."""
+    crosses = kinked and z * (z + delta) < 0.0
+    if crosses and _is_on(prox, parameter, 1e-9 * z, z, slope, curvature, t, kinked):
+        return -z / delta, 0.0  # the piece reaches to the kink, and need not be searched
     low, high = 0.0, 1.0
-    if kinked and z * (z + delta) < 0.0:
-        crossing = -z / delta
-        if _is_on(prox, parameter, z * 1e-9, z, slope, curvature, t, kinked):
-            return crossing, 0.0
     for _ in range(60):
         middle = 0.5 * (low + high)
         if _is_on(prox, parameter, z + middle * delta, z, slope, curvature, t, kinked):
@@ -154,7 +153,8 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
     """Step to the minimum for these pieces, or to where the first one ends.
 
     An atom that depends on others of the support is left out. Then F is linear along the exchange of the one for the
-    others: it is followed downhill, where that is more than noise, to where a piece ends, which takes an atom out.
+    others, or concave where r is: it is followed downhill, where that is more than noise, to where a piece ends, which
+    takes an atom out.
     """
     one = len(parameters) == 1
     slopes, curvatures, delta = work[0], work[1], work[2]
