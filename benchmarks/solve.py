@@ -120,8 +120,8 @@ def others(X: Array, D: Array) -> None:
         "elastic net": WEIGHT * L1() + 0.05 * SquaredL2(),
         "non-negative lasso": WEIGHT * L1() + NonNegative(),
         "weighted lasso": weights * L1(),
-        "MCP, cd": WEIGHT * MCP(3.0),
-        "L0, cd": 0.5 * WEIGHT**2 * L0(),
+        "MCP": WEIGHT * MCP(3.0),
+        "L0": 0.5 * WEIGHT**2 * L0(),
         "group lasso, groups of 4, cd": 0.6 * WEIGHT * GroupL2(4),
     }
     contestants = {name: solution(X, D, R) for name, R in regularizers.items()}
@@ -174,10 +174,11 @@ def methods(few: tuple[Array, Array], many: tuple[Array, Array]) -> None:
     few = few[0].astype(np.float32), few[1].astype(np.float32)
     contests = [
         ("lasso, float32", few, WEIGHT * L1(), ("active_set", "fista")),
-        ("MCP, float32", few, WEIGHT * MCP(3.0), ("cd", "ista")),
-        ("L0, float32", few, 0.5 * WEIGHT**2 * L0(), ("cd", "ista")),
+        ("MCP, float32", few, WEIGHT * MCP(3.0), ("active_set", "cd", "ista")),
+        ("L0, float32", few, 0.5 * WEIGHT**2 * L0(), ("active_set", "cd", "ista")),
         (f"{K} atoms, float32", few, Cardinality(K), ("swap", "ols", "omp", "ista")),
         (f"lasso, {len(many[1]):,} atoms", many, WEIGHT * L1(), ("active_set", "fista")),
+        (f"L0, {len(many[1]):,} atoms", many, 0.5 * WEIGHT**2 * L0(), ("active_set", "ista")),
         (f"{K} of {len(many[1]):,} atoms", many, Cardinality(K), ("swap", "ols", "omp", "ista")),
     ]
     print("\nmethods,,CPU time,mean F,converged,largest certificate")

@@ -55,16 +55,18 @@ def _beyond(v, below, above, length):  # type: ignore[no-untyped-def]
 
 @numba.njit(fastmath=_finite, nogil=True)
 def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
-    """Write how far the correlation of each zero is beyond the ends where it rests, and -FREE for the others.
+    """Write how far the correlation of each zero is beyond the ends where it rests.
 
-    Return the largest correlation of all, and the least and the largest score of a zero.
+    It is -FREE for coordinates that are not zero, and for those that always rest, as a zero atom does. Return the
+    largest correlation of all, and the least and the largest score of the others.
     """
     ref, low, high = 0.0, FREE, -FREE
     for j in range(len(q)):
-        v, is_zero = float(q[j]), z[j] == 0
+        v = float(q[j])
         s = _beyond(v, below[j], above[j], lengths[j])
-        ref, low, high = max(ref, abs(v)), min(low, s if is_zero else FREE), max(high, s if is_zero else -FREE)
-        score[j] = s if is_zero else -FREE
+        may_leave = z[j] == 0 and s > -FREE
+        ref, low, high = max(ref, abs(v)), min(low, s if may_leave else FREE), max(high, s if may_leave else -FREE)
+        score[j] = s if may_leave else -FREE
     return ref, low, high
 
 

@@ -13,8 +13,8 @@ from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.groups import OfNorms
 from proxsae.regularizers.nonseparable import NonSeparableSum
 from proxsae.solvers.algorithm import Algorithm
-from proxsae.solvers.coordinates import scalar_prox, squared_norms
 from proxsae.solvers.problem import NONCONVEX_SHARE, Problem
+from proxsae.solvers.scalar import scalar_prox, squared_norms
 
 
 class GroupState(NamedTuple):

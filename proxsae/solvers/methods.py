@@ -8,10 +8,11 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
+from proxsae.solvers.active_set import ACTIVE_SET
 from proxsae.solvers.adaptive import ADAPTIVE
 from proxsae.solvers.admm import ADMM
 from proxsae.solvers.algorithm import Algorithm, Direct
-from proxsae.solvers.coordinates import ACTIVE_SET, CD
+from proxsae.solvers.descent import CD
 from proxsae.solvers.groups import GROUP_CD
 from proxsae.solvers.problem import LARGEST_GRAM
 from proxsae.solvers.proximal_gradient import FISTA, ISTA

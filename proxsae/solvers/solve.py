@@ -123,8 +123,8 @@ def solve(
     intercept : array of shape (n_features,), optional
         b; zero by default.
     method : str, default "auto"
-        - "active_set", compiled: minimises F exactly on a set of atoms that grows until no other promises
-          more. Convex separable R with a formula that is least at 0.
+        - "active_set", compiled: minimises F on a set of atoms that grows until no other promises more, exactly where R
+          is convex. Separable R with a formula that is least at 0.
         - "cd", compiled: coordinate descent, for every separable R with a formula, convex or not; group by group for
           the norms of groups, alone or with a separable partner that has a formula.
         - "fista", accelerated proximal gradient steps with restarts: every convex R.
@@ -144,8 +144,8 @@ def solve(
 
         "fista", "adaptive" and "ista" run where the tensors are; the others on the CPU, to which problems on another
         device are copied. "auto" takes on every device and in every dtype "swap" for a cardinality, "active_set" where
-        a convex separable R leaves codes sparse and, up to 20,000 atoms, "cd" where R is separable and not convex or of
-        the norms of groups; elsewhere "fista" where R is convex and "ista" where it is not.
+        a separable R leaves codes sparse and, up to 20,000 atoms, "cd" for any other separable R that is not convex and
+        for the norms of groups; elsewhere "fista" where R is convex and "ista" where it is not.
     tol : float, default 1e-6
         A sample stops when its duality gap is at most
         :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual

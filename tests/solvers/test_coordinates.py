@@ -77,10 +77,11 @@ def test_scikit_learn_agrees(method):
     np.testing.assert_allclose(s.codes, codes, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["cd", "active_set"])
 @pytest.mark.parametrize("R", NONCONVEX, ids=str)
-def test_no_change_of_one_coordinate_is_better(R):
+def test_no_change_of_one_coordinate_is_better(R, method):
     X, D = data()
-    s = solve(X, D, R, method="cd", tol=1e-9, max_iter=20_000)
+    s = solve(X, D, R, method=method, tol=1e-9, max_iter=20_000)
     assert s.certificate_kind == "coordinate-wise residual"
     assert s.converged.all()
     moves = [*np.linspace(-0.2, 0.2, 21), *np.linspace(-2, 2, 21)]
@@ -117,13 +118,33 @@ def test_degenerate_dictionaries(method, R, number, kind):
     assert np.all(s.objective <= best.objective + 2e-6 * (X**2).sum(1))
 
 
+@pytest.mark.parametrize("R", [0.01 * L1(), 0.01 * L0()], ids=str)
+@pytest.mark.parametrize("method", ["cd", "active_set"])
+def test_zero_atoms_stay_out_where_all_others_are_in(R, method):
+    X, D = data(p=8)
+    padded = np.concatenate([D, np.zeros((3, 9))])
+    alone, s = (solve(X, atoms, R, method=method, tol=1e-10) for atoms in (D, padded))
+    assert (alone.codes != 0).any(0).all()
+    assert s.converged.all()
+    np.testing.assert_allclose(s.codes, np.pad(alone.codes, ((0, 0), (0, 3))), atol=1e-9)
+    again = solve(X, padded, R, method=method, init=s.codes, tol=1e-10)
+    np.testing.assert_allclose(again.objective, s.objective, rtol=1e-12)
+
+
+@pytest.mark.parametrize("R", [0.1 * L0(), 0.1 * MCP(0.5), 0.05 * Lq(0.5)], ids=str)
+def test_what_has_most_to_gain_enters_first(R):
+    X, D = data(n=50, d=20, p=200)
+    few, all_in_turn = (solve(X, D, R, method=method).objective for method in ("active_set", "cd"))
+    assert few.mean() < all_in_turn.mean()
+
+
 def test_what_auto_takes():
     X, D = data()
     regularizers = (0.1 * L1(), 0.1 * MCP(0.5), 0.1 * L1() + Tilt(0.5), Cardinality(3))
     took = {str(R): solve(X, D, R, max_iter=20_000).method for R in regularizers}
     assert took == {
         "0.1*L1()": "active_set",
-        "0.1*MCP(0.5)": "cd",
+        "0.1*MCP(0.5)": "active_set",
         "0.1*L1() + Tilt(0.5)": "fista",
         "Cardinality(3)": "swap",
     }
@@ -131,7 +152,7 @@ def test_what_auto_takes():
     assert {str(R): method_for(R, elsewhere) for R in regularizers} == took
     assert {str(R): method_for(R, D.astype(np.float32)) for R in regularizers} == took
     many = np.broadcast_to(np.zeros(5), (20_001, 5))
-    assert [method_for(R, many) for R in (L1(), L0(), Cardinality(3))] == ["active_set", "ista", "swap"]
+    assert [method_for(R, many) for R in (L1(), L0(), Cardinality(3))] == ["active_set", "active_set", "swap"]
 
 
 def test_parameters_may_be_tensors():
@@ -148,8 +169,8 @@ def test_refusals_and_sparse_codes():
         ValueError, match="'cd' needs a separable regularizer, or one of the norms of groups, and Cardinality"
     ):
         solve(X, D, Cardinality(3), method="cd")
-    with pytest.raises(ValueError, match="'active_set' needs a convex regularizer"):
-        solve(X, D, 0.1 * L0(), method="active_set")
+    with pytest.raises(ValueError, match="'active_set' needs an R that is least at 0"):
+        solve(X, D, 0.1 * L0() + Tilt(0.5), method="active_set")
     s = solve(X, D, 0.3 * L1(), sparse_output=True)
     assert isinstance(s.codes, csr_array)
     np.testing.assert_array_equal(s.codes.toarray(), solve(X, D, 0.3 * L1()).codes)

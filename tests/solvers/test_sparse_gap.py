@@ -5,7 +5,7 @@ import pytest
 
 from proxsae.regularizers import L1, Box, Huber, NonNegative, SquaredL2, Tilt
 from proxsae.solvers.certificates import duality_gap, fit_of
-from proxsae.solvers.coordinates import prepare_active_set
+from proxsae.solvers.active_set import prepare
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.sparse_gap import sparse_gap
 
@@ -32,7 +32,7 @@ def problem(R, dtype="float64"):
 @pytest.mark.parametrize("R", REGULARIZERS, ids=repr)
 def test_equals_the_sum_over_all_coordinates(R, dtype):
     p = problem(R, dtype)
-    certify = sparse_gap(R, p.dictionary, *prepare_active_set(R, p.dictionary)[-2:])
+    certify = sparse_gap(R, p.dictionary, *prepare(R, p.dictionary)[-2:])
     assert certify is not None
     for spread in (0.0, 1e-8, 0.3, 30.0):
         Z = R.prox((spread * np.random.default_rng(2).standard_normal((7, 30))).astype(dtype))
@@ -44,6 +44,6 @@ def test_equals_the_sum_over_all_coordinates(R, dtype):
 def test_ends_that_the_conjugate_does_not_confirm_are_not_taken():
     """Where zeros do not rest, a term is not zero: the gap of all coordinates is then computed."""
     p = problem(0.2 * L1() + 0.1 * SquaredL2())
-    below, above = prepare_active_set(p.regularizer, p.dictionary)[-2:]
+    below, above = prepare(p.regularizer, p.dictionary)[-2:]
     assert sparse_gap(p.regularizer, p.dictionary, below, above) is not None
     assert sparse_gap(p.regularizer, p.dictionary, below, 1.01 * above) is None

@@ -22,10 +22,10 @@ import numpy as np
 from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers import L1, Box, Cardinality, NonNegative, Separable, SquaredL2, Zero
 from proxsae.solvers.algorithm import Ended
-from proxsae.solvers.coordinates import squared_norms
 from proxsae.solvers.pursuits.enumeration import Enumeration
 from proxsae.solvers.pursuits.pursuit import Pursuit
 from proxsae.solvers.pursuits.supports import fill, room_for
+from proxsae.solvers.scalar import squared_norms
 
 TERMS = (Zero, L1, SquaredL2, NonNegative, Box)
 MARGIN = 0.25  # of the tolerance: only codes that are better by that much are searched for

@@ -11,10 +11,10 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality
 from proxsae.solvers.algorithm import Ended
-from proxsae.solvers.coordinates import squared_norms
 from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.pursuit import scalar_formulas
 from proxsae.solvers.pursuits.supports import room_for
+from proxsae.solvers.scalar import squared_norms
 from proxsae.solvers.threads import by_blocks
 
 

@@ -49,10 +49,10 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality, Regularizer, Separable, Zero
 from proxsae.solvers.algorithm import Direct, Ended
-from proxsae.solvers.coordinates import scalar_prox
 from proxsae.solvers.problem import LARGEST_GRAM
 from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.supports import Supports, fill, room_for
+from proxsae.solvers.scalar import scalar_prox
 from proxsae.solvers.threads import by_blocks, n_threads
 
 ORTHOGONAL = 1e-14  # a cosine that is zero

@@ -1,0 +1,135 @@
+"""The active-set method, compiled: for every separable R that is least at 0, convex or not."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from proxsae.formulas.arrays import Array
+from proxsae.regularizers import Regularizer, Separable
+from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.certificates import Fit
+from proxsae.solvers.problem import Problem
+from proxsae.solvers.scalar import lacks_formula, resting_slopes, scalar_prox, squared_norms
+
+HOPEFUL = 4.0  # times the tolerance: a gap that is guessed to be below is worth a certificate
+REST = 1e-11  # of the largest correlation: what moves less rests, or less than 32 roundings
+
+
+class ActiveSetState(NamedTuple):
+    """What the active-set method carries from one step to the next."""
+
+    codes: Array  # z_k, (n_samples, n_components)
+    residuals: Array  # y - z_k D, (n_samples, n_features)
+    correlations: Array  # (y - z_k D) D^T, (n_samples, n_components)
+    beyond: Array  # how far a zero is from rest at most: what its correlation is too large, over ||d_j||, (n_samples,)
+    at_rest: Array  # how many steps in a row have found nothing to change, (n_samples,)
+
+
+def start_active_set(problem: Problem, codes: Array) -> ActiveSetState:
+    """Return the state at given codes."""
+    explained = codes @ problem.dictionary if codes.any() else 0.0
+    residuals = np.ascontiguousarray(problem.targets - explained)
+    return _measured(problem, codes, residuals, np.zeros(len(codes), np.int8))
+
+
+def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
+    r"""Return the codes of a larger active set: the zeros nearest to leave enter, and F is minimised on them all.
+
+    The correlations of all atoms are one dense product a step; with a Gram matrix they follow the codes, and the set
+    grows until every zero rests. On the active set a few passes of coordinate descent settle which coordinates rest at
+    a kink or a bound of r; then a Newton step solves for the others on the quadratic pieces that they are on, cut where
+    the first piece ends. Where r is convex and piecewise quadratic the codes are then exact, and a few steps end with
+    the optimum to rounding. Where it is not convex they are ones that no change of one coordinate improves; since the
+    zeros with most to gain enter first, F is less than where a sweep takes all in the order of the dictionary.
+
+    References
+    ----------
+    Osborne, Presnell and Turlach (2000), IMA J. Numer. Anal. 20; Li, Sun and Toh (2018), A highly efficient semismooth
+    Newton augmented Lagrangian method for solving lasso problems, SIAM J. Optim. 28.
+    """
+    from proxsae.solvers import compiled_active_set
+
+    prox, parameters, weights, lengths, below, above = problem.tools
+    Y, D = np.ascontiguousarray(problem.targets), np.ascontiguousarray(problem.dictionary)
+    G = np.empty((0, 0)) if problem.gram is None else problem.gram
+    Z, E, at_rest = state.codes.copy(), state.residuals.copy(), state.at_rest.copy()
+    rounding = max(REST, 32 * float(np.finfo(D.dtype).eps))
+    compiled_active_set.step(
+        prox, parameters, Y, D, G, weights, lengths, below, above, rounding, state.correlations, Z, E, at_rest
+    )
+    return _measured(problem, Z, E, at_rest)
+
+
+def _measured(problem: Problem, Z: Array, E: Array, at_rest: Array) -> ActiveSetState:
+    from proxsae.solvers import compiled_active_set
+
+    _, _, _, lengths, below, above = problem.tools
+    Q, beyond = E @ problem.dictionary.T, np.empty(len(Z))
+    compiled_active_set.measure(Q, Z, below, above, lengths, beyond)
+    return ActiveSetState(Z, E, Q, beyond, at_rest)
+
+
+def may_be_done(problem: Problem, state: ActiveSetState, tol: float) -> Array:
+    """Return which rows may be done: moving a zero lowers F by about half the square of what it is beyond its ends."""
+    energy = (problem.targets * problem.targets).sum(-1)
+    done: Array = (state.at_rest > 0) | (state.beyond * state.beyond <= HOPEFUL * tol * energy)
+    return done
+
+
+def fit_of_active_set(problem: Problem, state: ActiveSetState) -> Fit:
+    """Return the fit in float64, which the state of a float64 problem knows."""
+    E, Y, Q = state.residuals, problem.targets, state.correlations
+    if E.dtype != np.float64:
+        D, Y = problem.dictionary.astype(np.float64), Y.astype(np.float64)
+        E = Y - csr_array(state.codes).astype(np.float64) @ D
+        Q = E @ D.T
+    residual, explained, target = ((a * a).sum(-1) for a in (E, Y - E, Y))
+    return Fit(Q, residual, explained, target)
+
+
+def prepare(R: Regularizer, D: Array) -> tuple[Any, ...]:
+    """Return the scalar prox, its parameters, 1 / ||d_j||^2 and its root, and the slopes where zeros rest.
+
+    A zero atom has 0 and 1, and rests wherever it is.
+    """
+    from proxsae.solvers.compiled_active_set import FREE
+
+    norms2 = squared_norms(D)
+    weights = np.divide(1.0, norms2, out=np.zeros_like(norms2), where=norms2 > 0)
+    lengths = np.where(weights > 0, np.sqrt(weights), 1.0)
+    prox, parameters = scalar_prox(R, D.dtype, np.dtype(np.float64))
+    below, above = resting_slopes(R, prox, parameters, norms2)
+    below, above = np.where(norms2 > 0, below, -FREE), np.where(norms2 > 0, above, FREE)
+    return prox, parameters, weights, lengths, below.clip(-FREE), above.clip(max=FREE)
+
+
+def _lacks_rest(R: Regularizer) -> str | None:
+    if (lack := lacks_formula(R)) is not None:
+        return lack
+    return None if rests_at_zero(R) else f"needs an R that is least at 0, and {R} is not"
+
+
+def rests_at_zero(R: Regularizer) -> bool:
+    """Whether R is nowhere less than at 0, on a grid of sizes: of a convex R that says it of all."""
+    assert isinstance(R, Separable)
+    sizes = np.logspace(-150, 150, 61)[:, None]
+    rays = np.concatenate([-sizes, 0.0 * sizes[:1], sizes])
+    values = R.penalties(rays)
+    return bool(np.isfinite(values[len(sizes)]).all() and (values >= (1 - 1e-9) * values[len(sizes)]).all())
+
+
+ACTIVE_SET = Algorithm(
+    start_active_set,
+    grow,
+    _lacks_rest,
+    ("codes", "residuals", "correlations", "beyond", "at_rest"),
+    1,
+    is_compiled=True,
+    prepare=prepare,
+    knows_rest=True,
+    may_be_done=may_be_done,
+    fit=fit_of_active_set,
+)

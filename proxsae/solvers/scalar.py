@@ -1,0 +1,65 @@
+"""What methods that move one coordinate at a time read of R and D: the compiled scalar prox, and where zeros rest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from proxsae.formulas.arrays import Array, to_numpy
+from proxsae.regularizers import Regularizer, Separable
+
+INSIDE = 1.0 - 16 * float(np.finfo(np.float64).eps)
+
+
+def scalar_prox(R: Regularizer, rounded: Any, dtype: Any) -> tuple[Any, Any]:
+    """Return the prox of R compiled for a dtype, and its parameters as another rounds them.
+
+    The parameters are a row for all coordinates, or one for each.
+    """
+    import numba
+
+    from proxsae.formulas.numba import compiled, parameter_values
+
+    assert isinstance(R, Separable)
+    prox = compiled(R, "prox", dtype.name)
+    number = getattr(numba, dtype.name)
+    prox.compile((number, number, number[::1]))
+    values = np.broadcast_arrays(*(np.atleast_1d(to_numpy(value)) for value in parameter_values(R)), [0.0])
+    return prox, np.stack(values, axis=1).astype(rounded).astype(dtype)
+
+
+def squared_norms(D: Array) -> Array:
+    """Return ||d_j||^2 of every atom, in float64."""
+    return (D.astype(np.float64) ** 2).sum(1)
+
+
+def resting_slopes(R: Regularizer, prox: Any, parameters: Array, norms2: Array) -> tuple[Array, Array]:
+    r"""Return the correlations (y - zD)d_j between which a zero of the code rests, the others held.
+
+    They are the dead zone of the prox, over its step. Where r_j is convex these are the ends of its subdifferential at
+    0, the same at any step: a power of two near those of the atoms is taken for all. Elsewhere the step is
+    :math:`1 / \|d_j\|^2`, that of an average atom for a zero one, and the ends are some roundings inside: beyond them
+    the prox has to be asked.
+    """
+    from proxsae.solvers.compiled_active_set import dead_zones
+
+    average = float(norms2.mean()) or 1.0
+    share = 1.0 if R.is_convex else INSIDE
+    steps = np.array([2.0 ** -round(math.log2(average))])
+    if not R.is_convex:
+        steps = 1.0 / np.where(norms2 > 0, norms2, average)
+    ends = np.empty((max(len(parameters), len(steps)), 2))
+    dead_zones(prox, parameters, steps, ends)
+    below, above = np.broadcast_to(share * ends.T / steps, (2, len(norms2))).copy()
+    return below, above
+
+
+def lacks_formula(R: Regularizer) -> str | None:
+    """Say in one sentence what such a method lacks, or return None."""
+    if not isinstance(R, Separable):
+        return f"needs a separable regularizer, and {R} is not"
+    if not R.has_formula:
+        return f"needs a formula that can be compiled, and {R} has none"
+    return None
