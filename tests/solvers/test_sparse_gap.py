@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from proxsae.regularizers import L1, Box, Huber, NonNegative, SquaredL2, Tilt
-from proxsae.solvers.certificates import duality_gap, fit_of
 from proxsae.solvers.active_set import prepare
+from proxsae.solvers.certificates import duality_gap, fit_of
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.sparse_gap import sparse_gap
 
