@@ -45,34 +45,20 @@ def run(
     those before that step.
     """
     xp = array_api_compat.array_namespace(codes)
-    rows = xp.arange(codes.shape[0], device=array_api_compat.device(codes))
-    outcome = _empty_outcome(codes)
-    state = algorithm.start(problem, codes)
-    n_iter = 0
+    rows = xp.arange(codes.shape[0], device=array_api_compat.device(codes))  # those not done yet
+    outcome, state, n_iter = _empty_outcome(codes), algorithm.start(problem, codes), 0
     while rows.shape[0]:
         is_last = n_iter == max_iter or stop.is_set()
         picked = _worth_a_look(problem, algorithm, state, certify, tol, everything=is_last)
         if picked.shape[0]:
             report = _report(problem, algorithm, state, certify, picked)
-            converged = report.meets(tol)
-            finished = xp.ones_like(converged) if is_last else converged
-            if algorithm.knows_rest:  # more steps would change nothing
-                finished = finished | (state.at_rest[picked] >= STALLED)
-            if problem.regularizer.scope == "batch" and not (
-                picked.shape[0] == rows.shape[0] and bool(xp.all(finished))
-            ):
-                finished = xp.zeros_like(finished)
-            if bool(xp.any(finished)):
-                ended = picked[finished]
-                done = rows[ended]
-                outcome.codes[done] = state.codes[ended]
-                outcome.objective[done] = report.objective[finished]
-                outcome.certificate[done] = report.certificate[finished]
-                outcome.converged[done] = converged[finished]
-                outcome.n_iter[done] = n_iter
-                on_finished(int(done.shape[0]))
-                stays = xp.ones_like(rows, dtype=xp.bool)
-                stays[ended] = False
+            finished = _finished(problem, algorithm, state, picked, report.meets(tol), is_last=is_last)
+            ended = picked[finished]
+            _write(outcome, rows[ended], state.codes[ended], _rows_of(report, finished), tol, n_iter)
+            on_finished(int(ended.shape[0]))
+            stays = xp.ones_like(rows, dtype=xp.bool)
+            stays[ended] = False
+            if not bool(xp.all(stays)):
                 rows, problem, state = rows[stays], problem.at(stays), restricted(algorithm, state, stays)
         if rows.shape[0]:
             try:
@@ -101,6 +87,33 @@ def _worth_a_look(
         report = certify(problem, codes, quick_fit_of(problem, codes, correlations))
         return xp.nonzero(report._replace(rounding=NEAR * report.rounding).meets(NEAR * tol))[0]
     return xp.arange(codes.shape[0], device=array_api_compat.device(codes))
+
+
+def _finished(
+    problem: Problem, algorithm: Algorithm, state: Any, picked: Array, converged: Array, *, is_last: bool
+) -> Array:
+    """Return which of the picked samples leave: the converged ones, those at rest, and at the end all."""
+    xp = array_api_compat.array_namespace(converged)
+    finished = xp.ones_like(converged) if is_last else converged
+    if algorithm.knows_rest:  # more steps would change nothing
+        finished = finished | (state.at_rest[picked] >= STALLED)
+    if problem.regularizer.scope == "batch":  # one problem
+        is_done = picked.shape[0] == state.codes.shape[0] and bool(xp.all(finished))
+        finished = xp.ones_like(finished) if is_done else xp.zeros_like(finished)
+    return finished
+
+
+def _rows_of(report: Report, rows: Array) -> Report:
+    return Report(*(values[rows] for values in report))
+
+
+def _write(outcome: Outcome, rows: Array, codes: Array, report: Report, tol: float, n_iter: int) -> None:
+    """Write what is known of samples that leave into their rows."""
+    outcome.codes[rows] = codes
+    outcome.objective[rows] = report.objective
+    outcome.certificate[rows] = report.certificate
+    outcome.converged[rows] = report.meets(tol)
+    outcome.n_iter[rows] = n_iter
 
 
 def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, picked: Array) -> Report:
