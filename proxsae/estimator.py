@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxsae.encoders import Encoder
     from proxsae.formats.doubling import Signed
     from proxsae.training.autoencoder import Autoencoder
-    from proxsae.training.inference import Refinement
+    from proxsae.training.refinement import Refinement
     from proxsae.training.settings import Asked
     from proxsae.training.state import TrainingState
 
@@ -335,7 +335,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             ``codes``, CSR in the precision of X, the objective ``before`` and ``after``, the ``certificate`` of the
             solver and ``certificate_kind``.
         """
-        from proxsae.training.inference import refine
+        from proxsae.training.refinement import refine
 
         return refine(self, X, y, method=method, tol=tol, max_iter=max_iter)
 

@@ -58,8 +58,8 @@ def sae(folder):
 def _rows(table):
     """Return the printed table as a dict from name to a dict from column to text."""
     title, *lines = table.splitlines()
-    columns = re.split(r"\s{2,}", title.strip())
-    return {name: dict(zip(columns, numbers, strict=True)) for name, *numbers in (line.split() for line in lines)}
+    columns, *rows = (re.split(r"\s{2,}", line.strip()) for line in (title, *lines))
+    return {name: dict(zip(columns, numbers, strict=True)) for name, *numbers in rows}
 
 
 def test_harvest_writes_the_activations_of_the_model(folder):
@@ -89,6 +89,14 @@ def test_fit_and_evaluate(folder, sae, capsys):
     assert 0 < float(row["FVU"]) < 2 * (1 - fitted.score(store)) < 0.6
     assert 0.3 < float(row["loss recovered"]) < 1
     assert float(row["KL"]) > 0
+
+
+def test_evaluate_refined_codes_too(folder, sae, capsys):
+    options = [*_model(folder), "--tokens", "100", "--refined"]
+    assert main(["evaluate", str(sae), *options]) == 0
+    rows = _rows(capsys.readouterr().out)
+    assert float(rows[f"{sae}, refined"]["FVU"]) < float(rows[str(sae)]["FVU"])
+    assert float(rows[f"{sae}, refined"]["L0"]) <= 8
 
 
 def test_evaluate_knows_where_the_model_comes_from(folder, sae, capsys):

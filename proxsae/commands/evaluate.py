@@ -24,6 +24,8 @@ def add(commands: Any) -> None:
     reads = "where transcoders read (default: that of their harvest)"
     command.add_argument("--reads", nargs="+", metavar="PLACE", help=reads)
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
+    refined = "also with the codes that a solver finds from those of the encoder (minutes for thousands of tokens)"
+    command.add_argument("--refined", action="store_true", help=refined)
     command.add_argument("--tokens", type=int, default=8192)
     command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest, or 128)")
     add_packing(command, "as in the harvest")
@@ -36,10 +38,14 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.llm import evaluate, load_model
     from proxsae.report import format_table, table_row
 
-    saes = {path: load(path) for path in options.saes}
+    saes: dict[str, Any] = {path: load(path) for path in options.saes}
     provenance: dict[str, Any] = next(
         (found for sae in saes.values() if (found := getattr(sae, "provenance_", None))), {}
     )
+    if options.refined:
+        from proxsae.training import Refined
+
+        saes |= {f"{path}, refined": Refined(sae) for path, sae in saes.items()}
     block = options.block or provenance.get("target_site") or provenance.get("site")
     if block is None:
         raise ValueError("no file says where its activations come from; give --block")

@@ -2,8 +2,8 @@
 
 from proxsae.training.autoencoder import Autoencoder, Forward
 from proxsae.training.blocks import Blocks
-from proxsae.training.inference import Refinement
 from proxsae.training.losses import HierarchicalTopK, Matryoshka
+from proxsae.training.refinement import Refined, Refinement
 from proxsae.training.scaling import Scaling
 from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Trainer
@@ -14,6 +14,7 @@ __all__ = [
     "Forward",
     "HierarchicalTopK",
     "Matryoshka",
+    "Refined",
     "Refinement",
     "Scaling",
     "Trainer",

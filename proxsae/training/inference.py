@@ -1,9 +1,9 @@
-"""What a fitted estimator is used for, block by block of rows: codes, explained variance, what a solver adds."""
+"""What a fitted estimator is used for, block by block of rows: codes, reconstructions, explained variance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,10 @@ from proxsae.data.rows import Rows, checked_rows, evenly_spaced, torch_device, w
 from proxsae.encoders import Codes, Encoder
 from proxsae.formulas.arrays import to_numpy
 from proxsae.metrics import ReconstructionSums
-from proxsae.regularizers import Regularizer
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
 from proxsae.training.blocks import Blocks
 from proxsae.training.sparsity import WeightControl
 
-GAP_ENTRIES = 2**24  # of a dense block of codes
 N_FOR_WEIGHT = 4096  # rows on which the weight of R is set
 
 
@@ -89,69 +87,6 @@ def explained_variance(sae: Any, X: Any, Y: Any, sample_weight: Any = None) -> f
         weights = None if rows.weights is None else rows.weights[block]
         sums.add(to_numpy(y), to_numpy(Z.decode(model.atoms) + model.beside_codes(x)), Z.to_csr(), weights)
     return float(sums.result()["explained_variance"])
-
-
-class Refinement(NamedTuple):
-    r"""Codes that a solver found from those of an encoder, and what they are worth, a row a sample.
-
-    Attributes
-    ----------
-    codes : CSR matrix of shape (n_samples, n_components)
-    before, after : float64 array of shape (n_samples,)
-        The objective :math:`\frac12 \|x - b - z D\|^2 + R(z)` of the code of the encoder and of the refined one.
-    certificate : float64 array of shape (n_samples,)
-        Of the refined code, where it is that of the solver; a duality gap bounds what is still to be won.
-    certificate_kind : str
-        See :class:`proxsae.solvers.Solution`.
-    """
-
-    codes: Any
-    before: Any
-    after: Any
-    certificate: Any
-    certificate_kind: str
-
-
-def refine(sae: Any, X: Any, Y: Any, **options: Any) -> Refinement:
-    """Return codes of X that `solve`, with these options, finds from those of the encoder; none is worse.
-
-    On the CPU in float64, whose methods are the fastest and the same wherever the model is.
-    """
-    from scipy.sparse import vstack
-
-    from proxsae.solvers.direct import weakest
-
-    model, rows = model_and_pairs(sae, X, Y)
-    R = model.encoder.current_regularizer
-    blocks = encoded_pairs(model.encoder, rows, max(1, GAP_ENTRIES // len(model.atoms)))
-    parts = [_refined(model, R, y.double() - model.beside_codes(x), codes, options) for x, y, codes in blocks]
-    codes = vstack([part.codes for part in parts], format="csr").astype(str(rows.dtype).removeprefix("torch."))
-    before, after, certificate = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-    kind = weakest(np.array([part.certificate_kind for part in parts]))
-    return Refinement(codes, before, after, certificate, kind)
-
-
-@torch.no_grad()
-def _refined(model: Autoencoder, R: Regularizer, y: Tensor, codes: Codes, options: dict[str, Any]) -> Refinement:
-    """Return the codes of y, in float64, from which what is beside the codes has been taken."""
-    from scipy.sparse import csr_matrix, diags_array
-
-    from proxsae.solvers import solve
-
-    D = model.atoms.detach()
-    dense = codes.to_dense()
-    penalty = R.value(dense)  # in the dtype of the codes: rounding may put them outside of a ball in another
-    before = to_numpy(0.5 * (y - codes.decode(D)).square().sum(1) + penalty)
-    Z = codes.to_csr()
-    Y, atoms = (to_numpy(part.double()) for part in (y, D))
-    R = R.map_parameters(lambda _, value: to_numpy(value))
-    solution = solve(Y, atoms, R, init=Z.astype(np.float64), sparse_output=True, **options)
-    after = solution.objective
-    better = after <= before
-    kept = diags_array(1.0 * better) @ solution.codes + diags_array(1.0 * ~better) @ Z
-    return Refinement(
-        csr_matrix(kept), before, np.minimum(after, before), solution.certificate, solution.certificate_kind
-    )
 
 
 def calibrate(sae: Any, X: Any) -> None:

@@ -231,7 +231,7 @@ def test_the_gap_of_many_samples_never_makes_their_codes_dense(X, monkeypatch):
         seen.append(len(read(self, rows, *options)))
         return read(self, rows, *options)
 
-    monkeypatch.setattr("proxsae.training.inference.GAP_ENTRIES", 24 * 20)
+    monkeypatch.setattr("proxsae.training.refinement.ENTRIES", 24 * 20)
     monkeypatch.setattr(Rows, "read", counted)
     np.testing.assert_allclose(sae.amortization_gap(X), whole, atol=1e-5)
     assert (sum(seen), max(seen)) == (300, 20)

@@ -10,7 +10,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 
 from proxsae import ProxSAE
+from proxsae.metrics import reconstruction_metrics
 from proxsae.regularizers import L1, Cardinality, NonNegative
+from proxsae.training import Refined
 
 
 def small(R=None, **options):
@@ -191,3 +193,12 @@ def test_a_transcoder_needs_its_targets(X, Y):
         sae.partial_fit(X, Y[:, :4])
     with pytest.raises(ValueError, match="was trained without targets Y: give none"):
         small().fit(X).partial_fit(X, X)
+
+
+def test_refined_codes_are_of_autoencoders_alone(X, Y):
+    with pytest.raises(ValueError, match="no transcoder"):
+        Refined(small().fit(X, Y))
+    autoencoder = small().fit(X)
+    refined = Refined(autoencoder, max_iter=50)
+    assert (refined.transform(X) != autoencoder.refine(X, max_iter=50).codes).nnz == 0
+    assert reconstruction_metrics(refined, X)["fvu"] < reconstruction_metrics(autoencoder, X)["fvu"]
