@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     command.add_argument("--block", default="15", help=f"{BLOCK} (default: 15)")
     command.add_argument("--tokens", type=int, default=208_896, help="rows to harvest (default: 208896)")
     command.add_argument("--context", type=int, default=128, help="tokens in a context (default: 128)")
-    command.add_argument("--heldout-tokens", type=int, default=4096, help="on which to measure (default: 4096)")
+    command.add_argument("--heldout-tokens", type=int, default=2048, help="on which to measure (default: 2048)")
     command.add_argument("--l0", default="16,32,64", help="non-zeros a token (default: 16,32,64)")
     command.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
     command.add_argument("--components", type=int, default=1152, metavar="P", help="atoms (default: 1152)")
