@@ -40,11 +40,11 @@ class Contestant(NamedTuple):
     reconstruct: Callable[[Tensor], Tensor]
 
 
-def proxsae(n_features: int, n_steps: int) -> Contestant:  # noqa: ARG001
+def proxsae(n_features: int, n_steps: int) -> Contestant:
     """Return ours."""
     regularizer, generator = NonNegative() + Cardinality(K), torch.Generator().manual_seed(0)
     model = initial_autoencoder(Amortized(), regularizer, N_ATOMS, n_features, generator, torch.float32, False)
-    state = TrainingState.start(model, Scaling(torch.zeros(n_features), 1.0), regularizer)
+    state = TrainingState.start(model, Scaling(torch.zeros(n_features), 1.0), regularizer, n_steps=n_steps)
     trainer = Trainer(state, learning_rate=RATE, warmup=0.0, decay=0.0)
     return Contestant(trainer.step, lambda x: x - model(x).residual)
 
