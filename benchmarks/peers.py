@@ -1,8 +1,8 @@
 """Training steps of TopK autoencoders beside SAELens, sparsify and dictionary_learning: time, and FVU after as many.
 
-Run: make bench-peers, or python benchmarks/peers.py [--rows FILE.npy] where those libraries are installed.
+Run: make bench-peers, or python benchmarks/peers.py [--steps 40] where those libraries are installed.
 All start from their own initial atoms and take the same batches with Adam at the same step size. Rows are samples of
-a known dictionary, or those of a file. Contestants take turns, step by step; FVU is that of rows that none has seen.
+a known dictionary. Contestants take turns, step by step; FVU is that of rows that none has seen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,22 +40,22 @@ class Contestant(NamedTuple):
     reconstruct: Callable[[Tensor], Tensor]
 
 
-def proxsae(n_features: int, n_steps: int) -> Contestant:
+def proxsae(n_steps: int) -> Contestant:
     """Return ours."""
     regularizer, generator = NonNegative() + Cardinality(K), torch.Generator().manual_seed(0)
-    model = initial_autoencoder(Amortized(), regularizer, N_ATOMS, n_features, generator, torch.float32, False)
-    state = TrainingState.start(model, Scaling(torch.zeros(n_features), 1.0), regularizer, n_steps=n_steps)
+    model = initial_autoencoder(Amortized(), regularizer, N_ATOMS, N_FEATURES, generator, torch.float32, False)
+    state = TrainingState.start(model, Scaling(torch.zeros(N_FEATURES), 1.0), regularizer, n_steps=n_steps)
     trainer = Trainer(state, learning_rate=RATE, warmup=0.0, decay=0.0)
     return Contestant(trainer.step, lambda x: x - model(x).residual)
 
 
-def saelens(n_features: int, n_steps: int) -> Contestant:
+def saelens(n_steps: int) -> Contestant:
     """Return the trainer of SAELens."""
     from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
-    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=n_features, d_sae=N_ATOMS, k=K, device="cpu"))
+    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=N_FEATURES, d_sae=N_ATOMS, k=K, device="cpu"))
     config = SAETrainerConfig(
         total_training_samples=n_steps * BATCH, train_batch_size_samples=BATCH, lr=RATE, lr_end=RATE
     )
@@ -68,12 +68,12 @@ def saelens(n_features: int, n_steps: int) -> Contestant:
     return Contestant(step, sae)
 
 
-def sparsify(n_features: int, n_steps: int) -> Contestant:  # noqa: ARG001
+def sparsify(n_steps: int) -> Contestant:  # noqa: ARG001
     """Return the coder of sparsify in the loop that its trainer has around it."""
     from sparsify import SparseCoder
     from sparsify.config import SparseCoderConfig
 
-    coder = SparseCoder(n_features, SparseCoderConfig(num_latents=N_ATOMS, k=K))
+    coder = SparseCoder(N_FEATURES, SparseCoderConfig(num_latents=N_ATOMS, k=K))
     optimizer = torch.optim.Adam(coder.parameters(), lr=RATE)
 
     def step(x: Tensor) -> None:
@@ -86,16 +86,16 @@ def sparsify(n_features: int, n_steps: int) -> Contestant:  # noqa: ARG001
     return Contestant(step, lambda x: coder(x).sae_out)
 
 
-def dictionary_learning(n_features: int, n_steps: int) -> Contestant:
+def dictionary_learning(n_steps: int) -> Contestant:
     """Return the trainer of dictionary_learning."""
     from dictionary_learning.trainers.top_k import TopKTrainer
 
-    trainer = TopKTrainer(n_steps, n_features, N_ATOMS, K, 0, "", lr=RATE, warmup_steps=0, seed=0, device="cpu")
+    trainer = TopKTrainer(n_steps, N_FEATURES, N_ATOMS, K, 0, "", lr=RATE, warmup_steps=0, seed=0, device="cpu")
     done = iter(range(n_steps))
     return Contestant(lambda x: trainer.update(next(done), x), trainer.ae)
 
 
-CONTESTANTS: dict[str, tuple[Callable[[int, int], Contestant], str]] = {
+CONTESTANTS: dict[str, tuple[Callable[[int], Contestant], str]] = {
     "proxsae": (proxsae, "proxsae"),
     "SAELens": (saelens, "sae-lens"),
     "sparsify": (sparsify, "eai-sparsify"),
@@ -103,15 +103,11 @@ CONTESTANTS: dict[str, tuple[Callable[[int, int], Contestant], str]] = {
 }
 
 
-def rows_of(path: str | None) -> Tensor:
-    """Return rows without their mean, of mean squared length 1 a feature."""
-    if path is None:
-        X = sparse_signals(
-            (N_BATCHES + 1) * BATCH, sphere_atoms(2048, N_FEATURES, random_state=0), 24, random_state=1
-        ).X
-    else:
-        X = np.load(path, mmap_mode="r")[: (N_BATCHES + 1) * BATCH]
-    x = torch.from_numpy(np.array(X, np.float32))
+def rows() -> Tensor:
+    """Return samples of a known dictionary without their mean, of mean squared length 1 a feature."""
+    atoms = sphere_atoms(2048, N_FEATURES, random_state=0)
+    X = sparse_signals((N_BATCHES + 1) * BATCH, atoms, 24, random_state=1).X
+    x = torch.from_numpy(X.astype(np.float32))
     x = x - x.mean(0)
     return x / x.square().mean().sqrt()
 
@@ -125,16 +121,15 @@ def fvu(reconstruct: Callable[[Tensor], Tensor], x: Tensor) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", help="a .npy file of activations instead of samples of a known dictionary")
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    *batches, heldout = rows_of(options.rows).split(BATCH)
-    batches = [x for x in batches if len(x) == BATCH]
-    n_features, W = heldout.shape[1], torch.randn(N_ATOMS, heldout.shape[1])
-    libraries: dict[str, Any] = {name: make(n_features, options.steps) for name, (make, _) in CONTESTANTS.items()}
-    products, seconds = [], {name: [] for name in libraries}  # type: ignore[var-annotated]
+    *batches, heldout = rows().split(BATCH)
+    W = torch.randn(N_ATOMS, N_FEATURES)
+    libraries = {name: make(options.steps) for name, (make, _) in CONTESTANTS.items()}
+    products: list[float] = []
+    seconds: dict[str, list[float]] = {name: [] for name in libraries}
     for i in range(options.steps):
         x = batches[i % len(batches)]
         start = time.perf_counter()
@@ -146,7 +141,7 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - start)
     unit = statistics.median(products)
     print(
-        f"{options.steps} steps of TopK, k = {K}, batch {BATCH}, {n_features} features, {N_ATOMS} atoms, float32, "
+        f"{options.steps} steps of TopK, k = {K}, batch {BATCH}, {N_FEATURES} features, {N_ATOMS} atoms, float32, "
         f"Adam at {RATE:g}, {torch.get_num_threads()} threads; an encoder product took {unit:.3f} s"
     )
     print("                                  products  of ours  FVU after them")

@@ -44,7 +44,8 @@ def add(commands: Any) -> None:
         help="all have P atoms, or an atom of signed codes counts for two, so that the others have 2 P",
     )
     command.add_argument("--scaling", default="mean-norm", help="mean-norm, token (standardised), or both with a comma")
-    command.add_argument("--auxk", default="yes", help="train dead atoms on the residual: yes, no, or yes,no")
+    auxk = "train dead atoms on the residual: yes, no, or yes,no (default: yes; of the preset: yes,no)"
+    command.add_argument("--auxk", help=auxk)
     command.add_argument("--steps", type=int, default=1000)
     command.add_argument("--batch-size", type=int, default=2048)
     command.add_argument("--learning-rate", type=float, default=2e-3, help="peak step size of Adam (default: 0.002)")
@@ -114,12 +115,12 @@ def _configurations(options: argparse.Namespace) -> list[Configuration]:
     from proxsae.studies import abstopk_paper, grid
 
     l0, training = training_of(options)
-    if options.preset:
-        return abstopk_paper(l0, n_seeds=options.seeds, **training)
-    answers = _listed(options.auxk)
+    answers = _listed(options.auxk or ("yes,no" if options.preset else "yes"))
     if not set(answers) <= {"yes", "no"}:
         raise ValueError(f"--auxk takes yes, no, or yes,no; got {options.auxk!r}")
     auxk = [answer == "yes" for answer in answers]
+    if options.preset:
+        return abstopk_paper(l0, n_seeds=options.seeds, auxk=auxk, **training)
     names, scalings = _listed(options.regularizers), _listed(options.scaling)
     return grid(names, l0, n_seeds=options.seeds, match=options.match, scalings=scalings, auxk=auxk, **training)
 

@@ -11,7 +11,7 @@ from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm
 from proxsae.solvers.certificates import roundings
 from proxsae.solvers.problem import Problem
-from proxsae.solvers.scalar import lacks_formula, resting_slopes, scalar_prox, squared_norms
+from proxsae.solvers.scalar import lacks_formula, resting_slopes, scalar_prox, squared_norms, steps_of
 
 
 class DescentState(NamedTuple):
@@ -59,14 +59,10 @@ def may_have_settled(problem: Problem, state: DescentState, tol: float) -> Array
 
 
 def prepare(R: Regularizer, D: Array) -> tuple[Any, ...]:
-    """Return the scalar prox, its parameters, 1 / ||d_j||^2, and the correlations between which a zero surely stays.
-
-    For a zero atom the step of an average one will do.
-    """
+    """Return the scalar prox, its parameters, 1 / ||d_j||^2, and the correlations between which a zero surely stays."""
     norms2 = squared_norms(D)
-    steps = 1.0 / np.where(norms2 > 0, norms2, norms2.mean() or 1.0)
     prox, parameters = scalar_prox(R, D.dtype, np.dtype(np.float64))
-    return prox, parameters, steps, *resting_slopes(R, prox, parameters, norms2)
+    return prox, parameters, steps_of(norms2), *resting_slopes(R, prox, parameters, norms2)
 
 
 CD = Algorithm(

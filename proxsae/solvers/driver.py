@@ -52,13 +52,19 @@ def run(
         picked = _worth_a_look(problem, algorithm, state, certify, tol, everything=is_last)
         if picked.shape[0]:
             report = _report(problem, algorithm, state, certify, picked)
-            finished = _finished(problem, algorithm, state, picked, report.meets(tol), is_last=is_last)
-            ended = picked[finished]
-            _write(outcome, rows[ended], state.codes[ended], _rows_of(report, finished), tol, n_iter)
-            on_finished(int(ended.shape[0]))
-            stays = xp.ones_like(rows, dtype=xp.bool)
-            stays[ended] = False
-            if not bool(xp.all(stays)):
+            converged = report.meets(tol)
+            finished = _finished(problem, algorithm, state, picked, converged, is_last=is_last)
+            if bool(xp.any(finished)):
+                ended = picked[finished]
+                done = rows[ended]
+                outcome.codes[done] = state.codes[ended]
+                outcome.objective[done] = report.objective[finished]
+                outcome.certificate[done] = report.certificate[finished]
+                outcome.converged[done] = converged[finished]
+                outcome.n_iter[done] = n_iter
+                on_finished(int(done.shape[0]))
+                stays = xp.ones_like(rows, dtype=xp.bool)
+                stays[ended] = False
                 rows, problem, state = rows[stays], problem.at(stays), restricted(algorithm, state, stays)
         if rows.shape[0]:
             try:
@@ -101,19 +107,6 @@ def _finished(
         is_done = picked.shape[0] == state.codes.shape[0] and bool(xp.all(finished))
         finished = xp.ones_like(finished) if is_done else xp.zeros_like(finished)
     return finished
-
-
-def _rows_of(report: Report, rows: Array) -> Report:
-    return Report(*(values[rows] for values in report))
-
-
-def _write(outcome: Outcome, rows: Array, codes: Array, report: Report, tol: float, n_iter: int) -> None:
-    """Write what is known of samples that leave into their rows."""
-    outcome.codes[rows] = codes
-    outcome.objective[rows] = report.objective
-    outcome.certificate[rows] = report.certificate
-    outcome.converged[rows] = report.meets(tol)
-    outcome.n_iter[rows] = n_iter
 
 
 def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, picked: Array) -> Report:

@@ -35,21 +35,24 @@ def squared_norms(D: Array) -> Array:
     return (D.astype(np.float64) ** 2).sum(1)
 
 
+def steps_of(norms2: Array) -> Array:
+    """Return 1 / ||d_j||^2, of a zero atom that of an average one: any step would do."""
+    return 1.0 / np.where(norms2 > 0, norms2, norms2.mean() or 1.0)
+
+
 def resting_slopes(R: Regularizer, prox: Any, parameters: Array, norms2: Array) -> tuple[Array, Array]:
     r"""Return the correlations (y - zD)d_j between which a zero of the code rests, the others held.
 
     They are the dead zone of the prox, over its step. Where r_j is convex these are the ends of its subdifferential at
     0, the same at any step: a power of two near those of the atoms is taken for all. Elsewhere the step is
-    :math:`1 / \|d_j\|^2`, that of an average atom for a zero one, and the ends are some roundings inside: beyond them
-    the prox has to be asked.
+    :math:`1 / \|d_j\|^2`, and the ends are some roundings inside: beyond them the prox has to be asked.
     """
     from proxsae.solvers.compiled_active_set import dead_zones
 
-    average = float(norms2.mean()) or 1.0
-    share = 1.0 if R.is_convex else INSIDE
-    steps = np.array([2.0 ** -round(math.log2(average))])
-    if not R.is_convex:
-        steps = 1.0 / np.where(norms2 > 0, norms2, average)
+    if R.is_convex:
+        share, steps = 1.0, np.array([2.0 ** -round(math.log2(float(norms2.mean()) or 1.0))])
+    else:
+        share, steps = INSIDE, steps_of(norms2)
     ends = np.empty((max(len(parameters), len(steps)), 2))
     dead_zones(prox, parameters, steps, ends)
     below, above = np.broadcast_to(share * ends.T / steps, (2, len(norms2))).copy()

@@ -145,11 +145,13 @@ def grid(
     return list(dict.fromkeys(rows))
 
 
-def abstopk_paper(l0: Sequence[float], *, n_components: int, n_seeds: int = 1, **training: Any) -> list[Configuration]:
+def abstopk_paper(
+    l0: Sequence[float], *, n_components: int, n_seeds: int = 1, auxk: Sequence[bool] = (True, False), **training: Any
+) -> list[Configuration]:
     """Return the factorial of what may decide between TopK and AbsTopK.
 
-    TopK(P), TopK(2 P) and AbsTopK(P), each selecting within a token or a batch, in either scaling, with and without
-    AuxK.
+    TopK(P), TopK(2 P) and AbsTopK(P), each selecting within a token or a batch, in either scaling, by default with and
+    without AuxK.
     """
     names = [f"{scope}{name}" for scope in ("", "batch") for name in ("topk", "topk:2", "abstopk")]
     return grid(
@@ -158,7 +160,7 @@ def abstopk_paper(l0: Sequence[float], *, n_components: int, n_seeds: int = 1, *
         n_components=n_components,
         n_seeds=n_seeds,
         scalings=SCALINGS,
-        auxk=(True, False),
+        auxk=auxk,
         **training,
     )
 

@@ -18,8 +18,6 @@ from proxsae.studies.source import Source
 from proxsae.studies.sweep_page import facts, sections
 
 COMPARED = ("topk", "topk:2", "abstopk", "jumprelu", "relu")
-# Of the factorial, in both scalings. AuxK, the third factor of the preset, changes no digit where no atom dies.
-FACTORIAL = ("topk", "topk:2", "abstopk", "batchtopk", "batchtopk:2", "batchabstopk")
 NEUTRAL_TOKENS = 256  # on which the damage of a steering is measured
 
 
@@ -88,8 +86,8 @@ def steps(
     shared += [f"--batch-size={training['batch_size']}", f"--learning-rate={training['learning_rate']}"]
     levels = ",".join(f"{value:g}" for value in l0)
     curves = ("sweep", f"--regularizers={','.join(COMPARED)}", f"--l0={levels}", *shared, f"--out={out / 'sweep'}")
-    cells = (f"--regularizers={','.join(FACTORIAL)}", "--scaling=mean-norm,token")
-    factors = ("sweep", *cells, f"--l0={k:g}", *shared, f"--out={out / 'factors'}")
+    # without AuxK nothing changes, to the last digit, where no atom dies
+    factors = ("sweep", "--preset=abstopk-paper", "--auxk=yes", f"--l0={k:g}", *shared, f"--out={out / 'factors'}")
     signed, one_sided = saes["abstopk", 0], saes["topk", 0]
     model = [f"--model={source.model}"] if source.model else []
     axes = ("axes", signed, str(out / "activations"), f"--against={one_sided}", *model, f"--out={out / 'axes.html'}")

@@ -90,19 +90,19 @@ class Refined:
     Raises
     ------
     ValueError
-        If the model has no regularizer, as some of other libraries, or is a transcoder.
+        If the model is a transcoder, or one of another library whose activation is the prox of no regularizer.
     """
 
     def __init__(self, sae: Any, **options: Any) -> None:
-        if not hasattr(sae, "refine") or sae.is_transcoder_:
-            raise ValueError("only an autoencoder with a regularizer has refined codes, and no transcoder")
-        self.sae, self.options = sae, options
+        if sae.is_transcoder_:
+            raise ValueError("codes of a transcoder are refined with its targets: call refine(X, Y), not Refined")
+        self.sae, self.refine, self.options = sae, sae.refine, options
         self.n_features_in_ = sae.n_features_in_
         self.provenance_ = getattr(sae, "provenance_", {})
 
     def transform(self, X: Any) -> Any:
         """Return the refined codes, CSR."""
-        return self.sae.refine(X, **self.options).codes
+        return self.refine(X, **self.options).codes
 
     def inverse_transform(self, Z: Any) -> Any:
         """Return Z D + b."""

@@ -196,7 +196,7 @@ def test_a_transcoder_needs_its_targets(X, Y):
 
 
 def test_refined_codes_are_of_autoencoders_alone(X, Y):
-    with pytest.raises(ValueError, match="no transcoder"):
+    with pytest.raises(ValueError, match="of a transcoder are refined with its targets"):
         Refined(small().fit(X, Y))
     autoencoder = small().fit(X)
     refined = Refined(autoencoder, max_iter=50)
