@@ -4,9 +4,15 @@ A test that feeds damaged or hostile input to a reader carries ``@pytest.mark.fu
 own, so that the profile decides how many inputs it sees.
 """
 
+import os
 import signal
 
+import torch
 from hypothesis import HealthCheck, settings
+
+if not torch.cuda.is_available():
+    # Kernels run in Triton's interpreter. It is chosen when Triton is first imported, which transformers does too.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=100, derandomize=True, **_COMMON)

@@ -1,13 +1,9 @@
 """The kernels for CUDA against the plain versions: on the device where there is one, else in Triton's interpreter."""
 
-import os
-
 import pytest
 import torch
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # interpreted there, see conftest.py
 triton = pytest.importorskip("triton")
 
 from proxsae.kernels import triton_adam, triton_sparse, triton_top_k  # noqa: E402
