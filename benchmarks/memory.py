@@ -1,4 +1,4 @@
-"""Memory of `fit`: on 10 GB of activations on disk beside a few batches of them, and with 65,536 atoms.
+"""Memory of `fit`: on 10 GB of activations on disk beside a few batches of them, and of steps with 65,536 atoms.
 
 Run: python benchmarks/memory.py
 The file is sparse (its rows are zeros, and take no disk); what counts is how much of it the process ever holds. Pages
@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from training_step import trainer_of
 
 from proxsae import ProxSAE
 from proxsae.regularizers import Cardinality
@@ -28,8 +31,8 @@ def allocated() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
 
 
-def peak_of_fit(X: np.ndarray, n_components: int = 2304, n_steps: int = 30) -> float:
-    """Return the largest allocation seen during a short fit, in MiB."""
+def peak_of(run: Callable[[], object]) -> float:
+    """Return the largest allocation seen while something runs, in MiB."""
     peak, done = [allocated()], threading.Event()
 
     def watch() -> None:
@@ -38,10 +41,22 @@ def peak_of_fit(X: np.ndarray, n_components: int = 2304, n_steps: int = 30) -> f
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    ProxSAE(Cardinality(32), n_components, n_steps=n_steps, batch_size=BATCH, random_state=0).fit(X)
+    run()
     done.set()
     watcher.join()
     return peak[0]
+
+
+def fit(X: np.ndarray, n_components: int = 2304, n_steps: int = 30) -> ProxSAE:
+    """Train for some steps."""
+    return ProxSAE(Cardinality(32), n_components, n_steps=n_steps, batch_size=BATCH, random_state=0).fit(X)
+
+
+def steps(x: torch.Tensor) -> None:
+    """Do four steps with many atoms."""
+    trainer = trainer_of(Cardinality(32), MANY)
+    for _ in range(4):
+        trainer.step(x)
 
 
 def main() -> None:
@@ -50,16 +65,20 @@ def main() -> None:
         path = Path(folder) / "activations.npy"
         big = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(N_ROWS, N_FEATURES))
         small = big[: 4 * BATCH]
-        peak_of_fit(small)  # compiles and allocates what any fit does
-        few, many = peak_of_fit(small), peak_of_fit(big)
+        fit(small)  # compiles and allocates what any fit does
+        few, many = peak_of(lambda: fit(small)), peak_of(lambda: fit(big))
         batch = BATCH * N_FEATURES * 4 / 2**20
         size, order = path.stat().st_size / 2**30, N_ROWS * 8 / 2**20
         print(f"file {size:.1f} GiB, a batch {batch:.1f} MiB, the order of its rows {order:.0f} MiB")
         print(f"peak allocation: {few:.0f} MiB with 4 batches of data, {many:.0f} MiB with the whole file")
-    rows, idle = np.random.default_rng(0).standard_normal((4 * BATCH, N_FEATURES), dtype=np.float32), allocated()
-    most = peak_of_fit(rows, MANY, n_steps=4) - idle
+    x, idle = torch.randn(4 * BATCH, N_FEATURES), allocated()
     held = 3 * 4 * (2 * MANY * N_FEATURES + MANY + N_FEATURES) / 2**20  # W, D, b_e, b and two moments of each
-    print(f"{MANY:,} atoms: {most:.0f} MiB, {most / held:.2f} of parameters and the state of Adam ({held:.0f} MiB)")
+    of_steps = (peak_of(lambda: steps(x[:BATCH])) - idle) / held
+    of_fit = (peak_of(lambda: fit(x.numpy(), MANY, n_steps=4)) - idle) / held
+    print(
+        f"{MANY:,} atoms, in units of parameters and the state of Adam ({held:.0f} MiB): {of_steps:.2f} of steps, "
+        f"{of_fit:.2f} of a fit, which also returns the model in the units of the data"
+    )
 
 
 if __name__ == "__main__":

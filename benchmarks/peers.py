@@ -23,14 +23,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from training_step import BATCH, N_ATOMS, N_FEATURES, RATE, K, trainer_of
 
 from proxsae.dictionary import sparse_signals, sphere_atoms
-from proxsae.encoders import Amortized
 from proxsae.regularizers import Cardinality, NonNegative
-from proxsae.training import Scaling, Trainer, TrainingState
-from proxsae.training.autoencoder import initial_autoencoder
 
-BATCH, N_FEATURES, N_ATOMS, K, RATE, N_BATCHES = 4096, 576, 8192, 32, 1e-3, 12
+N_BATCHES = 12
 
 
 class Contestant(NamedTuple):
@@ -42,11 +40,9 @@ class Contestant(NamedTuple):
 
 def proxsae(n_steps: int) -> Contestant:
     """Return ours."""
-    regularizer, generator = NonNegative() + Cardinality(K), torch.Generator().manual_seed(0)
-    model = initial_autoencoder(Amortized(), regularizer, N_ATOMS, N_FEATURES, generator, torch.float32, False)
-    state = TrainingState.start(model, Scaling(torch.zeros(N_FEATURES), 1.0), regularizer, n_steps=n_steps)
-    trainer = Trainer(state, learning_rate=RATE, warmup=0.0, decay=0.0)
-    return Contestant(trainer.step, lambda x: x - model(x).residual)
+    trainer = trainer_of(NonNegative() + Cardinality(K), N_ATOMS)
+    trainer.state.n_steps, trainer.warmup, trainer.decay = n_steps, 0.0, 0.0
+    return Contestant(trainer.step, lambda x: x - trainer.model(x).residual)
 
 
 def saelens(n_steps: int) -> Contestant:

@@ -23,7 +23,7 @@ from proxsae.regularizers import L0, L1, Cardinality, NonNegative, Regularizer
 from proxsae.training import Scaling, Trainer, TrainingState
 from proxsae.training.autoencoder import initial_autoencoder
 
-BATCH, N_FEATURES, N_ATOMS, K, ROUNDS = 4096, 576, 8192, 32, 9
+BATCH, N_FEATURES, N_ATOMS, K, RATE, ROUNDS = 4096, 576, 8192, 32, 1e-3, 9
 MANY, FEW_ROUNDS = 65_536, 3  # atoms, for which a product takes eight times as long
 
 Contestants = dict[str, Callable[[], object]]
@@ -55,7 +55,7 @@ def trainer_of(regularizer: Regularizer, n_atoms: int, target_l0: float | None =
     generator, learns = torch.Generator().manual_seed(0), target_l0 is not None
     model = initial_autoencoder(Amortized(), regularizer, n_atoms, N_FEATURES, generator, torch.float32, learns)
     scaling = Scaling(torch.zeros(N_FEATURES), 1.0)
-    return Trainer(TrainingState.start(model, scaling, regularizer, target_l0=target_l0), learning_rate=1e-3)
+    return Trainer(TrainingState.start(model, scaling, regularizer, target_l0=target_l0), learning_rate=RATE)
 
 
 def proxsae_step(

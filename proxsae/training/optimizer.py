@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -32,13 +35,31 @@ def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, block
                 _move_matrix(optimizer, matrix, rate, group, on_sphere=matrix is atoms)
     if atoms.grad is None:
         optimizer.step()
-        return
-    size = len(atoms) if atoms.is_cuda else ROWS
-    for gradient, part in zip(torch.split(atoms.grad, size), torch.split(atoms.detach(), size), strict=True):
-        radial = (gradient * part).sum(1, keepdim=True)
-        gradient.addcmul_(radial, blocks.slope(part), value=-1)
-    optimizer.step()
-    atoms.div_(blocks.norm(atoms))
+    else:
+        size = len(atoms) if atoms.is_cuda else ROWS
+        for gradient, part in zip(torch.split(atoms.grad, size), torch.split(atoms.detach(), size), strict=True):
+            radial = (gradient * part).sum(1, keepdim=True)
+            gradient.addcmul_(radial, blocks.slope(part), value=-1)
+        optimizer.step()
+        atoms.div_(blocks.norm(atoms))
+    optimizer.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def moved_in_backward(
+    optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, blocks: Blocks
+) -> Iterator[None]:
+    """Do the step of :func:`move` within a backward pass, each parameter as soon as its gradient is whole.
+
+    One gradient is then in memory at a time. In main memory, where no other process has a part of the gradient.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    hooks = [p.register_post_accumulate_grad_hook(lambda _: move(optimizer, atoms, rate, blocks)) for p in parameters]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _move_matrix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from proxsae.training.autoencoder import Forward
 from proxsae.training.distributed import mesh
 from proxsae.training.history import READ_EVERY, History
 from proxsae.training.losses import Loss, standard
-from proxsae.training.optimizer import move
+from proxsae.training.optimizer import move, moved_in_backward
 from proxsae.training.state import TrainingState
 
 
@@ -118,14 +119,17 @@ class Trainer:
         """Move the parameters, count the use of the atoms, and return the record, all without reading a number."""
         forward: Forward = replace(self.model(x, y, weight), room_for_dead=self.room_for_dead)
         loss: Tensor = sum(loss(forward) for loss in self.losses)  # type: ignore[assignment]
-        self.state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        step = self.state.optimizer, self.state.model.atoms, rate, self.state.model.blocks
+        is_alone = not on_cuda(x) and self.mesh.all.size == 1
+        with moved_in_backward(*step) if is_alone else nullcontext():
+            loss.backward()  # type: ignore[no-untyped-call]
         n_active, squares = forward.encoding.codes.l0.double(), forward.y.square().sum(1)
         of_samples = (forward.residual.detach().square().sum(1), squares, n_active, torch.ones_like(squares))
         sums = [forward.mean(numbers).double() * len(x) for numbers in of_samples]
         n_rows, means, (error, spread, n_active, total) = self.group.over_all(len(x), [loss.detach()], sums)
-        self.group.sum_gradients(self.model.parameters(), len(x) / n_rows)
-        move(self.state.optimizer, self.state.model.atoms, rate, self.state.model.blocks)
+        if not is_alone:
+            self.group.sum_gradients(self.model.parameters(), len(x) / n_rows)
+            move(*step)
         unused_for = self.state.model.unused_for
         unused_for += n_rows
         unused_for.masked_fill_(self.group.any(forward.encoding.codes.active_atoms), 0)

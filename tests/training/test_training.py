@@ -9,12 +9,14 @@ import torch
 from proxsae import ProxSAE
 from proxsae.data.order import BatchOrder
 from proxsae.data.rows import Rows
-from proxsae.encoders import Amortized
+from proxsae.encoders import Amortized, Unrolled
+from proxsae.encoders.kinds import KINDS
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
 from proxsae.training import Scaling, Trainer, TrainingState
 from proxsae.training.autoencoder import initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
 from proxsae.training.losses import penalty, reconstruction
+from proxsae.training.optimizer import move
 from proxsae.training.sparsity import check_steerable
 
 
@@ -78,14 +80,48 @@ def test_atoms_keep_unit_norm_and_the_loss_falls():
     torch.testing.assert_close(norms, torch.ones(40), rtol=0, atol=1e-6)
 
 
+def gradients_of_steps(trainer):
+    """Return a list of dicts, each filled with the gradients that a step of the optimizer is to use, by name."""
+    seen = []
+
+    def note(*_):
+        named = trainer.model.named_parameters()
+        seen.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    trainer.state.optimizer.register_step_pre_hook(note)
+    return seen
+
+
 def test_the_radial_part_of_the_gradient_is_removed_before_the_step():
     trainer = small_trainer()
-    seen = {}
-    atoms = trainer.model.atoms
-    trainer.state.optimizer.register_step_pre_hook(lambda *_: seen.update(radial=(atoms.grad * atoms).sum(1).detach()))
+    seen = gradients_of_steps(trainer)
+    before = trainer.model.atoms.detach().clone()
     trainer.step(torch.randn(64, 24, generator=torch.Generator().manual_seed(0)))
-    assert atoms.grad.abs().max() > 1e-3
-    assert seen["radial"].abs().max() < 1e-6
+    (gradient,) = (gradients["atoms"] for gradients in seen if "atoms" in gradients)
+    assert gradient.abs().max() > 1e-3
+    assert (gradient * before).sum(1).abs().max() < 1e-6
+
+
+ENCODERS = [Amortized(), *(Unrolled(3, kind) for kind in KINDS), Unrolled(3, "ista", isometry=0.1)]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=str)
+def test_a_step_within_the_backward_pass_is_the_step_after_it_with_one_gradient_at_a_time(encoder):
+    R = 0.3 * L1() if "bregman" in str(encoder) else Cardinality(3)
+    model = initial_autoencoder(encoder, R, 40, 24, torch.Generator().manual_seed(0), torch.float32, False)
+    trainer = Trainer(TrainingState.start(model, Scaling(torch.zeros(24), 1.0), R), learning_rate=3e-3, dead_after=64)
+    seen, twin = gradients_of_steps(trainer), copy.deepcopy(trainer.state)
+    for seed in range(4):
+        x = torch.randn(64, 24, generator=torch.Generator().manual_seed(seed))
+        rate = trainer.step(x)["learning_rate"]
+        forward = twin.model(x)
+        sum(loss(forward) for loss in trainer.losses).backward()
+        move(twin.optimizer, twin.model.atoms, rate, twin.model.blocks)
+        twin.model.unused_for.copy_(model.unused_for)
+        for one, other in zip(model.parameters(), twin.model.parameters(), strict=True):
+            assert torch.equal(one, other)
+    assert {len(gradients) for gradients in seen} == {1}
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_the_loss_is_the_objective():
@@ -107,9 +143,10 @@ def test_dead_atoms_get_a_gradient_from_the_residual_and_come_back():
     for _ in range(4):
         trainer.step(torch.randn(64, 24, generator=generator))
     assert trainer.dead[:10].all()
-    before = encoder.weight[:10].detach().clone()
+    before, seen = encoder.weight[:10].detach().clone(), gradients_of_steps(trainer)
     trainer.step(torch.randn(64, 24, generator=generator))
-    assert encoder.weight.grad[:10].abs().sum(1).min() > 0
+    (gradient,) = (gradients["encoder.weight"] for gradients in seen if "encoder.weight" in gradients)
+    assert gradient[:10].abs().sum(1).min() > 0
     assert not torch.equal(encoder.weight[:10].detach(), before)
     for _ in range(400):
         trainer.step(torch.randn(64, 24, generator=generator))
@@ -118,9 +155,12 @@ def test_dead_atoms_get_a_gradient_from_the_residual_and_come_back():
     without = small_trainer(dead_after=256, losses=[reconstruction, penalty])
     with torch.no_grad():
         without.model.encoder.weight[:10] *= 1e-3
+    seen = gradients_of_steps(without)
     for _ in range(5):
         without.step(torch.randn(64, 24, generator=generator))
-    assert without.model.encoder.weight.grad[:10].abs().max() == 0
+    of_weight = [gradients["encoder.weight"] for gradients in seen if "encoder.weight" in gradients]
+    assert len(of_weight) == 5
+    assert of_weight[-1][:10].abs().max() == 0
 
 
 def test_negative_codes_are_activity():
