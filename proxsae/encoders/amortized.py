@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from proxsae.encoders.activation import Activated
 from proxsae.encoders.base import Encoding, check_number, check_tensors
 from proxsae.encoders.codes import Codes
-from proxsae.encoders.pre_activation import PreActivation
+from proxsae.encoders.pre_activation import Columns, PreActivation
 from proxsae.encoders.thresholds import initial_thresholds, threshold_shape
 from proxsae.regularizers import Regularizer
 
@@ -119,6 +120,10 @@ class Amortized(Activated):
     def encode(self, x: Tensor) -> Encoding:
         """Return the codes and their penalty, both with gradients."""
         return self.activation.encoding(self._argument(x))
+
+    def encode_noting(self, x: Tensor, atoms: Tensor) -> Encoding:
+        """Return the same, with u of some atoms noted while it is there."""
+        return self.activation.encoding(replace(self._argument(x), noted=Columns(atoms)))
 
     def _argument(self, x: Tensor) -> PreActivation:
         """Return u, in training as a product of factors in the given precision."""

@@ -179,6 +179,10 @@ class Encoder(nn.Module, ABC):
     def encode(self, x: Tensor) -> Encoding:
         """Return codes and all that a loss may ask of them, with gradients."""
 
+    def encode_noting(self, x: Tensor, atoms: Tensor) -> Encoding:  # noqa: ARG002
+        """Return :meth:`encode`; a kind that would compute u of these atoms anew for a loss may note it here."""
+        return self.encode(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the codes as a dense (n_samples, n_components) tensor."""
         return self.codes(x).to_dense()

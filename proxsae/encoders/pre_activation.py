@@ -16,6 +16,14 @@ BLOCK_SIZE = 2**23  # entries of a block of u: 32 MB in float32
 Terms = tuple[tuple[float | Tensor, Codes], ...]  # codes with factors: their sum
 
 
+@dataclass
+class Columns:
+    """The entries of u for some atoms: noted while a block of u is there, for a loss that asks for them later."""
+
+    atoms: Tensor
+    u: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class PreActivation:
     r"""u = x W^T + b_e + :math:`\sum_s c_s Z_s + \sum_s c'_s Z'_s S`, of shape (n_samples, n_components).
@@ -37,6 +45,8 @@ class PreActivation:
         Returns x W^T without graph, where that is cheaper than the product.
     in_bfloat16 : bool
         Round the factors of x W^T, where no graph is needed, to bfloat16; the sums are float32.
+    noted : Columns, optional
+        Where u is made block by block, :meth:`select` fills it.
     """
 
     x: Tensor
@@ -47,6 +57,7 @@ class PreActivation:
     lateral: Tensor | None = None
     known: Callable[[], Tensor] | None = None
     in_bfloat16: bool = False
+    noted: Columns | None = None
 
     @cached_property
     @torch.no_grad()
@@ -92,7 +103,9 @@ class PreActivation:
             return pattern, pattern.gather(self.without_graph)
         patterns, entries = [], []
         block = self.x.new_empty(size, p)
-        for x in torch.split(self.x, size):
+        if self.noted is not None:
+            self.noted.u = self.x.new_empty(n, len(self.noted.atoms))
+        for start, x in zip(range(0, n, size), torch.split(self.x, size), strict=True):
             u = block[: len(x)]
             if self.bias is None:
                 torch.mm(x, self.weight.T, out=u)
@@ -100,6 +113,8 @@ class PreActivation:
                 torch.addmm(self.bias, x, self.weight.T, out=u)
             patterns.append(rule(u))
             entries.append(patterns[-1].gather(u))
+            if self.noted is not None and self.noted.u is not None:
+                torch.index_select(u, 1, self.noted.atoms, out=self.noted.u[start : start + size])
         return joined(patterns), torch.cat(entries)
 
     @torch.no_grad()
@@ -107,6 +122,8 @@ class PreActivation:
         """Return u of some atoms, (n_samples, n_atoms), without graph."""
         if self._is_whole:
             return self.without_graph[:, atoms]
+        if self.noted is not None and self.noted.u is not None and torch.equal(self.noted.atoms, atoms):
+            return self.noted.u
         bias = None if self.bias is None else self.bias[atoms]
         return torch.nn.functional.linear(self.x, self.weight[atoms], bias)
 

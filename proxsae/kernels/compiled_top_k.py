@@ -8,6 +8,7 @@ import numpy as np
 from proxsae.kernels.threads import parallel_loops
 
 BLOCK = 64  # entries compared at once; the comparison of a block vectorises, a branch an entry does not
+BISECTIONS = 30
 
 
 @numba.njit(cache=True, inline="always")
@@ -37,17 +38,45 @@ def _keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> 
     return float(threshold)
 
 
+@numba.njit(cache=True, fastmath={"reassoc", "nsz"})
+def _count_above(row: np.ndarray, threshold: float, mirror: float) -> float:
+    """Return how many u of a short row have max(u, mirror u) above the threshold; a sum of floats vectorises."""
+    one, zero = row.dtype.type(1), row.dtype.type(0)
+    count = zero
+    for c in range(row.size):
+        count += one if (row[c] > threshold) | (mirror * row[c] > threshold) else zero
+    return count  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True)
+def _by_bisection(row: np.ndarray, k: int, mirror: float) -> float:
+    """Return a number at least 0 that k or more max(u, mirror u) are above, or 0; where no two are equal, exactly k."""
+    low, high, two = row.dtype.type(0), np.abs(row).max(), row.dtype.type(2)
+    count = _count_above(row, low, mirror)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / two
+        if count <= k or not low < middle < high:
+            break
+        above = _count_above(row, middle, mirror)
+        if above >= k:
+            low, count = middle, above
+        else:
+            high = middle
+    return float(low)
+
+
 @numba.njit(cache=True)
 def _below_kth(row: np.ndarray, k: int, mirror: float) -> float:
-    """Return a number below the k-th largest max(u, mirror u) of a row, close to it where the row is long; at least 0.
+    """Return a number below the k-th largest max(u, mirror u) of a row, close to it; at least 0.
 
-    The maxima of disjoint groups of entries are entries of the row, so that the k-th largest maximum is at most the
-    k-th largest entry. A group takes every n_groups-th entry: neighbours compare with neighbours, which vectorises.
+    In a long row the maxima of disjoint groups of entries are entries of the row, so that the k-th largest maximum is
+    at most the k-th largest entry. A group takes every n_groups-th entry: neighbours compare with neighbours, which
+    vectorises.
     """
     zero, sign = row.dtype.type(0), row.dtype.type(mirror)
     n_groups = BLOCK * (4 * k // BLOCK + 1)
     if 4 * n_groups > row.size:
-        return 0.0
+        return float(_by_bisection(row, k, sign))
     maxima = np.zeros(n_groups, row.dtype)
     for start in range(0, row.size - n_groups + 1, n_groups):
         group = row[start : start + n_groups]

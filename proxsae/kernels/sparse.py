@@ -117,10 +117,14 @@ def transposed_product(pattern: Pattern, values: Tensor, G: Tensor) -> Tensor:
         return on_device(offsets, rows, entries, values.contiguous(), G.contiguous())
     if G.device.type != "cpu":
         return transposed_product_plain(pattern, values, G)
+    from proxsae.kernels.compiled_sparse import SLAB, to_slabs
     from proxsae.kernels.compiled_sparse import transposed_product as compiled
 
+    offsets, entries, rows = pattern.by_column
+    slabs = torch.empty(-(-G.shape[1] // SLAB), len(G), SLAB, dtype=G.dtype)
+    to_slabs(G.contiguous().numpy(), slabs.numpy())
     out = torch.empty(pattern.n_columns, G.shape[1], dtype=G.dtype)
-    compiled(*pattern.by_column, values.contiguous().numpy(), G.contiguous().numpy(), out.numpy())
+    compiled(offsets, rows, values.numpy()[entries], slabs.numpy(), out.numpy())
     return out
 
 

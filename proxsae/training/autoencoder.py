@@ -103,10 +103,15 @@ class Autoencoder(nn.Module):
         encoder.tie(self.atoms, self.bias)
         self.encoder = encoder
 
-    def forward(self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None) -> Forward:
-        """Return what the losses are computed from; the target y is x where it is not given."""
+    def forward(
+        self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None, noting: Tensor | None = None
+    ) -> Forward:
+        """Return what the losses are computed from; the target y is x where it is not given.
+
+        Of the atoms `noting` a loss will ask for the pre-activations.
+        """
         y = x if y is None else y
-        encoding = self.encoder.encode(x)
+        encoding = self.encoder.encode(x) if noting is None else self.encoder.encode_noting(x, noting)
         residual = y - encoding.codes.decode(self.atoms) - self.beside_codes(x)
         return Forward(x, y, encoding, residual, self.atoms, self.unused_for, weight)
 

@@ -191,9 +191,9 @@ class AuxK:
         mirror = 1.0 if encoding.regularizer.is_nonnegative else -1.0
         u = encoding.pre_activation.columns(atoms)
         u = u if forward.room_for_dead is None else u * is_dead[atoms]
-        offsets, indices = encoding.largest(u, self.k, mirror)
-        pattern = Pattern(offsets, atoms[indices], len(forward.atoms))
-        values = encoding.pre_activation.at(pattern)
+        among_dead = Pattern(*encoding.largest(u, self.k, mirror), n_columns=len(atoms))
+        pattern = Pattern(among_dead.offsets, atoms[among_dead.indices], len(forward.atoms))
+        values = encoding.pre_activation.at(pattern, among_dead.gather(u))
         if forward.room_for_dead is not None:  # on a device every row has k entries, some of no rank
             values = values * (is_dead[pattern.indices] & ((values > 0) | (mirror == -1)))
         explained = replace(encoding.codes, pattern=pattern, values=values).decode(forward.atoms)

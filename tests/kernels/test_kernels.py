@@ -62,24 +62,29 @@ def test_matrix_selection_is_a_stable_sort_of_all_entries(U, k, mirror):
 
 def test_selection_of_a_wide_matrix_of_distinct_values():
     U = np.random.default_rng(0).normal(size=(300, 5000)).astype(np.float32)
-    offsets, indices = row_support(U, 32, -1.0)
-    for got, wanted in zip((offsets, indices), pattern_of(mask_by_sorting(abs(U), 32)), strict=True):
-        np.testing.assert_array_equal(got, wanted)
+    U[7, 40:] = -1e-30  # fewer positive ones than most k
+    for k in (1, 32, 288, 700, 2500, 4999):
+        for mirror in (-1.0, 1.0):
+            expected = pattern_of(mask_by_sorting(np.maximum(U, mirror * U), k))
+            for got, wanted in zip(row_support(U, k, mirror), expected, strict=True):
+                np.testing.assert_array_equal(got, wanted)
     offsets, indices = matrix_support(U, 32 * 300, -1.0)
     expected = pattern_of(mask_by_sorting(abs(U).reshape(1, -1), 32 * 300).reshape(U.shape))
     np.testing.assert_array_equal(offsets, expected[0])
     np.testing.assert_array_equal(indices, expected[1])
 
 
-@pytest.fixture
-def sparse_problem():
+@pytest.fixture(params=[(7, 5), (60, 64), (60, 150)], ids=str)
+def sparse_problem(request):
+    n, d = request.param  # entries and features beyond what a loop takes at a time, and not
     generator = torch.Generator().manual_seed(0)
-    Z = torch.randn(7, 11, generator=generator, dtype=torch.float64)
-    Z[torch.rand(7, 11, generator=generator) < 0.7] = 0
-    Z[3] = 0  # a row without codes, and columns that no row uses
+    Z = torch.randn(n, 11, generator=generator, dtype=torch.float64)
+    Z[torch.rand(n, 11, generator=generator) < 0.7] = 0
+    Z[3] = 0  # a row without codes, and a column that no row uses
+    Z[:, 4] = 0
     pattern = Pattern(*pattern_of(Z != 0), n_columns=11)
-    D = torch.randn(11, 5, generator=generator, dtype=torch.float64)
-    G = torch.randn(7, 5, generator=generator, dtype=torch.float64)
+    D = torch.randn(11, d, generator=generator, dtype=torch.float64)
+    G = torch.randn(n, d, generator=generator, dtype=torch.float64)
     return Z, pattern, D, G
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from proxsae import ProxSAE
-from proxsae.encoders import Amortized
+from proxsae.encoders import Amortized, pre_activation
 from proxsae.regularizers import Cardinality, NonNegative, parse
 from proxsae.training import HierarchicalTopK, Matryoshka
 from proxsae.training.autoencoder import initial_autoencoder
@@ -184,3 +184,18 @@ def test_dead_atoms_are_the_same_in_a_room_of_fixed_size(R):
         torch.testing.assert_close(loss(replace(forward, room_for_dead=room)), expected)
     assert loss(replace(forward, room_for_dead=4)) != expected
     assert loss(replace(forward, room_for_dead=0)) == 0
+
+
+def test_dead_atoms_are_the_same_where_their_pre_activations_were_noted_block_by_block(monkeypatch):
+    monkeypatch.setattr(pre_activation, "BLOCK_SIZE", 1)  # 256 rows at a time
+    generator = torch.Generator().manual_seed(0)
+    model = initial_autoencoder(Amortized(), Cardinality(4), 64, 16, generator, torch.float64, False).train()
+    model.unused_for[::5] = 1000
+    x, dead, loss = torch.randn(600, 16, generator=generator, dtype=torch.float64), torch.arange(0, 64, 5), AuxK(100, 8)
+    noted = model(x, noting=dead)
+    columns = noted.encoding.pre_activation.columns(dead)
+    assert columns is noted.encoding.pre_activation.noted.u
+    torch.testing.assert_close(columns, model.encoder.pre_activation(x)[:, dead])
+    others = noted.encoding.pre_activation.columns(dead + 1)
+    torch.testing.assert_close(others, model.encoder.pre_activation(x)[:, dead + 1])
+    torch.testing.assert_close(loss(noted), loss(model(x)))
