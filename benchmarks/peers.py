@@ -1,6 +1,6 @@
 """Training steps of TopK autoencoders beside SAELens, sparsify and dictionary_learning: time, and FVU after as many.
 
-Run: make bench-peers, or python benchmarks/peers.py [--steps 40] where those libraries are installed.
+Run: make bench-peers, or python benchmarks/peers.py [--steps 24] where those libraries are installed.
 All start from their own initial atoms and take the same batches with Adam at the same step size. Rows are samples of
 a known dictionary. Contestants take turns, step by step; FVU is that of rows that none has seen.
 """
@@ -117,7 +117,7 @@ def fvu(reconstruct: Callable[[Tensor], Tensor], x: Tensor) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=24)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ FULL, SMALL = "--full" in sys.argv, "--small" in sys.argv
 K, N_LATENTS = 10, 1000 if FULL else 100
 N_FEATURES = round(2 * K * np.log(N_LATENTS / K))  # enough for compressed sensing with the true dictionary
 SIZES = [300] if SMALL else [N_LATENTS * factor for factor in (5, 20, 100)]
-STEPS, N_TEST = (5, 100) if SMALL else (400, 500)
+STEPS, N_TEST = (5, 100) if SMALL else (5000 if FULL else 400, 500)
 rng = np.random.default_rng(0)
 D = sphere_atoms(N_LATENTS, N_FEATURES, random_state=0)
 
