@@ -7,7 +7,7 @@ one another on a ring are ever active at once. At test any ten are. Which part o
 generalise: its encoder, or the dictionary that it learned?
 
 `error_split` answers by exchanging parts: the same dictionary with better codes, and the true dictionary. With the
-option ``--full`` there are 1,000 latents in place of 100 (about half an hour).
+option ``--full`` there are 1,000 latents in place of 100, and more steps (about half an hour).
 """
 
 import sys
@@ -69,6 +69,11 @@ for name, split in splits.items():
 # Three lines a model: its own codes, better codes over its dictionary, and the oracle, which has the true dictionary.
 # The oracle codes new combinations almost perfectly, with the same R and solver; better codes over the learned atoms
 # win little. It is the dictionary that fails, and more samples mend it, faster where codes are solved in training.
+#
+# With 1,000 latents, 100,000 samples and as many steps as ``--full`` takes, dictionary learning finds the atoms (mean
+# cosine 0.995), and its codes of new combinations have a correlation of 0.990 with the true ones. The TopK autoencoder
+# finds them too (0.974), and what fails is its encoder: its own codes have 0.709, better ones over its atoms 0.975.
+# With a twelfth of these steps the cosines were 0.57 and 0.41, and the correlations 0.41 and 0.40, whatever the codes.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
 for axis, (name, split) in zip(axes, splits.items(), strict=True):

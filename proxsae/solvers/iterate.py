@@ -17,7 +17,7 @@ from proxsae.solvers.driver import Outcome, joined, not_done, run
 from proxsae.solvers.inputs import Inputs, checked_step
 from proxsae.solvers.prepared import prepared
 from proxsae.solvers.problem import LARGEST_GRAM, Problem, gram_is_cheaper
-from proxsae.solvers.threads import blocks_of, in_threads
+from proxsae.solvers.threads import blocks_of, gram_of, in_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
 MIN_ROWS = 16  # that share the dense products
@@ -50,7 +50,7 @@ def iterate(
     gram = None
     if _pays_gram(algorithm, n_samples, *D.shape):
         atoms = D.astype(np.float64) if algorithm.is_compiled else D
-        gram = atoms @ atoms.T
+        gram = gram_of(atoms) if algorithm.is_compiled else atoms @ atoms.T
 
     def attempted(targets: Array, codes: Array) -> Outcome:
         # Where squares overflow, the certificate says so: it is not finite.

@@ -8,9 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
+
+from proxsae.formulas.arrays import Array
 from proxsae.kernels.threads import is_forked, note_threads
 
 BLOCKS_PER_THREAD = 4  # samples take different times
+GRAM_ROWS = 128
 
 Result = TypeVar("Result")
 
@@ -49,6 +53,23 @@ def in_threads(
 def by_blocks(work: Callable[[slice], None], n_rows: int) -> None:
     """Call `work`, a compiled loop, on slices of the rows in threads."""
     in_threads(work, blocks_of(n_rows, -(-n_rows // (BLOCKS_PER_THREAD * n_threads()))))
+
+
+def gram_of(atoms: Array) -> Array:
+    """Return A A^T of a NumPy matrix.
+
+    In these threads, since those of a BLAS spin for a while after a product, and take the cores from what follows.
+    """
+    G, blocks = np.empty((len(atoms), len(atoms)), atoms.dtype), blocks_of(len(atoms), GRAM_ROWS)
+
+    def fill(block: slice) -> None:
+        G[block, : block.start] = atoms[block] @ atoms[: block.start].T
+        G[block, block] = atoms[block] @ atoms[block].T
+
+    in_threads(fill, blocks[::-1])  # the long ones first
+    for block in blocks:
+        G[: block.start, block] = G[block, : block.start].T
+    return G
 
 
 def n_threads() -> int:

@@ -19,7 +19,7 @@ from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL
 from proxsae.solvers import inputs, iterate, solve, threads
 from proxsae.solvers.methods import ALGORITHMS
 from proxsae.solvers.problem import lipschitz_constant
-from proxsae.solvers.threads import n_threads
+from proxsae.solvers.threads import gram_of, n_threads
 
 CONVEX = ["0.1*L1", "0.1*L1 + NonNegative", "0.1*L1 + 0.2*SquaredL2", "Box(-0.2, 0.3)", "0.1*L1 + Box(0.0, 0.3)"]
 NONCONVEX = [
@@ -378,3 +378,11 @@ def test_ctrl_c_while_threads_work(monkeypatch):
         s = solve(X, D, "0.5*L1", method="active_set")
     assert s.converged[:12].sum() >= 11
     assert not s.n_iter[13:].any()
+
+
+@pytest.mark.parametrize("n_atoms", [1, 127, 128, 300])
+def test_the_gram_matrix_of_blocks_is_symmetric_to_the_bit(n_atoms):
+    atoms = np.random.default_rng(n_atoms).normal(size=(n_atoms, 37))
+    G = gram_of(atoms)
+    np.testing.assert_allclose(G, atoms @ atoms.T, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(G, G.T)
