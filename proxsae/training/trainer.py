@@ -117,8 +117,8 @@ class Trainer:
 
     def _compute(self, x: Tensor, y: Tensor, rate: float | Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         """Move the parameters, count the use of the atoms, and return the record, all without reading a number."""
-        dead = None if on_cuda(x) or self.mesh.is_sharded else self.dead.nonzero()[:, 0]
-        noting = dead if dead is not None and len(dead) else None
+        is_noting = not on_cuda(x) and not self.mesh.is_sharded and bool(self.dead.any())
+        noting = self.dead.nonzero()[:, 0] if is_noting else None
         forward: Forward = replace(self.model(x, y, weight, noting), room_for_dead=self.room_for_dead)
         loss: Tensor = sum(loss(forward) for loss in self.losses)  # type: ignore[assignment]
         step = self.state.optimizer, self.state.model.atoms, rate, self.state.model.blocks
