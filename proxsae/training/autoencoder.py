@@ -36,6 +36,8 @@ class Forward:
         How much each sample counts, on average 1 over the data; all alike where it is None.
     room_for_dead : int or None
         On a device, which cannot be asked at every step: to how many dead atoms a loss may attend. None: to all.
+    every_for_dead : int
+        Of how many samples such a loss looks at one.
     """
 
     x: Tensor
@@ -46,6 +48,7 @@ class Forward:
     unused_for: Tensor
     weight: Tensor | None = None
     room_for_dead: int | None = None
+    every_for_dead: int = 1
 
     def mean(self, of_samples: Tensor) -> Tensor:
         """Return the mean of one number a sample, each as often as its weight says."""

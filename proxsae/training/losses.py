@@ -159,7 +159,8 @@ def penalty(forward: Forward) -> Tensor:
 class AuxK:
     """Half the squared error of the residual reconstructed by dead atoms alone, with their largest pre-activations.
 
-    Atoms that no sample has used learn from it what the others leave over, and come back.
+    Atoms that no sample has used learn from it what the others leave over, and come back. Of large batches every fourth
+    sample is looked at: these codes are many times as many as the others, and dead atoms come back as soon.
 
     Parameters
     ----------
@@ -189,16 +190,21 @@ class AuxK:
             return forward.y.new_zeros(())
         encoding = forward.encoding
         mirror = 1.0 if encoding.regularizer.is_nonnegative else -1.0
-        u = encoding.pre_activation.columns(atoms)
+        some = slice(None, None, forward.every_for_dead)
+        u = encoding.pre_activation.columns(atoms)[some]
         u = u if forward.room_for_dead is None else u * is_dead[atoms]
         among_dead = Pattern(*encoding.largest(u, self.k, mirror), n_columns=len(atoms))
-        pattern = Pattern(among_dead.offsets, atoms[among_dead.indices], len(forward.atoms))
+        counts = among_dead.offsets.new_zeros(len(forward.y))
+        counts[some] = among_dead.offsets.diff()
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        pattern = Pattern(offsets, atoms[among_dead.indices], len(forward.atoms))
         values = encoding.pre_activation.at(pattern, among_dead.gather(u))
         if forward.room_for_dead is not None:  # on a device every row has k entries, some of no rank
             values = values * (is_dead[pattern.indices] & ((values > 0) | (mirror == -1)))
         explained = replace(encoding.codes, pattern=pattern, values=values).decode(forward.atoms)
-        unexplained = forward.residual.detach() - explained
-        return self.weight * 0.5 * forward.mean(unexplained.square().sum(1))
+        unexplained = (forward.residual.detach() - explained)[some].square().sum(1)
+        weight = 1.0 if forward.weight is None else forward.weight[some]
+        return self.weight * 0.5 * (weight * unexplained).mean()
 
 
 def standard(n_features: int, dead_after: int, data_term: Loss | None = None) -> list[Loss]:

@@ -18,6 +18,8 @@ from proxsae.training.losses import Loss, standard
 from proxsae.training.optimizer import move, moved_in_backward
 from proxsae.training.state import TrainingState
 
+ENOUGH_FOR_DEAD, EVERY_FOR_DEAD = 512, 4  # samples that dead atoms look at: one in so many where that leaves enough
+
 
 class Batches(Protocol):
     """Where the rows come from: a function of how many have been drawn."""
@@ -119,7 +121,9 @@ class Trainer:
         """Move the parameters, count the use of the atoms, and return the record, all without reading a number."""
         is_noting = not on_cuda(x) and not self.mesh.is_sharded and bool(self.dead.any())
         noting = self.dead.nonzero()[:, 0] if is_noting else None
-        forward: Forward = replace(self.model(x, y, weight, noting), room_for_dead=self.room_for_dead)
+        every = 1 if weight is not None else min(max(1, self.group.size * len(x) // ENOUGH_FOR_DEAD), EVERY_FOR_DEAD)
+        for_dead = {"room_for_dead": self.room_for_dead, "every_for_dead": every}
+        forward: Forward = replace(self.model(x, y, weight, noting), **for_dead)
         loss: Tensor = sum(loss(forward) for loss in self.losses)  # type: ignore[assignment]
         step = self.state.optimizer, self.state.model.atoms, rate, self.state.model.blocks
         is_alone = not on_cuda(x) and self.mesh.all.size == 1

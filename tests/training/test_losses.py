@@ -9,7 +9,7 @@ import torch
 from proxsae import ProxSAE
 from proxsae.encoders import Amortized, pre_activation
 from proxsae.regularizers import Cardinality, NonNegative, parse
-from proxsae.training import HierarchicalTopK, Matryoshka
+from proxsae.training import HierarchicalTopK, Matryoshka, Scaling, Trainer, TrainingState
 from proxsae.training.autoencoder import initial_autoencoder
 from proxsae.training.losses import AuxK, reconstruction
 
@@ -184,6 +184,40 @@ def test_dead_atoms_are_the_same_in_a_room_of_fixed_size(R):
         torch.testing.assert_close(loss(replace(forward, room_for_dead=room)), expected)
     assert loss(replace(forward, room_for_dead=4)) != expected
     assert loss(replace(forward, room_for_dead=0)) == 0
+
+
+@pytest.mark.parametrize("room", [None, 20])
+def test_dead_atoms_look_at_some_of_the_samples(room):
+    generator = torch.Generator().manual_seed(0)
+    model = initial_autoencoder(Amortized(), Cardinality(4), 64, 16, generator, torch.float64, False).train()
+    model.unused_for[::5] = 1000
+    x, loss = torch.randn(50, 16, generator=generator, dtype=torch.float64), AuxK(100, 8)
+    of_some = loss(replace(model(x), room_for_dead=room, every_for_dead=3))
+    of_those = loss(replace(model(x[::3]), room_for_dead=room))
+    torch.testing.assert_close(of_some, of_those)
+    of_some.backward()
+    gradient = model.atoms.grad.clone()
+    model.zero_grad()
+    of_those.backward()
+    torch.testing.assert_close(gradient, model.atoms.grad)
+    weight = torch.rand(50, generator=generator, dtype=torch.float64)
+    weighted = loss(replace(model(x, weight=weight), every_for_dead=3))
+    torch.testing.assert_close(weighted, loss(model(x[::3], weight=weight[::3])))
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "weight", "every"), [(64, None, 1), (1100, None, 2), (4096, None, 4), (4096, torch.ones(4096), 1)]
+)
+def test_small_batches_and_samples_with_weights_are_all_looked_at(n_samples, weight, every):
+    generator = torch.Generator().manual_seed(0)
+    model = initial_autoencoder(Amortized(), Cardinality(2), 16, 4, generator, torch.float32, False)
+    state = TrainingState.start(model, Scaling(torch.zeros(4), 1.0), Cardinality(2))
+    seen = []
+    trainer = Trainer(
+        state, learning_rate=1e-3, losses=[reconstruction, lambda f: seen.append(f.every_for_dead) or 0.0]
+    )
+    trainer.step(torch.randn(n_samples, 4, generator=generator), weight=weight)
+    assert seen == [every]
 
 
 def test_dead_atoms_are_the_same_where_their_pre_activations_were_noted_block_by_block(monkeypatch):
