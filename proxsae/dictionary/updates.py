@@ -16,6 +16,7 @@ from scipy.sparse import csr_array, issparse
 from proxsae.dictionary.arrays import Matrix
 from proxsae.regularizers import Regularizer
 from proxsae.regularizers.cardinality import separable_part
+from proxsae.solvers.threads import blocks_of, n_threads, workers
 
 AtomSet = Literal["sphere", "ball"]
 BLOCK = 64  # atoms whose corrections are kept up to date one by one; the others by a product
@@ -42,7 +43,7 @@ class Statistics(NamedTuple):
     def standing_for(cls, D: Matrix, b: Matrix, n_samples: float, square: float) -> Statistics:
         """Return sums of which D and b are the best: of samples whose codes are uncorrelated, with this mean square."""
         gram = n_samples * square * np.eye(len(D))
-        return cls(n_samples, n_samples, np.zeros(len(D)), n_samples * b, gram, n_samples * square * D)
+        return cls(n_samples, n_samples, np.zeros(len(D)), n_samples * b, gram, gram.diagonal()[:, None] * D)
 
     def plus(self, Z: csr_array, X: Matrix, keep: float = 1.0, weights: Any = None) -> Statistics:
         """Return the sums with the samples X, their codes Z and weights; what was there is multiplied by `keep`."""
@@ -86,7 +87,7 @@ def onto(U: Matrix, atoms: AtomSet, nonnegative: bool, instead: Matrix) -> Matri
     from proxsae.dictionary.compiled_updates import project
 
     U = np.array(U, dtype=np.float64, order="C")
-    project(U, np.array(np.broadcast_to(instead, U.shape)), atoms == "ball", bool(nonnegative))
+    project(U, np.array(np.broadcast_to(instead, U.shape), dtype=np.float64), atoms == "ball", bool(nonnegative))
     return U
 
 
@@ -99,7 +100,7 @@ def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere",
     Parameters
     ----------
     D : array of shape (n_components, n_features)
-        Admissible atoms.
+        Admissible atoms; in float32 the products with all of them are, too.
     A, B : arrays of shape (n_components, n_components) and (n_components, n_features)
         :math:`A = Z^T Z` and :math:`B = Z^T Y`.
     atoms : {"sphere", "ball"}, default "sphere"
@@ -122,12 +123,18 @@ def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere",
     D = D.copy()
     diagonal = A.diagonal()
     used = np.flatnonzero(diagonal > 1e-14 * max(diagonal.max(initial=0.0), 0.0))
-    for first in range(0, len(used), BLOCK):
-        block = used[first : first + BLOCK]
-        moving = D[block]
-        C = B[block] - A[block] @ D
-        descend_block(moving, C, A[np.ix_(block, block)], diagonal[block], atoms == "ball", bool(nonnegative))
-        D[block] = moving
+    features = blocks_of(D.shape[1], -(-D.shape[1] // n_threads()))
+    with workers() as each:
+        for first in range(0, len(used), BLOCK):
+            block = used[first : first + BLOCK]
+            moving, rows, C = D[block].astype(np.float64), A[block].astype(D.dtype, copy=False), B[block]
+
+            def subtract(part: slice, rows: Matrix = rows, C: Matrix = C) -> None:
+                C[:, part] -= rows @ D[:, part]
+
+            each(subtract, features)
+            descend_block(moving, C, A[np.ix_(block, block)], diagonal[block], atoms == "ball", bool(nonnegative))
+            D[block] = moving
     return D
 
 

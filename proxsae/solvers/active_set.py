@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer, Separable
@@ -80,14 +79,10 @@ def may_be_done(problem: Problem, state: ActiveSetState, tol: float) -> Array:
 
 
 def fit_of_active_set(problem: Problem, state: ActiveSetState) -> Fit:
-    """Return the fit in float64, which the state of a float64 problem knows."""
-    E, Y, Q = state.residuals, problem.targets, state.correlations
-    if E.dtype != np.float64:
-        D, Y = problem.dictionary.astype(np.float64), Y.astype(np.float64)
-        E = Y - csr_array(state.codes).astype(np.float64) @ D
-        Q = E @ D.T
-    residual, explained, target = ((a * a).sum(-1) for a in (E, Y - E, Y))
-    return Fit(Q, residual, explained, target)
+    """Return the fit that the state knows, its sums in float64."""
+    E, Y = state.residuals.astype(np.float64), problem.targets.astype(np.float64)
+    residual, explained, target = (np.einsum("ij,ij->i", a, a) for a in (E, Y - E, Y))
+    return Fit(state.correlations, residual, explained, target)
 
 
 def prepare(R: Regularizer, D: Array) -> tuple[Any, ...]:

@@ -44,7 +44,7 @@ class Report(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """The smooth part at given codes, a row a sample, in float64."""
+    """The smooth part at given codes, a row a sample, in float64; correlations may be in float32."""
 
     correlations: Array  # (y - z D) D^T, (n_samples, n_components)
     residual: Array  # ||y - z D||^2
@@ -131,7 +131,7 @@ def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: A
     fit = fit_of(problem, Z) if fit is None else fit
     R = rounded(problem.regularizer, Z)
     noise = noise_of(problem, Z, fit)
-    Z, V = _double(Z), fit.correlations
+    Z, V = _double(Z), _double(fit.correlations)
     lean, blur, reach = 0.0 * fit.residual, 0.0 * fit.residual, noise.norms
     if direction is not None:  # theta = nu - tau c
         slopes, free = _double(problem.dictionary) @ direction, is_free(R, V)

@@ -180,7 +180,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q,
     work, rest = np.empty((3, capacity)), np.empty((2, capacity))
     z, r, steps = np.empty(capacity), np.empty(capacity), np.empty(capacity)
     support, kinked = np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
-    index, score, q = np.empty(p, np.int64), np.empty(p), np.empty(p)
+    index, score, q, e = np.empty(p, np.int64), np.empty(p), np.empty(p), np.empty(d)
     for i in range(len(Z)):
         row, m = Z[i], 0
         q[:] = Q[i]
@@ -219,12 +219,12 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q,
                 prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, enough, rounding * ref
             )
             known = m = _kept(z, index, m, support, A, G, row, q)
-        e = E[i]
         e[:] = Y[i]
         for a in range(m):
-            value, atom = row[index[a]], D[index[a]]
+            value, atom = float(row[index[a]]), D[index[a]]
             for k in range(d):
-                e[k] -= value * atom[k]
+                e[k] -= value * float(atom[k])
+        E[i] = e
 
 
 @numba.njit(

@@ -51,7 +51,7 @@ def run(
         is_last = n_iter == max_iter or stop.is_set()
         picked = _worth_a_look(problem, algorithm, state, certify, tol, everything=is_last)
         if picked.shape[0]:
-            report = _report(problem, algorithm, state, certify, picked)
+            report = _report(problem, algorithm, state, certify, picked, tol)
             converged = report.meets(tol)
             finished = _finished(problem, algorithm, state, picked, converged, is_last=is_last)
             if bool(xp.any(finished)):
@@ -109,12 +109,26 @@ def _finished(
     return finished
 
 
-def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, picked: Array) -> Report:
-    """Return what is known of some samples: in float64, through the features."""
+def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, picked: Array, tol: float) -> Report:
+    """Return what is known of some samples: in float64, through the features.
+
+    Where the algorithm knows the fit in float32, what rounding may hide there is added to the certificate, and samples
+    that meet the tolerance so are not looked at again.
+    """
     if picked.shape[0] < state.codes.shape[0]:
         problem, state = problem.at(picked), restricted(algorithm, state, picked)
-    fit = fit_of(problem, state.codes) if algorithm.fit is None else algorithm.fit(problem, state)
-    return certify(problem, state.codes, fit)
+    if algorithm.fit is None:
+        return certify(problem, state.codes, fit_of(problem, state.codes))
+    report = certify(problem, state.codes, algorithm.fit(problem, state))
+    if "float64" in str(state.codes.dtype):
+        return report
+    report = report._replace(certificate=report.certificate + report.rounding, rounding=0.0 * report.rounding)
+    if (unsure := ~report.meets(tol)).any():
+        rest = problem.at(unsure)
+        codes = state.codes[unsure]
+        for known, looked_at in zip(report, certify(rest, codes, fit_of(rest, codes)), strict=True):
+            known[unsure] = looked_at
+    return report
 
 
 def not_done(codes: Array) -> Outcome:

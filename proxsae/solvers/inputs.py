@@ -71,7 +71,7 @@ class Inputs:
     def _read(self, part: slice) -> Array:
         with _reading:  # a store opens its files as they are read
             rows = as_float_array(np.asarray(self.X[part]), "X")
-        if not _fits(self.dictionary.dtype, _largest(rows), _largest(self.dictionary)):
+        if not _fits(self.dictionary.dtype, rows, self.dictionary):
             low, high = SAFE_RANGE
             raise ValueError(f"X has float32 rows outside of {low:g} to {high:g}; store them as float64, or pass D so")
         return rows
@@ -128,8 +128,8 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
             raise ValueError(f"init must have shape (n_samples, n_components) = {shape}, got {tuple(init.shape)}")
     xp = array_api_compat.array_namespace(D)
     dtype = _promoted([a for a in (X, D, intercept, init) if a is not None])
-    size = 1.0 if is_stored(X) else _largest(X)  # of rows on disk, each block is checked as it is read
-    working = dtype if _fits(dtype, size, _largest(D)) else xp.float64
+    rows = np.ones(1) if is_stored(X) else X  # of rows on disk, each block is checked as it is read
+    working = dtype if _fits(dtype, rows, D) else xp.float64
     b = None if intercept is None else xp.astype(intercept, working, copy=False)
     return Inputs(X, _writeable(xp.astype(D, working, copy=False)), b, init, dtype)
 
@@ -161,11 +161,11 @@ def _largest(X: Any) -> float:
     return max(float(X.max()), -float(X.min())) if 0 not in X.shape else 0.0
 
 
-def _fits(dtype: Any, x: float, d: float) -> bool:
-    if "float64" in str(dtype) or 0 in (x, d):
+def _fits(dtype: Any, X: Any, D: Array) -> bool:
+    if "float64" in str(dtype) or 0 in (sizes := (_largest(X), _largest(D))):
         return True
     low, high = SAFE_RANGE
-    return all(low < size < high for size in (d, x, x / d))
+    return all(low < size < high for size in (*sizes, sizes[0] / sizes[1]))
 
 
 def checked_terms(R: Any, n_components: int) -> Regularizer | tuple[Regularizer, ...]:

@@ -17,7 +17,7 @@ from proxsae.solvers.driver import Outcome, joined, not_done, run
 from proxsae.solvers.inputs import Inputs, checked_step
 from proxsae.solvers.prepared import prepared
 from proxsae.solvers.problem import LARGEST_GRAM, Problem, gram_is_cheaper
-from proxsae.solvers.threads import blocks_of, gram_of, in_threads
+from proxsae.solvers.threads import blocks_of, gram_of, in_threads, n_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
 MIN_ROWS = 16  # that share the dense products
@@ -73,7 +73,7 @@ def iterate(
         return outcome._replace(codes=csr_array(codes) if sparse_output else codes)
 
     if algorithm.is_compiled:
-        size = max(MIN_ROWS, CACHE_ENTRIES // n_components)
+        size = max(MIN_ROWS, min(CACHE_ENTRIES // n_components, -(-n_samples // n_threads())))
         return joined(in_threads(solved, blocks_of(n_samples, size), stop.set)), kind
     blocks = [slice(0, n_samples)] if R.scope == "batch" else inputs.blocks()
     return joined([solved(block) for block in blocks]), kind

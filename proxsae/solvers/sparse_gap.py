@@ -37,7 +37,7 @@ class SparseGap:
         V = fit.correlations
         columns, is_there = _gathered((Z != 0) | (V > self.above) | (V < self.below))
         z = np.where(is_there, np.take_along_axis(Z, columns, 1), 0.0).astype(np.float64)
-        v = np.where(is_there, np.take_along_axis(V, columns, 1), 0.0)
+        v = np.where(is_there, np.take_along_axis(V, columns, 1), 0.0).astype(np.float64)
         s, penalties, excess, products = summed(self.R.at(columns), z, v)
         load = (abs(z) * self.norms[columns]).sum(-1)
         noise = Noise(self.eps, self.norms, load, self.eps * (np.sqrt(fit.target) + load))

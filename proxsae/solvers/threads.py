@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ def in_threads(
     if threads <= 1:
         return [work(block) for block in blocks]
     note_threads()
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         results: list[Future[Result]] = []
         try:
             results.extend(pool.submit(work, block) for block in blocks)
@@ -50,16 +51,32 @@ def in_threads(
             return [result.result() for result in results]
 
 
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Give every BLAS one thread: several spin for a while after a product, and take the cores from what follows."""
+    limit: AbstractContextManager[Any] = _blas().limit(limits=1, user_api="blas")
+    return limit
+
+
+@contextmanager
+def workers() -> Iterator[Callable[[Callable[[slice], None], list[slice]], None]]:
+    """Give a function that calls another on every slice of a list, in threads that then wait for the next list."""
+    note_threads()
+    with one_blas_thread(), ThreadPoolExecutor(n_threads()) as pool:
+
+        def each(work: Callable[[slice], None], blocks: list[slice]) -> None:
+            for _ in (pool.map if len(blocks) > 1 else map)(work, blocks):
+                pass
+
+        yield each
+
+
 def by_blocks(work: Callable[[slice], None], n_rows: int) -> None:
     """Call `work`, a compiled loop, on slices of the rows in threads."""
     in_threads(work, blocks_of(n_rows, -(-n_rows // (BLOCKS_PER_THREAD * n_threads()))))
 
 
 def gram_of(atoms: Array) -> Array:
-    """Return A A^T of a NumPy matrix.
-
-    In these threads, since those of a BLAS spin for a while after a product, and take the cores from what follows.
-    """
+    """Return A A^T of a NumPy matrix."""
     G, blocks = np.empty((len(atoms), len(atoms)), atoms.dtype), blocks_of(len(atoms), GRAM_ROWS)
 
     def fill(block: slice) -> None:

@@ -16,6 +16,7 @@ from proxsae.dictionary import Learned, Online, Statistics, Update
 from proxsae.dictionary.rules import update_of
 from proxsae.encoders import Encoder, Solved
 from proxsae.formulas.arrays import to_numpy
+from proxsae.solvers.threads import one_blas_thread
 from proxsae.training.history import History
 from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Batches
@@ -78,7 +79,8 @@ class Alternation:
     def advance(self, batches: Batches) -> None:
         """Do a step on the next batch."""
         x, _, weight = batches.after(self.state.n_drawn)
-        self.history.add(self.step(x, weight))
+        with one_blas_thread():
+            self.history.add(self.step(x, weight))
         self.state.n_drawn += batches.batch_size
 
     @torch.no_grad()
@@ -125,7 +127,7 @@ class Alternation:
 
     def _learned(self, Z: csr_array, weights: Any) -> Learned:
         """Return the dictionary as it is; without sums it stands for samples with codes as large as these."""
-        D, b = _float64(self.model.atoms), _float64(self.model.bias)
+        D, b = to_numpy(self.model.atoms), _float64(self.model.bias)
         if self.state.statistics is None:
             square = float(np.average((Z**2).sum(axis=1), weights=weights)) / len(D)
             self.state.statistics = Statistics.standing_for(D, b, SAMPLES_BEFORE, square)

@@ -78,6 +78,26 @@ def test_float32_converges_where_float64_does(spread):
     assert np.all(wide.certificate <= 1.001e-6 * scale)  # in float64 the tolerance is what is met
 
 
+@pytest.mark.parametrize("tol", [1e-3, 1e-4, 1e-6])
+@pytest.mark.parametrize("R", [0.1 * L1(), WEIGHTS[:4].repeat(50) * L1() + NonNegative(), 0.1 * Huber(0.3)], ids=repr)
+@pytest.mark.parametrize("spread", [3.0, 0.3])
+def test_certificates_of_float32_are_bounds_in_float64(R, tol, spread):
+    """Where they rest on float32 products, they hold what rounding may hide there."""
+    rng = np.random.default_rng(1)
+    D = 1 + spread * rng.standard_normal((200, 64))
+    D[::7] = D[1::7][: len(D[::7])]
+    D = (D / np.linalg.norm(D, axis=1, keepdims=True)).astype(np.float32)
+    X = rng.standard_normal((50, 64)).astype(np.float32)
+    s = solve(X, D, R, method="active_set", tol=tol)
+    assert s.converged.all()
+    _, certify = certificate_of(R, D)
+    problem = Problem(X, D, R, 0.1)
+    exact = certify(problem, s.codes, fit_of(problem, s.codes))
+    assert np.all(exact.certificate <= s.certificate * (1 + 1e-9) + 1e-12)
+    assert np.all(s.certificate <= tol * exact.scale + exact.rounding)
+    np.testing.assert_allclose(s.objective, exact.objective, rtol=3e-7)
+
+
 def test_rounding_says_nothing_of_codes_that_are_wrong():
     X, D = (a.astype(np.float32) for a in data())
     s = solve(X, D, 0.1 * L1())
