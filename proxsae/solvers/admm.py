@@ -120,4 +120,4 @@ def refuses(terms: tuple[Regularizer, ...] | Regularizer) -> str | None:
     return f"needs convex regularizers, and {bent[0]} is not convex" if bent else None
 
 
-ADMM = Direct(lambda D, R, step: Consensus(D, R), refuses, takes_init=True, has_step=False)  # noqa: ARG005
+ADMM = Direct(lambda D, R, *_: Consensus(D, R), refuses, takes_init=True, has_step=False)

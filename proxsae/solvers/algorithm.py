@@ -40,7 +40,7 @@ class Direct(NamedTuple):
     NumPy arrays alone; the plan has ``run(targets, init, tol, max_iter) -> Ended``.
     """
 
-    plan: Callable[[Array, Any, float], Any]  # (dictionary, R, step) -> plan
+    plan: Callable[[Array, Any, float, int], Any]  # (dictionary, R, step, gram_limit) -> plan
     refuses: Callable[[Any], str | None]
     takes_init: bool  # or starts from zero
     has_step: bool  # of all coordinates

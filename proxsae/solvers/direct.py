@@ -41,6 +41,7 @@ def run_direct(
     max_iter: int,
     on_finished: Callable[[int], object],
     stop: Event,
+    gram_limit: int,
 ) -> tuple[Outcome, Array]:
     """Return where all samples ended, with CSR codes, and the kind of certificate of each.
 
@@ -54,7 +55,7 @@ def run_direct(
         if isinstance(R, tuple):
             raise ValueError(f"{name!r} takes no step")
         t = checked_step(step, D, R)
-    plan = algorithm.plan(D, R, t)
+    plan = algorithm.plan(D, R, t, gram_limit)
     outcomes, kinds = [], []
     for block in inputs.blocks():
         init = None if inputs.init is None else inputs.codes(block)

@@ -207,12 +207,13 @@ def checked_step(step: Any, D: Array, R: Regularizer) -> float:
     return float(step)
 
 
-def check_limits(tol: Any, max_iter: Any) -> None:
-    """Raise ValueError unless tol >= 0 and max_iter is an integer >= 0."""
+def check_limits(tol: Any, max_iter: Any, gram_limit: Any = 0) -> None:
+    """Raise ValueError unless tol >= 0, and max_iter and gram_limit are integers >= 0."""
     if not isinstance(tol, Real) or not 0 <= float(tol) < math.inf:
         raise ValueError(f"tol must be a finite number >= 0, got {tol!r}")
-    if isinstance(max_iter, bool) or not isinstance(max_iter, Integral) or int(max_iter) < 0:
-        raise ValueError(f"max_iter must be an integer >= 0, got {max_iter!r}")
+    for name, limit in (("max_iter", max_iter), ("gram_limit", gram_limit)):
+        if isinstance(limit, bool) or not isinstance(limit, Integral) or int(limit) < 0:
+            raise ValueError(f"{name} must be an integer >= 0, got {limit!r}")
 
 
 def _checked(x: Any, name: str, like: Any) -> Any:

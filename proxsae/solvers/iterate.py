@@ -16,7 +16,7 @@ from proxsae.solvers.certificates import CertificateKind
 from proxsae.solvers.driver import Outcome, joined, not_done, run
 from proxsae.solvers.inputs import Inputs, checked_step
 from proxsae.solvers.prepared import prepared
-from proxsae.solvers.problem import LARGEST_GRAM, Problem, gram_is_cheaper
+from proxsae.solvers.problem import Problem, gram_is_cheaper
 from proxsae.solvers.threads import blocks_of, gram_of, in_threads, n_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
@@ -38,6 +38,7 @@ def iterate(
     max_iter: int,
     on_finished: Callable[[int], object],
     stop: Event,
+    gram_limit: int,
 ) -> tuple[Outcome, CertificateKind]:
     """Return where the samples ended, and the kind of certificate that they have.
 
@@ -48,7 +49,7 @@ def iterate(
     t = math.nan if by_coordinates and step is None else checked_step(step, D, R)
     kind, certify, tools = prepared(algorithm, R, D)
     gram = None
-    if _pays_gram(algorithm, n_samples, *D.shape):
+    if _pays_gram(algorithm, n_samples, *D.shape, gram_limit=gram_limit):
         atoms = D.astype(np.float64) if algorithm.is_compiled else D
         gram = gram_of(atoms) if algorithm.is_compiled else atoms @ atoms.T
 
@@ -79,8 +80,8 @@ def iterate(
     return joined([solved(block) for block in blocks]), kind
 
 
-def _pays_gram(algorithm: Algorithm, n_samples: int, n_components: int, n_features: int) -> bool:
+def _pays_gram(algorithm: Algorithm, n_samples: int, n_components: int, n_features: int, *, gram_limit: int) -> bool:
     if algorithm.knows_rest:  # half a Gram matrix is computed
         saved = n_samples * (ALL_ATOMS * n_components + PAIRS)
-        return n_components <= LARGEST_GRAM and n_components * n_components < 2 * saved
+        return n_components <= gram_limit and n_components * n_components < 2 * saved
     return algorithm.needs_gram or gram_is_cheaper(n_samples, n_components, n_features)

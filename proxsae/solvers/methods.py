@@ -14,7 +14,7 @@ from proxsae.solvers.admm import ADMM
 from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.descent import CD
 from proxsae.solvers.groups import GROUP_CD
-from proxsae.solvers.problem import LARGEST_GRAM
+from proxsae.solvers.problem import GRAM_LIMIT
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
 from proxsae.solvers.pursuits.exact import EXACT
 from proxsae.solvers.pursuits.pursuit import PURSUITS
@@ -37,7 +37,7 @@ def algorithm_of(method: str, R: Any) -> Algorithm | Direct:
     return GROUP_CD if method == "cd" and not getattr(R, "is_separable", True) else ALGORITHMS[method]
 
 
-def method_for(R: Regularizer, D: Array) -> str:
+def method_for(R: Regularizer, D: Array, gram_limit: int = GRAM_LIMIT) -> str:
     """Return what "auto" takes: the fastest method whose theory covers R, at this size.
 
     Device and dtype have no say: where R is not convex they would decide which minimum is found.
@@ -46,7 +46,7 @@ def method_for(R: Regularizer, D: Array) -> str:
         return "swap"
     if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):
         return "active_set"
-    can_descend = algorithm_of("cd", R).refuses(R) is None and len(D) <= LARGEST_GRAM
+    can_descend = algorithm_of("cd", R).refuses(R) is None and len(D) <= gram_limit
     if can_descend and (not R.is_convex or (not R.is_separable and _leaves_zeros(R, D))):
         return "cd"
     return "fista" if R.is_convex else "ista"
@@ -64,9 +64,9 @@ def check_name(method: Any) -> None:
         raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
 
 
-def checked_method(method: Any, R: Regularizer | tuple[Regularizer, ...], D: Array) -> str:
+def checked_method(method: Any, R: Regularizer | tuple[Regularizer, ...], D: Array, gram_limit: int) -> str:
     """Return the name of an algorithm whose theory covers R, or raise ValueError."""
-    best = "admm" if isinstance(R, tuple) else method_for(R, D)
+    best = "admm" if isinstance(R, tuple) else method_for(R, D, gram_limit)
     check_name(method)
     if method == "auto" and not isinstance(R, tuple):
         return best

@@ -24,6 +24,7 @@ from proxsae.solvers.dual import dual_points
 from proxsae.solvers.inputs import Inputs, check_limits, checked_inputs, checked_terms, in_main_memory
 from proxsae.solvers.iterate import iterate
 from proxsae.solvers.methods import algorithm_of, checked_method
+from proxsae.solvers.problem import GRAM_LIMIT
 
 Method = Literal[
     "auto", "active_set", "adaptive", "admm", "cd", "fista", "ista",
@@ -98,6 +99,7 @@ def solve(
     init: Any = None,
     step: float | None = None,
     sparse_output: bool = False,
+    gram_limit: int = GRAM_LIMIT,
     verbose: bool = False,
 ) -> Solution:
     r"""Minimise :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)` for every row x of X.
@@ -144,8 +146,8 @@ def solve(
 
         "fista", "adaptive" and "ista" run where the tensors are; the others on the CPU, to which problems on another
         device are copied. "auto" takes on every device and in every dtype "swap" for a cardinality, "active_set" where
-        a separable R leaves codes sparse and, up to 20,000 atoms, "cd" for any other separable R that is not convex and
-        for the norms of groups; elsewhere "fista" where R is convex and "ista" where it is not.
+        a separable R leaves codes sparse and, up to `gram_limit` atoms, "cd" for any other separable R that is not
+        convex and for the norms of groups; elsewhere "fista" where R is convex and "ista" where it is not.
     tol : float, default 1e-6
         A sample stops when its duality gap is at most
         :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual
@@ -165,6 +167,9 @@ def solve(
         residual.
     sparse_output : bool, default False
         Return CSR codes, for NumPy input; memory is then that of one block of samples.
+    gram_limit : int, default 20_000
+        Atoms up to which compiled methods keep their Gram matrix, of 8 n_components^2 bytes; of more they make the rows
+        that they need, within the memory that it allows. "cd" keeps the whole in any case, and "auto" does without it.
     verbose : bool, default False
         Show a progress bar of the samples done, on a terminal.
 
@@ -198,23 +203,30 @@ def solve(
     >>> s.codes
     array([[2., 0.]])
     """
+    check_limits(tol, max_iter, gram_limit)
     inputs = checked_inputs(X, D, intercept, init)
     n_samples, n_components = inputs.shape
     dictionary = inputs.dictionary
     terms = checked_terms(R, n_components)
     terms_in_main_memory = in_main_memory(terms)
-    method_name = checked_method(method, terms_in_main_memory, dictionary)
+    method_name = checked_method(method, terms_in_main_memory, dictionary, gram_limit)
     given = inputs, terms
     algorithm = algorithm_of(method_name, terms)
     if algorithm.is_compiled:
         inputs, terms = inputs.as_numpy(), terms_in_main_memory
-    check_limits(tol, max_iter)
     if sparse_output and array_api_compat.is_torch_array(D):
         raise TypeError("sparse_output gives a SciPy matrix and needs NumPy input, got Torch tensors")
 
     with _without_graph(dictionary), _progress_bar(n_samples, verbose) as bar:
         stop = Event()
-        limits = {"step": step, "tol": tol, "max_iter": max_iter, "on_finished": bar.update, "stop": stop}
+        limits = {
+            "step": step,
+            "tol": tol,
+            "max_iter": max_iter,
+            "on_finished": bar.update,
+            "stop": stop,
+            "gram_limit": gram_limit,
+        }
         if isinstance(algorithm, Direct):
             outcome, kinds = run_direct(method_name, algorithm, inputs, terms, **limits)
             kind = weakest(kinds)

@@ -155,6 +155,14 @@ def test_what_auto_takes():
     assert [method_for(R, many) for R in (L1(), L0(), Cardinality(3))] == ["active_set", "active_set", "swap"]
 
 
+def test_without_a_gram_matrix_codes_are_the_same():
+    rng = np.random.default_rng(0)
+    X, D = rng.standard_normal((300, 20)), rng.standard_normal((60, 20))
+    whole, none = (solve(X, D, 0.5 * L1(), gram_limit=limit) for limit in (60, 59))
+    assert whole.method == none.method == "active_set"
+    np.testing.assert_allclose(whole.codes, none.codes, atol=1e-9)
+
+
 def test_parameters_may_be_tensors():
     X, D = data()
     weights = np.linspace(0.1, 0.3, 20)

@@ -136,6 +136,7 @@ def test_what_auto_takes():
     _, D = data()
     for R in [*CONVEX[:2], *CONVEX[3:5], CONVEX[6], *NONCONVEX]:
         assert method_for(R, D) == "cd"
+        assert method_for(R, D, gram_limit=len(D) - 1) == ("fista" if R.is_convex else "ista")
     for R in (CONVEX[2], CONVEX[7], CONVEX[8], L2Ball(1.0)):  # these leave small groups nonzero
         assert method_for(R, D) == "fista"
     assert method_for(0.1 * GroupL2(), D) == "fista"  # one group: a sweep is a step

@@ -43,6 +43,8 @@ GOOD = {"X": np.ones((8, 12)), "D": 2 * np.eye(20, 12), "R": "0.1*L1"}
         ({"tol": "low"}, ValueError, "tol must be a finite number >= 0"),
         ({"max_iter": -1}, ValueError, "max_iter must be an integer >= 0"),
         ({"max_iter": 1.5}, ValueError, "max_iter must be an integer >= 0"),
+        ({"gram_limit": -1}, ValueError, "gram_limit must be an integer >= 0, got -1"),
+        ({"gram_limit": 1e4}, ValueError, "gram_limit must be an integer >= 0, got 10000.0"),
         ({"step": 0.0}, ValueError, r"step must be a number in \(0, 0\.25\]"),
         ({"step": 10.0}, ValueError, r"step must be a number in \(0, 0\.25\], .* got 10.0"),
         ({"step": "big"}, ValueError, "step must be a number in"),

@@ -6,6 +6,7 @@ The problem is NP-hard in general: Natarajan (1995), Sparse approximate solution
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality, Regularizer
@@ -17,7 +18,7 @@ from proxsae.solvers.pursuits.pursuit import refuses_partner
 MOST_SUPPORTS = 1_000_000  # for each sample; that many of three atoms take a few seconds
 
 
-def plan(D: Array, R: Cardinality, step: float) -> Enumeration | Search:  # noqa: ARG001
+def plan(D: Array, R: Cardinality, *_: Any) -> Enumeration | Search:
     """Return what finds the best codes over a dictionary, or raise ValueError where nothing does in bounded time."""
     enumeration = Enumeration(D, R)
     if (n := enumeration.n_supports) <= MOST_SUPPORTS:

@@ -49,14 +49,14 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality, Regularizer, Separable, Zero
 from proxsae.solvers.algorithm import Direct, Ended
-from proxsae.solvers.problem import LARGEST_GRAM
+from proxsae.solvers.problem import GRAM_LIMIT
 from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.supports import Supports, fill, room_for
 from proxsae.solvers.scalar import scalar_prox
 from proxsae.solvers.threads import by_blocks, n_threads
 
 ORTHOGONAL = 1e-14  # a cosine that is zero
-LARGEST_PAIR = 16_000  # atoms: Gram matrices in float64 and float32 take as much as one of the largest in float64
+PAIR = 0.8  # of the atoms: Gram matrices in float64 and float32 take as much as the largest in float64
 FARTHEST = 20.0  # units of atoms, as powers of two, whose squares are weights in float32
 
 
@@ -68,6 +68,7 @@ class Pursuit:
     dictionary: Array  # NumPy, in the working dtype
     regularizer: Cardinality
     step: float  # of htp, and the least of iht
+    gram_limit: int = GRAM_LIMIT  # atoms whose Gram matrix is kept
     rooms: list[Any] = field(default_factory=list)  # for rows of the Gram matrix, that no thread has now
 
     @property
@@ -111,10 +112,10 @@ class Pursuit:
         from proxsae.solvers.pursuits.compiled_gram import on_demand, whole
 
         p = len(self.atoms)
-        if p <= LARGEST_GRAM:
+        if p <= self.gram_limit:
             yield whole(self.gram)
             return
-        capacity = max(self.k, LARGEST_GRAM**2 // (p * n_threads()))
+        capacity = max(self.k, self.gram_limit**2 // (p * n_threads()))
         rows = self.rooms.pop() if self.rooms else on_demand(self.atoms, capacity)
         yield rows
         self.rooms.append(rows)
@@ -126,7 +127,7 @@ class Pursuit:
         So do units that are far apart where they are weights, as in "omp".
         """
         is_near = self.method == "ols" or float(np.ptp(np.log2(self.units))) <= FARTHEST
-        if len(self.atoms) > LARGEST_PAIR or not is_near:
+        if len(self.atoms) > PAIR * self.gram_limit or not is_near:
             return None
         return self.atoms.astype(np.float32, copy=False), self.gram.astype(np.float32, copy=False)
 

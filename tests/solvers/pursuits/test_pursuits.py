@@ -12,7 +12,6 @@ from sklearn.linear_model import orthogonal_mp_gram
 
 from proxsae.regularizers import Cardinality
 from proxsae.solvers import solve
-from proxsae.solvers.pursuits import pursuit
 from proxsae.solvers.pursuits.pursuit import PURSUITS
 
 
@@ -98,15 +97,14 @@ def test_swap_against_all_supports(text):
 @pytest.mark.parametrize("text", ["Zero", "0.2*L1 + NonNegative"])
 @pytest.mark.parametrize("method", list(PURSUITS))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_rows_of_the_gram_matrix_on_demand(method, text, dtype, monkeypatch):
+def test_rows_of_the_gram_matrix_on_demand(method, text, dtype):
     """With room for the rows of a single support, and blocks of samples that share it."""
     X, D = data(n=12, p=30, d=12, dtype=dtype)
     expected = solve(X, D, with_at_most(3, text), method=method, tol=1e-4)
-    monkeypatch.setattr(pursuit, "LARGEST_GRAM", 2)
-    s = solve(X, D, with_at_most(3, text), method=method, tol=1e-4)
+    s = solve(X, D, with_at_most(3, text), method=method, tol=1e-4, gram_limit=2)
     np.testing.assert_allclose(s.codes, expected.codes, atol=1e-4 if dtype == np.float32 else 1e-9)
     assert s.method == method
-    assert solve(X, D, with_at_most(3, text)).method == "swap"
+    assert solve(X, D, with_at_most(3, text), gram_limit=2).method == "swap"
 
 
 def test_warm_starts_are_kept_or_bettered():
