@@ -121,9 +121,9 @@ class Amortized(Activated):
         """Return the codes and their penalty, both with gradients."""
         return self.activation.encoding(self._argument(x))
 
-    def encode_noting(self, x: Tensor, atoms: Tensor) -> Encoding:
+    def encode_noting(self, x: Tensor, columns: Columns) -> Encoding:
         """Return the same, with u of some atoms noted while it is there."""
-        return self.activation.encoding(replace(self._argument(x), noted=Columns(atoms)))
+        return self.activation.encoding(replace(self._argument(x), noted=columns))
 
     def _argument(self, x: Tensor) -> PreActivation:
         """Return u, in training as a product of factors in the given precision."""

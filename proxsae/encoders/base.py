@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from proxsae.encoders.codes import Codes
-from proxsae.encoders.pre_activation import PreActivation
+from proxsae.encoders.pre_activation import Columns, PreActivation
 from proxsae.formulas.arrays import to_numpy
 from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import L0, Cardinality, Regularizer, parse
@@ -179,8 +179,8 @@ class Encoder(nn.Module, ABC):
     def encode(self, x: Tensor) -> Encoding:
         """Return codes and all that a loss may ask of them, with gradients."""
 
-    def encode_noting(self, x: Tensor, atoms: Tensor) -> Encoding:  # noqa: ARG002
-        """Return :meth:`encode`; a kind that would compute u of these atoms anew for a loss may note it here."""
+    def encode_noting(self, x: Tensor, columns: Columns) -> Encoding:  # noqa: ARG002
+        """Return :meth:`encode`; a kind that would compute these columns of u anew for a loss may note them here."""
         return self.encode(x)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,9 +18,13 @@ Terms = tuple[tuple[float | Tensor, Codes], ...]  # codes with factors: their su
 
 @dataclass
 class Columns:
-    """The entries of u for some atoms: noted while a block of u is there, for a loss that asks for them later."""
+    """The entries of u for some atoms and one of so many samples.
+
+    They are noted while a block of u is there, for a loss that asks for them later.
+    """
 
     atoms: Tensor
+    every: int = 1
     u: Tensor | None = None
 
 
@@ -104,7 +108,7 @@ class PreActivation:
         patterns, entries = [], []
         block = self.x.new_empty(size, p)
         if self.noted is not None:
-            self.noted.u = self.x.new_empty(n, len(self.noted.atoms))
+            self.noted.u = self.x.new_empty(-(-n // self.noted.every), len(self.noted.atoms))
         for start, x in zip(range(0, n, size), torch.split(self.x, size), strict=True):
             u = block[: len(x)]
             if self.bias is None:
@@ -114,18 +118,21 @@ class PreActivation:
             patterns.append(rule(u))
             entries.append(patterns[-1].gather(u))
             if self.noted is not None and self.noted.u is not None:
-                torch.index_select(u, 1, self.noted.atoms, out=self.noted.u[start : start + size])
+                first = -(-start // self.noted.every)  # of the samples looked at
+                some = u[first * self.noted.every - start :: self.noted.every]
+                torch.index_select(some, 1, self.noted.atoms, out=self.noted.u[first : first + len(some)])
         return joined(patterns), torch.cat(entries)
 
     @torch.no_grad()
-    def columns(self, atoms: Tensor) -> Tensor:
-        """Return u of some atoms, (n_samples, n_atoms), without graph."""
+    def columns(self, atoms: Tensor, every: int = 1) -> Tensor:
+        """Return u of some atoms and one of so many samples, (ceil(n_samples / every), n_atoms), without graph."""
         if self._is_whole:
-            return self.without_graph[:, atoms]
-        if self.noted is not None and self.noted.u is not None and torch.equal(self.noted.atoms, atoms):
-            return self.noted.u
+            return self.without_graph[::every, atoms]
+        noted = self.noted
+        if noted is not None and noted.u is not None and noted.every == every and torch.equal(noted.atoms, atoms):
+            return noted.u
         bias = None if self.bias is None else self.bias[atoms]
-        return torch.nn.functional.linear(self.x, self.weight[atoms], bias)
+        return torch.nn.functional.linear(self.x[::every], self.weight[atoms], bias)
 
     def at(self, pattern: Pattern, entries: Tensor | None = None) -> Tensor:
         """Return the entries at a pattern, with gradients that never fill the matrix.

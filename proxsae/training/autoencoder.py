@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from proxsae.encoders import Encoder, Encoding
+from proxsae.encoders.pre_activation import Columns
 from proxsae.regularizers import Regularizer
 from proxsae.training.blocks import Blocks
 from proxsae.training.scaling import Scaling
@@ -107,11 +108,11 @@ class Autoencoder(nn.Module):
         self.encoder = encoder
 
     def forward(
-        self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None, noting: Tensor | None = None
+        self, x: Tensor, y: Tensor | None = None, weight: Tensor | None = None, noting: Columns | None = None
     ) -> Forward:
         """Return what the losses are computed from; the target y is x where it is not given.
 
-        Of the atoms `noting` a loss will ask for the pre-activations.
+        A loss will ask for the pre-activations of the columns `noting`.
         """
         y = x if y is None else y
         encoding = self.encoder.encode(x) if noting is None else self.encoder.encode_noting(x, noting)

@@ -191,7 +191,7 @@ class AuxK:
         encoding = forward.encoding
         mirror = 1.0 if encoding.regularizer.is_nonnegative else -1.0
         some = slice(None, None, forward.every_for_dead)
-        u = encoding.pre_activation.columns(atoms)[some]
+        u = encoding.pre_activation.columns(atoms, forward.every_for_dead)
         u = u if forward.room_for_dead is None else u * is_dead[atoms]
         among_dead = Pattern(*encoding.largest(u, self.k, mirror), n_columns=len(atoms))
         counts = among_dead.offsets.new_zeros(len(forward.y))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from proxsae.encoders.pre_activation import Columns
 from proxsae.kernels.dispatch import on_cuda
 from proxsae.kernels.replay import Replay
 from proxsae.training.autoencoder import Forward
@@ -120,8 +121,8 @@ class Trainer:
     def _compute(self, x: Tensor, y: Tensor, rate: float | Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         """Move the parameters, count the use of the atoms, and return the record, all without reading a number."""
         is_noting = not on_cuda(x) and not self.mesh.is_sharded and bool(self.dead.any())
-        noting = self.dead.nonzero()[:, 0] if is_noting else None
         every = 1 if weight is not None else min(max(1, self.group.size * len(x) // ENOUGH_FOR_DEAD), EVERY_FOR_DEAD)
+        noting = Columns(self.dead.nonzero()[:, 0], every) if is_noting else None
         for_dead = {"room_for_dead": self.room_for_dead, "every_for_dead": every}
         forward: Forward = replace(self.model(x, y, weight, noting), **for_dead)
         loss: Tensor = sum(loss(forward) for loss in self.losses)  # type: ignore[assignment]

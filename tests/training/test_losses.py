@@ -226,10 +226,11 @@ def test_dead_atoms_are_the_same_where_their_pre_activations_were_noted_block_by
     model = initial_autoencoder(Amortized(), Cardinality(4), 64, 16, generator, torch.float64, False).train()
     model.unused_for[::5] = 1000
     x, dead, loss = torch.randn(600, 16, generator=generator, dtype=torch.float64), torch.arange(0, 64, 5), AuxK(100, 8)
-    noted = model(x, noting=dead)
-    columns = noted.encoding.pre_activation.columns(dead)
-    assert columns is noted.encoding.pre_activation.noted.u
-    torch.testing.assert_close(columns, model.encoder.pre_activation(x)[:, dead])
-    others = noted.encoding.pre_activation.columns(dead + 1)
-    torch.testing.assert_close(others, model.encoder.pre_activation(x)[:, dead + 1])
-    torch.testing.assert_close(loss(noted), loss(model(x)))
+    for every in (1, 3, 5, 700):
+        noted = replace(model(x, noting=pre_activation.Columns(dead, every)), every_for_dead=every)
+        u, expected = noted.encoding.pre_activation, model.encoder.pre_activation(x)
+        assert u.columns(dead, every) is u.noted.u
+        torch.testing.assert_close(u.noted.u, expected[::every, dead])
+        torch.testing.assert_close(u.columns(dead + 1, every), expected[::every, dead + 1])
+        torch.testing.assert_close(u.columns(dead, 2), expected[::2, dead])
+        torch.testing.assert_close(loss(noted), loss(replace(model(x), every_for_dead=every)))
