@@ -84,7 +84,7 @@ def coherent_atoms(n_components: int, n_features: int, coherence: float, *, rand
     D = sphere_atoms(n_components, n_features, random_state=random)
     if n_components == 1 and coherence > 0:
         raise ValueError(f"one atom has coherence 0, and {coherence} was asked for")
-    D = _driven_apart(D, coherence)
+    D = _driven_apart(D, max(coherence, 0.01 * welch_bound(n_components, n_features)))  # orthogonal ones would vanish
     found = mutual_coherence(D)
     if found > coherence * (1 + CLOSE) + ROUNDING:
         raise ValueError(

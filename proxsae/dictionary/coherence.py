@@ -85,7 +85,7 @@ def restricted_isometry(D: Any, k: int, *, n_trials: int = 200, random_state: An
     Trans. Inf. Theory 50 (the sum of cosines).
     """
     D = unit(checked_dictionary(D))
-    if k not in range(1, len(D) + 1):
+    if not is_count(k) or k > len(D):
         raise ValueError(f"k must be an integer between 1 and n_components = {len(D)}, got {k!r}")
     if not is_count(n_trials):
         raise ValueError(f"n_trials must be an integer >= 1, got {n_trials!r}")

@@ -178,6 +178,6 @@ def update_of(update: Any) -> Update:
     if isinstance(update, str) and update in UPDATES:
         return UPDATES[update]()
     if not isinstance(update, Update):
-        names = ", ".join(map(repr, UPDATES))
-        raise ValueError(f'update must be "gradient", {names} or an object of proxsae.dictionary, got {update!r}')
+        names = ", ".join(f'"{name}"' for name in ("auto", "gradient", "frozen", *UPDATES))
+        raise ValueError(f"update must be {names} or an object of proxsae.dictionary, got {update!r}")
     return update

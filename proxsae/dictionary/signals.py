@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from proxsae.dictionary.arrays import Matrix, checked_dictionary, is_count, is_number
 
 BLOCK = 2**22  # entries of the dense codes that are drawn at once
+SURE = -40.0  # a threshold that every g exceeds
 
 
 class SparseSignals(NamedTuple):
@@ -55,8 +56,7 @@ def sparse_signals(
     l0 : float
         Mean number of non-zeros of a sample, as the rates have it: `exclusive` lowers it.
     exact : bool, default False
-        Every sample takes the l0 atoms (an integer) that exceed their threshold most; with `parents`, those of them
-        whose parents are taken too.
+        Every sample takes the l0 atoms (an integer) that exceed their threshold most, no child before its parent.
     bipolar : float, default 1.0
         Share of the atoms whose codes have random signs; the others fire with z > 0. 1: signed codes, 0: codes >= 0.
     zipf : float, default 0.0
@@ -102,14 +102,14 @@ def sparse_signals(
     is_bipolar[random.permutation(n_components)[: round(bipolar * n_components)]] = True
     loadings = random.standard_normal((n_factors, n_components))
     loadings *= (correlation / (loadings**2).sum(axis=0)) ** 0.5
-    thresholds = -ndtri(_conditional(rates, parents))
+    thresholds = np.maximum(-ndtri(_conditional(rates, parents)), SURE)
     parts = []
     size = max(1, BLOCK // n_components)
     for first in range(0, n_samples, size):
         n = min(size, n_samples - first)
         g = (1.0 - correlation) ** 0.5 * random.standard_normal((n, n_components))
         excess = g + random.standard_normal((n, n_factors)) @ loadings - thresholds
-        fires = _most(excess, int(l0)) if exact else excess > 0
+        fires = _most(_none_before_its_parent(excess, levels, parents), int(l0)) if exact else excess > 0
         for level in levels:
             _follow_parents(fires, excess, level, np.asarray(parents), exclusive)
         Z = fires * random.uniform(*magnitudes, size=fires.shape)
@@ -128,14 +128,16 @@ def firing_rates(n_components: int, l0: float, zipf: float = 0.0) -> Matrix:
         raise ValueError(f"l0 must lie between 0 and the {n_components} atoms, got {l0!r}")
     if not is_number(zipf, 0):
         raise ValueError(f"zipf must be finite and >= 0, got {zipf!r}")
-    weights = np.arange(1.0, n_components + 1) ** -zipf
-    rates: Matrix = weights * (l0 / weights.sum())
-    while rates.max() > 1.0:  # those at 1 stay there, the others share what is left
-        full = rates >= 1.0
-        rates[full] = 1.0
-        if full.all():
+    logarithms = -zipf * np.log(np.arange(1.0, n_components + 1))
+    rates: Matrix = np.zeros(n_components)
+    full, left = np.zeros(n_components, dtype=bool), l0
+    while not full.all():
+        weights = np.exp(logarithms[~full] - logarithms[~full].max())  # else all of them may underflow
+        rates[~full] = weights * (left / weights.sum())
+        if rates[~full].max() <= 1.0:
             break
-        rates[~full] = weights[~full] * ((l0 - full.sum()) / weights[~full].sum())
+        full |= rates >= 1.0  # those at 1 stay there, the others share what is left
+        rates[full], left = 1.0, l0 - full.sum()
     return rates
 
 
@@ -155,7 +157,8 @@ def forest(n_components: int, n_roots: int, n_children: int) -> NDArray[np.int64
     parents : int64 array of shape (n_components,)
         The number of an earlier atom, -1 for roots: what :func:`sparse_signals` takes.
     """
-    if not 1 <= n_roots <= n_components or n_children < 1:
+    is_forest = all(map(is_count, (n_components, n_roots, n_children)))
+    if not is_forest or n_roots > n_components:
         raise ValueError(
             f"a forest of {n_components} atoms needs 1 to {n_components} roots and at least one child, got {n_roots} "
             f"and {n_children}"
@@ -189,6 +192,15 @@ def _most(excess: Matrix, k: int) -> NDArray[np.bool_]:
     fires = np.zeros(excess.shape, dtype=bool)
     np.put_along_axis(fires, np.argpartition(-excess, k - 1, axis=1)[:, :k], True, axis=1)
     return fires
+
+
+def _none_before_its_parent(excess: Matrix, levels: list[NDArray[np.intp]], parents: Any) -> Matrix:
+    """Return the excess, lowered where a parent has no larger one."""
+    excess = excess.copy()
+    for level in levels:
+        of_parents = excess[:, np.asarray(parents)[level]]
+        excess[:, level] = np.minimum(excess[:, level], np.nextafter(of_parents, -np.inf))
+    return excess
 
 
 def _follow_parents(fires: Any, excess: Matrix, level: Any, parents: Any, exclusive: bool) -> None:

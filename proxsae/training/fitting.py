@@ -32,6 +32,7 @@ from proxsae.training.trainer import Trainer
 EXPLODES = 10.0  # an FVU of so many times that of the first step, or 1 where that is less, is a divergence
 LASTS = 10  # if no step of so many is better: a few rows of huge norm make single batches as bad as that
 MOST_HALVINGS = 3
+UNEXPLAINED = 0.5  # the FVU of codes that are zero is 1, and 0 where there is nothing to explain
 
 
 def train(
@@ -178,7 +179,14 @@ class Fit:
 
     def finish(self, stop: Stop) -> None:
         """Meet the target L0, and say what a signal or the data have left undone; nothing is lost."""
-        if isinstance(self.trainer, Alternation) and self.trainer.n_dead:
+        last = {name: values[-1] for name, values in self.trainer.history.arrays().items() if len(values)}
+        if last.get("l0") == 0 and last["fvu"] > UNEXPLAINED:
+            warnings.warn(
+                f"every code of the last step is zero: {self.settings.regularizer} weighs more than these samples; "
+                "take a smaller weight, or target_l0",
+                stacklevel=6,
+            )
+        elif isinstance(self.trainer, Alternation) and self.trainer.n_dead:
             warnings.warn(
                 f"{self.trainer.n_dead} of {self.settings.n_components} atoms were used by none of the last "
                 f"{self.trainer.dead_after} samples, though replaced by what was reconstructed worst: there are more "

@@ -57,7 +57,7 @@ class Scaling:
             largest = max(largest, size)
         limits = torch.finfo(dtype)
         if largest <= 4 * limits.eps * float(mean.abs().max()):  # all rows are equal, up to the rounding of their mean
-            return cls(mean, 1.0)
+            return cls(rows.read(blocks[0], dtype, device)[0, columns], 1.0)
         scale = norms / n_rows / len(mean) ** 0.5
         least, most = limits.tiny * 1e8, limits.max / 1e8  # room for the entries that are smaller or larger
         if not least < scale < most:

@@ -112,6 +112,29 @@ def test_a_child_fires_only_with_its_parent_and_as_often_as_it_should():
         assert fires[:, parents == parent].sum(1).max() > 1
 
 
+@pytest.mark.parametrize(("zipf", "n_patterns"), [(0.0, 3), (1.0, 50)])
+def test_exact_and_exclusive_codes_of_a_hierarchy(zipf, n_patterns):
+    """With equal rates a child is sure to fire where it may, and the root decides."""
+    D, parents = sphere_atoms(30, 10, random_state=0), forest(30, 3, 2)
+    options = {"zipf": zipf, "parents": parents, "random_state": 0}
+    exact = firing(sparse_signals(500, D, 6, exact=True, **options))
+    assert (exact.sum(1) == 6).all()
+    assert (exact[:, 3:] <= exact[:, parents[3:]]).all()
+    assert len(np.unique(exact, axis=0)) >= n_patterns
+    for alone in (firing(sparse_signals(500, D, 6, exclusive=True, exact=e, **options)) for e in (False, True)):
+        assert alone.sum(1).max() >= 3
+        assert max(alone[:, parents == parent].sum(1).max() for parent in range(14)) == 1
+        both = [alone[:, child].any() for child in (3, 4)]
+        assert both == [True, True]
+
+
+def test_rates_that_underflow():
+    rates = signals.firing_rates(4000, 3000, 1e3)
+    assert (np.diff(rates) <= 0).all()
+    assert rates[0] == 1 > rates[3500]
+    np.testing.assert_allclose(rates.sum(), 3000)
+
+
 def test_common_factors_correlate_the_firing():
     D = sphere_atoms(30, 8, random_state=0)
     free, tied = (firing(sparse_signals(20_000, D, 6.0, correlation=c, random_state=0)) for c in (0.0, 0.6))
@@ -156,7 +179,9 @@ def test_bad_input_is_one_sentence(options, sentence):
         (lambda: coherent_atoms(4, 3, 1.5), "coherence must lie between 0 and 1, got 1.5"),
         (lambda: coherent_atoms(1, 3, 0.5), "one atom has coherence 0"),
         (lambda: coherent_atoms(20, 4, 0.1, random_state=0), "the least was .* the Welch bound is 0.459"),
+        (lambda: coherent_atoms(30, 10, 0.0, random_state=0), "the least was .* the Welch bound is 0.263"),
         (lambda: forest(5, 6, 1), "a forest of 5 atoms needs 1 to 5 roots"),
+        (lambda: forest(5, 2.5, 1), "a forest of 5 atoms needs 1 to 5 roots"),
     ],
 )
 def test_bad_atoms_are_one_sentence(call, sentence):

@@ -165,7 +165,7 @@ def test_poor_data_have_a_finite_answer(update, R, kind):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"update": "newton"}, "update must be \"gradient\", 'online', 'mod', 'ksvd' or an object"),
+        ({"update": "newton"}, 'update must be "auto", "gradient", "frozen", "online", "mod", "ksvd" or an object'),
         ({"update": 3}, "or an object of proxsae.dictionary, got 3"),
         ({"update": "mod", "encoder": "amortized"}, r"update = MOD\(.*\) needs solved codes, encoder=\"solved\""),
         ({"update": Online(), "encoder": Amortized()}, r"needs solved codes, .* those of Amortized\(.*\) are learned"),

@@ -9,7 +9,7 @@ import torch
 from proxsae import ProxSAE
 from proxsae.data.order import BatchOrder
 from proxsae.data.rows import Rows
-from proxsae.encoders import Amortized, Unrolled
+from proxsae.encoders import Amortized, Solved, Unrolled
 from proxsae.encoders.kinds import KINDS
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
 from proxsae.training import Scaling, Trainer, TrainingState
@@ -298,3 +298,20 @@ def test_killed_and_resumed_equals_never_stopped(R, target, n_steps):
         for name, value in ours.items():
             same = torch.equal(value, theirs[name]) if isinstance(value, torch.Tensor) else value == theirs[name]
             assert same, name
+
+
+@pytest.mark.parametrize("encoder", ["amortized", "unrolled", Solved()], ids=str)
+@pytest.mark.parametrize("value", [0.1, 0.3, 1.0])
+def test_equal_rows_have_nothing_to_explain(encoder, value):
+    """Rounding of their mean is no spread that could be learned."""
+    X = np.full((60, 6), value)
+    sae = ProxSAE("0.1*L1", 12, encoder=encoder, update="gradient", n_steps=30, random_state=0).fit(X)
+    assert sae.score(X) == 1
+    assert sae.transform(X).nnz == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": "unrolled"}, {"encoder": "solved"}])
+def test_codes_that_are_all_zero_are_said_to_be(options):
+    X = np.random.default_rng(0).normal(size=(200, 6))
+    with pytest.warns(UserWarning, match=r"every code of the last step is zero: 1000000.0\*L1\(\) weighs more"):
+        ProxSAE("1e6*L1", 12, n_steps=5, random_state=0, **options).fit(X)
