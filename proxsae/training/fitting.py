@@ -182,8 +182,8 @@ class Fit:
         last = {name: values[-1] for name, values in self.trainer.history.arrays().items() if len(values)}
         if last.get("l0") == 0 and last["fvu"] > UNEXPLAINED:
             warnings.warn(
-                f"every code of the last step is zero: {self.settings.regularizer} weighs more than these samples; "
-                "take a smaller weight, or target_l0",
+                f"every code of the last step is zero under {self.settings.regularizer}: take a smaller weight, or a "
+                "target_l0",
                 stacklevel=6,
             )
         elif isinstance(self.trainer, Alternation) and self.trainer.n_dead:

@@ -313,5 +313,5 @@ def test_equal_rows_have_nothing_to_explain(encoder, value):
 @pytest.mark.parametrize("options", [{}, {"encoder": "unrolled"}, {"encoder": "solved"}])
 def test_codes_that_are_all_zero_are_said_to_be(options):
     X = np.random.default_rng(0).normal(size=(200, 6))
-    with pytest.warns(UserWarning, match=r"every code of the last step is zero: 1000000.0\*L1\(\) weighs more"):
+    with pytest.warns(UserWarning, match=r"every code of the last step is zero under 1000000.0\*L1\(\): take"):
         ProxSAE("1e6*L1", 12, n_steps=5, random_state=0, **options).fit(X)
