@@ -49,7 +49,9 @@ def checked_update(update: Any, encoder: Encoder) -> Update | None:
         return None
     wished = update_of(update)
     if not is_solved:
-        raise ValueError(f'update = {wished!r} needs solved codes, encoder="solved": those of {encoder!r} are learned')
+        raise ValueError(
+            f'update = "{wished.name}" needs solved codes, encoder="solved": those of "{encoder.name}" are learned'
+        )
     return wished
 
 
