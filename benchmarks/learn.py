@@ -1,6 +1,6 @@
 """Dictionary learning: `ProxSAE(encoder="solved")` beside SPAMS and scikit-learn, by the objective that each reaches.
 
-Run: python benchmarks/learn.py [--activations [STORE]] [--samples 100000] [--rounds 3]
+Run: python benchmarks/learn.py [--activations [STORE]] [--skip-scikit-learn] [--samples 100000] [--rounds 3]
 Data are patches of scikit-learn's two photographs; with --activations the residual stream of the embedded language
 model, or a store of it. The objective is the mean of 1/2 ||x - z D||^2 + 0.1 ||z||_1 over held-out rows of norm 1 whose
 codes are solved for every dictionary alike, to a gap of 1e-6. SPAMS does 1,000 steps of 400 rows and scikit-learn four
@@ -102,11 +102,11 @@ def objective(X: Array, D: Array) -> float:
     return float(solve(X.astype(np.float64), D, WEIGHT * L1(), sparse_output=True).objective.mean())
 
 
-def compare(X: Array, X_new: Array, n_atoms: int, rounds: int) -> None:
+def compare(X: Array, X_new: Array, n_atoms: int, rounds: int, *, skip_scikit_learn: bool) -> None:
     """Print where the peers end, and when `proxsae` is as good."""
-    peers = {"scikit-learn MiniBatchDictionaryLearning": scikit_learn(X, n_atoms)}
-    if HAS_SPAMS:
-        peers["SPAMS trainDL"] = spams(X, n_atoms)
+    peers = {"SPAMS trainDL": spams(X, n_atoms)} if HAS_SPAMS else {}
+    if not skip_scikit_learn or not peers:
+        peers["scikit-learn MiniBatchDictionaryLearning"] = scikit_learn(X, n_atoms)
     ours(X[:1000], 50, 2)()  # compiles
     runs = {**peers, **{f"proxsae, {n} steps": ours(X, n_atoms, n) for n in STEPS}}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -135,6 +135,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--activations", nargs="?", const="", metavar="STORE", help="of a language model, too")
+    parser.add_argument("--skip-scikit-learn", action="store_true", help="which takes many times as long as SPAMS")
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -148,7 +149,7 @@ def main() -> None:
     for name, (source, n_atoms) in sources.items():
         X, X_new = prepared(source(), arguments.samples)
         print(f"\n{name}: {len(X)} samples, {n_atoms} atoms, {X.shape[1]} features, {THREADS} threads, float32")
-        compare(X, X_new, n_atoms, arguments.rounds)
+        compare(X, X_new, n_atoms, arguments.rounds, skip_scikit_learn=arguments.skip_scikit_learn)
 
 
 if __name__ == "__main__":

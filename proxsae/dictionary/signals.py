@@ -95,6 +95,7 @@ def sparse_signals(
     D = checked_dictionary(dictionary, "dictionary")
     n_components = len(D)
     rates = firing_rates(n_components, l0, zipf)
+    parents = None if parents is None else np.asarray(parents)
     levels = _levels(parents, n_components)
     _check(n_samples, l0, exact, bipolar, correlation, n_factors, magnitudes, noise)
     random = check_random_state(random_state)
@@ -111,7 +112,7 @@ def sparse_signals(
         excess = g + random.standard_normal((n, n_factors)) @ loadings - thresholds
         fires = _most(_none_before_its_parent(excess, levels, parents), int(l0)) if exact else excess > 0
         for level in levels:
-            _follow_parents(fires, excess, level, np.asarray(parents), exclusive)
+            _follow_parents(fires, excess, level, parents, exclusive)
         Z = fires * random.uniform(*magnitudes, size=fires.shape)
         Z *= np.where(is_bipolar & (random.random_sample(fires.shape) < 0.5), -1.0, 1.0)
         parts.append(csr_array(Z))
@@ -171,7 +172,6 @@ def _levels(parents: Any, n_components: int) -> list[NDArray[np.intp]]:
     """Return the atoms of each depth below the roots."""
     if parents is None:
         return []
-    parents = np.asarray(parents)
     is_one_each = parents.shape == (n_components,) and parents.dtype.kind in "iu"
     if not (is_one_each and ((parents >= -1) & (parents < np.arange(n_components))).all()):
         raise ValueError(f"parents must hold for each of the {n_components} atoms the number of an earlier one, or -1")
@@ -185,7 +185,7 @@ def _conditional(rates: Matrix, parents: Any) -> Matrix:
     """Return the rates where the parents fire: parents come earlier, so that theirs are no lower."""
     if parents is None:
         return rates
-    return np.where(np.asarray(parents) >= 0, rates / rates[np.asarray(parents)], rates)
+    return np.where(parents >= 0, rates / rates[parents], rates)
 
 
 def _most(excess: Matrix, k: int) -> NDArray[np.bool_]:
@@ -198,7 +198,7 @@ def _none_before_its_parent(excess: Matrix, levels: list[NDArray[np.intp]], pare
     """Return the excess, lowered where a parent has no larger one."""
     excess = excess.copy()
     for level in levels:
-        of_parents = excess[:, np.asarray(parents)[level]]
+        of_parents = excess[:, parents[level]]
         excess[:, level] = np.minimum(excess[:, level], np.nextafter(of_parents, -np.inf))
     return excess
 

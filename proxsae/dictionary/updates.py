@@ -7,6 +7,7 @@ With codes Z, targets Y = X - b, :math:`A = Z^T Z` and :math:`B = Z^T Y`, that e
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -128,14 +129,15 @@ def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere",
         for first in range(0, len(used), BLOCK):
             block = used[first : first + BLOCK]
             moving, rows, C = D[block].astype(np.float64), A[block].astype(D.dtype, copy=False), B[block]
-
-            def subtract(part: slice, rows: Matrix = rows, C: Matrix = C) -> None:
-                C[:, part] -= rows @ D[:, part]
-
-            each(subtract, features)
+            each(partial(_subtract_product, C, rows, D), features)
             descend_block(moving, C, A[np.ix_(block, block)], diagonal[block], atoms == "ball", bool(nonnegative))
             D[block] = moving
     return D
+
+
+def _subtract_product(C: Matrix, A: Matrix, D: Matrix, part: slice) -> None:
+    """Subtract A D from C, of some features."""
+    C[:, part] -= A @ D[:, part]
 
 
 def _check_sums(D: Matrix, A: Matrix, B: Matrix, atoms: str) -> None:

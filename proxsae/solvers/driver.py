@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 from scipy.sparse import issparse, vstack
 
-from proxsae.formulas.arrays import Array
+from proxsae.formulas.arrays import Array, dtype_name
 from proxsae.solvers.algorithm import Algorithm, restricted
 from proxsae.solvers.certificates import Certify, Report, fit_of, quick_fit_of
 from proxsae.solvers.problem import Problem
@@ -120,12 +120,11 @@ def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify
     if algorithm.fit is None:
         return certify(problem, state.codes, fit_of(problem, state.codes))
     report = certify(problem, state.codes, algorithm.fit(problem, state))
-    if "float64" in str(state.codes.dtype):
+    if dtype_name(state.codes) == "float64":
         return report
     report = report._replace(certificate=report.certificate + report.rounding, rounding=0.0 * report.rounding)
     if (unsure := ~report.meets(tol)).any():
-        rest = problem.at(unsure)
-        codes = state.codes[unsure]
+        rest, codes = problem.at(unsure), state.codes[unsure]
         for known, looked_at in zip(report, certify(rest, codes, fit_of(rest, codes)), strict=True):
             known[unsure] = looked_at
     return report

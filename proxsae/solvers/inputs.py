@@ -162,10 +162,11 @@ def _largest(X: Any) -> float:
 
 
 def _fits(dtype: Any, X: Any, D: Array) -> bool:
-    if "float64" in str(dtype) or 0 in (sizes := (_largest(X), _largest(D))):
+    if "float64" in str(dtype):
         return True
     low, high = SAFE_RANGE
-    return all(low < size < high for size in (*sizes, sizes[0] / sizes[1]))
+    x, d = _largest(X), _largest(D)
+    return 0 in (x, d) or all(low < size < high for size in (d, x, x / d))
 
 
 def checked_terms(R: Any, n_components: int) -> Regularizer | tuple[Regularizer, ...]:

@@ -129,7 +129,7 @@ class Alternation:
 
     def _learned(self, Z: csr_array, weights: Any) -> Learned:
         """Return the dictionary as it is; without sums it stands for samples with codes as large as these."""
-        D, b = to_numpy(self.model.atoms), _float64(self.model.bias)
+        D, b = to_numpy(self.model.atoms), _float64(self.model.bias)  # products with float32 atoms take half the time
         if self.state.statistics is None:
             square = float(np.average((Z**2).sum(axis=1), weights=weights)) / len(D)
             self.state.statistics = Statistics.standing_for(D, b, SAMPLES_BEFORE, square)

@@ -51,9 +51,10 @@ class Forward:
     room_for_dead: int | None = None
     every_for_dead: int = 1
 
-    def mean(self, of_samples: Tensor) -> Tensor:
-        """Return the mean of one number a sample, each as often as its weight says."""
-        return (of_samples if self.weight is None else self.weight * of_samples).sum() / len(self.y)
+    def mean(self, of_samples: Tensor, every: int = 1) -> Tensor:
+        """Return the mean of one number a sample, or of one of so many, each as often as its weight says."""
+        of_samples = of_samples if self.weight is None else self.weight[::every] * of_samples
+        return of_samples.sum() / len(of_samples)
 
     @property
     def squared_error(self) -> Tensor:

@@ -190,21 +190,20 @@ class AuxK:
             return forward.y.new_zeros(())
         encoding = forward.encoding
         mirror = 1.0 if encoding.regularizer.is_nonnegative else -1.0
-        some = slice(None, None, forward.every_for_dead)
-        u = encoding.pre_activation.columns(atoms, forward.every_for_dead)
+        every = forward.every_for_dead
+        u = encoding.pre_activation.columns(atoms, every)
         u = u if forward.room_for_dead is None else u * is_dead[atoms]
         among_dead = Pattern(*encoding.largest(u, self.k, mirror), n_columns=len(atoms))
         counts = among_dead.offsets.new_zeros(len(forward.y))
-        counts[some] = among_dead.offsets.diff()
+        counts[::every] = among_dead.offsets.diff()
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         pattern = Pattern(offsets, atoms[among_dead.indices], len(forward.atoms))
         values = encoding.pre_activation.at(pattern, among_dead.gather(u))
         if forward.room_for_dead is not None:  # on a device every row has k entries, some of no rank
             values = values * (is_dead[pattern.indices] & ((values > 0) | (mirror == -1)))
         explained = replace(encoding.codes, pattern=pattern, values=values).decode(forward.atoms)
-        unexplained = (forward.residual.detach() - explained)[some].square().sum(1)
-        weight = 1.0 if forward.weight is None else forward.weight[some]
-        return self.weight * 0.5 * (weight * unexplained).mean()
+        unexplained = (forward.residual.detach() - explained)[::every]
+        return self.weight * 0.5 * forward.mean(unexplained.square().sum(1), every)
 
 
 def standard(n_features: int, dead_after: int, data_term: Loss | None = None) -> list[Loss]:
