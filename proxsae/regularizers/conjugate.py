@@ -148,8 +148,12 @@ def conjugate_domain(R: Any, like: Array) -> tuple[Array, Array]:
 
 def domain_gauge(R: Any, V: Array) -> Array:
     """Return for each row the largest ratio of a v_i to the end of the domain of r_i* on its side; 0 lies in it."""
+    return gauge_between(V, *conjugate_domain(R, V))
+
+
+def gauge_between(V: Array, low: Array, high: Array) -> Array:
+    """Return the same for a domain between given ends."""
     xp = ArrayNamespace(V)
-    low, high = conjugate_domain(R, V)
     edge = xp.where(V > 0, high, -low)
     ratio = xp.abs(V) / xp.where(edge > 0, edge, 1.0)
     ratio = xp.where(edge > 0, ratio, xp.where(V == 0, 0.0 * V, xp.inf))
@@ -215,8 +219,18 @@ def dual_scaling(R: Any, V: Array) -> Array:
     xp = ArrayNamespace(V)
     here = R.gauge_on(xp, V)
     at_zero = xp.asarray(0.0) if R.is_separable else R.gauge_on(xp, 0.0 * V)
+    return _scaling(here, at_zero, V)
+
+
+def scaling_between(V: Array, low: Array, high: Array) -> Array:
+    """Return the same for a separable R whose conjugates are finite between given ends."""
+    return _scaling(gauge_between(V, low, high), 0.0, V)
+
+
+def _scaling(here: Array, at_zero: Any, like: Array) -> Array:
+    xp = ArrayNamespace(like)
     outside = here > 1
-    return xp.where(outside, _margin(V) * (1.0 - at_zero) / xp.where(outside, here - at_zero, 1.0), 1.0)
+    return xp.where(outside, _margin(like) * (1.0 - at_zero) / xp.where(outside, here - at_zero, 1.0), 1.0)
 
 
 def is_finite_around_zero(R: Any, like: Array) -> bool:

@@ -139,7 +139,8 @@ def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: A
         V = V - lean[:, None] * slopes
         blur = noise.unit * least_shift(noise.norms, slopes, free) * (abs(Z) * abs(slopes)).sum(-1)
         reach = ArrayNamespace(V).where(free, 0.0, reach)
-    s, penalties, excess, products = summed(R, Z, V)
+    s = dual_scaling(R, V)
+    penalties, excess, products = summed(R, Z, V, s)
     distance = (1.0 - s) ** 2 * fit.residual
     if direction is not None:  # nu - s theta = (1 - s) nu + s tau c
         along = _double(problem.targets) @ direction - Z @ slopes
@@ -155,12 +156,11 @@ def rounded(R: Regularizer, like: Array) -> Separable:
     return R.map_parameters(lambda _, value: _double(xp.asarray(value)))
 
 
-def summed(R: Separable, Z: Array, V: Array) -> tuple[Array, Array, Array, Array]:
-    """Return s, every r_i(z_i), and sums over i of r_i(z_i) + r_i*(s v_i) - s v_i z_i and of abs(s v_i z_i)."""
-    penalties, s = R.penalties(Z), dual_scaling(R, V)
-    V = s[:, None] * V
+def summed(R: Separable, Z: Array, V: Array, s: Array) -> tuple[Array, Array, Array]:
+    """Return every r_i(z_i), and sums over i of r_i(z_i) + r_i*(s v_i) - s v_i z_i and of abs(s v_i z_i)."""
+    penalties, V = R.penalties(Z), s[:, None] * V
     products = V * Z
-    return s, penalties, (penalties + conjugates(R, V) - products).sum(-1), abs(products).sum(-1)
+    return penalties, (penalties + conjugates(R, V) - products).sum(-1), abs(products).sum(-1)
 
 
 def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:

@@ -137,6 +137,26 @@ def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
     return k
 
 
+@numba.njit(fastmath=_fast, nogil=True)
+def _residual(y, D, row, index, m, e):  # type: ignore[no-untyped-def]
+    """Write y - z D, with the codes z in a row."""
+    e[:] = y
+    for a in range(m):
+        value, atom = float(row[index[a]]), D[index[a]]
+        for k in range(len(e)):
+            e[k] -= value * float(atom[k])
+
+
+@numba.njit(fastmath=_fast, nogil=True)
+def _correlated(D, e, q):  # type: ignore[no-untyped-def]
+    """Write the correlations of a residual with all atoms."""
+    for j in range(len(q)):
+        atom, v = D[j], 0.0
+        for k in range(len(e)):
+            v += float(atom[k]) * e[k]
+        q[j] = v
+
+
 @numba.njit(nogil=True)
 def _enlarged(A, known, capacity):  # type: ignore[no-untyped-def]
     """Return a larger matrix with the same products of known atoms."""
@@ -168,7 +188,8 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q,
 
     Q holds the correlations E D^T of the codes that come in. `below` and `above` are the ends of the subdifferential of
     each r_j at 0, at most FREE: a zero with its correlation between them rests. With the Gram matrix G, which else is
-    empty, the set grows until every zero rests; without it, once. A row whose every coordinate rests, to within
+    empty, the set grows until every zero rests, as that of a single row does without it; else once, since rows share
+    the product with all atoms. A row whose every coordinate rests, to within
     `rounding` of the largest correlation, is polished; `at_rest` counts how often in a row. `weights` are 1 / ||d_j||^2
     and `lengths` their roots, and for a zero atom 0 and 1. Arithmetic on the active set is float64: rounded to float32,
     products of atoms that depend on one another are no Gram matrix any more.
@@ -191,7 +212,10 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q,
                 index[m] = j
                 m += 1
         known = 0  # of the active atoms, those whose products are in A
-        for n_round in range(ROUNDS if len(G) else 1):
+        for n_round in range(ROUNDS if len(G) or len(Z) == 1 else 1):
+            if n_round and not len(G):
+                _residual(Y[i], D, row, index, m, e)
+                _correlated(D, e, q)
             ref, low, high = _scored(q, row, below, above, lengths, score)
             if n_round and high <= rounding * ref:
                 break
@@ -219,11 +243,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q,
                 prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, enough, rounding * ref
             )
             known = m = _kept(z, index, m, support, A, G, row, q)
-        e[:] = Y[i]
-        for a in range(m):
-            value, atom = float(row[index[a]]), D[index[a]]
-            for k in range(d):
-                e[k] -= value * float(atom[k])
+        _residual(Y[i], D, row, index, m, e)
         E[i] = e
 
 

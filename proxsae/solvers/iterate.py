@@ -64,12 +64,11 @@ def iterate(
 
     def solved(block: slice) -> Outcome:
         codes = inputs.codes(block)
-        outcome = not_done(codes)
         try:
-            if not stop.is_set():
-                outcome = attempted(inputs.targets(block), codes)
+            outcome = not_done(codes) if stop.is_set() else attempted(inputs.targets(block), codes)
         except KeyboardInterrupt:
             stop.set()
+            outcome = not_done(codes)
         codes = inputs.result(outcome.codes)
         return outcome._replace(codes=csr_array(codes) if sparse_output else codes)
 

@@ -14,6 +14,7 @@ from proxsae.solvers.admm import ADMM
 from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.descent import CD
 from proxsae.solvers.groups import GROUP_CD
+from proxsae.solvers.prepared import own
 from proxsae.solvers.problem import GRAM_LIMIT
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
 from proxsae.solvers.pursuits.exact import EXACT
@@ -29,6 +30,7 @@ ALGORITHMS: dict[str, Algorithm | Direct] = {
     **PURSUITS,
     "exact": EXACT,
 }
+_last: tuple[Regularizer, tuple[int, int], str] | None = None  # R, atoms and limit of the last call, and what it took
 SMALLEST = 1e-140  # a correlation: what leaves at this one leaves at all
 
 
@@ -40,8 +42,19 @@ def algorithm_of(method: str, R: Any) -> Algorithm | Direct:
 def method_for(R: Regularizer, D: Array, gram_limit: int = GRAM_LIMIT) -> str:
     """Return what "auto" takes: the fastest method whose theory covers R, at this size.
 
-    Device and dtype have no say: where R is not convex they would decide which minimum is found.
+    Device and dtype have no say: where R is not convex they would decide which minimum is found. The answer is kept for
+    an equal R in the next call.
     """
+    global _last
+    last, size = _last, (len(D), gram_limit)
+    if last is not None and last[1] == size and last[0] == R:
+        return last[2]
+    name = _fastest(R, D, gram_limit)
+    _last = own(R), size, name
+    return name
+
+
+def _fastest(R: Regularizer, D: Array, gram_limit: int) -> str:
     if PURSUITS["swap"].refuses(R) is None:
         return "swap"
     if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):

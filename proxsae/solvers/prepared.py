@@ -34,9 +34,13 @@ def prepared(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
         return last[3]
     found = _prepare(algorithm, R, D)
     if algorithm.is_compiled and D.size <= LARGEST_KEPT:
-        own = R.map_parameters(lambda _, value: np.copy(value) if np.ndim(value) else value)
-        _last = algorithm, own, D.copy(), found
+        _last = algorithm, own(R), D.copy(), found
     return found
+
+
+def own(R: Regularizer) -> Regularizer:
+    """Return R with arrays that nobody else changes."""
+    return R.map_parameters(lambda _, value: np.copy(value) if np.ndim(value) else value)
 
 
 def _same(a: Array, b: Array) -> bool:

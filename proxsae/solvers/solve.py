@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Literal
@@ -217,13 +217,13 @@ def solve(
     if sparse_output and array_api_compat.is_torch_array(D):
         raise TypeError("sparse_output gives a SciPy matrix and needs NumPy input, got Torch tensors")
 
-    with _without_graph(dictionary), _progress_bar(n_samples, verbose) as bar:
+    with _without_graph(dictionary), _progress(n_samples, verbose) as on_finished:
         stop = Event()
-        limits = {
+        limits: dict[str, Any] = {
             "step": step,
             "tol": tol,
             "max_iter": max_iter,
-            "on_finished": bar.update,
+            "on_finished": on_finished,
             "stop": stop,
             "gram_limit": gram_limit,
         }
@@ -280,7 +280,13 @@ def _without_graph(like: Array) -> AbstractContextManager[Any]:
     return torch.no_grad()
 
 
-def _progress_bar(n_samples: int, verbose: bool) -> Any:
+@contextmanager
+def _progress(n_samples: int, verbose: bool) -> Iterator[Callable[[int], object]]:
+    """Lend what is told how many samples have been done."""
+    if not (verbose and sys.stderr.isatty()):
+        yield lambda _: None
+        return
     from tqdm import tqdm
 
-    return tqdm(total=n_samples, unit="sample", disable=not (verbose and sys.stderr.isatty()))
+    with tqdm(total=n_samples, unit="sample") as bar:
+        yield bar.update

@@ -8,7 +8,7 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer, Separable
-from proxsae.regularizers.conjugate import conjugates
+from proxsae.regularizers.conjugate import conjugate_domain, conjugates, scaling_between
 from proxsae.solvers.certificates import Fit, Noise, Report, gap_report, rounded, roundings, steepness, summed
 from proxsae.solvers.problem import Problem
 
@@ -28,6 +28,7 @@ class SparseGap:
     below: Array  # r_i(0) + r_i*(v) = 0 between these ends, (n_components,)
     above: Array
     at_zero: Array  # r_i(0), (n_components,)
+    domain: Array  # the ends between which r_i* is finite, (2, n_components)
     norms: Array  # ||d_i||, (n_components,)
     eps: float  # the relative rounding of the correlations
     steepness: float  # of the dual scaling
@@ -38,7 +39,8 @@ class SparseGap:
         columns, is_there = _gathered((Z != 0) | (V > self.above) | (V < self.below))
         z = np.where(is_there, np.take_along_axis(Z, columns, 1), 0.0).astype(np.float64)
         v = np.where(is_there, np.take_along_axis(V, columns, 1), 0.0).astype(np.float64)
-        s, penalties, excess, products = summed(self.R.at(columns), z, v)
+        s = scaling_between(v, *self.domain[:, columns])
+        penalties, excess, products = summed(self.R.at(columns), z, v, s)
         load = (abs(z) * self.norms[columns]).sum(-1)
         noise = Noise(self.eps, self.norms, load, self.eps * (np.sqrt(fit.target) + load))
         penalty = self.at_zero.sum() + (penalties - self.at_zero[columns]).sum(-1)
@@ -61,7 +63,8 @@ def sparse_gap(R: Regularizer, D: Array, below: Array, above: Array) -> SparseGa
             dual = conjugates(R, end)
             if not (abs(at_zero + dual) <= CANCELS * (abs(at_zero) + abs(dual))).all():
                 return None
-    return SparseGap(R, below, above, at_zero, norms, roundings(D), steepness(R, norms))
+    domain = np.stack([np.broadcast_to(end, len(D)) for end in conjugate_domain(R, norms)])
+    return SparseGap(R, below, above, at_zero, domain, norms, roundings(D), steepness(R, norms))
 
 
 def _gathered(chosen: Array) -> tuple[Array, Array]:

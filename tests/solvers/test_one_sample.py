@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from proxsae import solve
-from proxsae.regularizers import L1, MCP
+from proxsae.regularizers import L1, MCP, NonNegative, SquaredL2
 from proxsae.solvers import prepared
 
 
@@ -49,3 +49,29 @@ def test_prepared_again(problem, change, monkeypatch):
     assert len(calls) == 2
     monkeypatch.setattr(prepared, "_last", None)
     np.testing.assert_array_equal(again.codes, solve(X, D, R, method=method).codes)
+
+
+def test_the_method_is_chosen_again_where_a_weight_has_changed_in_place(problem):
+    X, D = problem
+    R = np.full(40, 0.1) * L1()
+    assert solve(X, D, R).method == "active_set"
+    R.weight[3] = 0.0  # a code that is never at rest at zero
+    assert solve(X, D, R).method == "fista"
+    R.weight[3] = 0.1
+    assert solve(X, D, R).method == "active_set"
+    assert solve(X, D[:30], 0.1 * L1()).method == "active_set"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("R", [0.1 * L1(), 0.1 * L1() + NonNegative(), 0.1 * L1() + 0.05 * SquaredL2(), 0.1 * MCP(3.0)])
+def test_a_sample_alone_has_the_codes_that_it_has_among_many(problem, R, dtype):
+    _, D = problem
+    D = D.astype(dtype)
+    X = np.random.default_rng(1).standard_normal((300, 12)).astype(dtype)  # with a Gram matrix, and without
+    together = solve(X, D, R, method="active_set")
+    for i in range(5):
+        alone = solve(X[i : i + 1], D, R, method="active_set")
+        assert alone.converged.all()
+        np.testing.assert_allclose(alone.objective, together.objective[i : i + 1], rtol=1e-6)
+        if R.is_convex:
+            np.testing.assert_allclose(alone.codes[0], together.codes[i], atol=1e-5 if dtype == np.float32 else 1e-9)
