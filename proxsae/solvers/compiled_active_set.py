@@ -8,10 +8,12 @@ from numba import float32, float64, int8, void
 
 from proxsae.solvers.compiled_descent import prox64
 from proxsae.solvers.compiled_newton import solved
+from proxsae.solvers.compiled_path import follow
 
 CAPACITY = 256  # of the active set, to begin with
 ROUNDS = 30  # of growth that a step takes with a Gram matrix, at most
 FIRST, WATCHED = 48, 24  # zeros in the active set beside the non-zeros, from the zero code and later; up to twice
+ON_PATH = 128  # atoms in use on a path from the zero code, at most
 SETTLED = 1e-12  # of the largest correlation: a move that small ends the passes
 POLISHED = 1e-15  # and where a certificate asks for more
 
@@ -58,16 +60,17 @@ def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
     """Write how far the correlation of each zero is beyond the ends where it rests.
 
     It is -FREE for coordinates that are not zero, and for those that always rest, as a zero atom does. Return the
-    largest correlation of all, and the least and the largest score of the others.
+    largest correlation of all, the largest over ||d_j||, and the least and the largest score of the others.
     """
-    ref, low, high = 0.0, FREE, -FREE
+    ref, scale, low, high = 0.0, 0.0, FREE, -FREE
     for j in range(len(q)):
         v = float(q[j])
         s = _beyond(v, below[j], above[j], lengths[j])
         may_leave = z[j] == 0 and s > -FREE
-        ref, low, high = max(ref, abs(v)), min(low, s if may_leave else FREE), max(high, s if may_leave else -FREE)
+        ref, scale = max(ref, abs(v)), max(scale, abs(v) * lengths[j])
+        low, high = min(low, s if may_leave else FREE), max(high, s if may_leave else -FREE)
         score[j] = s if may_leave else -FREE
-    return ref, low, high
+    return ref, scale, low, high
 
 
 @numba.njit(nogil=True)
@@ -137,6 +140,18 @@ def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
     return k
 
 
+@numba.njit(nogil=True)
+def _move(prox, parameters, row, q, index, m, weights):  # type: ignore[no-untyped-def]
+    """Return how far the active coordinates are from the best value of each, at most, as a correlation."""
+    largest = 0.0
+    for a in range(m):
+        j = index[a]
+        z, t = float(row[j]), weights[j]
+        new = prox(z + t * q[j], t, parameters[0 if len(parameters) == 1 else j])
+        largest = max(largest, abs(new - z) / t)
+    return largest
+
+
 @numba.njit(fastmath=_fast, nogil=True)
 def _residual(y, D, row, index, m, e):  # type: ignore[no-untyped-def]
     """Write y - z D, with the codes z in a row."""
@@ -157,6 +172,25 @@ def _correlated(D, e, q):  # type: ignore[no-untyped-def]
         q[j] = v
 
 
+@numba.njit(fastmath=_fast, nogil=True)
+def _refreshed(correlations, G, row, index, m, q):  # type: ignore[no-untyped-def]
+    """Write the correlations of a row from those of the zero code, four rows of G a pass."""
+    q[:] = correlations
+    a = 0
+    while a < m:
+        g0, v0 = G[index[a]], float(row[index[a]])
+        if a + 4 <= m:
+            g1, g2, g3 = G[index[a + 1]], G[index[a + 2]], G[index[a + 3]]
+            v1, v2, v3 = float(row[index[a + 1]]), float(row[index[a + 2]]), float(row[index[a + 3]])
+            for k in range(len(q)):
+                q[k] -= (v0 * g0[k] + v1 * g1[k]) + (v2 * g2[k] + v3 * g3[k])
+            a += 4
+        else:
+            for k in range(len(q)):
+                q[k] -= v0 * g0[k]
+            a += 1
+
+
 @numba.njit(nogil=True)
 def _enlarged(A, known, capacity):  # type: ignore[no-untyped-def]
     """Return a larger matrix with the same products of known atoms."""
@@ -173,8 +207,9 @@ def _enlarged(A, known, capacity):  # type: ignore[no-untyped-def]
             *(T[:, ::1],) * 2,
             float64[:, ::1],
             *(float64[::1],) * 4,
+            float32[:, ::1],
             float64,
-            *(T[:, ::1],) * 3,
+            *(T[:, ::1],) * 4,
             int8[::1],
         )
         for T in (float32, float64)
@@ -183,25 +218,30 @@ def _enlarged(A, known, capacity):  # type: ignore[no-untyped-def]
     cache=True,
     fastmath=_fast,
 )
-def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q, Z, E, at_rest):  # type: ignore[no-untyped-def]
+def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, rounding, Q, Z, E, V, at_rest):  # type: ignore[no-untyped-def]
     """Write into Z, row by row, the codes that minimise F on a larger active set, and into E the residuals Y - Z D.
 
     Q holds the correlations E D^T of the codes that come in. `below` and `above` are the ends of the subdifferential of
     each r_j at 0, at most FREE: a zero with its correlation between them rests. With the Gram matrix G, which else is
     empty, the set grows until every zero rests, as that of a single row does without it; else once, since rows share
-    the product with all atoms. A row whose every coordinate rests, to within
-    `rounding` of the largest correlation, is polished; `at_rest` counts how often in a row. `weights` are 1 / ||d_j||^2
-    and `lengths` their roots, and for a zero atom 0 and 1. Arithmetic on the active set is float64: rounded to float32,
-    products of atoms that depend on one another are no Gram matrix any more.
+    the product with all atoms. Where G is there in float32 too, `coarse`, a zero code starts at the end of a path. V,
+    empty unless all codes that come in are zero and G is there, gets the correlations of the new ones.
+
+    A row whose every coordinate rests, to within `rounding` of the largest correlation, is polished; `at_rest` counts
+    how often in a row. `weights` are 1 / ||d_j||^2 and `lengths` their roots, and for a zero atom 0 and 1. Arithmetic
+    on the active set is float64: rounded to float32, products of atoms that depend on one another are no Gram matrix
+    any more.
     """
     p, d = D.shape
-    one = len(parameters) == 1
     capacity = min(p, CAPACITY)
     A, L = np.empty((capacity, capacity)), np.empty((capacity, capacity))
     work, rest = np.empty((3, capacity)), np.empty((2, capacity))
     z, r, steps = np.empty(capacity), np.empty(capacity), np.empty(capacity)
     support, kinked = np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
     index, score, q, e = np.empty(p, np.int64), np.empty(p), np.empty(p), np.empty(d)
+    most = min(p, d, ON_PATH) if len(coarse) else 0
+    scratch, wide = np.empty((most + 4, most)), np.empty((4, len(coarse)), np.float32)
+    inverse_ends = np.stack((1.0 / below, 1.0 / above))
     for i in range(len(Z)):
         row, m = Z[i], 0
         q[:] = Q[i]
@@ -212,37 +252,52 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, rounding, Q,
                 index[m] = j
                 m += 1
         known = 0  # of the active atoms, those whose products are in A
+        follows, ends = m == 0 and most > 0, False
+        if follows:
+            m = follow(G, coarse, q, below, above, inverse_ends, index, z, scratch, wide)
+            for a in range(m):
+                row[index[a]] = z[a]
+            _refreshed(Q[i], G, row, index, m, q)
         for n_round in range(ROUNDS if len(G) or len(Z) == 1 else 1):
             if n_round and not len(G):
                 _residual(Y[i], D, row, index, m, e)
                 _correlated(D, e, q)
-            ref, low, high = _scored(q, row, below, above, lengths, score)
-            if n_round and high <= rounding * ref:
+            ref, scale, low, high = _scored(q, row, below, above, lengths, score)
+            zeros_rest = high <= rounding * scale
+            if n_round and zeros_rest:
                 break
             for a in range(m):
                 ref = max(ref, abs(float(row[index[a]])) / weights[index[a]])
-            most = WATCHED if m else FIRST
-            m += _watched(score, low, high, index[m:], most // 2 if len(G) else most)
+            if n_round == 0 and follows and zeros_rest:
+                ends = _move(prox, parameters, row, q, index, m, weights) <= rounding * ref
+                if ends:
+                    at_rest[i] = 1
+                    break
+            near = WATCHED if m else FIRST
+            m += _watched(score, low, high, index[m:], near // 2 if len(G) else near)
             if m > capacity:
                 capacity = min(2 * m, p)
                 A, L = _enlarged(A, known, capacity), np.empty((capacity, capacity))
                 work, rest = np.empty((3, capacity)), np.empty((2, capacity))
                 z, r, steps = np.empty(capacity), np.empty(capacity), np.empty(capacity)
                 support, kinked = np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
-            move = 0.0
             for a in range(m):
                 j = index[a]
-                z[a], r[a], t = row[j], q[j], weights[j]
-                steps[a], rest[0, a], rest[1, a], kinked[a] = t, below[j], above[j], below[j] < above[j]
-                move = max(move, abs(prox(z[a] + t * r[a], t, parameters[0 if one else j]) - z[a]) / t)
+                z[a], r[a], steps[a] = row[j], q[j], weights[j]
+                rest[0, a], rest[1, a], kinked[a] = below[j], above[j], below[j] < above[j]
             if n_round == 0:
-                at_rest[i] = at_rest[i] + 1 if move <= rounding * ref else 0
+                rests = _move(prox, parameters, row, q, index, m, weights) <= rounding * ref
+                at_rest[i] = at_rest[i] + 1 if rests else 0
             _products(D, G, index, known, m, A)
             enough = POLISHED if at_rest[i] else SETTLED
             solved(
                 prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, enough, rounding * ref
             )
             known = m = _kept(z, index, m, support, A, G, row, q)
+        if len(V):
+            if not ends:
+                _refreshed(Q[i], G, row, index, m, q)
+            V[i] = q
         _residual(Y[i], D, row, index, m, e)
         E[i] = e
 

@@ -21,10 +21,8 @@ from proxsae.solvers.threads import blocks_of, gram_of, in_threads, n_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
 MIN_ROWS = 16  # that share the dense products
-ALL_ATOMS, PAIRS = (
-    2,
-    3000,
-)  # products with all atoms, and of two atoms, that a Gram matrix saves the active set a sample
+ALL_ATOMS, PAIRS = 2, 3000  # products with all atoms, and of two, that a Gram matrix saves the active set a sample
+PATH_ATOMS = 1024  # up to which the active set is faster from the end of a path than from zero
 
 
 def iterate(
@@ -48,16 +46,19 @@ def iterate(
     by_coordinates = algorithm.is_compiled and R.is_separable  # with steps of their own
     t = math.nan if by_coordinates and step is None else checked_step(step, D, R)
     kind, certify, tools = prepared(algorithm, R, D)
-    gram = None
+    gram = coarse = None
     if _pays_gram(algorithm, n_samples, *D.shape, gram_limit=gram_limit):
         atoms = D.astype(np.float64) if algorithm.is_compiled else D
         gram = gram_of(atoms) if algorithm.is_compiled else atoms @ atoms.T
+        follows_path = algorithm.knows_rest and R.is_convex and inputs.init is None and n_components <= PATH_ATOMS
+        with np.errstate(over="ignore"):
+            coarse = gram.astype(np.float32) if follows_path else None
 
     def attempted(targets: Array, codes: Array) -> Outcome:
         # Where squares overflow, the certificate says so: it is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             correlations = None if gram is None or algorithm.knows_rest else targets @ atoms.T
-            problem = Problem(targets, D, R, t, gram, correlations, tools)
+            problem = Problem(targets, D, R, t, gram, correlations, tools, coarse)
             return run(
                 problem, algorithm, certify, codes, tol=tol, max_iter=max_iter, on_finished=on_finished, stop=stop
             )

@@ -32,6 +32,7 @@ class Problem:
     gram: Array | None = None  # D D^T, (n_components, n_components), where it makes the gradient cheaper
     correlations: Array | None = None  # Y D^T, (n_samples, n_components), with the Gram matrix
     tools: Any = None  # what the algorithm has prepared for R and D
+    coarse: Array | None = None  # the Gram matrix in float32, where a path is followed on it first
 
     def gradient(self, Z: Array) -> Array:
         """Return the gradient (Z D - Y) D^T of the smooth part."""
