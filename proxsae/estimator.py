@@ -64,7 +64,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         Training steps.
     batch_size : int, default 2048
         Samples a step.
-    learning_rate : float, default 2e-3
+    learning_rate : float, default 4e-3
         Peak step size of Adam, for data scaled to mean norm sqrt(n_features).
     dead_after : int, default 100_000
         Samples after which an unused atom counts as dead and is trained on the residual.
@@ -139,7 +139,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         target_l0: float | None = None,
         n_steps: int = 1000,
         batch_size: int = 2048,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 4e-3,
         dead_after: int = 100_000,
         max_norm_ratio: float | None = None,
         sparse_output: bool = True,

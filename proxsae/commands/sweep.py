@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     command.add_argument("--auxk", help=auxk)
     command.add_argument("--steps", type=int, default=1000)
     command.add_argument("--batch-size", type=int, default=2048)
-    command.add_argument("--learning-rate", type=float, default=2e-3, help="peak step size of Adam (default: 0.002)")
+    command.add_argument("--learning-rate", type=float, default=4e-3, help="peak step size of Adam (default: 0.004)")
     command.add_argument(
         "--preset",
         choices=["abstopk-paper"],

@@ -45,7 +45,7 @@ class Configuration:
     auxk: bool = True
     n_steps: int = 1000
     batch_size: int = 2048
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
 
     def __post_init__(self) -> None:
         needed = _parameters(self.activation)

@@ -35,7 +35,7 @@ QUIET = pytest.mark.filterwarnings("ignore:.*atoms were used by none", "ignore:.
 
 def fit_of(kind="count", folder=None, **options):
     R, given = FITS[kind]
-    settings = {"n_steps": N_STEPS, "batch_size": BATCH, "random_state": 0, **given, **options}
+    settings = {"n_steps": N_STEPS, "batch_size": BATCH, "random_state": 0, "learning_rate": 2e-3, **given, **options}
     return ProxSAE(R, 24, checkpoint_dir=folder, checkpoint_every=EVERY, **settings)
 
 
