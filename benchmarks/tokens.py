@@ -1,6 +1,6 @@
 """What a token buys: whole trainings on 100,000 activations of a language model, and FVU on text that none has seen.
 
-Run: python benchmarks/tokens.py [--seeds 3] [--regularizers topk relu] [--store FOLDER]
+Run: python benchmarks/tokens.py [--seeds 3] [--regularizers topk relu] [--learning-rate 0.002] [--store FOLDER]
 4,608 atoms, 32 codes a token, 700 steps of 2,048: block 15 of the embedded model. Everything but R is at its default.
 Seconds are those of `fit`; in units of the encoder product of a batch they hardly depend on the machine.
 """
@@ -65,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--regularizers", nargs="+", choices=REGULARIZERS, default=list(REGULARIZERS))
+    parser.add_argument("--learning-rate", type=float, default=ProxSAE().learning_rate)
     parser.add_argument("--store", type=Path, help="where to keep the activations; none: a temporary folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -81,7 +82,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 sae = ProxSAE(
                     regularizer, N_ATOMS, target_l0=target_l0, n_steps=STEPS, batch_size=BATCH, device="cpu",
-                    random_state=seed,
+                    learning_rate=options.learning_rate, random_state=seed,
                 )  # fmt: skip
                 start = time.perf_counter()
                 sae.fit(train)

@@ -254,9 +254,11 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
         known = 0  # of the active atoms, those whose products are in A
         follows, ends = m == 0 and most > 0, False
         if follows:
-            m = follow(G, coarse, q, below, above, inverse_ends, index, z, scratch, wide)
-            for a in range(m):
+            for a in range(follow(G, coarse, q, below, above, inverse_ends, index, z, scratch, wide)):
                 row[index[a]] = z[a]
+                if row[index[a]] != 0:
+                    index[m] = index[a]
+                    m += 1
             _refreshed(Q[i], G, row, index, m, q)
         for n_round in range(ROUNDS if len(G) or len(Z) == 1 else 1):
             if n_round and not len(G):

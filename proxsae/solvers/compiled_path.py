@@ -190,16 +190,16 @@ def follow(G, coarse, Q, below, above, inverse_ends, index, z, scratch, wide):  
 
 @numba.njit(fastmath=_fast, nogil=True)
 def _codes(Q, lam, index, m, inverse, z, w, s):  # type: ignore[no-untyped-def]
-    """Write the codes of the atoms in use from the float64 correlations; return how many are not zero."""
+    """Write the codes of the atoms in use from the float64 correlations, zero where rounding alone gave the sign.
+
+    Return how many they are, or 0 where one is not finite.
+    """
     for i in range(m):
         w[i] = 0.0
         for b in range(m):
             w[i] += inverse[i, b] * (Q[index[b]] - lam * s[b])
         if not abs(w[i]) < np.inf:
             return 0
-    n = 0
     for i in range(m):
-        if z[i] != 0.0:
-            index[n], z[n] = index[i], w[i]
-            n += 1
-    return n
+        z[i] = w[i] if z[i] != 0.0 and (w[i] > 0.0) == (z[i] > 0.0) else 0.0
+    return m
