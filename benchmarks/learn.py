@@ -37,9 +37,9 @@ from proxsae.dictionary import Online
 from proxsae.regularizers import L1
 
 Array = Any
-WEIGHT, N_HELD_OUT, BATCH = 0.1, 4000, 512
-FORGETTING = 4.0  # half of what is the default: for many atoms of correlated data less is better
-STEPS = (40, 80, 160, 240, 320)
+WEIGHT, N_HELD_OUT, BATCH_OF_SCIKIT_LEARN = 0.1, 4000, 512
+FORGETTING = 6.0  # the default, 8, is for fewer samples
+STEPS = (20, 40, 60, 100, 140)
 THREADS = numba.config.NUMBA_NUM_THREADS
 HAS_SPAMS = importlib.util.find_spec("spams") is not None
 
@@ -83,15 +83,15 @@ def spams(X: Array, n_atoms: int) -> Callable[[], Array]:
 
 
 def scikit_learn(X: Array, n_atoms: int) -> Callable[[], Array]:
-    """Return a training by scikit-learn, of as large batches: four passes, unless its own rule ends it before."""
-    options = {"batch_size": BATCH, "max_iter": 4, "n_jobs": THREADS, "random_state": 0}
+    """Return a training by scikit-learn: four passes, unless its own rule ends it before."""
+    options = {"batch_size": BATCH_OF_SCIKIT_LEARN, "max_iter": 4, "n_jobs": THREADS, "random_state": 0}
     learner = MiniBatchDictionaryLearning(n_atoms, alpha=WEIGHT, fit_algorithm="cd", **options)
     return lambda: learner.fit(X).components_
 
 
 def ours(X: Array, n_atoms: int, n_steps: int) -> Callable[[], Array]:
     """Return a training of so many steps."""
-    options = {"encoder": "solved", "update": Online(forgetting=FORGETTING), "batch_size": BATCH, "random_state": 0}
+    options = {"encoder": "solved", "update": Online(forgetting=FORGETTING), "random_state": 0}
     return lambda: ProxSAE(WEIGHT * L1(), n_atoms, n_steps=n_steps, **options).fit(X).components_
 
 

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array, issparse
 from proxsae.dictionary.arrays import Matrix
 from proxsae.regularizers import Regularizer
 from proxsae.regularizers.cardinality import separable_part
-from proxsae.solvers.threads import blocks_of, n_threads, workers
+from proxsae.solvers.threads import blocks_of, in_threads, n_threads
 
 AtomSet = Literal["sphere", "ball"]
 BLOCK = 64  # atoms whose corrections are kept up to date one by one; the others by a product
@@ -125,13 +125,12 @@ def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere",
     diagonal = A.diagonal()
     used = np.flatnonzero(diagonal > 1e-14 * max(diagonal.max(initial=0.0), 0.0))
     features = blocks_of(D.shape[1], -(-D.shape[1] // n_threads()))
-    with workers() as each:
-        for first in range(0, len(used), BLOCK):
-            block = used[first : first + BLOCK]
-            moving, rows, C = D[block].astype(np.float64), A[block].astype(D.dtype, copy=False), B[block]
-            each(partial(_subtract_product, C, rows, D), features)
-            descend_block(moving, C, A[np.ix_(block, block)], diagonal[block], atoms == "ball", bool(nonnegative))
-            D[block] = moving
+    for first in range(0, len(used), BLOCK):
+        block = used[first : first + BLOCK]
+        moving, rows, C = D[block].astype(np.float64), A[block].astype(D.dtype, copy=False), B[block]
+        in_threads(partial(_subtract_product, C, rows, D), features)
+        descend_block(moving, C, A[np.ix_(block, block)], diagonal[block], atoms == "ball", bool(nonnegative))
+        D[block] = moving
     return D
 
 

@@ -20,7 +20,7 @@ import numpy as np
 FREE = 1e30  # stands for an infinite end, in float32
 LONGEST = 1e6  # the largest lambda that a path starts from
 LEAST_PIVOT = 1e-8  # of the squared norm: what is left of an atom that depends on those in use
-LOOK = 64  # atoms compared at once
+LOOK = 32  # atoms compared at once
 TURNS = 4  # times as many points as atoms, at most
 
 _fast = {"reassoc", "contract"}

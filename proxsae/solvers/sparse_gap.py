@@ -69,7 +69,7 @@ def sparse_gap(R: Regularizer, D: Array, below: Array, above: Array) -> SparseGa
 
 def _gathered(chosen: Array) -> tuple[Array, Array]:
     """Return the chosen columns of every row, padded to a rectangle, and which are no padding."""
-    rows, columns = chosen.nonzero()
+    rows, columns = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
     counts = np.bincount(rows, minlength=len(chosen))
     is_there = np.arange(max(counts.max(initial=0), 1)) < counts[:, None]
     gathered = np.zeros(is_there.shape, np.intp)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -30,44 +30,41 @@ def in_threads(
 ) -> list[Result]:
     """Return what `work` makes of every block, in order; each thread has one for BLAS.
 
-    Ctrl-C calls `on_interrupt`, where it is given, after which `work` should return soon.
+    Ctrl-C calls `on_interrupt`, where it is given, after which `work` should return soon. The threads are kept for the
+    next call; `work` must not call this function.
     """
     threads = min(n_threads(), len(blocks))
     if threads <= 1:
         return [work(block) for block in blocks]
     note_threads()
-    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+    pool = _pool(n_threads())
+    with one_blas_thread():
         results: list[Future[Result]] = []
         try:
             results.extend(pool.submit(work, block) for block in blocks)
             return [result.result() for result in results]
         except KeyboardInterrupt:
             if on_interrupt is None:
-                pool.shutdown(wait=False, cancel_futures=True)
                 raise
             on_interrupt()
             rest = blocks[len(results) :]  # where it came before all were in
             results.extend(pool.submit(work, block) for block in rest)
             return [result.result() for result in results]
+        finally:  # what an error leaves behind must not go on
+            for result in results:
+                result.cancel()
+            wait(results)
+
+
+@cache
+def _pool(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, thread_name_prefix="proxsae")
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Give every BLAS one thread: several spin for a while after a product, and take the cores from what follows."""
     limit: AbstractContextManager[Any] = _blas().limit(limits=1, user_api="blas")
     return limit
-
-
-@contextmanager
-def workers() -> Iterator[Callable[[Callable[[slice], None], list[slice]], None]]:
-    """Give a function that calls another on every slice of a list, in threads that then wait for the next list."""
-    note_threads()
-    with one_blas_thread(), ThreadPoolExecutor(n_threads()) as pool:
-
-        def each(work: Callable[[slice], None], blocks: list[slice]) -> None:
-            for _ in (pool.map if len(blocks) > 1 else map)(work, blocks):
-                pass
-
-        yield each
 
 
 def by_blocks(work: Callable[[slice], None], n_rows: int) -> None:

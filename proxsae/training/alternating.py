@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -80,8 +82,8 @@ class Alternation:
 
     def advance(self, batches: Batches) -> None:
         """Do a step on the next batch."""
-        x, _, weight = batches.after(self.state.n_drawn)
-        with one_blas_thread():
+        with one_blas_thread(), _one_torch_thread():
+            x, _, weight = batches.after(self.state.n_drawn)
             self.history.add(self.step(x, weight))
         self.state.n_drawn += batches.batch_size
 
@@ -143,6 +145,17 @@ def take_first_atoms(state: TrainingState, update: Update, batches: Any) -> None
     n_components = len(state.model.atoms)
     x = batches.read(evenly_spaced(len(batches.rows), max(ROWS_TO_START, 4 * n_components)))
     _take(state, Learned.start(_float64(x), n_components, update, np.random.default_rng(state.seed)))
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Give Torch one thread, which has little to do here: more of them spin and take the cores from the solver."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n)
 
 
 def _take(state: TrainingState, learned: Learned) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, main_thread
+from threading import Event, current_thread, main_thread
 
 import numba
 import numpy as np
@@ -334,6 +334,24 @@ def test_ctrl_c_during_a_step_keeps_the_codes_before_it(monkeypatch):
     monkeypatch.undo()
     with pytest.warns(ConvergenceWarning, match="not converged"):
         np.testing.assert_array_equal(s.codes, solve(X, D, "0.5*L1", method="fista", tol=1e-12, max_iter=7).codes)
+
+
+def test_threads_are_kept_and_an_error_leaves_none_at_work(monkeypatch):
+    monkeypatch.setattr(threads, "n_threads", lambda: 2)
+    blocks, begun, ended = threads.blocks_of(40, 1), [], []
+
+    def work(block):
+        begun.append(block.start)
+        if block.start == 1:
+            raise ValueError("the second block")
+        ended.append(current_thread())
+
+    with pytest.raises(ValueError, match="the second block"):
+        threads.in_threads(work, blocks)
+    assert len(ended) == len(begun) - 1
+    assert 1 in begun
+    of_calls = [set(threads.in_threads(lambda _: current_thread(), blocks)) for _ in range(20)]
+    assert len(set.union(*of_calls)) <= 2
 
 
 def test_ctrl_c_before_all_blocks_are_handed_out(monkeypatch):
