@@ -38,8 +38,7 @@ from proxsae.regularizers import L1
 
 Array = Any
 WEIGHT, N_HELD_OUT, BATCH_OF_SCIKIT_LEARN = 0.1, 4000, 512
-FORGETTING = 6.0  # the default, 8, is for fewer samples
-STEPS = (20, 40, 60, 100, 140)
+STEPS = (20, 40, 60, 100, 120, 140)
 THREADS = numba.config.NUMBA_NUM_THREADS
 HAS_SPAMS = importlib.util.find_spec("spams") is not None
 
@@ -89,10 +88,10 @@ def scikit_learn(X: Array, n_atoms: int) -> Callable[[], Array]:
     return lambda: learner.fit(X).components_
 
 
-def ours(X: Array, n_atoms: int, n_steps: int) -> Callable[[], Array]:
+def ours(X: Array, n_atoms: int, n_steps: int, update: Online) -> Callable[[], Array]:
     """Return a training of so many steps."""
-    options = {"encoder": "solved", "update": Online(forgetting=FORGETTING), "random_state": 0}
-    return lambda: ProxSAE(WEIGHT * L1(), n_atoms, n_steps=n_steps, **options).fit(X).components_
+    sae = ProxSAE(WEIGHT * L1(), n_atoms, n_steps=n_steps, encoder="solved", update=update, random_state=0)
+    return lambda: sae.fit(X).components_
 
 
 def objective(X: Array, D: Array) -> float:
@@ -102,13 +101,13 @@ def objective(X: Array, D: Array) -> float:
     return float(solve(X.astype(np.float64), D, WEIGHT * L1(), sparse_output=True).objective.mean())
 
 
-def compare(X: Array, X_new: Array, n_atoms: int, rounds: int, *, skip_scikit_learn: bool) -> None:
+def compare(X: Array, X_new: Array, n_atoms: int, update: Online, rounds: int, *, skip_scikit_learn: bool) -> None:
     """Print where the peers end, and when `proxsae` is as good."""
     peers = {"SPAMS trainDL": spams(X, n_atoms)} if HAS_SPAMS else {}
     if not skip_scikit_learn or not peers:
         peers["scikit-learn MiniBatchDictionaryLearning"] = scikit_learn(X, n_atoms)
-    ours(X[:1000], 50, 2)()  # compiles
-    runs = {**peers, **{f"proxsae, {n} steps": ours(X, n_atoms, n) for n in STEPS}}
+    ours(X[:1000], 50, 2, update)()  # compiles
+    runs = {**peers, **{f"proxsae, {n} steps": ours(X, n_atoms, n, update) for n in STEPS}}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     reached: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
@@ -140,16 +139,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    sources: dict[str, tuple[Callable[[], Array], int]] = {
-        "patches": (lambda: patches(arguments.samples + N_HELD_OUT), 256)
+    sources: dict[str, tuple[Callable[[], Array], int, Online]] = {
+        "patches": (lambda: patches(arguments.samples + N_HELD_OUT), 256, Online())
     }
     if arguments.activations is not None:
         n = arguments.samples + N_HELD_OUT
-        sources["activations"] = lambda: activations(n, arguments.activations), 1024
-    for name, (source, n_atoms) in sources.items():
+        sources["activations"] = lambda: activations(n, arguments.activations), 1024, Online(forgetting=6)
+    for name, (source, n_atoms, update) in sources.items():
         X, X_new = prepared(source(), arguments.samples)
-        print(f"\n{name}: {len(X)} samples, {n_atoms} atoms, {X.shape[1]} features, {THREADS} threads, float32")
-        compare(X, X_new, n_atoms, arguments.rounds, skip_scikit_learn=arguments.skip_scikit_learn)
+        print(f"\n{name}: {len(X)} samples, {n_atoms} atoms, {X.shape[1]} features, {THREADS} threads, {X.dtype}")
+        print(update)
+        compare(X, X_new, n_atoms, update, arguments.rounds, skip_scikit_learn=arguments.skip_scikit_learn)
 
 
 if __name__ == "__main__":

@@ -20,15 +20,21 @@ def _add(target, value, row):  # type: ignore[no-untyped-def]
     ],
     nogil=True,
     cache=True,
+    fastmath={"reassoc", "contract"},
 )
 def add_products(gram, moments, starts, columns, values, X, weights):  # type: ignore[no-untyped-def]
-    """Add the sums of w z z^T and w z x^T over samples, z the rows of a CSR matrix."""
+    """Add the sums of w z z^T and w z x^T over samples, z the rows of a CSR matrix: one after the other, for caches."""
     for i in range(len(X)):
         for a in range(starts[i], starts[i + 1]):
             value, row = weights[i] * values[a], gram[columns[a]]
             for b in range(starts[i], starts[i + 1]):
                 row[columns[b]] += value * values[b]
-            _add(moments[columns[a]], value, X[i])
+    for i in range(len(X)):
+        x = X[i]
+        for a in range(starts[i], starts[i + 1]):
+            value, moment = weights[i] * values[a], moments[columns[a]]
+            for k in range(len(x)):
+                moment[k] += value * x[k]
 
 
 @numba.njit([void(float64[:, ::1], float64[:, ::1], boolean, boolean)], nogil=True, cache=True)

@@ -42,7 +42,8 @@ class Update(ABC):
     forgetting : float, default 8.0
         :math:`\rho \ge 0`: before n samples are added to N earlier ones, the sums over these are multiplied by
         :math:`(N / (N + n))^\rho`, so that about the last :math:`1/(\rho+1)` of all samples counts; 0 forgets nothing.
-        The first codes are those of a poor dictionary. Where there are many samples less is better: 6 for 100,000.
+        The first codes are those of a poor dictionary. For many atoms of correlated data less is better: 6 for 1,024
+        atoms of activations.
     atoms : {"sphere", "ball"}, default "sphere"
         Norm 1, or at most 1.
     nonnegative : bool, default False

@@ -18,12 +18,13 @@ from proxsae.dictionary import Learned, Online, Statistics, Update
 from proxsae.dictionary.rules import update_of
 from proxsae.encoders import Encoder, Solved
 from proxsae.formulas.arrays import to_numpy
-from proxsae.solvers.threads import one_blas_thread
+from proxsae.solvers.threads import blocks_of, in_threads, one_blas_thread
 from proxsae.training.history import History
 from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Batches
 
 ROWS_TO_START = 16_384  # from which the first atoms are taken, or four times as many as the atoms
+ROWS_OF_ERRORS = 256  # at a time
 SAMPLES_BEFORE = 100_000  # that a fitted dictionary stands for when it is trained further
 
 
@@ -107,7 +108,7 @@ class Alternation:
         X, Z = _float64(x), csr_array(sparse, dtype=np.float64)
         weights = np.ones(len(X)) if weight is None else _float64(weight)
         before = self._learned(Z, weights)
-        errors = np.square(X - before.intercept - Z @ before.atoms).sum(axis=1)
+        errors = _squared_errors(X, Z, before)
         loss = float(np.average(0.5 * errors + penalties, weights=weights))
         room = np.inf if self.n_rows is None else max(0, self.n_rows - len(X))
         random = np.random.default_rng([state.seed, state.n_done])
@@ -163,6 +164,15 @@ def _take(state: TrainingState, learned: Learned) -> None:
     state.model.bias.copy_(torch.from_numpy(learned.intercept))
     state.model.unused_for.copy_(torch.from_numpy(learned.unused_for))
     state.statistics = learned.statistics
+
+
+def _squared_errors(X: Any, Z: csr_array, learned: Learned) -> Any:
+    """Return ||x - b - z D||^2 of every sample."""
+
+    def of(rows: slice) -> Any:
+        return np.square(X[rows] - learned.intercept - Z[rows] @ learned.atoms).sum(axis=1)
+
+    return np.concatenate(in_threads(of, blocks_of(len(X), ROWS_OF_ERRORS)))
 
 
 def _float64(x: Tensor) -> Any:
