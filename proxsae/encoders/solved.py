@@ -32,8 +32,8 @@ class Solved(Encoder):
     tol : float, default 1e-4
         As in :func:`proxsae.solve`.
     max_iter : int, default 1000
-        Steps of the solver at most. Samples that have not converged then are announced where codes are asked for, not
-        during a training.
+        Steps of the solver at most, at least one. Samples that have not converged then are announced where codes are
+        asked for, not during a training.
 
     References
     ----------
@@ -52,6 +52,8 @@ class Solved(Encoder):
         super().__init__()
         check_name(method)
         check_limits(tol, max_iter)
+        if max_iter == 0:
+            raise ValueError("max_iter must be at least 1: codes that start at zero would stay there, got 0")
         self.method, self.tol, self.max_iter = method, tol, max_iter
 
     def refuses(self, R: Regularizer) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import cache
+from threading import current_thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from proxsae.kernels.threads import is_forked, note_threads
 
 BLOCKS_PER_THREAD = 4  # samples take different times
 GRAM_ROWS = 128
+NAME = "proxsae-solver"  # of the threads
 
 Result = TypeVar("Result")
 
@@ -31,10 +33,9 @@ def in_threads(
     """Return what `work` makes of every block, in order; each thread has one for BLAS.
 
     Ctrl-C calls `on_interrupt`, where it is given, after which `work` should return soon. The threads are kept for the
-    next call; `work` must not call this function.
+    next call; what one of them calls by this function runs in itself.
     """
-    threads = min(n_threads(), len(blocks))
-    if threads <= 1:
+    if min(n_threads(), len(blocks)) <= 1 or current_thread().name.startswith(NAME):
         return [work(block) for block in blocks]
     note_threads()
     pool = _pool(n_threads())
@@ -58,7 +59,7 @@ def in_threads(
 
 @cache
 def _pool(n: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, thread_name_prefix="proxsae")
+    return ThreadPoolExecutor(n, thread_name_prefix=NAME)
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:

@@ -114,6 +114,7 @@ def test_samples_that_have_not_converged_are_announced(data):
         (lambda: Solved("magic"), "method must be \"auto\", .*, got 'magic'"),
         (lambda: Solved(["cd"]), r"method must be \"auto\", .*, got \['cd'\]"),
         (lambda: Solved(tol=-1), "tol must be a finite number >= 0, got -1"),
+        (lambda: Solved(max_iter=0), "max_iter must be at least 1: codes that start at zero would stay there, got 0"),
         (lambda: Solved(max_iter=2.5), "max_iter must be an integer >= 0, got 2.5"),
         (lambda: small(L0(), encoder=Solved("fista")).fit(X), "'fista' needs a convex regularizer, and L0.* is not"),
         (lambda: small(Cardinality(3, "batch")).fit(X), "codes each sample by itself, and Cardinality.* a batch"),

@@ -350,6 +350,8 @@ def test_threads_are_kept_and_an_error_leaves_none_at_work(monkeypatch):
         threads.in_threads(work, blocks)
     assert len(ended) == len(begun) - 1
     assert 1 in begun
+    inner = threads.in_threads(lambda _: threads.in_threads(lambda _: current_thread(), blocks), blocks[:2])
+    assert all(len(set(of_one)) == 1 for of_one in inner)
     of_calls = [set(threads.in_threads(lambda _: current_thread(), blocks)) for _ in range(20)]
     assert len(set.union(*of_calls)) <= 2
 
