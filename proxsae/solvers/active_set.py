@@ -62,7 +62,7 @@ def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
     V = np.empty_like(state.correlations) if knows else np.empty((0, 0), D.dtype)
     Z, E, at_rest = state.codes.copy(), state.residuals.copy(), state.at_rest.copy()
     rounding = max(REST, 32 * float(np.finfo(D.dtype).eps))
-    compiled_active_set.step(
+    compiled_active_set.step(D.dtype)(
         prox, parameters, Y, D, G, weights, lengths, below, above, coarse, rounding,
         state.correlations, Z, E, V, at_rest,
     )  # fmt: skip
@@ -77,7 +77,7 @@ def _measured(
     _, _, _, lengths, below, above = problem.tools
     Q = E @ problem.dictionary.T if correlations is None else correlations
     beyond = np.empty(len(Z))
-    compiled_active_set.measure(Q, Z, below, above, lengths, beyond)
+    compiled_active_set.measure(Q.dtype)(Q, Z, below, above, lengths, beyond)
     return ActiveSetState(Z, E, Q, beyond, at_rest)
 
 

@@ -6,9 +6,9 @@ import numba
 import numpy as np
 from numba import float32, float64, int8, void
 
-from proxsae.solvers.compiled_descent import prox64
 from proxsae.solvers.compiled_newton import solved
 from proxsae.solvers.compiled_path import follow
+from proxsae.solvers.compiled_scalar import by_dtype, prox64
 
 CAPACITY = 256  # of the active set, to begin with
 ROUNDS = 30  # of growth that a step takes with a Gram matrix, at most
@@ -18,35 +18,9 @@ SETTLED = 1e-12  # of the largest correlation: a move that small ends the passes
 POLISHED = 1e-15  # and where a certificate asks for more
 
 FREE = 1e300  # stands for an infinite end
-LARGEST = float(np.finfo(np.float64).max) / 16  # beyond, a sum of a few overflows
 
 _fast = {"reassoc", "contract"}
 _finite = {*_fast, "nnan", "ninf", "nsz"}
-
-
-@numba.njit(void(prox64, float64[:, ::1], float64[::1], float64[:, ::1]), nogil=True, cache=True)
-def dead_zones(prox, parameters, steps, ends):  # type: ignore[no-untyped-def]
-    """Write the least and the largest number with prox 0, infinite where all are, and 0 where none is.
-
-    Parameters are in rows, and steps one by one: as many as ends, or one for all.
-    """
-    number = np.empty(1)
-    bits = number.view(np.int64)  # positive floats are ordered as the integers of the same bits
-    for i in range(len(ends)):
-        parameter, t = parameters[i if len(parameters) > 1 else 0], steps[i if len(steps) > 1 else 0]
-        for side in range(2):
-            sign = 2.0 * side - 1.0
-            number[0] = LARGEST
-            low, high = 0, bits[0] + 1
-            while high - low > 1:
-                middle = low + (high - low) // 2
-                bits[0] = middle
-                if prox(sign * number[0], t, parameter) == 0.0:
-                    low = middle
-                else:
-                    high = middle
-            bits[0] = low
-            ends[i, side] = sign * (np.inf if number[0] == LARGEST else number[0])
 
 
 @numba.njit(fastmath=_finite, nogil=True)
@@ -199,23 +173,18 @@ def _enlarged(A, known, capacity):  # type: ignore[no-untyped-def]
     return larger
 
 
-@numba.njit(
-    [
-        void(
-            prox64,
-            float64[:, ::1],
-            *(T[:, ::1],) * 2,
-            float64[:, ::1],
-            *(float64[::1],) * 4,
-            float32[:, ::1],
-            float64,
-            *(T[:, ::1],) * 4,
-            int8[::1],
-        )
-        for T in (float32, float64)
-    ],
-    nogil=True,
-    cache=True,
+@by_dtype(
+    lambda T: void(
+        prox64,
+        float64[:, ::1],
+        *(T[:, ::1],) * 2,
+        float64[:, ::1],
+        *(float64[::1],) * 4,
+        float32[:, ::1],
+        float64,
+        *(T[:, ::1],) * 4,
+        int8[::1],
+    ),
     fastmath=_fast,
 )
 def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, rounding, Q, Z, E, V, at_rest):  # type: ignore[no-untyped-def]
@@ -243,7 +212,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
     scratch, wide = np.empty((most + 4, most)), np.empty((4, len(coarse)), np.float32)
     inverse_ends = np.stack((1.0 / below, 1.0 / above))
     for i in range(len(Z)):
-        row, m = Z[i], 0
+        row, m = Z[i], np.int64(0)  # as a literal, every loop would be compiled for it, too
         q[:] = Q[i]
         for j in range(p):
             if row[j] != 0 and weights[j] == 0:
@@ -251,7 +220,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
             if row[j] != 0:
                 index[m] = j
                 m += 1
-        known = 0  # of the active atoms, those whose products are in A
+        known = np.int64(0)  # of the active atoms, those whose products are in A
         follows, ends = m == 0 and most > 0, False
         if follows:
             for a in range(follow(G, coarse, q, below, above, inverse_ends, index, z, scratch, wide)):
@@ -304,12 +273,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
         E[i] = e
 
 
-@numba.njit(
-    [void(*(T[:, ::1],) * 2, *(float64[::1],) * 4) for T in (float32, float64)],
-    nogil=True,
-    cache=True,
-    fastmath=_finite,
-)
+@by_dtype(lambda T: void(*(T[:, ::1],) * 2, *(float64[::1],) * 4), fastmath=_finite)
 def measure(Q, Z, below, above, lengths, beyond):  # type: ignore[no-untyped-def]
     """Write for every row by how much the correlation of a zero is beyond the ends where it rests, at most."""
     for i in range(len(Q)):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import float32, float64, types, void
+from numba import float64, void
 
 from proxsae.solvers.compiled_newton import solved
+from proxsae.solvers.compiled_scalar import by_dtype, prox64
 
 MOST = 256  # non-zeros that are settled by themselves: their Gram matrix stays in the cache
 EPS = float(np.finfo(np.float64).eps)
 SETTLED = 1e-12  # of the largest correlation: a move that small ends it
-
-# `prox(u, t, parameters)` as :func:`proxsae.formulas.numba.compiled` writes it
-prox64 = types.FunctionType(float64(float64, float64, float64[::1]))
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract"})
@@ -32,13 +30,10 @@ def correlate(q, c, z, G):  # type: ignore[no-untyped-def]
             subtract(q, float(z[j]), G[j])
 
 
-@numba.njit(
-    [
-        void(prox64, *(float64[:, ::1],) * 2, *(float64[::1],) * 3, float64[:, ::1], T, float64[:, ::1], float64[::1])
-        for T in (float32[:, ::1], float64[:, ::1])
-    ],
-    nogil=True,
-    cache=True,
+@by_dtype(
+    lambda T: void(
+        prox64, *(float64[:, ::1],) * 2, *(float64[::1],) * 3, float64[:, ::1], T[:, ::1], float64[:, ::1], float64[::1]
+    ),
     fastmath={"reassoc", "contract"},
 )
 def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: ignore[no-untyped-def]

@@ -6,7 +6,8 @@ import numba
 import numpy as np
 from numba import float32, float64, int64, void
 
-from proxsae.solvers.compiled_descent import correlate, prox64, subtract
+from proxsae.solvers.compiled_descent import correlate, subtract
+from proxsae.solvers.compiled_scalar import prox64
 
 MOST = 512  # coordinates of groups in use that are settled by themselves: their Gram matrix stays in the cache
 SWEEPS = 100  # over them, at most

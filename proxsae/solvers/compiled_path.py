@@ -157,7 +157,7 @@ def follow(G, coarse, Q, below, above, inverse_ends, index, z, scratch, wide):  
         return 0
     unit = abs(Q[j])
     _rounded(Q, below, above, unit, q, low, high)
-    m, most, blocked = 0, len(u), -1
+    m, most, blocked = np.int64(0), len(u), -1  # as a literal, loops would be compiled for it, too
     for _ in range(TURNS * most):
         if j >= 0:
             end = (above[j] if q[j] > 0.0 else below[j]) / unit

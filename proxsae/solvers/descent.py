@@ -44,7 +44,7 @@ def descend(problem: Problem, state: DescentState) -> DescentState:
 
     G, C, moves = problem.gram, problem.correlations, np.empty(len(state.codes))
     Z, Q = state.codes.copy(), np.empty_like(C)
-    compiled_descent.descend(*problem.tools[:2], G, *problem.tools[2:], C, Z, Q, moves)
+    compiled_descent.descend(Z.dtype)(*problem.tools[:2], G, *problem.tools[2:], C, Z, Q, moves)
     return DescentState(Z, Q, moves)
 
 

@@ -47,7 +47,7 @@ def resting_slopes(R: Regularizer, prox: Any, parameters: Array, norms2: Array) 
     0, the same at any step: a power of two near those of the atoms is taken for all. Elsewhere the step is
     :math:`1 / \|d_j\|^2`, and the ends are some roundings inside: beyond them the prox has to be asked.
     """
-    from proxsae.solvers.compiled_active_set import dead_zones
+    from proxsae.solvers.compiled_scalar import dead_zones
 
     if R.is_convex:
         share, steps = 1.0, np.array([2.0 ** -round(math.log2(float(norms2.mean()) or 1.0))])

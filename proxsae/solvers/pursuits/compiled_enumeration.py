@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numba import int64, void
 
-from proxsae.solvers.compiled_descent import prox64
+from proxsae.solvers.compiled_scalar import prox64
 from proxsae.solvers.pursuits.compiled_refit import (
     FINE,
     counts,

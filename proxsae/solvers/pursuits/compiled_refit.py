@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numba import boolean, float64, int64, types, void
 
-from proxsae.solvers.compiled_descent import prox64
+from proxsae.solvers.compiled_scalar import prox64
 from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT
 from proxsae.solvers.pursuits.compiled_gram import Gram, row_of
 

@@ -1,0 +1,62 @@
+"""What compiled loops know of a scalar prox: its type, and where it is zero; and how loops are compiled by dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+import numba
+import numpy as np
+from numba import float64, types, void
+
+LARGEST = float(np.finfo(np.float64).max) / 16  # beyond, a sum of a few overflows
+
+# `prox(u, t, parameters)` as :func:`proxsae.formulas.numba.compiled` writes it
+prox64 = types.FunctionType(float64(float64, float64, float64[::1]))
+
+
+def by_dtype(signature: Callable[[Any], Any], **options: Any) -> Callable[[Callable[..., None]], Callable[[Any], Any]]:
+    """Make of a loop a function of a dtype that gives the loop compiled for it, once it is asked for.
+
+    `signature` gives that of the loop from the type of its numbers.
+    """
+
+    def decorate(loop: Callable[..., None]) -> Callable[[Any], Any]:
+        lock, loops = Lock(), dict[Any, Any]()
+
+        def compiled(dtype: np.dtype[Any]) -> Any:
+            with lock:  # not by two threads at once
+                if dtype not in loops:
+                    T = numba.from_dtype(dtype)
+                    loops[dtype] = numba.njit(signature(T), nogil=True, cache=True, **options)(loop)
+            return loops[dtype]
+
+        return compiled
+
+    return decorate
+
+
+@numba.njit(void(prox64, float64[:, ::1], float64[::1], float64[:, ::1]), nogil=True, cache=True)
+def dead_zones(prox, parameters, steps, ends):  # type: ignore[no-untyped-def]
+    """Write the least and the largest number with prox 0, infinite where all are, and 0 where none is.
+
+    Parameters are in rows, and steps one by one: as many as ends, or one for all.
+    """
+    number = np.empty(1)
+    bits = number.view(np.int64)  # positive floats are ordered as the integers of the same bits
+    for i in range(len(ends)):
+        parameter, t = parameters[i if len(parameters) > 1 else 0], steps[i if len(steps) > 1 else 0]
+        for side in range(2):
+            sign = 2.0 * side - 1.0
+            number[0] = LARGEST
+            low, high = 0, bits[0] + 1
+            while high - low > 1:
+                middle = low + (high - low) // 2
+                bits[0] = middle
+                if prox(sign * number[0], t, parameter) == 0.0:
+                    low = middle
+                else:
+                    high = middle
+            bits[0] = low
+            ends[i, side] = sign * (np.inf if number[0] == LARGEST else number[0])
