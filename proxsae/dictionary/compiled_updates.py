@@ -30,11 +30,8 @@ def add_products(gram, moments, starts, columns, values, X, weights):  # type: i
             for b in range(starts[i], starts[i + 1]):
                 row[columns[b]] += value * values[b]
     for i in range(len(X)):
-        x = X[i]
         for a in range(starts[i], starts[i + 1]):
-            value, moment = weights[i] * values[a], moments[columns[a]]
-            for k in range(len(x)):
-                moment[k] += value * x[k]
+            _add(moments[columns[a]], weights[i] * values[a], X[i])
 
 
 @numba.njit([void(float64[:, ::1], float64[:, ::1], boolean, boolean)], nogil=True, cache=True)

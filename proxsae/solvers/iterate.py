@@ -81,7 +81,7 @@ def iterate(
 
 
 def _csr(codes: Array) -> csr_array:
-    """Return a NumPy matrix as CSR, in a third of the time that SciPy takes."""
+    """Return a NumPy matrix as CSR, by flat indices: NumPy finds them several times as fast as the pairs of SciPy."""
     rows, columns = np.divmod(np.flatnonzero(codes != 0), codes.shape[1])
     offsets = np.searchsorted(rows, np.arange(len(codes) + 1))
     return csr_array((codes[rows, columns], columns, offsets), shape=codes.shape)
