@@ -111,7 +111,8 @@ def prepare(R: Regularizer, D: Array) -> tuple[Any, ...]:
     return prox, parameters, weights, lengths, below.clip(-FREE), above.clip(max=FREE)
 
 
-def _lacks_rest(R: Regularizer) -> str | None:
+def lacks_rest(R: Regularizer) -> str | None:
+    """Say in one sentence what the method lacks for R, or return None."""
     if (lack := lacks_formula(R)) is not None:
         return lack
     return None if rests_at_zero(R) else f"needs an R that is least at 0, and {R} is not"
@@ -129,10 +130,11 @@ def rests_at_zero(R: Regularizer) -> bool:
 ACTIVE_SET = Algorithm(
     start_active_set,
     grow,
-    _lacks_rest,
+    lacks_rest,
     ("codes", "residuals", "correlations", "beyond", "at_rest"),
     1,
     is_compiled=True,
+    by_coordinates=True,
     prepare=prepare,
     knows_rest=True,
     may_be_done=may_be_done,

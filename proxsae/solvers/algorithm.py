@@ -27,6 +27,7 @@ class Algorithm(NamedTuple):
     of_samples: tuple[str, ...]  # the fields of the state with a row a sample: a sample that is done leaves them
     check_every: int  # steps between certificates
     is_compiled: bool = False  # loops over NumPy arrays, a coordinate at a time
+    by_coordinates: bool = False  # each coordinate has a step of its own
     prepare: Callable[[Regularizer, Array], Any] = no_tools  # (R, D) -> what every batch needs, as ``problem.tools``
     needs_gram: bool = False  # and its state has a field ``correlations``
     knows_rest: bool = False  # its state has a field ``at_rest``: for how many steps nothing was left to change

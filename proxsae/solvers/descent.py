@@ -72,6 +72,7 @@ CD = Algorithm(
     ("codes", "correlations", "moves"),
     1,
     is_compiled=True,
+    by_coordinates=True,
     prepare=prepare,
     needs_gram=True,
     may_be_done=may_have_settled,

@@ -43,8 +43,7 @@ def iterate(
     Ctrl-C sets `stop`: samples that are not done keep the codes that they have.
     """
     D, (n_samples, n_components) = inputs.dictionary, inputs.shape
-    by_coordinates = algorithm.is_compiled and R.is_separable  # with steps of their own
-    t = math.nan if by_coordinates and step is None else checked_step(step, D, R)
+    t = math.nan if algorithm.by_coordinates and step is None else checked_step(step, D, R)
     kind, certify, tools = prepared(algorithm, R, D)
     gram = coarse = None
     if _pays_gram(algorithm, n_samples, *D.shape, gram_limit=gram_limit):
@@ -88,6 +87,8 @@ def _csr(codes: Array) -> csr_array:
 
 
 def _pays_gram(algorithm: Algorithm, n_samples: int, n_components: int, n_features: int, *, gram_limit: int) -> bool:
+    if algorithm.knows_rest and not algorithm.is_compiled:
+        return False  # products of active sets are made of the atoms
     if algorithm.knows_rest:  # half a Gram matrix is computed
         saved = n_samples * (ALL_ATOMS * n_components + PAIRS)
         return n_components <= gram_limit and n_components * n_components < 2 * saved

@@ -12,6 +12,7 @@ from proxsae.solvers.active_set import ACTIVE_SET
 from proxsae.solvers.adaptive import ADAPTIVE
 from proxsae.solvers.admm import ADMM
 from proxsae.solvers.algorithm import Algorithm, Direct
+from proxsae.solvers.batched_active_set import BATCHED_ACTIVE_SET
 from proxsae.solvers.descent import CD
 from proxsae.solvers.groups import GROUP_CD
 from proxsae.solvers.prepared import own
@@ -34,9 +35,17 @@ _last: tuple[Regularizer, tuple[int, int], str] | None = None  # R, atoms and li
 SMALLEST = 1e-140  # a correlation: what leaves at this one leaves at all
 
 
-def algorithm_of(method: str, R: Any) -> Algorithm | Direct:
-    """Return the algorithm of a name; coordinate descent goes by groups where R is of their norms."""
-    return GROUP_CD if method == "cd" and not getattr(R, "is_separable", True) else ALGORITHMS[method]
+def algorithm_of(method: str, R: Any, *, on_device: bool = False) -> Algorithm | Direct:
+    """Return the algorithm of a name.
+
+    Coordinate descent goes by groups where R is of their norms; active sets of a convex R are solved in batches for
+    tensors on another device than the CPU.
+    """
+    if method == "cd" and not getattr(R, "is_separable", True):
+        return GROUP_CD
+    if method == "active_set" and on_device and BATCHED_ACTIVE_SET.refuses(R) is None:
+        return BATCHED_ACTIVE_SET
+    return ALGORITHMS[method]
 
 
 def method_for(R: Regularizer, D: Array, gram_limit: int = GRAM_LIMIT) -> str:

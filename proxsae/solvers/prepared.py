@@ -48,8 +48,8 @@ def _same(a: Array, b: Array) -> bool:
 
 
 def _prepare(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
-    kind, certify = certificate_of(R, D, by_coordinates=algorithm.is_compiled and R.is_separable)
+    kind, certify = certificate_of(R, D, by_coordinates=algorithm.by_coordinates)
     tools = algorithm.prepare(R, D)
-    if algorithm.knows_rest and certify is duality_gap:
+    if algorithm.is_compiled and algorithm.knows_rest and certify is duality_gap:
         certify = sparse_gap(R, D, *tools[-2:]) or certify
     return Prepared(kind, certify, tools)

@@ -144,10 +144,11 @@ def solve(
           partner of L1, SquaredL2, NonNegative and Box with codes that are bounded, see
           :mod:`proxsae.solvers.pursuits.branch_and_bound`; the certificate is how far F is above the bound.
 
-        "fista", "adaptive" and "ista" run where the tensors are; the others on the CPU, to which problems on another
-        device are copied. "auto" takes on every device and in every dtype "swap" for a cardinality, "active_set" where
-        a separable R leaves codes sparse and, up to `gram_limit` atoms, "cd" for any other separable R that is not
-        convex and for the norms of groups; elsewhere "fista" where R is convex and "ista" where it is not.
+        "fista", "adaptive" and "ista" run where the tensors are, and so does "active_set" for a convex R, as batches of
+        array operations; the others on the CPU, to which problems on another device are copied. "auto" takes on every
+        device and in every dtype "swap" for a cardinality, "active_set" where a separable R leaves codes sparse and, up
+        to `gram_limit` atoms, "cd" for any other separable R that is not convex and for the norms of groups; elsewhere
+        "fista" where R is convex and "ista" where it is not.
     tol : float, default 1e-6
         A sample stops when its duality gap is at most
         :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual
@@ -211,7 +212,8 @@ def solve(
     terms_in_main_memory = in_main_memory(terms)
     method_name = checked_method(method, terms_in_main_memory, dictionary, gram_limit)
     given = inputs, terms
-    algorithm = algorithm_of(method_name, terms)
+    on_device = array_api_compat.is_torch_array(dictionary) and dictionary.device.type != "cpu"
+    algorithm = algorithm_of(method_name, terms_in_main_memory, on_device=on_device)
     if algorithm.is_compiled:
         inputs, terms = inputs.as_numpy(), terms_in_main_memory
     if sparse_output and array_api_compat.is_torch_array(D):
