@@ -8,7 +8,7 @@ from numba import float32, float64, int8, void
 
 from proxsae.solvers.compiled_newton import solved
 from proxsae.solvers.compiled_path import follow
-from proxsae.solvers.compiled_scalar import by_dtype, prox64
+from proxsae.solvers.compiled_scalar import by_dtype, prox64, uncounted
 
 CAPACITY = 256  # of the active set, to begin with
 ROUNDS = 30  # of growth that a step takes with a Gram matrix, at most
@@ -23,13 +23,13 @@ _fast = {"reassoc", "contract"}
 _finite = {*_fast, "nnan", "ninf", "nsz"}
 
 
-@numba.njit(fastmath=_finite, nogil=True)
+@uncounted(fastmath=_finite)
 def _beyond(v, below, above, length):  # type: ignore[no-untyped-def]
     """Return by how much a correlation lies beyond the ends where a zero rests, over ||d_j||; negative between them."""
     return max(v - above, below - v) * length
 
 
-@numba.njit(fastmath=_finite, nogil=True)
+@uncounted(fastmath=_finite)
 def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
     """Write how far the correlation of each zero is beyond the ends where it rests.
 
@@ -47,7 +47,7 @@ def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
     return ref, scale, low, high
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def _count(score, cut):  # type: ignore[no-untyped-def]
     n = 0
     for j in range(len(score)):
@@ -55,7 +55,7 @@ def _count(score, cut):  # type: ignore[no-untyped-def]
     return n
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def _watched(score, low, high, watched, most):  # type: ignore[no-untyped-def]
     """List the zeros that are nearest to leave, or leave: about `most` of them, up to twice; return how many."""
     for _ in range(8):  # halve the range of the cut, towards the largest score
@@ -75,7 +75,7 @@ def _watched(score, low, high, watched, most):  # type: ignore[no-untyped-def]
     return n
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _products(D, G, index, known, m, A):  # type: ignore[no-untyped-def]
     """Write the Gram matrix of the active atoms but for those known, from the whole one where it is there."""
     for a in range(known, m):
@@ -92,7 +92,7 @@ def _products(D, G, index, known, m, A):  # type: ignore[no-untyped-def]
             A[a, b] = A[b, a] = v
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
     """Write the codes and correlations of a row, and its non-zeros to the front of the set; return how many."""
     k = 0
@@ -114,7 +114,7 @@ def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
     return k
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def _move(prox, parameters, row, q, index, m, weights):  # type: ignore[no-untyped-def]
     """Return how far the active coordinates are from the best value of each, at most, as a correlation."""
     largest = 0.0
@@ -126,17 +126,18 @@ def _move(prox, parameters, row, q, index, m, weights):  # type: ignore[no-untyp
     return largest
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _residual(y, D, row, index, m, e):  # type: ignore[no-untyped-def]
     """Write y - z D, with the codes z in a row."""
-    e[:] = y
+    for k in range(len(e)):
+        e[k] = y[k]
     for a in range(m):
         value, atom = float(row[index[a]]), D[index[a]]
         for k in range(len(e)):
             e[k] -= value * float(atom[k])
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _correlated(D, e, q):  # type: ignore[no-untyped-def]
     """Write the correlations of a residual with all atoms."""
     for j in range(len(q)):
@@ -146,10 +147,11 @@ def _correlated(D, e, q):  # type: ignore[no-untyped-def]
         q[j] = v
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _refreshed(correlations, G, row, index, m, q):  # type: ignore[no-untyped-def]
     """Write the correlations of a row from those of the zero code, four rows of G a pass."""
-    q[:] = correlations
+    for k in range(len(q)):
+        q[k] = correlations[k]
     a = 0
     while a < m:
         g0, v0 = G[index[a]], float(row[index[a]])

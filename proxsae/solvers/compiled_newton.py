@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from proxsae.solvers.compiled_scalar import uncounted
 
 PASSES = 100  # of coordinate descent and Newton steps on one active set, at most
 CALM = 1  # passes without a coordinate that leaves or reaches zero, before a Newton step
@@ -15,7 +16,7 @@ LEAST_PIVOT = 1e-10  # of its diagonal entry: an atom with a smaller one depends
 _fast = {"reassoc", "contract"}
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _descended(prox, parameters, A, steps, rest, z, r, index, m):  # type: ignore[no-untyped-def]
     """Set each coordinate to its best value; return the largest move and how many left or reached zero.
 
@@ -38,7 +39,7 @@ def _descended(prox, parameters, A, steps, rest, z, r, index, m):  # type: ignor
     return largest, flips
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def _piece(prox, parameter, z, r, t):  # type: ignore[no-untyped-def]
     """Return whether z is inside a quadratic piece of its r, and there the slope of r at z and its curvature.
 
@@ -62,7 +63,7 @@ def _piece(prox, parameter, z, r, t):  # type: ignore[no-untyped-def]
     return _is_on(prox, parameter, z, z, slope, curvature, t, False), slope, curvature
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def _is_on(prox, parameter, new, z, slope, curvature, t, kinked):  # type: ignore[no-untyped-def]
     """Whether `new` lies on the same piece as z: there the prox of new + t r'(new) is new."""
     if kinked and new * z < 0.0:  # both sides of 0 may have the same slope
@@ -71,7 +72,7 @@ def _is_on(prox, parameter, new, z, slope, curvature, t, kinked):  # type: ignor
     return abs(prox(v, t, parameter) - new) <= 1e-9 * (abs(new) + abs(z)) + 1e-15 * abs(v)
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def _end_of_piece(prox, parameter, z, delta, slope, curvature, t, kinked):  # type: ignore[no-untyped-def]
     """Return the share of the move that stays on the piece, and the value of the coordinate where it ends."""
     crosses = kinked and z * (z + delta) < 0.0
@@ -89,7 +90,7 @@ def _end_of_piece(prox, parameter, z, delta, slope, curvature, t, kinked):  # ty
     return low, value if abs(value - inside) <= 1e-6 * abs(z) else inside  # where the prox jumps, it stays on the piece
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _moved(prox, parameters, A, steps, z, r, index, m, kinked, support, k, slopes, curvatures, delta):  # type: ignore[no-untyped-def]
     """Move along delta to where the first piece ends, at most all of it; return whether it was all of it."""
     one = len(parameters) == 1
@@ -117,7 +118,7 @@ def _moved(prox, parameters, A, steps, z, r, index, m, kinked, support, k, slope
     return first < 0
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _factored(A, support, k, curvatures, L):  # type: ignore[no-untyped-def]
     """Write the Cholesky factor of A + diag(curvatures) on the support, zero for atoms that depend on those before."""
     for i in range(k):
@@ -133,7 +134,7 @@ def _factored(A, support, k, curvatures, L):  # type: ignore[no-untyped-def]
                 L[i, i] = np.sqrt(v) if v > LEAST_PIVOT * diagonal else 0.0
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _solve(L, k, x):  # type: ignore[no-untyped-def]
     """Overwrite x by the solution for it on the right; zero for the dependent atoms."""
     for i in range(k):
@@ -148,7 +149,7 @@ def _solve(L, k, x):  # type: ignore[no-untyped-def]
         x[i] = v / L[i, i] if L[i, i] > 0.0 else 0.0
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, noise):  # type: ignore[no-untyped-def]
     """Step to the minimum for these pieces, or to where the first one ends.
 
@@ -185,7 +186,7 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
             return
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def solved(prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, settled, noise):  # type: ignore[no-untyped-def]
     """Solve on the active set: passes of coordinate descent, and Newton steps once the zeros stand still."""
     calm = 0

@@ -14,8 +14,9 @@ Statist. 32.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from proxsae.solvers.compiled_scalar import uncounted
 
 FREE = 1e30  # stands for an infinite end, in float32
 LONGEST = 1e6  # the largest lambda that a path starts from
@@ -26,7 +27,7 @@ TURNS = 4  # times as many points as atoms, at most
 _fast = {"reassoc", "contract"}
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _combined(G, index, w, m, a):  # type: ignore[no-untyped-def]
     """Write the sum of w_i times the rows of G that are in use, four rows a pass."""
     a[:] = np.float32(0.0)
@@ -44,7 +45,7 @@ def _combined(G, index, w, m, a):  # type: ignore[no-untyped-def]
         i += 1
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _any_before(q, a, low, high, fall, left):  # type: ignore[no-untyped-def]
     """Whether an atom is at an end before lambda has fallen so far; without divisions and branches: it vectorises."""
     any_before = False
@@ -54,7 +55,7 @@ def _any_before(q, a, low, high, fall, left):  # type: ignore[no-untyped-def]
     return any_before
 
 
-@numba.njit(error_model="numpy", nogil=True)
+@uncounted(error_model="numpy")
 def _next(q, a, low, high, lam, fall):  # type: ignore[no-untyped-def]
     """Return the atom that is first at an end before lambda has fallen so far, or -1, and by how much it has then."""
     first = -1
@@ -73,7 +74,7 @@ def _next(q, a, low, high, lam, fall):  # type: ignore[no-untyped-def]
     return first, fall
 
 
-@numba.njit(fastmath=_fast, error_model="numpy", nogil=True)
+@uncounted(fastmath=_fast, error_model="numpy")
 def _entered(G, j, end, index, m, inverse, g, u, w, s):  # type: ignore[no-untyped-def]
     """Make the inverse and the direction those with one atom more; return whether that is possible.
 
@@ -103,7 +104,7 @@ def _entered(G, j, end, index, m, inverse, g, u, w, s):  # type: ignore[no-untyp
     return True
 
 
-@numba.njit(fastmath=_fast, error_model="numpy", nogil=True)
+@uncounted(fastmath=_fast, error_model="numpy")
 def _dropped(i, last, index, inverse, z, w, s):  # type: ignore[no-untyped-def]
     """Make the inverse and the direction those without the i-th atom, whose place the last one takes."""
     for b in range(last + 1):
@@ -119,7 +120,7 @@ def _dropped(i, last, index, inverse, z, w, s):  # type: ignore[no-untyped-def]
     index[i], z[i], w[i], s[i] = index[last], z[last], w[last], s[last]
 
 
-@numba.njit(nogil=True)
+@uncounted()
 def _start(Q, inverse_ends):  # type: ignore[no-untyped-def]
     """Return the largest lambda at which an atom is at an end, and the atom; infinite where an end is zero."""
     lam, first = 0.0, -1
@@ -130,20 +131,20 @@ def _start(Q, inverse_ends):  # type: ignore[no-untyped-def]
     return lam, first
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _rounded(Q, below, above, unit, q, low, high):  # type: ignore[no-untyped-def]
     """Write correlations and ends in float32, in a unit in which they do not overflow."""
     for k in range(len(Q)):
         q[k], low[k], high[k] = Q[k] / unit, max(below[k] / unit, -FREE), min(above[k] / unit, FREE)
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _moved(q, fall, a):  # type: ignore[no-untyped-def]
     for k in range(len(q)):
         q[k] -= fall * a[k]
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def follow(G, coarse, Q, below, above, inverse_ends, index, z, scratch, wide):  # type: ignore[no-untyped-def]
     """Follow the path to lambda = 1; write the atoms in use and their codes, and return how many they are.
 
@@ -188,7 +189,7 @@ def follow(G, coarse, Q, below, above, inverse_ends, index, z, scratch, wide):  
     return _codes(Q, lam * unit, index, m, inverse, z, w, s)
 
 
-@numba.njit(fastmath=_fast, nogil=True)
+@uncounted(fastmath=_fast)
 def _codes(Q, lam, index, m, inverse, z, w, s):  # type: ignore[no-untyped-def]
     """Write the codes of the atoms in use from the float64 correlations, zero where rounding alone gave the sign.
 

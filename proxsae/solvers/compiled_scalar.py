@@ -37,6 +37,15 @@ def by_dtype(signature: Callable[[Any], Any], **options: Any) -> Callable[[Calla
     return decorate
 
 
+def uncounted(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a loop that other loops call, without counts of references to arrays: it may use arrays, not make them.
+
+    Each row of a matrix that a loop takes or passes on would else be counted, atomically, by threads that share it.
+    """
+    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(_nrt=False, **options)
+    return compiled
+
+
 @numba.njit(void(prox64, float64[:, ::1], float64[::1], float64[:, ::1]), nogil=True, cache=True)
 def dead_zones(prox, parameters, steps, ends):  # type: ignore[no-untyped-def]
     """Write the least and the largest number with prox 0, infinite where all are, and 0 where none is.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from proxsae.solvers.compiled_scalar import uncounted
 from proxsae.solvers.pursuits.compiled_gram import row_of
 
 WIDTH = 512  # atoms updated at once: their sums stay in the first-level cache while all directions pass
@@ -21,7 +22,7 @@ IN_SPAN = 64.0  # roundings: an atom with less left of its squared norm lies in 
 NOISE = 16.0  # roundings: a correlation below is that of an atom orthogonal to the residual
 
 
-@numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def projected(row, w, n_directions, Q, v, start, stop):
     """Write row - sum_l w_l Q_l of the atoms start..stop to v; w and Q are zero up to the next multiple of four."""
     part = row[start:stop]
@@ -44,7 +45,7 @@ def projected(row, w, n_directions, Q, v, start, stop):
         b += PASS
 
 
-@numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def _advanced(v, inverse_root, amount, by_error, q, c, weight):
     """Make the sums v the next direction q, and take it out of the correlations and the squared norms that are left."""
     for j in range(v.size):
@@ -55,7 +56,7 @@ def _advanced(v, inverse_root, amount, by_error, q, c, weight):
             weight[j] -= direction * direction
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _any_better(c, weight, square, by):
     """Whether c^2 / weight of some atom is above square / by; without divisions and branches, so that it vectorises."""
     better = False
@@ -64,7 +65,7 @@ def _any_better(c, weight, square, by):
     return better
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _best_of(c, weight, start, stop, best, square, by):
     """Return the atom of the largest c^2 / weight above square / by, the first among equals, its c^2 and weight."""
     for first in range(start, stop, LOOK):
@@ -76,7 +77,7 @@ def _best_of(c, weight, start, stop, best, square, by):
     return best, square, by
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _drop(c, weight, diagonal, energy, by_error, eps):
     """Give up all atoms that are orthogonal to the residual or, as the weights tell, in the span of the support."""
     for j in range(c.size):

@@ -21,6 +21,7 @@ from collections import namedtuple
 import numba
 import numpy as np
 
+from proxsae.solvers.compiled_scalar import uncounted
 from proxsae.solvers.pursuits.compiled_pursuit import IN_SPAN, NOISE, projected
 
 ROUNDINGS = 8.0  # of float32, times the norm of the inverse factor: the error that a direction is taken to have
@@ -48,7 +49,7 @@ def _scratch(k, p):
     return Scratch(L, inverse, np.zeros(k), g, w, best, short, Q, w32, v32, bits, top, left, above, eights)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _largest(bits):
     """Return the largest of numbers >= 0 as integers, which have the same order and whose maximum vectorises."""
     most = np.int32(0)
@@ -57,7 +58,7 @@ def _largest(bits):
     return most
 
 
-@numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def _valued(c, weight, noise, noise_of_weight, worth):
     """Write the lower bounds of c^2 / weight."""
     zero = np.float32(0.0)
@@ -67,7 +68,7 @@ def _valued(c, weight, noise, noise_of_weight, worth):
         worth[j] = size * size / (weight[j] + noise_of_weight)
 
 
-@numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def _advanced(v, inverse_root, amount, by_error, q, c, weight, noise, noise_of_weight):
     """Make v a direction q, take it out of c and of what is left; v becomes what :func:`_valued` writes."""
     zero = np.float32(0.0)
@@ -83,7 +84,7 @@ def _advanced(v, inverse_root, amount, by_error, q, c, weight, noise, noise_of_w
         v[j] = size * size / (left + noise_of_weight)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _most(c, noise, noise_of_weight, S):
     """Return the largest lower bound of c^2 / weight."""
     most = np.int32(0)
@@ -95,7 +96,7 @@ def _most(c, noise, noise_of_weight, S):
     return S.top.view(np.float32)[0]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _compared(c, weight, most, noise, noise_of_weight, above):
     """Write whether the upper bound of each atom is at least `most`; without branches, so that it vectorises."""
     for j in range(c.size):
@@ -103,7 +104,7 @@ def _compared(c, weight, most, noise, noise_of_weight, above):
         above[j] = size * size >= most * (weight[j] - noise_of_weight)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _shortlist(c, most, noise, noise_of_weight, S):
     """List the atoms, in order, whose upper bound is at least `most`; return how many, or MOST + 1 if they are more."""
     _compared(c, S.left, most, noise, noise_of_weight, S.above)
@@ -119,7 +120,7 @@ def _shortlist(c, most, noise, noise_of_weight, S):
     return n
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 def _dot(x, y):
     total = 0.0
     for j in range(x.size):
@@ -127,7 +128,7 @@ def _dot(x, y):
     return total
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 def _exact(c, square, row, support, m, S):
     """Return the correlation of an atom with the residual, and what is left of its squared norm; S.w is written."""
     left, g, w = np.float64(square), S.g, S.w
@@ -144,7 +145,7 @@ def _exact(c, square, row, support, m, S):
     return c, left
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _decided(y, energy, atoms, G, diagonal, by_error, n, support, m, eps, S):
     """Return the best of the shortlist, its correlation and what is left of it; -1 where none is more than noise."""
     best, best_c, best_left, most = -1, 0.0, 0.0, 0.0
@@ -157,11 +158,12 @@ def _decided(y, energy, atoms, G, diagonal, by_error, n, support, m, eps, S):
         worth = c * c / (left if by_error else np.float64(S.left[j]))
         if worth > most:
             best, best_c, best_left, most = j, c, left, worth
-            S.best[:] = S.w
+            for a in range(S.w.size):
+                S.best[a] = S.w[a]
     return best, best_c, best_left
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 def _entered(m, root, S):
     """Add a row to the Cholesky factor and its inverse; return what the squared norm of the inverse grows by."""
     row, inverse_root, growth = S.inverse[m], 1.0 / root, 0.0
@@ -177,7 +179,7 @@ def _entered(m, root, S):
     return growth
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _updated(row, m, root, by_error, c, noise, noise_of_weight, S):
     """Take the direction of the atom that entered m-th out of all atoms; return the largest lower bound of worth."""
     for b in range(m):
@@ -203,7 +205,7 @@ def _updated(row, m, root, by_error, c, noise, noise_of_weight, S):
     return S.top.view(np.float32)[0]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def _pursue(c, y, energy, atoms, G, G32, diagonal, k, by_error, eps, support, codes, S):
     """Choose up to k atoms as `compiled_pursuit.pursue` does; return how many, or -1 where float32 cannot tell."""
     m, inverse = 0, 1.0
