@@ -94,7 +94,7 @@ def lasso(X: Array, D: Array) -> None:
         "proxsae, active_set, float32 to 1e-4": ours(X32, D32, tol=1e-4, method="active_set"),
     }
     if HAS_SPAMS:
-        contestants["SPAMS lasso (LARS)"] = spams_rows("lasso", X, D, lambda1=WEIGHT)
+        contestants["SPAMS lasso (LARS)"] = spams_rows("lasso", X, D, lambda1=WEIGHT, cholesky=True)
         start = csc_matrix((len(D), len(X)))
         contestants["SPAMS cd"] = spams_rows("cd", X, D, A0=start, lambda1=WEIGHT, itermax=1000, tol=1e-6)
     contestants["scikit-learn lasso_cd"] = lambda: sparse_encode(
