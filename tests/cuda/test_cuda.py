@@ -13,7 +13,7 @@ from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized, Solved, Unrolled
 from proxsae.encoders.pre_activation import in_bfloat16
 from proxsae.kernels.replay import Replay
-from proxsae.regularizers import L0, L1, Cardinality, NonNegative, Numeric
+from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, Numeric, SquaredL2
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -95,6 +95,19 @@ def test_solve(R, X):
     if not isinstance(R, list | str):
         again = quietly(solve, *tensors, R.map_parameters(lambda _, a: torch.as_tensor(a).cuda() if np.ndim(a) else a))
         np.testing.assert_allclose(again.objective.cpu().numpy(), here.objective, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("R", [0.1 * L1(), 0.1 * L1() + SquaredL2(), 0.1 * L1() + Box(-0.2, 0.3)], ids=repr)
+def test_active_sets_are_solved_on_the_device(R, dtype, X):
+    D = np.random.default_rng(1).normal(size=(N_ATOMS, N_FEATURES)).astype(dtype)
+    data, tol = X[:100].astype(dtype), 1e-6 if dtype is np.float64 else 1e-4
+    there = solve(torch.from_numpy(data).cuda(), torch.from_numpy(D).cuda(), R, tol=tol)
+    here = solve(data, D, R, tol=tol)
+    assert there.method == "active_set"
+    assert bool(there.converged.all())
+    bound = there.certificate.cpu().numpy() + here.certificate + 0.01 * tol * (data**2).sum(1)
+    assert (abs(there.objective.cpu().numpy() - here.objective) <= bound).all()
 
 
 @pytest.mark.parametrize("method", ["auto", "omp", "htp", "exact"])
