@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from proxsae.formulas.arrays import Array
+from proxsae.formulas.arrays import Array, dtype_name
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
 from proxsae.solvers.certificates import Fit
@@ -61,7 +61,7 @@ def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
     knows = len(G) > 0 and not state.codes.any()
     V = np.empty_like(state.correlations) if knows else np.empty((0, 0), D.dtype)
     Z, E, at_rest = state.codes.copy(), state.residuals.copy(), state.at_rest.copy()
-    rounding = max(REST, 32 * float(np.finfo(D.dtype).eps))
+    rounding = resting_move(D)
     compiled_active_set.step(D.dtype)(
         prox, parameters, Y, D, G, weights, lengths, below, above, coarse, rounding,
         state.correlations, Z, E, V, at_rest,
@@ -79,6 +79,11 @@ def _measured(
     beyond = np.empty(len(Z))
     compiled_active_set.measure(Q.dtype)(Q, Z, below, above, lengths, beyond)
     return ActiveSetState(Z, E, Q, beyond, at_rest)
+
+
+def resting_move(D: Array) -> float:
+    """Return what a move is of the largest correlation where a coordinate rests, in the dtype of the dictionary."""
+    return max(REST, 32 * float(np.finfo(dtype_name(D)).eps))
 
 
 def may_be_done(problem: Problem, state: ActiveSetState, tol: float) -> Array:

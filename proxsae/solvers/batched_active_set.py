@@ -8,23 +8,20 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, dtype_name, to_numpy
 from proxsae.regularizers import Regularizer, Separable
-from proxsae.solvers.active_set import REST, ActiveSetState, lacks_rest, may_be_done
-from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.active_set import ACTIVE_SET, ActiveSetState, lacks_rest, resting_move
 from proxsae.solvers.certificates import rounded
 from proxsae.solvers.inputs import in_main_memory
 from proxsae.solvers.problem import Problem
-from proxsae.solvers.scalar import resting_slopes, scalar_prox
+from proxsae.solvers.scalar import FAR, FLAT, resting_slopes, scalar_prox
 
 if TYPE_CHECKING:
     import torch
 
 WATCHED = 32  # zeros in the active set beside the non-zeros
 ENTRIES = 2**25  # of the products and atoms of the active sets that are solved at once: 256 MiB
-SETTLED = 1e-13  # of it: a move that small ends the passes
-PASSES = 4  # of coordinate descent, each with a Newton step: what is not solved then goes on with more zeros
+SETTLED = 1e-13  # of the largest correlation: a move that small ends the passes
+PASSES = 4  # of coordinate descent, each with Newton steps: what is not solved then goes on with more zeros
 NEWTONS = 8  # in one pass, as long as a piece ends before the step
-FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
-FAR = 1e4  # a Newton step that changes a coordinate by more, relative to its size, is cut
 RIDGE = 1e-10  # of its diagonal entry: what keeps atoms that depend on others apart
 HALVINGS = 50  # of the share of a move that stays on a piece
 
@@ -120,7 +117,7 @@ def _solve_rows(problem: Problem, state: ActiveSetState, rows: Array, active: in
     kinked = (tools.below < tools.above)[index]
     sets = ActiveSets(tools.R.at(index), atoms @ atoms.mT, z, r, steps, kinked)
     ref = (r.abs() + z.abs() / steps).amax(1)
-    rounding = max(REST, 32 * float(np.finfo(dtype_name(D)).eps))
+    rounding = resting_move(D)
     move = (sets.R.prox_unchecked(z + steps * r, steps) - z).abs() / steps
     zeros_rest = state.beyond[rows] <= rounding * (Q.abs() * tools.lengths).amax(1)
     rests = zeros_rest & (move.amax(1) <= rounding * ref)
@@ -219,33 +216,39 @@ def _move(sets: ActiveSets, delta: Array, slope: Array, curvature: Array) -> Arr
     """Move along delta to where the first piece ends, at most all of it; return in which samples one ended."""
     import torch
 
-    R, A, z, r, t, kinked = sets
+    _, A, z, r, t, _ = sets
     reach = FAR * (z.abs() + t * slope.abs())  # far steps come from atoms that nearly depend on one another
-    share = torch.where(delta.abs() > reach, reach / delta.abs(), 1.0).amin(1, keepdim=True)
-    delta = share * delta
+    delta = delta * torch.where(delta.abs() > reach, reach / delta.abs(), 1.0).amin(1, keepdim=True)
     leaves = (delta != 0) & ~_is_on(sets, z + delta, slope, curvature)
     if bool(leaves.any()):
-        low, high = torch.where(leaves, 0.0, 1.0), torch.ones_like(delta)
-        to_zero = leaves & kinked & (z * (z + delta) < 0) & _is_on(sets, 1e-9 * z, slope, curvature)
-        low = torch.where(to_zero, -z / delta, low)  # the piece reaches to the kink, and need not be searched
-        searched = leaves & ~to_zero
-        if bool(searched.any()):
-            for _ in range(HALVINGS):
-                middle = 0.5 * (low + high)
-                stays = _is_on(sets, z + middle * delta, slope, curvature)
-                low, high = torch.where(searched & stays, middle, low), torch.where(searched & ~stays, middle, high)
-        part, first = low.min(1, keepdim=True)
-        inside, beyond = z + low * delta, z + high * delta
-        value = R.prox_unchecked(beyond + t * (slope + curvature * (beyond - z)), t)
-        value = torch.where((value - inside).abs() <= 1e-6 * z.abs(), value, inside)
-        value = torch.where(to_zero, 0.0, value)
-        change = part * delta
-        at_end = torch.zeros_like(leaves).scatter(1, first, leaves.gather(1, first))
-        delta = torch.where(at_end, value - z, change)
+        delta = _to_first_end(sets, delta, slope, curvature, leaves)
     z += delta
     r -= (A @ delta[:, :, None])[:, :, 0]
     ended: Array = leaves.any(1)
     return ended
+
+
+def _to_first_end(sets: ActiveSets, delta: Array, slope: Array, curvature: Array, leaves: Array) -> Array:
+    """Return the part of each move up to where the first coordinate that leaves its piece is at its end."""
+    import torch
+
+    R, _, z, _, t, kinked = sets
+    low, high = torch.where(leaves, 0.0, 1.0), torch.ones_like(delta)  # shares of the move, inside and beyond
+    to_zero = leaves & kinked & (z * (z + delta) < 0) & _is_on(sets, 1e-9 * z, slope, curvature)
+    low = torch.where(to_zero, -z / delta, low)  # the piece reaches to the kink, and need not be searched
+    searched = leaves & ~to_zero
+    if bool(searched.any()):
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            stays = _is_on(sets, z + middle * delta, slope, curvature)
+            low, high = torch.where(searched & stays, middle, low), torch.where(searched & ~stays, middle, high)
+    part, first = low.min(1, keepdim=True)
+    inside, beyond = z + low * delta, z + high * delta
+    end = R.prox_unchecked(beyond + t * (slope + curvature * (beyond - z)), t)
+    end = torch.where((end - inside).abs() <= 1e-6 * z.abs(), end, inside)
+    end = torch.where(to_zero, 0.0, end)
+    at_end = torch.zeros_like(leaves).scatter(1, first, leaves.gather(1, first))
+    return torch.where(at_end, end - z, part * delta)
 
 
 def lacks_batches(R: Regularizer) -> str | None:
@@ -255,14 +258,6 @@ def lacks_batches(R: Regularizer) -> str | None:
     return None if R.is_convex else f"needs a convex R on a device, and {R} is not"
 
 
-BATCHED_ACTIVE_SET = Algorithm(
-    start_batched,
-    grow_batched,
-    lacks_batches,
-    ("codes", "residuals", "correlations", "beyond", "at_rest"),
-    1,
-    prepare=prepare,
-    by_coordinates=True,
-    knows_rest=True,
-    may_be_done=may_be_done,
+BATCHED_ACTIVE_SET = ACTIVE_SET._replace(
+    start=start_batched, update=grow_batched, refuses=lacks_batches, is_compiled=False, prepare=prepare, fit=None
 )

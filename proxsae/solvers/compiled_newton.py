@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from proxsae.solvers.compiled_scalar import uncounted
+from proxsae.solvers.scalar import FAR, FLAT
 
 PASSES = 100  # of coordinate descent and Newton steps on one active set, at most
 CALM = 1  # passes without a coordinate that leaves or reaches zero, before a Newton step
 IMPATIENT = 16  # passes after which one is made anyway
-FAR = 1e4  # a Newton step that changes a coordinate by more, relative to its size, is cut
-FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
 LEAST_PIVOT = 1e-10  # of its diagonal entry: an atom with a smaller one depends on those before it
 
 _fast = {"reassoc", "contract"}

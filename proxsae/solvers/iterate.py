@@ -87,9 +87,7 @@ def _csr(codes: Array) -> csr_array:
 
 
 def _pays_gram(algorithm: Algorithm, n_samples: int, n_components: int, n_features: int, *, gram_limit: int) -> bool:
-    if algorithm.knows_rest and not algorithm.is_compiled:
-        return False  # products of active sets are made of the atoms
-    if algorithm.knows_rest:  # half a Gram matrix is computed
+    if algorithm.knows_rest:  # compiled, it computes half a Gram matrix; in batches, the products of active sets alone
         saved = n_samples * (ALL_ATOMS * n_components + PAIRS)
-        return n_components <= gram_limit and n_components * n_components < 2 * saved
+        return algorithm.is_compiled and n_components <= gram_limit and n_components * n_components < 2 * saved
     return algorithm.needs_gram or gram_is_cheaper(n_samples, n_components, n_features)

@@ -28,11 +28,11 @@ def batched(X, D, R, init=None, tol=1e-6, max_iter=50):
     return [a.numpy() for a in outcome], kind
 
 
-def problem(seed, n_common=4):
-    """Return samples and atoms that correlate: four are nearly like others, one is there twice, and one is zero."""
+def problem(seed):
+    """Return samples and atoms that correlate: four are nearly like others, one is minus another, and one is zero."""
     rng = np.random.default_rng(seed)
     D = rng.standard_normal((N_ATOMS, N_FEATURES)) + rng.standard_normal((1, N_FEATURES))
-    D[:n_common] = D[n_common] + 1e-3 * rng.standard_normal((n_common, N_FEATURES))
+    D[:4] = D[4] + 1e-3 * rng.standard_normal((4, N_FEATURES))
     D /= np.linalg.norm(D, axis=1, keepdims=True)
     D[10], D[11], D[12], D[13] = -D[9], 0.0, 1e-3 * D[12], 1e3 * D[13]
     X = rng.standard_normal((N_SAMPLES, N_FEATURES))
