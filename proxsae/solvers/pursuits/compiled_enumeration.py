@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numba import int64, void
 
-from proxsae.solvers.compiled_scalar import prox64
+from proxsae.solvers.compiled_scalar import prox64, uncounted
 from proxsae.solvers.pursuits.compiled_refit import (
     FINE,
     counts,
@@ -16,12 +16,13 @@ from proxsae.solvers.pursuits.compiled_refit import (
     indices,
     matrix,
     refit,
+    scratch,
     value64,
     vector,
 )
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def _following(support, p):
     """Move to the next combination in lexicographic order; return whether there is one."""
     k = support.size
@@ -42,7 +43,7 @@ def _following(support, p):
 )
 def enumerate_rows(prox, value, P, C, energies, G, k, supports, codes, counts):
     """Write the best support of k atoms and its codes for every row of correlations; the first wins among equals."""
-    A, H, r, d = np.empty((k, k)), np.empty((k, k)), np.empty(k), np.empty(k)
+    S = scratch(k, 0, False)
     support, z = np.empty(k, np.int64), np.empty(k)
     for i in range(C.shape[0]):
         c, least = C[i], np.inf
@@ -50,10 +51,10 @@ def enumerate_rows(prox, value, P, C, energies, G, k, supports, codes, counts):
             support[a] = a
         while True:
             z[:] = 0.0
-            refit(c, G, support, z, k, P, prox, value, FINE * np.sqrt(energies[i]), A, H, r, d)
+            refit(c, G, support, z, k, P, prox, value, FINE * np.sqrt(energies[i]), S)
             F = 0.0
             for a in range(k):
-                F += value(z[a], P[support[a]]) - 0.5 * z[a] * (c[support[a]] + r[a])
+                F += value(z[a], P[support[a]]) - 0.5 * z[a] * (c[support[a]] + S.r[a])
             if F < least:
                 least = F
                 supports[i], codes[i] = support, z

@@ -17,21 +17,22 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from proxsae.solvers.pursuits.compiled_gram import row_of
+from proxsae.solvers.compiled_scalar import uncounted
+from proxsae.solvers.pursuits.compiled_gram import copy, place_of
 
 DEPENDENT = 1e-13  # an atom with less left of its squared norm lies in the span of the support
 LEAST_FALL = 1e-12  # of the squared norm of the target: what an exchange has to lower the squared error by
 BLOCK = 64  # atoms priced at once
 
 
-@numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def enter(j, a, G, support, B, M, left, z, c, g, h):
     """Let atom j enter at the empty place a; g and h are scratch."""
-    g[:] = row_of(G, j)
+    copy(G.rows[place_of(G, j)], g.size, g)
     for b in range(z.size):
         h[b] = B[b, j]
         if h[b] != 0.0:
-            row = row_of(G, support[b])
+            row = G.rows[place_of(G, support[b])]
             for i in range(g.size):
                 g[i] -= h[b] * row[i]
     inverse = 1.0 / left[j]
@@ -54,7 +55,7 @@ def enter(j, a, G, support, B, M, left, z, c, g, h):
     M[a, a], z[a], support[a], left[j] = inverse, value, j, np.inf
 
 
-@numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def leave(a, support, B, M, left, z, c, h):
     """Let the atom at place a leave; h is scratch."""
     i, row = support[a], B[a]
@@ -64,7 +65,7 @@ def leave(a, support, B, M, left, z, c, h):
         c[j] += value * row[j]
         left[j] += row[j] * row[j] * whole
     left[i], c[i] = whole, value
-    h[:] = M[a]
+    copy(M[a], z.size, h)
     for b in range(z.size):
         share = h[b] * whole
         if b != a and share != 0.0:
@@ -77,11 +78,12 @@ def leave(a, support, B, M, left, z, c, h):
     z[a], row[:], M[a, :], M[:, a] = 0.0, 0.0, 0.0, 0.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def build(c0, G, diagonal, support, m, B, M, left, z, c, g, h):
     """Fill the tableau of the first m atoms of the support, without those in the span of others; return how many."""
     B[:, :], M[:, :], z[:] = 0.0, 0.0, 0.0
-    c[:], left[:] = c0, diagonal
+    copy(c0, c.size, c)
+    copy(diagonal, c.size, left)
     for j in range(c.size):
         if diagonal[j] <= 0.0:
             left[j] = np.inf  # a zero atom never enters
@@ -94,7 +96,7 @@ def build(c0, G, diagonal, support, m, B, M, left, z, c, g, h):
     return n
 
 
-@numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
+@uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def _any_better(c, left, row, value, whole, fall):
     """Whether c^2 / left of some atom is above `fall` once an atom has left; vectorises."""
     better = False
@@ -104,7 +106,7 @@ def _any_better(c, left, row, value, whole, fall):
     return better
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def best_exchange(diagonal, m, B, M, left, z, c, least):
     """Return the exchange (place, atom) that lowers the squared error most and above `least`, and by how much.
 
@@ -128,7 +130,7 @@ def best_exchange(diagonal, m, B, M, left, z, c, least):
     return place, atom, most
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def best_entry(diagonal, left, c, least):
     """Return the atom that lowers the squared error most by entering and above `least`, or -1, and by how much."""
     atom, most = -1, least
@@ -138,7 +140,7 @@ def best_entry(diagonal, left, c, least):
     return atom, most
 
 
-@numba.njit(cache=True, error_model="numpy")
+@uncounted(cache=True, error_model="numpy")
 def exchange(c0, energy, G, diagonal, k, support, m, max_exchanges, B, M, left, z, c, g, h):
     """Exchange atoms until no exchange lowers the squared error; return how many atoms, what is to gain, and exchanges.
 
@@ -164,7 +166,7 @@ def exchange(c0, energy, G, diagonal, k, support, m, max_exchanges, B, M, left, 
         if is_fresh:
             break
     for a in range(m):  # one step of refinement
-        h[a], row = c0[support[a]], row_of(G, support[a])
+        h[a], row = c0[support[a]], G.rows[place_of(G, support[a])]
         for b in range(m):
             h[a] -= row[support[b]] * z[b]
     for a in range(m):

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from proxsae.formulas.arrays import Array
+from proxsae.solvers.compiled_scalar import uncounted
 
 # rows: (capacity, n_components). place: which of them is that of an atom, or -1. atoms: D. taken: how many there are.
 Gram = namedtuple("Gram", "rows place atoms taken")
@@ -27,9 +28,16 @@ def on_demand(atoms: Array, capacity: int) -> Any:
     return Gram(np.empty((capacity, p), atoms.dtype), np.full(p, -1), atoms, np.array([0]))
 
 
-@numba.njit(cache=True, error_model="numpy")
-def row_of(G, j):
-    """Return the products of atom j with all atoms; until the next call, which may need the room."""
+@uncounted(cache=True)
+def copy(source, n, target):
+    """Write the first n numbers of one array to another; a slice would count references."""
+    for i in range(n):
+        target[i] = source[i]
+
+
+@numba.njit(_nrt=True, cache=True, error_model="numpy")  # np.dot counts references, where callers do not
+def place_of(G, j):
+    """Return the row of `G.rows` with the products of atom j with all atoms; until the next call may need the room."""
     if G.place[j] < 0:
         if G.taken[0] == len(G.rows):
             G.place[:] = -1
@@ -38,4 +46,4 @@ def row_of(G, j):
         np.dot(G.atoms, G.atoms[j], G.rows[place])
         G.place[j] = place
         G.taken[0] += 1
-    return G.rows[G.place[j]]
+    return G.place[j]

@@ -12,8 +12,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from proxsae.solvers.compiled_scalar import uncounted
 from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT, LEAST_FALL, build
-from proxsae.solvers.pursuits.compiled_gram import row_of
+from proxsae.solvers.pursuits.compiled_gram import copy, place_of
 from proxsae.solvers.pursuits.compiled_refit import (
     FINE,
     compress,
@@ -28,14 +29,16 @@ from proxsae.solvers.pursuits.compiled_refit import (
 ROUGH = 1e-6  # moves that end a refit with atoms still to come, relative to the norm of the target
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def pursue(c0, energy, G, diagonal, k, by_error, support, z, P, prox, value, S):
     """Add the atom of the best rank and refit, until k atoms are in use or none lowers F; return how many.
 
     The rank is what F falls by with held codes times the squared norm of the atom, or by error, with codes that follow.
     """
     m, F, least, root = 0, 0.0, LEAST_FALL * energy, np.sqrt(energy)
-    S.c[:], S.left[:], S.is_out[:] = c0, diagonal, 0.0
+    copy(c0, c0.size, S.c)
+    copy(diagonal, c0.size, S.left)
+    S.is_out[:] = 0.0
     for _ in range(8 * k):
         best, most = -1, 0.0
         for j in range(c0.size):
@@ -54,7 +57,7 @@ def pursue(c0, energy, G, diagonal, k, by_error, support, z, P, prox, value, S):
         if not fall > least:
             continue
         support[m] = best
-        refit(c0, G, support, z, m + 1, P, prox, value, ROUGH * root, S.A, S.H, S.r, S.d)
+        refit(c0, G, support, z, m + 1, P, prox, value, ROUGH * root, S)
         for a in range(m + 1):
             if z[a] == 0.0:
                 S.is_out[support[a]] = 0.0
@@ -64,20 +67,21 @@ def pursue(c0, energy, G, diagonal, k, by_error, support, z, P, prox, value, S):
         if not F < previous:
             break
         if by_error and m < k:
-            S.sup[:m] = support[:m]
+            copy(support, m, S.sup)
             build(c0, G, diagonal, S.sup, m, S.B, S.M, S.left, S.z, S.tc, S.g, S.d)
-    refit(c0, G, support, z, m, P, prox, value, FINE * root, S.A, S.H, S.r, S.d)
+    refit(c0, G, support, z, m, P, prox, value, FINE * root, S)
     return compress(support, z, m)
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
     """Change the one code that lowers F most, again and again, with at most k atoms in use; return how many, and steps.
 
     The other codes are held: matching pursuit.
     """
     m, least = 0, LEAST_FALL * energy
-    S.c[:], S.is_out[:] = c0, 0.0
+    copy(c0, c0.size, S.c)
+    S.is_out[:] = 0.0
     for n_steps in range(max_steps):
         place, atom, most, best = -1, -1, least, 0.0
         for a in range(m):
@@ -99,7 +103,7 @@ def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
         if place == m:
             support[m], z[m], S.is_out[atom] = atom, 0.0, 1.0
             m += 1
-        change, row = best - z[place], row_of(G, atom)
+        change, row = best - z[place], G.rows[place_of(G, atom)]
         for j in range(c0.size):
             S.c[j] -= change * row[j]
         z[place] = best
@@ -109,7 +113,7 @@ def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
     return m, max_steps
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def exchange(c0, energy, G, diagonal, k, is_convex, support, z, m, max_exchanges, P, prox, value, S):
     """Exchange atoms until no exchange lowers F; return how many, what is left to gain, and exchanges.
 
@@ -118,7 +122,7 @@ def exchange(c0, energy, G, diagonal, k, is_convex, support, z, m, max_exchanges
     refitted and taken if F is lower then.
     """
     least, fine, n_exchanges, n_in_vain = LEAST_FALL * energy, FINE * np.sqrt(energy), 0, 0
-    refit(c0, G, support, z, m, P, prox, value, fine, S.A, S.H, S.r, S.d)
+    refit(c0, G, support, z, m, P, prox, value, fine, S)
     m = compress(support, z, m)
     F, has_tableau = _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S)
     place = -1
@@ -135,14 +139,15 @@ def exchange(c0, energy, G, diagonal, k, is_convex, support, z, m, max_exchanges
         if n_exchanges == max_exchanges:
             return m, F - objective(c0, S.tc, S.sup, S.z, n, P, value), n_exchanges
         m = n
-        support[:m], z[:m] = S.sup[:m], S.z[:m]
+        copy(S.sup, m, support)
+        copy(S.z, m, z)
         F, has_tableau = _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S)
         n_exchanges += 1
         n_in_vain = 0
     return m, 0.0, n_exchanges
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S):
     """Return F at new codes and whether there is a tableau of their support: not where its atoms depend on another."""
     S.is_out[:] = 0.0
@@ -150,13 +155,13 @@ def _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S):
         S.is_out[support[a]] = 1.0
     has_tableau = False
     if is_convex:
-        S.sup[:m] = support[:m]
+        copy(support, m, S.sup)
         has_tableau = m == build(c0, G, diagonal, S.sup, m, S.B, S.M, S.left, S.r, S.tc, S.g, S.d)
     correlations(c0, G, support, z, m, S.c)
     return objective(c0, S.c, support, z, m, P, value), has_tableau
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def _tried(c0, G, diagonal, is_convex, has_tableau, support, z, m, place, goal, fine, P, prox, value, S):
     """Return an atom that brings F below `goal` in exchange for the one at `place`, or -1, and how many are in use.
 
@@ -167,12 +172,12 @@ def _tried(c0, G, diagonal, is_convex, has_tableau, support, z, m, place, goal, 
         if a != place:
             S.sup[n], S.z[n] = support[a], z[a]
             n += 1
-    refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S.A, S.H, S.r, S.d)
+    refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S)
     n = compress(S.sup, S.z, n)
     correlations(c0, G, S.sup, S.z, n, S.c)
     need = objective(c0, S.c, S.sup, S.z, n, P, value) - goal
     if need < 0.0:  # the others alone do better than they did with the atom, whose refit had not settled
-        S.tc[:] = S.c
+        copy(S.c, c0.size, S.tc)
         return support[max(place, 0)], n
     for j in range(c0.size):
         S.falls[j] = 0.0
@@ -183,15 +188,17 @@ def _tried(c0, G, diagonal, is_convex, has_tableau, support, z, m, place, goal, 
             elif has_tableau:
                 curvature = max(S.left[j] + S.B[place, j] ** 2 / S.M[place, place], curvature)
             S.falls[j] = fall_of(S.c[j], curvature, P[j], prox, value)[0]
-    kept, codes = S.sup[:n].copy(), S.z[:n].copy()
+    copy(S.sup, n, S.kept)
+    copy(S.z, n, S.codes)
     while True:
         j = int(np.argmax(S.falls))
         if not S.falls[j] > need:
             return -1, m
         S.falls[j] = 0.0
-        S.sup[:n], S.z[:n] = kept, codes
+        copy(S.kept, n, S.sup)
+        copy(S.codes, n, S.z)
         S.sup[n], S.z[n] = j, fall_of(S.c[j], diagonal[j], P[j], prox, value)[1]
-        refit(c0, G, S.sup, S.z, n + 1, P, prox, value, fine, S.A, S.H, S.r, S.d)
+        refit(c0, G, S.sup, S.z, n + 1, P, prox, value, fine, S)
         n_used = compress(S.sup, S.z, n + 1)
         correlations(c0, G, S.sup, S.z, n_used, S.tc)
         if objective(c0, S.tc, S.sup, S.z, n_used, P, value) < goal:

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from proxsae.solvers.compiled_scalar import uncounted
-from proxsae.solvers.pursuits.compiled_gram import row_of
+from proxsae.solvers.pursuits.compiled_gram import place_of
 
 WIDTH = 512  # atoms updated at once: their sums stay in the first-level cache while all directions pass
 LOOK = 32  # atoms compared with the best so far at once
@@ -121,7 +121,7 @@ def pursue(c, energy, G, diagonal, weight, k, by_error, support, codes, Q, L, am
         m += 1
         if m == k:
             break
-        row = row_of(G, best)
+        row = G.rows[place_of(G, best)]
         n_directions = m - 1
         for b in range(n_directions, n_directions + 4):
             w[b] = zero

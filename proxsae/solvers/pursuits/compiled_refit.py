@@ -13,9 +13,9 @@ import numba
 import numpy as np
 from numba import boolean, float64, int64, types, void
 
-from proxsae.solvers.compiled_scalar import prox64
+from proxsae.solvers.compiled_scalar import prox64, uncounted
 from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT
-from proxsae.solvers.pursuits.compiled_gram import Gram, row_of
+from proxsae.solvers.pursuits.compiled_gram import Gram, copy, place_of
 
 MAX_PASSES = 2000
 FINE = 1e-11  # moves that end a refit, relative to the norm of the target
@@ -28,10 +28,11 @@ of_rows = void(  # what runs a method on rows of correlations; "supports, codes,
     float64, indices, matrix, counts, vector, counts,
 )  # fmt: skip
 
-# Of one thread. A, H, r, d: the Gram matrix of the support, a Cholesky factor, correlations and a Newton step (refit).
-# B, M, left, g: the tableau of `compiled_exchange`. sup, z, tc: the support, codes and correlations of what is tried.
+# Of one thread. A, H, r, d, free: the Gram matrix of the support, a Cholesky factor, correlations, a Newton step and
+# the codes it moves (refit). B, M, left, g: the tableau of `compiled_exchange`. sup, z, tc: the support, codes and
+# correlations of what is tried; kept, codes: the support and the codes from which it is, and kept: atoms of a move.
 # c: correlations. falls: what each atom would lower F by. is_out: 1 for atoms in use, or tried in vain.
-Scratch = namedtuple("Scratch", "A H M B r d z sup c left falls is_out tc g")
+Scratch = namedtuple("Scratch", "A H M B r d free z sup kept codes c left falls is_out tc g")
 
 
 @numba.njit(error_model="numpy")
@@ -41,27 +42,28 @@ def scratch(k, p, has_tableau):
     A, H, M, B = np.zeros((k, k)), np.zeros((k, k)), np.zeros((rows, rows)), np.zeros((rows, p))
     r, d, z, sup = np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k, np.int64)
     c, left, falls, is_out, tc, g = np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(p)
-    return Scratch(A, H, M, B, r, d, z, sup, c, left, falls, is_out, tc, g)
+    free, kept, codes = np.zeros(k, np.int64), np.zeros(2 * k, np.int64), np.zeros(k)
+    return Scratch(A, H, M, B, r, d, free, z, sup, kept, codes, c, left, falls, is_out, tc, g)
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def fall_of(c, s, p, prox, value):
     """Return what F falls by when a code is freed from zero, and the code."""
     z = prox(c / s, 1.0 / s, p)
     return z * (c - 0.5 * s * z) - value(z, p), z
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def correlations(c0, G, support, z, m, c):
     """Write the correlations with the residual to c."""
-    c[:] = c0
+    copy(c0, c.size, c)
     for a in range(m):
-        row = row_of(G, support[a])
+        row = G.rows[place_of(G, support[a])]
         for j in range(c.size):
             c[j] -= z[a] * row[j]
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def objective(c0, c, support, z, m, P, value):
     """Return F less half the squared norm of the target."""
     total = 0.0
@@ -71,11 +73,15 @@ def objective(c0, c, support, z, m, P, value):
     return total
 
 
-@numba.njit(error_model="numpy")
-def refit(c0, G, support, z, m, P, prox, value, tolerance, A, H, r, d):
-    """Minimise F over the codes of the support, by passes over the codes and Newton steps that lower F."""
+@uncounted(error_model="numpy")
+def refit(c0, G, support, z, m, P, prox, value, tolerance, S):
+    """Minimise F over the codes of the support, by passes over the codes and Newton steps that lower F.
+
+    The correlations of the support with the residual are then in S.r.
+    """
+    A, r = S.A, S.r
     for a in range(m):
-        r[a], row = c0[support[a]], row_of(G, support[a])
+        r[a], row = c0[support[a]], G.rows[place_of(G, support[a])]
         for b in range(m):
             A[a, b] = row[support[b]]
             r[a] -= A[a, b] * z[b]
@@ -92,17 +98,16 @@ def refit(c0, G, support, z, m, P, prox, value, tolerance, A, H, r, d):
         if move <= tolerance:
             break
         if n_pass > 0:
-            _newton_step(support, z, m, P, prox, value, A, H, r, d)
+            _newton_step(support, z, m, P, prox, value, S)
 
 
-@numba.njit(error_model="numpy")
-def _newton_step(support, z, m, P, prox, value, A, H, r, d):
+@uncounted(error_model="numpy")
+def _newton_step(support, z, m, P, prox, value, S):
     """Solve z = prox(z + t r) with the slopes of the prox at hand, and go there or to where a code changes its sign.
 
     A slope q is a curvature (1 - q) / (q t) of r_i; codes at a kink, where it is 0, are held.
     """
-    free = np.empty(m, np.int64)
-    n = 0
+    A, H, r, d, free, n = S.A, S.H, S.r, S.d, S.free, 0
     for a in range(m):
         t, p = 1.0 / A[a, a], P[support[a]]
         u = z[a] + t * r[a]
@@ -132,7 +137,7 @@ def _newton_step(support, z, m, P, prox, value, A, H, r, d):
                 r[b] -= d[i] * A[free[i], b]
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def _solve(A, H, free, n, d):
     """Solve by Cholesky, with the diagonal in H and the rest in A; return whether the matrix is safely positive."""
     for i in range(n):
@@ -156,7 +161,7 @@ def _solve(A, H, free, n, d):
     return True
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def compress(support, z, m):
     """Take the zeros out of the support; return how many atoms stay."""
     n = 0

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from proxsae.solvers.pursuits.compiled_gram import row_of
+from proxsae.solvers.compiled_scalar import uncounted
+from proxsae.solvers.pursuits.compiled_gram import copy, place_of
 from proxsae.solvers.pursuits.compiled_refit import (
     FINE,
     compress,
@@ -26,7 +27,7 @@ SHARE = 0.99  # of the longest step at which the quadratic model of F is an uppe
 SETTLED = 1e-14  # of the squared norm of the target: steps that lower F by less end the iteration
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def step_from(k, step, support, z, m, P, prox, value, S):
     """Write the proximal step from z to the candidates, with the correlations in S.c; return how many they are."""
     for j in range(S.c.size):
@@ -47,7 +48,7 @@ def step_from(k, step, support, z, m, P, prox, value, S):
     return n
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def refit_on_steps(c0, energy, G, k, step, max_steps, support, z, m, P, prox, value, S):
     """Refit on the support of the proximal step until that support stays; return how many atoms, and steps."""
     root = np.sqrt(energy)
@@ -63,13 +64,14 @@ def refit_on_steps(c0, energy, G, k, step, max_steps, support, z, m, P, prox, va
         if n_steps > 0 and stays == n and n == m:
             return m, n_steps
         m = n
-        support[:m], z[:m] = S.sup[:m], S.z[:m]
-        refit(c0, G, support, z, m, P, prox, value, FINE * root, S.A, S.H, S.r, S.d)
+        copy(S.sup, m, support)
+        copy(S.z, m, z)
+        refit(c0, G, support, z, m, P, prox, value, FINE * root, S)
         m = compress(support, z, m)
     return m, max_steps
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def iterate_steps(c0, energy, G, k, least_step, max_steps, support, z, m, P, prox, value, S):
     """Take proximal steps that are as long as the support allows, until they move little; return as above.
 
@@ -83,7 +85,7 @@ def iterate_steps(c0, energy, G, k, least_step, max_steps, support, z, m, P, pro
             S.d[a] = S.c[support[a]]
             length += S.d[a] * S.d[a]
         for a in range(m):
-            row = row_of(G, support[a])
+            row = G.rows[place_of(G, support[a])]
             for b in range(m):
                 curvature += S.d[a] * S.d[b] * row[support[b]]
         step = max(least_step, length / curvature) if curvature > 0.0 else least_step
@@ -94,16 +96,17 @@ def iterate_steps(c0, energy, G, k, least_step, max_steps, support, z, m, P, pro
                 break
             step = max(least_step, 0.5 * step)
         m = n
-        support[:m], z[:m] = S.sup[:m], S.z[:m]
+        copy(S.sup, m, support)
+        copy(S.z, m, z)
         if moved <= SETTLED * energy * step:
             return m, n_steps
     return m, max_steps
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def _move(G, support, z, m, n, S):
     """Return the squared length of the move from z to the n candidates, and that of its reconstruction."""
-    atoms, n_atoms = np.empty(m + n, np.int64), 0
+    atoms, n_atoms = S.kept, 0
     S.g[:], S.is_out[:] = 0.0, 0.0
     for a in range(m + n):
         j = support[a] if a < m else S.sup[a - m]
@@ -115,13 +118,13 @@ def _move(G, support, z, m, n, S):
     moved, bent = 0.0, 0.0
     for a in range(n_atoms):
         moved += S.g[atoms[a]] ** 2
-        row = row_of(G, atoms[a])
+        row = G.rows[place_of(G, atoms[a])]
         for b in range(n_atoms):
             bent += S.g[atoms[a]] * S.g[atoms[b]] * row[atoms[b]]
     return moved, bent
 
 
-@numba.njit(error_model="numpy")
+@uncounted(error_model="numpy")
 def refit_and_prune(c0, energy, G, diagonal, k, max_steps, support, z, m, P, prox, value, S):
     """Refit on the atoms in use and the 2k of the largest gains, and keep k, until F falls no more; return as above."""
     least, fine = SETTLED * energy, FINE * np.sqrt(energy)
@@ -143,7 +146,7 @@ def refit_and_prune(c0, energy, G, diagonal, k, max_steps, support, z, m, P, pro
             S.falls[j] = 0.0
             S.sup[n], S.z[n] = j, 0.0
             n += 1
-        refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S.A, S.H, S.r, S.d)
+        refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S)
         n = compress(S.sup, S.z, n)
         correlations(c0, G, S.sup, S.z, n, S.c)
         while n > k:  # the atom whose code is worth least goes
@@ -155,14 +158,15 @@ def refit_and_prune(c0, energy, G, diagonal, k, max_steps, support, z, m, P, pro
                     worst, worth = a, gain
             n -= 1
             S.sup[worst], S.z[worst] = S.sup[n], S.z[n]
-        refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S.A, S.H, S.r, S.d)
+        refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S)
         n = compress(S.sup, S.z, n)
         correlations(c0, G, S.sup, S.z, n, S.c)
         new = objective(c0, S.c, S.sup, S.z, n, P, value)
         if not new < F - least:
             return m, n_steps
         m, F = n, new
-        support[:m], z[:m] = S.sup[:m], S.z[:m]
+        copy(S.sup, m, support)
+        copy(S.z, m, z)
     return m, max_steps
 
 
