@@ -36,8 +36,9 @@ class Consensus:
 
     The code is w_1, and each R_i is taken at its own copy. The certificate is the larger of the distance of the copies
     and the length of what is left of the optimality condition :math:`(zD - y)D^T + \sum_i \rho u_i = 0` at z = w_1,
-    times 1 / L, relative to the code as in :func:`proxsae.solvers.certificates.fixed_point_residual`. In the first
-    thousand steps the penalty rho of each sample is doubled or halved where one of the two is far above the other.
+    times 1 / L, relative to the code as in :func:`proxsae.solvers.certificates.fixed_point_residual`. Before the first
+    step rho u_i is no subgradient, and it is infinite. In the first thousand steps the penalty rho of each sample is
+    doubled or halved where one of the two is far above the other.
 
     References
     ----------
@@ -71,7 +72,7 @@ class Consensus:
         for step in range(max_iter + 1):
             if step % CHECK_EVERY == 0 or step == max_iter:
                 apart, slope, F = self._look(T[rows], state)
-                worst = np.maximum(apart, slope)
+                worst = np.maximum(apart, slope) if step else np.full(len(rows), np.inf)
                 done = (worst <= tol) if step < max_iter else np.ones(len(rows), bool)
                 ended = rows[done]
                 codes[ended], objective[ended], certificate[ended] = state.copies[0][done], F[done], worst[done]

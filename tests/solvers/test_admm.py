@@ -4,6 +4,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from proxsae import solve
 from proxsae.regularizers import L0, L1, Box, GroupL2, LInf, Simplex, SquaredL2
@@ -75,3 +76,18 @@ def test_refusals_are_one_sentence():
         solve(X, D, [L1()])
     with pytest.raises(ValueError, match="'admm' takes no step"):
         solve(X, D, [L1(), LInf()], step=0.1)
+
+
+@pytest.mark.parametrize(
+    ("x", "terms", "init", "best"),
+    [
+        ([[0.0, 0.0]], [Simplex(), 0.5 * LInf()], None, [[0.5, 0.5]]),
+        ([[0.0, 0.0]], [Box(0.1, 0.2), 0.01 * L1()], None, [[0.1, 0.1]]),
+        ([[2.0, 2.0]], [0.5 * L1(), 0.5 * LInf()], [[2.0, 2.0]], [[1.25, 1.25]]),
+    ],
+)
+def test_a_start_without_slope_is_not_certified(x, terms, init, best):
+    with pytest.warns(ConvergenceWarning):
+        assert not solve(x, np.eye(2), terms, init=init, max_iter=0).converged.any()
+    s = solve(x, np.eye(2), terms, init=init, tol=1e-8)
+    np.testing.assert_allclose(s.codes, best, atol=1e-7)
