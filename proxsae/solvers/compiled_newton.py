@@ -90,8 +90,8 @@ def _end_of_piece(prox, parameter, z, delta, slope, curvature, t, kinked):  # ty
 
 
 @uncounted(fastmath=_fast)
-def _moved(prox, parameters, A, steps, z, r, index, m, kinked, support, k, slopes, curvatures, delta):  # type: ignore[no-untyped-def]
-    """Move along delta to where the first piece ends, at most all of it; return whether it was all of it."""
+def _reach(prox, parameters, steps, z, index, kinked, support, k, slopes, curvatures, delta):  # type: ignore[no-untyped-def]
+    """Return the share of the move along delta to where the first piece ends, its place or -1, and the value there."""
     one = len(parameters) == 1
     share, first, end = 1.0, -1, 0.0
     for i in range(k):  # far steps come from atoms that nearly depend on one another
@@ -106,6 +106,12 @@ def _moved(prox, parameters, A, steps, z, r, index, m, kinked, support, k, slope
             delta_i = share * delta[i]
             part, value = _end_of_piece(prox, p, z[a], delta_i, slopes[i], curvatures[i], steps[a], kinked[a])
             share, first, end = share * part, i, value
+    return share, first, end
+
+
+@uncounted(fastmath=_fast)
+def _move(A, z, r, m, support, k, slopes, curvatures, delta, share, first, end):  # type: ignore[no-untyped-def]
+    """Move by a share of delta, and the coordinate at the place `first` to `end`."""
     for i in range(k):
         a = support[i]
         change = end - z[a] if i == first else share * delta[i]
@@ -114,7 +120,6 @@ def _moved(prox, parameters, A, steps, z, r, index, m, kinked, support, k, slope
         row = A[a]
         for b in range(m):
             r[b] -= change * row[b]
-    return first < 0
 
 
 @uncounted(fastmath=_fast)
@@ -154,7 +159,7 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
 
     An atom that depends on others of the support is left out. Then F is linear along the exchange of the one for the
     others, or concave where r is: it is followed downhill, where that is more than noise, to where a piece ends, which
-    takes an atom out.
+    takes an atom out, and not at all where none ends.
     """
     one = len(parameters) == 1
     slopes, curvatures, delta = work[0], work[1], work[2]
@@ -169,7 +174,9 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
     for i in range(k):
         delta[i] = r[support[i]] - slopes[i]
     _solve(L, k, delta)
-    if not _moved(prox, parameters, A, steps, z, r, index, m, kinked, support, k, slopes, curvatures, delta):
+    share, first, end = _reach(prox, parameters, steps, z, index, kinked, support, k, slopes, curvatures, delta)
+    _move(A, z, r, m, support, k, slopes, curvatures, delta, share, first, end)
+    if first >= 0:
         return
     for i in range(k):
         downhill = r[support[i]] - slopes[i]
@@ -181,8 +188,10 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
             far = FAR * (abs(z[support[i]]) + steps[support[i]] * abs(slopes[i])) * np.sign(downhill)
             for h in range(k):
                 delta[h] *= far
-            _moved(prox, parameters, A, steps, z, r, index, m, kinked, support, k, slopes, curvatures, delta)
-            return
+            share, first, end = _reach(prox, parameters, steps, z, index, kinked, support, k, slopes, curvatures, delta)
+            if first >= 0:  # else nothing is to be had but rounding, or F has no minimum
+                _move(A, z, r, m, support, k, slopes, curvatures, delta, share, first, end)
+                return
 
 
 @uncounted()

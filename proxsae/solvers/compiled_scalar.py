@@ -48,24 +48,27 @@ def uncounted(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 @numba.njit(void(prox64, float64[:, ::1], float64[::1], float64[:, ::1]), nogil=True, cache=True)
 def dead_zones(prox, parameters, steps, ends):  # type: ignore[no-untyped-def]
-    """Write the least and the largest number with prox 0, infinite where all are, and 0 where none is.
+    """Write the least and the largest number with prox 0, infinite where all beyond are.
 
-    Parameters are in rows, and steps one by one: as many as ends, or one for all.
+    The first is above the second, or both are infinite alike, where no number has prox 0. Parameters are in rows, and
+    steps one by one: as many as ends, or one for all.
     """
-    number = np.empty(1)
+    number = np.array([LARGEST])
     bits = number.view(np.int64)  # positive floats are ordered as the integers of the same bits
+    largest = bits[0]
     for i in range(len(ends)):
         parameter, t = parameters[i if len(parameters) > 1 else 0], steps[i if len(steps) > 1 else 0]
         for side in range(2):
             sign = 2.0 * side - 1.0
-            number[0] = LARGEST
-            low, high = 0, bits[0] + 1
-            while high - low > 1:
-                middle = low + (high - low) // 2
-                bits[0] = middle
-                if prox(sign * number[0], t, parameter) == 0.0:
+            low, high = -largest - 1, largest + 1  # the prox, which grows, is not beyond 0 at `low`, and is at `high`
+            while low + 1 < high:
+                middle = low // 2 + high // 2 + (low % 2 + high % 2) // 2  # the difference may overflow
+                bits[0] = abs(middle)
+                u = number[0] if middle >= 0 else -number[0]
+                if sign * prox(sign * u, t, parameter) <= 0.0:
                     low = middle
                 else:
                     high = middle
-            bits[0] = low
-            ends[i, side] = sign * (np.inf if number[0] == LARGEST else number[0])
+            bits[0] = min(abs(low), largest)
+            end = np.inf if abs(low) >= largest else number[0]
+            ends[i, side] = sign * (end if low >= 0 else -end)
