@@ -9,6 +9,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, dtype_name
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.bounded import LONGEST
 from proxsae.solvers.certificates import Fit
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.scalar import lacks_formula, resting_slopes, scalar_prox, squared_norms
@@ -124,8 +125,10 @@ def lacks_rest(R: Regularizer) -> str | None:
 
 
 def rests_at_zero(R: Regularizer) -> bool:
-    """Whether R is nowhere less than at 0, on a grid of sizes: of a convex R that says it of all."""
+    """Whether R is nowhere less than at 0: on a grid of sizes, which of a convex R says it of all, and by its prox."""
     assert isinstance(R, Separable)
+    if R.prox_unchecked(np.zeros((1, R.width or 1)), LONGEST).any():
+        return False
     sizes = np.logspace(-150, 150, 61)[:, None]
     rays = np.concatenate([-sizes, 0.0 * sizes[:1], sizes])
     values = R.penalties(rays)

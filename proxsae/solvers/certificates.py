@@ -18,6 +18,7 @@ from proxsae.regularizers.conjugate import (
     is_finite_around_zero,
     is_free,
 )
+from proxsae.solvers.bounded import LONGEST
 from proxsae.solvers.problem import Problem
 
 CertificateKind = Literal[
@@ -213,7 +214,8 @@ def coordinate_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> R
     :math:`\|z - \hat z\|_D / \max(\|z\|_D, \|y\|)` with :math:`\hat z_j = \mathrm{prox}_{t_j r_j}(z_j + t_j v_j)`,
     :math:`t_j = 1 / \|d_j\|^2`, the best value of z_j with the others held, and :math:`\|z\|_D^2 = \sum_j z_j^2
     \|d_j\|^2`. Zero where no change of one coordinate lowers F: at the minimisers where R is convex, and stronger than
-    a fixed point of the proximal-gradient step where it is not. Correlations of zeros are taken nearer to 0 by what
+    a fixed point of the proximal-gradient step where it is not. The code of an atom of zeros has the weight of an
+    average one, and its best value is where r_j is least. Correlations of zeros are taken nearer to 0 by what
     rounding may have added: where the prox jumps, the residual of a tie would else be that of the jump.
     """
     fit = fit_of(problem, Z) if fit is None else fit
@@ -221,11 +223,12 @@ def coordinate_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> R
     noise = noise_of(problem, Z, fit)
     xp = ArrayNamespace(Z)
     lengths = xp.asarray(noise.norms)
-    steps = 1.0 / xp.where(lengths > 0, lengths * lengths, 1.0)
+    mean = float((lengths * lengths).mean()) or 1.0
+    steps = xp.where(lengths > 0, 1.0 / xp.where(lengths > 0, lengths * lengths, 1.0), LONGEST / mean)
     V = xp.asarray(fit.correlations)
     within = xp.maximum(abs(V) - noise.unit[:, None] * lengths, 0.0) * xp.sign(V)
     V = xp.where(Z == 0, within, V)
-    move = _double((Z - R.prox_unchecked(Z + steps * V, steps)) * lengths)
+    move = _double((Z - R.prox_unchecked(Z + steps * V, steps)) * xp.where(lengths > 0, lengths, mean**0.5))
     size = _squares(_double(Z) * noise.norms)
     xp = ArrayNamespace(fit.residual)
     objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))

@@ -9,6 +9,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Algorithm
+from proxsae.solvers.bounded import check_bounded
 from proxsae.solvers.certificates import CertificateKind, Certify, certificate_of, duality_gap
 from proxsae.solvers.sparse_gap import sparse_gap
 
@@ -48,6 +49,7 @@ def _same(a: Array, b: Array) -> bool:
 
 
 def _prepare(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
+    check_bounded(R, D)
     kind, certify = certificate_of(R, D, by_coordinates=algorithm.by_coordinates)
     tools = algorithm.prepare(R, D)
     if algorithm.is_compiled and algorithm.knows_rest and certify is duality_gap:

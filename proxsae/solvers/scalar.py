@@ -9,6 +9,7 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers import Regularizer, Separable
+from proxsae.solvers.bounded import LONGEST
 
 FAR = 1e4  # a Newton step that changes a coordinate by more, relative to its size, is cut
 FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
@@ -38,8 +39,8 @@ def squared_norms(D: Array) -> Array:
 
 
 def steps_of(norms2: Array) -> Array:
-    """Return 1 / ||d_j||^2, of a zero atom that of an average one: any step would do."""
-    return 1.0 / np.where(norms2 > 0, norms2, norms2.mean() or 1.0)
+    """Return 1 / ||d_j||^2, and of a zero atom so long a step that its code goes to where R is least."""
+    return np.where(norms2 > 0, 1.0 / np.where(norms2 > 0, norms2, 1.0), LONGEST / (norms2.mean() or 1.0))
 
 
 def resting_slopes(R: Regularizer, prox: Any, parameters: Array, norms2: Array) -> tuple[Array, Array]:

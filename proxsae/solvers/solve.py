@@ -186,6 +186,9 @@ def solve(
     ------
     TypeError, ValueError
         If the arrays do not fit one another, R is not a regularizer or does not fit them, or the method does not fit R.
+        If F has no minimum because R falls without end along codes that D maps to 0; of a cardinality such supports
+        have an infinite certificate. If D has an atom of zeros and the partner of a cardinality is not least at 0
+        there; without a cardinality the code of such an atom is where R is least.
 
     Warns
     -----

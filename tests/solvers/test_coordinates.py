@@ -15,6 +15,7 @@ from proxsae.regularizers import (
     L1,
     MCP,
     SCAD,
+    AsymmetricL0,
     Box,
     CappedL1,
     Cardinality,
@@ -24,6 +25,7 @@ from proxsae.regularizers import (
     NonNegative,
     SquaredL2,
     Tilt,
+    Translated,
 )
 from proxsae.solvers import iterate
 from proxsae.solvers.methods import method_for
@@ -93,6 +95,29 @@ def test_no_change_of_one_coordinate_is_better(R, method):
             assert F.min() >= s.objective[i] - 1e-9
 
 
+@pytest.mark.parametrize(
+    "R",
+    [
+        Translated(0.1 * L0(), 0.3),
+        Translated(0.1 * L0(), -0.3),
+        Translated(AsymmetricL0(0.05, 0.2), 0.3),
+        0.05 * MCP(1.0),
+        0.2 * CappedL1(1.0),
+        0.01 * L0() + Tilt(-0.3) + Box(0.0, 1.0),
+        Tilt(-0.3) + Box(0.0, 1.0),
+        Translated(0.1 * L1(), 0.5) + NonNegative(),
+    ],
+    ids=str,
+)
+def test_coordinate_descent_settles_where_more_atoms_are_in_use_than_are_independent(R):
+    for number in range(12):
+        rng = np.random.default_rng(number)
+        X, D = rng.standard_normal((12, 8)), rng.standard_normal((14, 8))
+        s = solve(X, D / np.linalg.norm(D, axis=1, keepdims=True), R, method="cd")
+        assert s.converged.all()
+        assert (s.objective <= 0.5 * (X**2).sum(1) + R.value(np.zeros((1, 14)))).all()
+
+
 @seed(0)
 @settings(max_examples=40, deadline=None, database=None)
 @given(
@@ -141,12 +166,12 @@ def test_what_has_most_to_gain_enters_first(R):
 
 def test_what_auto_takes():
     X, D = data()
-    regularizers = (0.1 * L1(), 0.1 * MCP(0.5), 0.1 * L1() + Tilt(0.5), Cardinality(3))
+    regularizers = (0.1 * L1(), 0.1 * MCP(0.5), 0.1 * L1() + Tilt(0.5) + Box(-1.0, 1.0), Cardinality(3))
     took = {str(R): solve(X, D, R, max_iter=20_000).method for R in regularizers}
     assert took == {
         "0.1*L1()": "active_set",
         "0.1*MCP(0.5)": "active_set",
-        "0.1*L1() + Tilt(0.5)": "fista",
+        "0.1*L1() + Box(-1.0, 1.0) + Tilt(0.5)": "fista",
         "Cardinality(3)": "swap",
     }
     elsewhere = torch.empty(D.shape, dtype=torch.float64, device="meta")

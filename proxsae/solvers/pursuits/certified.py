@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Separable, Zero
 from proxsae.solvers.algorithm import Ended
+from proxsae.solvers.bounded import falls_without_end, slopes_at_infinity
 from proxsae.solvers.certificates import ROUNDINGS, certificate_of, fit_of
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.pursuits.supports import Supports
@@ -38,7 +39,8 @@ class Certifier:
         """Return the codes with the strongest certificate that holds: what F could still fall by.
 
         Where the cardinality does not bind and r is convex that is a duality gap; elsewhere the most that a move of one
-        code in use lowers F by, or what the method found left to gain by the moves that `strongest` names.
+        code in use lowers F by, or what the method found left to gain by the moves that `strongest` names. It is
+        infinite where F falls without end on the support.
         """
         objective, c = self.fit(Y, self.dictionary, found)
         scale = 0.5 * np.einsum("ij,ij->i", Y, Y, dtype=np.float64)
@@ -55,9 +57,19 @@ class Certifier:
         if self.penalty.is_least_at_zero:  # F >= 0
             solved = (objective <= limit) & (kinds != "globally optimal")
             kinds[solved], certificate[solved] = "globally optimal", objective[solved]
+        certificate[self._without_minimum(found)] = np.inf
         with np.errstate(invalid="ignore"):
             converged = np.isfinite(objective) & (certificate <= limit)
         return Ended(codes, objective, certificate, converged, found.n_iter, kinds)
+
+    def _without_minimum(self, found: Supports) -> list[int]:
+        """Return the samples on whose support F falls without end."""
+        if (slopes_at_infinity(self.penalty, len(self.dictionary)) >= 0).all():
+            return []
+        supports = [atoms[:count] for atoms, count in zip(found.atoms, found.counts, strict=True)]
+        return [
+            i for i, atoms in enumerate(supports) if falls_without_end(self.penalty.at(atoms), self.dictionary[atoms])
+        ]
 
     def _move(self, found: Supports, c: Array) -> Array:
         """Return the most that F falls by when one code in use moves."""

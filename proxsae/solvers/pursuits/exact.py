@@ -11,6 +11,7 @@ from typing import Any
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality, Regularizer
 from proxsae.solvers.algorithm import Direct
+from proxsae.solvers.bounded import check_zero_atoms
 from proxsae.solvers.pursuits.branch_and_bound import TERMS, Search
 from proxsae.solvers.pursuits.enumeration import Enumeration
 from proxsae.solvers.pursuits.pursuit import refuses_partner
@@ -20,6 +21,7 @@ MOST_SUPPORTS = 1_000_000  # for each sample; that many of three atoms take a fe
 
 def plan(D: Array, R: Cardinality, *_: Any) -> Enumeration | Search:
     """Return what finds the best codes over a dictionary, or raise ValueError where nothing does in bounded time."""
+    check_zero_atoms(R.partner, D)
     enumeration = Enumeration(D, R)
     if (n := enumeration.n_supports) <= MOST_SUPPORTS:
         return enumeration

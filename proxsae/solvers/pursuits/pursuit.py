@@ -49,6 +49,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Cardinality, Regularizer, Separable, Zero
 from proxsae.solvers.algorithm import Direct, Ended
+from proxsae.solvers.bounded import check_zero_atoms
 from proxsae.solvers.problem import GRAM_LIMIT
 from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.supports import Supports, fill, room_for
@@ -70,6 +71,9 @@ class Pursuit:
     step: float  # of htp, and the least of iht
     gram_limit: int = GRAM_LIMIT  # atoms whose Gram matrix is kept
     rooms: list[Any] = field(default_factory=list)  # for rows of the Gram matrix, that no thread has now
+
+    def __post_init__(self) -> None:
+        check_zero_atoms(self.penalty, self.dictionary)
 
     @property
     def k(self) -> int:
