@@ -38,7 +38,8 @@ class Algorithm(NamedTuple):
 class Direct(NamedTuple):
     """A method that ends by itself, with certificates of its own: planned once for a dictionary, then run on blocks.
 
-    NumPy arrays alone; the plan has ``run(targets, init, tol, max_iter) -> Ended``.
+    NumPy arrays alone; the plan has ``run(targets, init, tol, max_iter) -> Ended``, and ``rows_at_once`` where samples
+    take so long that Ctrl-C should not wait for many.
     """
 
     plan: Callable[[Array, Any, float, int], Any]  # (dictionary, R, step, gram_limit) -> plan

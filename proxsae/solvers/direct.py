@@ -13,7 +13,7 @@ from proxsae.regularizers import Regularizer
 from proxsae.solvers.algorithm import Direct
 from proxsae.solvers.certificates import CertificateKind
 from proxsae.solvers.driver import Outcome, joined, not_done
-from proxsae.solvers.inputs import Inputs, checked_step
+from proxsae.solvers.inputs import CHUNK_ENTRIES, Inputs, checked_step
 
 STRONGEST_FIRST: tuple[CertificateKind, ...] = (
     "globally optimal",
@@ -48,7 +48,7 @@ def run_direct(
     Ctrl-C sets `stop`: a block that is not done keeps the codes that it started from.
     """
     if inputs.init is not None and not algorithm.takes_init:
-        raise ValueError(f"{name!r} starts from zero and takes no init")
+        raise ValueError(f"{name!r} starts from zero and takes no codes to start from")
     D = inputs.dictionary
     t = 0.0
     if algorithm.has_step or step is not None:  # 1 / L takes longer than a pursuit
@@ -57,7 +57,7 @@ def run_direct(
         t = checked_step(step, D, R)
     plan = algorithm.plan(D, R, t, gram_limit)
     outcomes, kinds = [], []
-    for block in inputs.blocks():
+    for block in inputs.blocks(getattr(plan, "rows_at_once", CHUNK_ENTRIES)):
         init = None if inputs.init is None else inputs.codes(block)
         try:
             if stop.is_set():

@@ -41,10 +41,10 @@ class Inputs:
         """The shape of the codes."""
         return self.X.shape[0], self.dictionary.shape[0]
 
-    def blocks(self) -> list[slice]:
-        """Return the samples in blocks of `CHUNK_ENTRIES` codes."""
+    def blocks(self, most: int = CHUNK_ENTRIES) -> list[slice]:
+        """Return the samples in blocks of `CHUNK_ENTRIES` codes, and of at most so many samples."""
         n_samples, n_components = self.shape
-        return blocks_of(n_samples, -(-CHUNK_ENTRIES // n_components))
+        return blocks_of(n_samples, min(most, -(-CHUNK_ENTRIES // n_components)))
 
     def targets(self, part: slice) -> Array:
         """Return Y = X - b of some samples."""
@@ -127,6 +127,8 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
             shape = (X.shape[0], D.shape[0])
             raise ValueError(f"init must have shape (n_samples, n_components) = {shape}, got {tuple(init.shape)}")
     xp = array_api_compat.array_namespace(D)
+    if issparse(init) and array_api_compat.is_torch_array(D):
+        init = xp.asarray(init.toarray(), device=array_api_compat.device(D))
     dtype = _promoted([a for a in (X, D, intercept, init) if a is not None])
     rows = np.ones(1) if is_stored(X) else X  # of rows on disk, each block is checked as it is read
     working = dtype if _fits(dtype, rows, D) else xp.float64
@@ -218,6 +220,8 @@ def check_limits(tol: Any, max_iter: Any, gram_limit: Any = 0) -> None:
 
 
 def _checked(x: Any, name: str, like: Any) -> Any:
+    if array_api_compat.is_torch_array(x) and str(x.layout) != "torch.strided":
+        raise TypeError(f"{name} must be a dense tensor, got {x.layout}: call to_dense() on it")
     if issparse(x):
         x = x.tocsr()
         x = x.astype(np.float64) if np.issubdtype(x.dtype, np.integer) else x

@@ -26,6 +26,8 @@ GOOD = {"X": np.ones((8, 12)), "D": 2 * np.eye(20, 12), "R": "0.1*L1"}
         ({"X": np.zeros((8, 12), np.longdouble)}, TypeError, "X must be float64, .* got "),
         ({"X": csr_array(np.full((8, 12), np.inf))}, ValueError, "X must be finite"),
         ({"X": torch.ones(8, 12), "D": torch.ones(20, 12), "sparse_output": True}, TypeError, "needs NumPy input"),
+        ({"X": torch.ones(8, 12).to_sparse()}, TypeError, "X must be a dense tensor, got torch.sparse_coo"),
+        ({"X": torch.ones(8, 12), "D": torch.ones(20, 12).to_sparse_csr()}, TypeError, "D must be a dense tensor"),
         ({"X": np.zeros((8, 12), complex)}, TypeError, "X must hold real"),
         ({"X": np.zeros((8, 12), str)}, TypeError, "X must hold real"),
         ({"intercept": np.zeros(11)}, ValueError, r"intercept must have shape \(12,\), got \(11,\)"),
@@ -171,3 +173,11 @@ def test_arrays_in_the_order_of_columns(R):
     first = solve(X, D, R)
     again = solve(*map(np.asfortranarray, (X, D)), R, init=np.asfortranarray(first.codes))
     np.testing.assert_allclose(again.codes, first.codes, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["fista", "cd", "active_set"])
+def test_tensors_start_from_csr_codes(method):
+    X, D = torch.eye(2), torch.eye(2)
+    s = solve(X, D, "0.5*L1", init=csr_array(np.diag([0.5, 0.5])), method=method, max_iter=0)
+    assert s.codes.tolist() == [[0.5, 0.0], [0.0, 0.5]]
+    assert s.converged.all()

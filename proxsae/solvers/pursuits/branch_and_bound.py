@@ -48,6 +48,7 @@ class Search:
 
     dictionary: Array  # NumPy, in the working dtype
     regularizer: Cardinality
+    rows_at_once: int = 1
 
     @cached_property
     def lengths(self) -> Array:
@@ -69,6 +70,11 @@ class Search:
         r, units = quadratic(self.regularizer.partner.at(self.used), len(self.used)), size / self.lengths[self.used]
         return Quadratic(r.weight * units / size**2, r.ridge * (units / size) ** 2, r.lower / units, r.upper / units)
 
+    @cached_property
+    def swap(self) -> Pursuit:
+        """What gives the codes to start from."""
+        return Pursuit("swap", self.dictionary, self.regularizer, 0.0)
+
     @property
     def is_bounded(self) -> bool:
         """Whether every code is bounded, so that a binary variable can say whether it is zero."""
@@ -76,7 +82,7 @@ class Search:
 
     def run(self, Y: Array, init: Array | None, tol: float, max_iter: int) -> Ended:  # noqa: ARG002
         """Return the best codes of the targets Y in at most `max_iter` nodes, certified by the bound of the search."""
-        swap = Pursuit("swap", self.dictionary, self.regularizer, 0.0)
+        swap = self.swap
         start = swap.run(Y, None, tol, max_iter)
         found, codes, bounds = room_for(len(Y), swap.k, Y.dtype), start.codes.toarray(), start.objective.copy()
         for i in np.flatnonzero(start.objective):

@@ -15,7 +15,9 @@ from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.pursuit import scalar_formulas
 from proxsae.solvers.pursuits.supports import room_for
 from proxsae.solvers.scalar import squared_norms
-from proxsae.solvers.threads import by_blocks
+from proxsae.solvers.threads import by_blocks, n_threads
+
+SUPPORTS_AT_ONCE = 5_000_000  # of a thread: about a second
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,43 @@ class Enumeration:
     @cached_property
     def k(self) -> int:
         """The non-zeros allowed, of the atoms that are not zero."""
-        return min(self.regularizer.k, int((self.dictionary != 0).any(1).sum()))
+        return min(self.regularizer.k, len(self.used))
+
+    @cached_property
+    def used(self) -> Array:
+        """Which atoms are not zero."""
+        return np.flatnonzero((self.dictionary != 0).any(1))
+
+    @cached_property
+    def atoms(self) -> Array:
+        """Those atoms, in float64."""
+        return np.ascontiguousarray(self.dictionary[self.used], np.float64)
+
+    @cached_property
+    def gram(self) -> Array:
+        """Their Gram matrix."""
+        return self.atoms @ self.atoms.T
 
     @property
     def n_supports(self) -> int:
         """How many there are."""
         return math.comb(len(self.dictionary), self.k)
 
+    @property
+    def rows_at_once(self) -> int:
+        """As many samples as take about a second."""
+        return max(1, SUPPORTS_AT_ONCE * n_threads() // self.n_supports)
+
     def run(self, Y: Array, init: Array | None, tol: float, max_iter: int) -> Ended:  # noqa: ARG002
         """Return the best codes of the targets Y."""
         from proxsae.solvers.pursuits.compiled_enumeration import enumerate_rows
         from proxsae.solvers.pursuits.compiled_gram import whole
 
-        used = np.flatnonzero((self.dictionary != 0).any(1))
-        atoms = np.ascontiguousarray(self.dictionary[used], np.float64)
+        used, atoms = self.used, self.atoms
         r = self.regularizer.partner
         prox, value, parameters = scalar_formulas(r.at(used), len(used))
         T = Y.astype(np.float64)
-        energies, G = squared_norms(T), whole(atoms @ atoms.T)
+        energies, G = squared_norms(T), whole(self.gram)
         found = room_for(len(Y), self.k, np.float64)
 
         def work(rows: slice) -> None:

@@ -160,7 +160,7 @@ def test_refusals_are_one_sentence():
     table = Numeric(lambda z: np.abs(z) ** 1.5) + Cardinality(3)
     with pytest.raises(ValueError, match="formula that can be compiled"):
         solve(X, D, table, method="swap")
-    with pytest.raises(ValueError, match="'omp' starts from zero and takes no init"):
+    with pytest.raises(ValueError, match="'omp' starts from zero and takes no codes to start from"):
         solve(X, D, Cardinality(3), method="omp", init=np.zeros((12, 16)))
     with pytest.raises(ValueError, match="at most 3 non-zeros"):
         solve(X, D, Cardinality(3), method="swap", init=np.ones((12, 16)))

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from proxsae import solve
 from proxsae.regularizers import Cardinality
-from proxsae.solvers.pursuits import exact
+from proxsae.solvers.pursuits import enumeration, exact
 from proxsae.solvers.pursuits.pursuit import Pursuit
 
 
@@ -67,8 +67,9 @@ def test_the_search_finds_the_best_of_all_supports(text, monkeypatch):
     R = with_at_most(3, text)
     best = solve(X, D, R, method="exact")
     monkeypatch.setattr(exact, "MOST_SUPPORTS", 0)
-    start = solve(X, D, with_at_most(2, text), method="swap")  # to be bettered
-    monkeypatch.setattr(Pursuit, "run", lambda self, *_: replace(start, codes=csr_array(start.codes)))
+    starts = {x.tobytes(): solve(x[None], D, with_at_most(2, text), method="swap") for x in X}  # to be bettered
+    starts = {x: replace(start, codes=csr_array(start.codes)) for x, start in starts.items()}
+    monkeypatch.setattr(Pursuit, "run", lambda self, Y, *_: starts[Y.tobytes()])
     s = solve(X, D, R, method="exact")
     np.testing.assert_allclose(s.objective, best.objective, rtol=1e-9)
     assert s.certificate_kind == "globally optimal"
@@ -103,3 +104,23 @@ def test_refusals_are_one_sentence(monkeypatch):
     monkeypatch.setattr(exact, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match='pip install pyscipopt to search them, or use "swap"'):
         solve(X, many, "0.1*L1 + Cardinality(20)", method="exact")
+
+
+def test_ctrl_c_waits_for_few_samples(monkeypatch):
+    """What takes long is done in small blocks, so that those before the one that was interrupted are returned."""
+    X, D = data(n=40, p=40)
+    monkeypatch.setattr(enumeration, "SUPPORTS_AT_ONCE", 5 * 780)  # five samples
+    monkeypatch.setattr(enumeration, "n_threads", lambda: 1)
+    run = enumeration.Enumeration.run
+
+    def interrupted(self, Y, *rest):
+        if (X[20] == Y).all(1).any():
+            raise KeyboardInterrupt
+        return run(self, Y, *rest)
+
+    whole = solve(X, D, Cardinality(2), method="exact")
+    monkeypatch.setattr(enumeration.Enumeration, "run", interrupted)
+    with pytest.warns(ConvergenceWarning, match="interrupted: 20 of 40"):
+        s = solve(X, D, Cardinality(2), method="exact")
+    np.testing.assert_array_equal(s.codes[:20], whole.codes[:20])
+    assert np.isinf(s.certificate[20:]).all()
