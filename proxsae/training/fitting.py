@@ -31,6 +31,7 @@ from proxsae.training.trainer import Trainer
 
 EXPLODES = 10.0  # an FVU of so many times that of the first step, or 1 where that is less, is a divergence
 LASTS = 10  # if no step of so many is better: a few rows of huge norm make single batches as bad as that
+FEWEST = 3  # at the end of a training that has no more
 MOST_HALVINGS = 3
 UNEXPLAINED = 0.5  # the FVU of codes that are zero is 1, and 0 where there is nothing to explain
 
@@ -230,8 +231,10 @@ class Fit:
 
     def _check_explosion(self) -> None:
         """Raise FloatingPointError where the steps leave far more than there was."""
-        fvus = self.trainer.history.recent("fvu", LASTS)
-        if not self.is_new or len(fvus) < LASTS or isinstance(self.trainer, Alternation):
+        fvus, enough = self.trainer.history.recent("fvu", LASTS), LASTS
+        if self.is_done and not self.before and len(fvus) < LASTS:  # all steps of a short training but the first
+            fvus, enough = fvus[1:], FEWEST
+        if not self.is_new or len(fvus) < enough or isinstance(self.trainer, Alternation):
             return
         first = self.before["fvu"][0] if self.before else self.trainer.history.first()["fvu"]
         if min(fvus) > EXPLODES * max(1.0, first):

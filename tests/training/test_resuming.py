@@ -427,3 +427,12 @@ def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch):
     assert steps_of(tmp_path / "c") == [4, 12, 13]
     assert sae.history_["loss"][:4].mean() < sae.history_["loss"][9:].mean()
     assert same_model(fit_of(folder=tmp_path / "c").fit(X, resume=True), sae, tmp_path)
+
+
+@pytest.mark.parametrize("n_steps", [4, 9])
+def test_a_short_explosion_does_not_end_as_a_model(n_steps):
+    with (
+        pytest.warns(UserWarning, match=f"the loss explodes at step {n_steps}"),
+        pytest.raises(FloatingPointError, match="halved 3 times; try a smaller learning_rate"),
+    ):
+        fit_of(learning_rate=1e9, n_steps=n_steps).set_params(regularizer=0.3 * L1()).fit(X)
