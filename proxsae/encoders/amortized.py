@@ -17,6 +17,7 @@ from proxsae.encoders.thresholds import initial_thresholds, threshold_shape
 from proxsae.regularizers import Regularizer
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+ROWS = 512  # of W at a time, which stay in the cache of a CPU
 
 
 class Amortized(Activated):
@@ -96,6 +97,19 @@ class Amortized(Activated):
         weight = self.weight * (z_scale / x_scale)
         R = self.current_regularizer.rescaled(z_scale)
         return self.of(R, weight, z_scale * self.bias - weight @ mean, **self.get_params())
+
+    @torch.no_grad()
+    def draw_to(self, atoms: Tensor, share: float) -> None:
+        """Take a share off the part of each row of W that is orthogonal to its atom, where R is scale-free.
+
+        Elsewhere codes are shrunk, or steered to an L0, and more is lost than won by that.
+        """
+        if not self.regularizer.is_scale_free:
+            return
+        parts = torch.split(self.weight.detach(), ROWS), torch.split(atoms.detach(), ROWS)
+        for rows, along in zip(*parts, strict=True):
+            sizes = (rows * along).sum(1, keepdim=True) / along.square().sum(1, keepdim=True)
+            rows.mul_(1.0 - share).addcmul_(share * sizes, along)
 
     # --- codes -----------------------------------------------------------------------------------------------------
 

@@ -169,6 +169,9 @@ class Encoder(nn.Module, ABC):
             If parameters do not fit them.
         """
 
+    def draw_to(self, atoms: Tensor, share: float) -> None:
+        """Take a share off what the encoder reads of x beside each atom, where that helps; called in training."""
+
     # --- used ------------------------------------------------------------------------------------------------------
 
     @abstractmethod

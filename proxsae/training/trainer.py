@@ -20,6 +20,7 @@ from proxsae.training.optimizer import move, moved_in_backward
 from proxsae.training.state import TrainingState
 
 ENOUGH_FOR_DEAD, EVERY_FOR_DEAD = 512, 4  # samples that dead atoms look at: one in so many where that leaves enough
+DRAW, DRAW_EVERY = 4.0, 8  # what W reads beside the atoms decays by so many step sizes a step, every so many steps
 
 
 class Batches(Protocol):
@@ -35,7 +36,8 @@ class Trainer:
     r"""Minimises the mean over samples of :math:`\frac12 \|y - z D - b\|^2 + R(z)` over encoder, D and b by Adam.
 
     The atoms keep unit norm: the radial part of their gradient is removed before the step, and they are renormalised
-    after it.
+    after it. What the rows of an amortized encoder read beside their atoms decays where R is scale-free, as of a
+    cardinality: it is what fits the data of the training and not others.
 
     Parameters
     ----------
@@ -116,6 +118,8 @@ class Trainer:
             before = prices if self.state.prices is None else self.state.prices
             self.state.prices = 0.9 * before + 0.1 * prices
         self.state.n_done += 1
+        if self.state.n_done % DRAW_EVERY == 0 and not self.model.is_transcoder:
+            self.model.encoder.draw_to(self.model.atoms, min(1.0, DRAW * DRAW_EVERY * rate))
         return {**measured, "learning_rate": rate}
 
     def _compute(self, x: Tensor, y: Tensor, rate: float | Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ def test_weights_hold_in_small_batches_and_in_every_kind_of_rows(X, tmp_path):
     same = fitted(Cardinality(3), X, weights=np.full(60, 7.0), **options)
     np.testing.assert_array_equal(same.components_, fitted(Cardinality(3), X, **options).components_)
     much = fitted(Cardinality(1), X, weights=np.where(np.arange(60) < 6, 1e6, 1.0), n_steps=100, learning_rate=2e-2)
-    assert much.score(X[:6]) > fitted(Cardinality(1), X, n_steps=100, learning_rate=2e-2).score(X[:6]) + 0.1
+    assert much.score(X[:6]) > fitted(Cardinality(1), X, n_steps=100, learning_rate=2e-2).score(X[:6]) + 0.05
 
 
 def test_going_on_takes_weights_too(X):
