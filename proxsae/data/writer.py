@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,13 @@ class StoreWriter:
             sum(shard["contexts"] for shard in self.index["shards"]) + sum(len(part["tokens"]) for part in self._held)
         )
 
-    def last_context(self) -> NDArray[np.int32]:
-        """Return the token ids of the last context on disk."""
-        shard = self.index["shards"][-1]
-        check_content(self.path / shard["file"], shard)
-        tokens: NDArray[np.int32] = map_shard(self.path / shard["file"], shard, self.index)["tokens"][-1]
-        return tokens
+    def stored_contexts(self) -> Iterator[NDArray[np.int32]]:
+        """Yield the token ids of every context on disk; the last shard, which may be half written, is read whole."""
+        for shard in self.index["shards"]:
+            path = self.path / shard["file"]
+            if shard is self.index["shards"][-1]:
+                check_content(path, shard)
+            yield from map_shard(path, shard, self.index)["tokens"]
 
     def add(
         self,

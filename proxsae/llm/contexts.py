@@ -116,14 +116,19 @@ def batches(
     tokens that :func:`special_ids` names and those in `excluded` are no text.
     """
     no_text = np.array([*special_ids(tokenizer), *excluded], dtype=np.int32)
-    _, end = boundary_tokens(tokenizer)
     while rows := list(islice(packed, batch_size)):
-        tokens = np.full((len(rows), length), 0 if end is None else end, dtype=np.int32)
+        tokens = np.full((len(rows), length), padding_id(tokenizer), dtype=np.int32)
         is_padding = np.ones((len(rows), length), dtype=bool)
         for index, row in enumerate(rows):
             tokens[index, : len(row)] = row
             is_padding[index, : len(row)] = False
         yield Contexts(tokens, ~is_padding & ~np.isin(tokens, no_text), is_padding)
+
+
+def padding_id(tokenizer: Any) -> int:
+    """Return what stands behind the end of a context that is shorter."""
+    _, end = boundary_tokens(tokenizer)
+    return 0 if end is None else end
 
 
 def special_ids(tokenizer: Any) -> list[int]:

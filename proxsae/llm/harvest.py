@@ -7,7 +7,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +15,7 @@ from proxsae.data.shard import StoreError
 from proxsae.data.store import ActivationStore
 from proxsae.data.writer import StoreWriter
 from proxsae.llm.activations import Activations, activations, kept_rows, large_rows, measure
-from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids, pack
+from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids, pack, padding_id
 from proxsae.llm.massive import MASSIVE_RATIO, Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import header
@@ -92,7 +91,8 @@ def harvest(
         Of the order of documents; None keeps the source's order.
     resume : bool, default=True
         Continue an interrupted harvest in `out`; the result is byte for byte that of one never interrupted. A complete
-        one is returned as it is. With False a store in `out` is an error; it is never overwritten.
+        one is returned as it is. Of both the text is tokenized anew, and its contexts are compared with the stored
+        ones. With False a store in `out` is an error; it is never overwritten.
     verbose : bool or int, default=True
         Show a progress bar with tokens/s (on a terminal only) and a closing line on the standard error stream.
 
@@ -127,14 +127,13 @@ def harvest(
     measured |= {"dropped_positions": [], "median_norm": 0.0, "median_norms": []}
     texts = documents(text, split=split, field=field, seed=seed)
     writer = StoreWriter(out, identity | measured, resume=resume)
+    packed, padding = pack(texts, model.tokenizer, context_length, packing), padding_id(model.tokenizer)
     if writer.index["complete"]:
-        return _complete(out, n_tokens)
+        return _complete(writer, packed, padding, n_tokens)
     if writer.rows > n_tokens:
         raise StoreError(f"'{out}' holds {writer.rows} rows already, so n_tokens={n_tokens} needs another folder.")
     writer.index["n_tokens"] = n_tokens
-    packed = pack(texts, model.tokenizer, context_length, packing)
-    if writer.contexts:
-        _skip_done(packed, writer)
+    _skip_done(packed, writer, padding)
     contexts = batches(packed, model.tokenizer, context_length, batch_size, excluded)
     stream = activations(model, sites, contexts)
     start, started = writer.rows, time.perf_counter()
@@ -195,23 +194,32 @@ def _add(writer: StoreWriter, batch: Activations, room: int) -> int:
     return len(context)
 
 
-def _skip_done(packed: Iterator[list[int]], writer: StoreWriter) -> None:
-    """Advance behind the contexts that are stored, and see that the last of them is still the same text."""
-    done = writer.contexts
-    last = next(islice(packed, done - 1, None), None)
-    if last is None or writer.last_context()[: len(last)].tolist() != last:
-        raise StoreError(
-            f"'{writer.path}' was begun with another text or tokenizer than '{writer.index['text']}' gives now "
-            f"(context {done - 1} differs); give another folder."
-        )
+def _skip_done(packed: Iterator[list[int]], writer: StoreWriter, padding: int) -> None:
+    """Advance behind the contexts that are stored, and see that each is still that of the text."""
+    for number, stored in enumerate(writer.stored_contexts()):
+        context = next(packed, [])
+        if not context or stored.tolist() != context + [padding] * (len(stored) - len(context)):
+            raise _other_text(writer, number)
 
 
-def _complete(out: str | os.PathLike[str], n_tokens: int) -> ActivationStore:
-    store = ActivationStore(out)
+def _other_text(writer: StoreWriter, number: int) -> StoreError:
+    return StoreError(
+        f"'{writer.path}' was begun with another text or tokenizer than '{writer.index['text']}' gives now "
+        f"(context {number} differs); give another folder."
+    )
+
+
+def _complete(writer: StoreWriter, packed: Iterator[list[int]], padding: int, n_tokens: int) -> ActivationStore:
+    """Return the store as it is, if it is that of the text."""
+    store = ActivationStore(writer.path)
     if n_tokens not in (len(store), store.info["n_tokens"]):
         raise StoreError(
-            f"'{out}' holds a complete harvest of {len(store)} rows, so n_tokens={n_tokens} needs another folder."
+            f"'{writer.path}' holds a complete harvest of {len(store)} rows, so n_tokens={n_tokens} needs another "
+            "folder."
         )
+    _skip_done(packed, writer, padding)
+    if len(store) < store.info["n_tokens"] and next(packed, None) is not None:  # the text ended there
+        raise _other_text(writer, writer.contexts)
     if len(store) < n_tokens:
         warnings.warn(_ran_out(store, n_tokens), stacklevel=3)
     return store

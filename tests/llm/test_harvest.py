@@ -125,6 +125,35 @@ def test_another_text_or_size_is_refused(model, texts, tmp_path, small_shards):
         harvest(model, texts, out=tmp_path, **(OPTIONS | {"n_tokens": 299}))
 
 
+def test_a_complete_harvest_of_another_text_is_refused(model, texts, tmp_path):
+    harvest(model, texts, out=tmp_path / "list", **OPTIONS)
+    with pytest.raises(StoreError, match=r"another text .* 'strings \(list\)' gives now \(context 0 differs"):
+        harvest(model, tiny_texts(seed=5), out=tmp_path / "list", **OPTIONS)
+    file, options = tmp_path / "text.txt", OPTIONS | {"split": "all", "seed": None}
+    file.write_text("\n\n".join(texts))
+    whole = harvest(model, file, out=tmp_path / "file", **options)
+    assert len(harvest(model, file, out=tmp_path / "file", **options)) == 300
+    # one word in the middle: the contexts behind it stay what they are
+    words = file.read_text().split(" ")
+    words[150] = "w1" if words[150] != "w1" else "w2"
+    file.write_text(" ".join(words))
+    for complete in (True, False):
+        write_index(whole.path, read_index(whole.path) | {"complete": complete})
+        with pytest.raises(StoreError, match=r"another text .* \(context \d+ differs\); give another folder"):
+            harvest(model, file, out=tmp_path / "file", **options)
+
+
+def test_a_text_that_ended_and_goes_on_now_is_another_text(model, tmp_path):
+    options = OPTIONS | {"split": "all", "seed": None, "separator": None, "drop": 0}
+    with pytest.warns(UserWarning, match="ended after 30 of the 300 rows"):
+        harvest(model, ["w1 " * 30], out=tmp_path, **options)
+    with pytest.warns(UserWarning, match="ended after 30 of the 300 rows"):
+        assert len(harvest(model, ["w1 " * 30], out=tmp_path, **options)) == 30
+    for text in ("w1 " * 29, "w1 " * 31, "w1 " * 30 + "</s>"):
+        with pytest.raises(StoreError, match="begun with another text"):
+            harvest(model, [text], out=tmp_path, **options)
+
+
 def test_a_text_that_ends_early(model, texts, tmp_path):
     words = sum(len(text.split()) for text in texts[:4])
     options = OPTIONS | {"split": "all", "drop": 0}
