@@ -24,7 +24,7 @@ class ActivationStore:
 
     Made by :func:`proxsae.llm.harvest`. The folder holds ``index.json`` and shards in safetensors format, each with
     ``activations`` (rows, n_features), ``context`` and ``position`` (rows,) and ``tokens`` (contexts, context_length).
-    Shards are memory-mapped, so opening costs a header a shard and reading costs what is read. Indexing takes an
+    Shards are memory-mapped, so opening costs a header a shard and reading costs what is read. Indexing takes rows, an
     integer, a slice, or an array of integers or booleans, and returns a NumPy array, a copy. ``np.asarray(store)``
     reads everything.
 
@@ -143,6 +143,8 @@ class ActivationStore:
         )
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
+        if isinstance(key, tuple):
+            raise IndexError("A tuple was given, but a store is indexed by rows alone: store[rows][:, columns].")
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             return self._gather("activations", np.arange(start, stop, step))

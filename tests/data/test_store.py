@@ -103,6 +103,8 @@ def test_every_row_is_traced_to_its_token(store):
         (np.array([0.5]), "Rows of type float64"),
         (np.array([True]), r"A mask of shape \(1,\)"),
         ("a", "Rows of type"),
+        ((2, 0), "a store is indexed by rows alone"),
+        ((slice(2), slice(1)), "a store is indexed by rows alone"),
     ],
 )
 def test_wrong_rows(store, key, message):
