@@ -77,6 +77,8 @@ def shard_name(number: int) -> str:
 def read_index(folder: Path) -> dict[str, Any]:
     """Return the checked index of the store in `folder`, without its checksum."""
     path = folder / INDEX
+    if not folder.exists():
+        raise StoreError(f"There is no such file or folder: '{folder}'.")
     if not path.is_file():
         raise StoreError(f"'{folder}' is not an activation store: it holds no {INDEX}.")
     try:
