@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from proxsae.estimator import ProxSAE
@@ -89,7 +90,7 @@ def _check(saes: list[ProxSAE]) -> None:
         if not isinstance(sae, ProxSAE):
             raise TypeError(f"saes must be a list of ProxSAE, got a {type(sae).__name__} in it")
         sae._validate_params()
-    folders = [str(sae.checkpoint_dir) for sae in saes if sae.checkpoint_dir is not None]
+    folders = [Path(sae.checkpoint_dir).expanduser().resolve() for sae in saes if sae.checkpoint_dir is not None]
     if not saes or len({id(sae) for sae in saes}) < len(saes) or len(set(folders)) < len(folders):
         raise ValueError(
             f"saes must be at least one ProxSAE, each there once and with a checkpoint_dir of its own, got {saes}"

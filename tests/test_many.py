@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,7 +127,9 @@ def test_a_signal_ends_all_and_resumed_they_are_as_never_stopped(tmp_path, monke
 
 def test_what_is_no_list_of_different_estimators_is_refused():
     sae = ProxSAE()
-    for saes in ([], [sae, sae], [ProxSAE(checkpoint_dir="a"), ProxSAE(checkpoint_dir="a")]):
+    spelled = ("a", "./a/", Path("a").resolve())
+    same = [[ProxSAE(checkpoint_dir="a"), ProxSAE(checkpoint_dir=other)] for other in spelled]
+    for saes in ([], [sae, sae], *same):
         with pytest.raises(ValueError, match="saes must be at least one ProxSAE, each there once and with a"):
             fit_many(saes, X)
     with pytest.raises(TypeError, match="got a str in it"):
