@@ -13,6 +13,7 @@ from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Cardinality, Regularizer
 
 SETTLED = 1e-7  # how closely a weight is searched for, relative to it
+FARTHEST = 1e100  # a factor on a weight behind which there is no room for the next, its square
 
 
 def check_steerable(regularizer: Regularizer) -> None:
@@ -64,13 +65,17 @@ class WeightControl:
             with np.errstate(over="ignore", under="ignore"):  # a weight beyond the dtype leaves nothing, or everything
                 return float(np.average(to_numpy(counted(factor)), weights=shares))
 
+        # the weight that is given may be of any size beside the one sought: it is in the units of the data, squared
         low, high = 1e-8, 1e8
-        while not l0(high) < self.target < l0(low) and high < 1e32:
-            low, high = low * 1e-8, high * 1e8
-        if not l0(high) < self.target < l0(low):
+        farthest = FARTHEST if encoder.dtype == torch.float64 else 1e32
+        while not (least := l0(high)) < self.target and high < farthest:
+            high *= high
+        while not (most := l0(low)) > self.target and low > 1 / FARTHEST:
+            low *= low
+        if not least < self.target < most:
             raise ValueError(
                 f"no weight of {encoder.regularizer} gives a mean L0 of {self.target}: it stays between "
-                f"{l0(high):.1f} and {l0(low):.1f}"
+                f"{least:.1f} and {most:.1f}"
             )
         while high > (1 + SETTLED) * low:
             factor = math.sqrt(low * high)

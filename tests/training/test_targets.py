@@ -1,0 +1,15 @@
+"""The weight of R follows from target_l0, whatever the units of the data."""
+
+import numpy as np
+import pytest
+
+from proxsae import ProxSAE
+from proxsae.regularizers import L0, L1, NonNegative
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e-16, 1e17, 1e60])
+@pytest.mark.parametrize("R", [L0() + NonNegative(), L1()], ids=str)
+def test_a_target_is_met_at_any_scale_of_the_data(R, scale):
+    X = scale * np.random.default_rng(0).normal(size=(200, 8))
+    sae = ProxSAE(R, 16, target_l0=3, n_steps=5, batch_size=100, random_state=0).fit(X)
+    assert sae.transform(X).nnz / len(X) == pytest.approx(3, rel=0.05)
