@@ -182,10 +182,10 @@ class Fit:
         """Meet the target L0, and say what a signal or the data have left undone; nothing is lost."""
         last = {name: values[-1] for name, values in self.trainer.history.arrays().items() if len(values)}
         if last.get("l0") == 0 and last["fvu"] > UNEXPLAINED:
+            steered = self.state.control is not None
+            better = "a larger target_l0" if steered else "a smaller weight, or a target_l0"
             warnings.warn(
-                f"every code of the last step is zero under {self.settings.regularizer}: take a smaller weight, or a "
-                "target_l0",
-                stacklevel=6,
+                f"every code of the last step is zero under {self.settings.regularizer}: take {better}", stacklevel=6
             )
         elif isinstance(self.trainer, Alternation) and self.trainer.n_dead:
             warnings.warn(

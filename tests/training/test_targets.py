@@ -13,3 +13,10 @@ def test_a_target_is_met_at_any_scale_of_the_data(R, scale):
     X = scale * np.random.default_rng(0).normal(size=(200, 8))
     sae = ProxSAE(R, 16, target_l0=3, n_steps=5, batch_size=100, random_state=0).fit(X)
     assert sae.transform(X).nnz / len(X) == pytest.approx(3, rel=0.05)
+
+
+def test_what_to_do_where_all_codes_are_zero_depends_on_what_was_asked():
+    sae = ProxSAE(L1() + NonNegative(), 16, target_l0=0.001, n_steps=5, batch_size=100, random_state=0)
+    X = np.random.default_rng(0).normal(size=(200, 8))
+    with pytest.warns(UserWarning, match=r"every code of the last step is zero under .*: take a larger target_l0$"):
+        sae.fit(X)
