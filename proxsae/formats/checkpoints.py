@@ -98,9 +98,9 @@ class Checkpoints:
             if mesh().is_sharded and sae._training is not None:
                 sae._training = shard_of(sae._training)
             return sae, present[-1]
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:  # the latter of a folder that has lost a file
             older = f"go on from {present[-2].name}" if present[1:] else "begin again, since there is no older one"
-            raise ValueError(f"{error}; delete it to {older}") from None
+            raise ValueError(f"{error}; delete {present[-1]} to {older}") from None
 
     def _path(self, n_done: int) -> Path:
         return self.folder / f"step-{n_done:08d}{'' if mesh().is_sharded else '.safetensors'}"

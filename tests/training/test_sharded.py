@@ -282,7 +282,7 @@ def test_a_step_sends_as_many_numbers_as_the_page_says(monkeypatch):
     assert sum(summed) == n * (d + 2) + 4  # reconstruction, R(z), L0; dead atoms (3), whether to stop
 
 
-@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "half a file", "no file"])
 def test_a_damaged_checkpoint_is_one_sentence(damage, tmp_path):
     sae = ProxSAE(Cardinality(2), P, random_state=0).partial_fit(X)
     path = tmp_path / "c" / "step-00000001"
@@ -297,5 +297,12 @@ def test_a_damaged_checkpoint_is_one_sentence(damage, tmp_path):
     file.write_bytes(content[: -100 if damage == "truncated" else None])
     if damage == "missing":
         shutil.rmtree(path / "tensors")
-    with pytest.raises(ValueError, match=r"step-00000001: .*the checkpoint is damaged; delete it to begin again"):
+    found = r"step-00000001: .*the checkpoint is damaged"
+    if damage == "half a file":
+        (path / "fit.safetensors").write_bytes(b"half")
+        found = r"fit\.safetensors is not a whole safetensors file: .*"
+    if damage == "no file":
+        (path / "fit.safetensors").unlink()
+        found = r"no file at .*fit\.safetensors"
+    with pytest.raises(ValueError, match=rf"{found}; delete .*/step-00000001 to begin again"):
         Checkpoints(sae, resume=True).newest()
