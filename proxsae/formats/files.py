@@ -32,6 +32,19 @@ def write_file(path: str | os.PathLike[str], tensors: dict[str, Any], metadata: 
     header = {"format": FORMAT, "version": VERSION, "checksum": _checksum(text, tensors), "metadata": text}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=header)
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in the header in order, which safetensors writes in another one every time."""
+    with path.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length  # the same characters in another order
+        stream.seek(8)
+        stream.write(text.ljust(length))
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -33,6 +33,16 @@ def files(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
+def test_a_model_has_one_file(files, tmp_path):
+    sae, out = ProxSAE.load(files[0]), tmp_path / "again"
+    written = set()
+    for _ in range(8):
+        sae.save(out)
+        written.add(out.read_bytes())
+    assert len(written) == 1
+    assert read_file(out)[1]["parameters"] == read_file(files[0])[1]["parameters"]
+
+
 def same(one, two):
     """Whether two models are the same in all that a file holds."""
     states = []
