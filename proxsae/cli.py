@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import stat
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from proxsae.commands import (
@@ -56,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show
-            status = options.run(options)
+            with redirect_stdout(sys.stderr) if _is_stdout(getattr(options, "out", None)) else nullcontext():
+                status = options.run(options)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"proxsae {options.command}: {error}", file=sys.stderr)
         return 1
@@ -64,6 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"proxsae {options.command}: interrupted", file=sys.stderr)
         return 130
     return int(status or 0)
+
+
+def _is_stdout(out: Path | None) -> bool:
+    """Whether the file to write is where sentences would go: into it, behind its end."""
+    try:
+        printed = os.fstat(sys.stdout.fileno())
+        written = None if out is None else out.stat()
+    except (OSError, ValueError):  # nothing is there yet, or stdout is no file
+        return False
+    return written is not None and os.path.samestat(written, printed) and not stat.S_ISCHR(written.st_mode)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -54,9 +55,12 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """
     target, folder, is_special = _where(path)
     try:
-        if is_special:
+        if target.is_fifo():  # its reader would take what opens and closes it for the whole of what is written
+            if not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        elif is_special:
             with target.open("ab"):
-                return
+                pass
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return
@@ -65,9 +69,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _where(path: str | os.PathLike[str]) -> tuple[Path, Path, bool]:
-    """Return the file behind any links, the folder for the temporary file, and whether it is a device or a pipe."""
-    target = Path(path).expanduser().resolve()
-    if target.is_dir():
+    """Return the file behind any links, the folder for the temporary file, and whether it is a device or a pipe.
+
+    These are opened by the name that is given: behind that of a pipe, such as ``/dev/stdout``, there is no other.
+    """
+    given = Path(path).expanduser()
+    if given.is_dir():
         raise IsADirectoryError(f"'{path}' cannot be written: it is a folder, a file name is needed.")
-    is_special = target.exists() and not target.is_file()
-    return target, Path(tempfile.gettempdir()) if is_special else target.parent, is_special
+    if given.exists() and not given.is_file():
+        return given, Path(tempfile.gettempdir()), True
+    target = given.resolve()
+    return target, target.parent, False

@@ -76,6 +76,29 @@ def test_a_pipe_gets_the_bytes(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
+def test_a_pipe_is_not_opened_before_the_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    check_writable(tmp_path / "pipe")
+    _write(tmp_path / "pipe")
+    reader.join(timeout=10)
+    assert read == [b"new"]
+
+
+def test_a_pipe_without_a_place_is_written_by_its_link():
+    source, sink = os.pipe()
+    link = Path(f"/dev/fd/{sink}")  # what the shell gives for >(command)
+    if not link.exists():
+        pytest.skip("no /dev/fd on this machine")
+    check_writable(link)
+    _write(link)
+    os.close(sink)
+    with os.fdopen(source, "rb") as stream:
+        assert stream.read() == b"new"
+
+
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     _write(tmp_path / "a", b"old")
 
