@@ -34,10 +34,11 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write a model for another library."""
     from proxsae.formats import load, save
-    from proxsae.formats.convert import format_named
+    from proxsae.formats.convert import check_folder, format_named
     from proxsae.formats.files import shown
 
-    format_named(options.format)  # a file may take minutes to read or fetch
+    if (chosen := format_named(options.format)) is not None:  # a file may take minutes to read or fetch
+        check_folder(options.out.expanduser(), chosen)
     sae = load(options.source, options.source_format, options.regularizer)
     save(sae, options.out, options.format, options.signed)
     n_components, n_features = sae.components_.shape

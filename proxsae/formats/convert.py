@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from proxsae.estimator import ProxSAE
 
 OURS = "proxsae"
+_ELSEWHERE = "give another folder"
 
 
 def load(
@@ -137,7 +138,7 @@ def save(
     Raises
     ------
     ValueError
-        If the format has no such encoder or activation.
+        If the format has no such encoder or activation, or the folder holds a model of another format.
     OSError
         If the file cannot be written.
     """
@@ -158,6 +159,7 @@ def save(
         parts = stated_parts(sae, signed)
     chosen.check_written(parts)
     where = Path(path).expanduser()
+    check_folder(where, chosen)
     chosen.write(where, parts)
     if where.is_dir():
         write_card(where, sae, chosen, parts)
@@ -184,6 +186,23 @@ def format_named(name: str) -> Format | None:
     if not isinstance(name, str) or name not in formats():
         raise ValueError(f"format must be one of {', '.join([OURS, *formats()])}, got {name!r}")
     return formats()[name]
+
+
+def check_folder(folder: Path, chosen: Format) -> None:
+    """Raise ValueError where a folder holds files of another format, which would be mixed with those to be written."""
+    if not chosen.written:  # one file, of the name that is given
+        return
+    names = {name for one in formats().values() for name in one.files}
+    there = {name for name in names if (folder / name).exists()}
+    if foreign := sorted(there - set(chosen.written)):
+        raise ValueError(
+            f"{folder} holds {foreign[0]}, which is none of the files written for {chosen.name}: {_ELSEWHERE}"
+        )
+    if there and (lacking := sorted(set(chosen.written) - there)):
+        raise ValueError(
+            f"{folder} holds {', '.join(sorted(there))} without {', '.join(lacking)}, which is no model of "
+            f"{chosen.name}: {_ELSEWHERE}"
+        )
 
 
 def _format_of(path: Path) -> Format | None:

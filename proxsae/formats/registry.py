@@ -24,6 +24,8 @@ class Format(ABC):
         Whose it is, for sentences.
     files : tuple of str
         The files that are read, relative to the folder of an autoencoder; none where it is one file of any name.
+    written : tuple of str
+        Those of them that :meth:`write` writes.
     writes : tuple of str
         The activations that :meth:`write` takes; none where the format is read only.
     rows : tuple of str
@@ -38,6 +40,7 @@ class Format(ABC):
     name: ClassVar[str]
     library: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
+    written: ClassVar[tuple[str, ...]]
     writes: ClassVar[tuple[Activation, ...]] = ()
     rows: ClassVar[tuple[Rows, ...]] = ("raw",)
     transcodes: ClassVar[bool] = False
@@ -46,6 +49,7 @@ class Format(ABC):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        cls.written = vars(cls).get("written", cls.files)
         _FORMATS[cls.name] = cls()
 
     @abstractmethod

@@ -79,6 +79,53 @@ def test_an_encoder_that_is_not_one_matrix_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+FIRST_AND_SECOND = [
+    (
+        "dictionary_learning",
+        "saelens",
+        r"holds ae\.pt, which is none of the files written for saelens: give another folder",
+    ),
+    ("saelens", "sparsify", r"holds sae_weights\.safetensors, which is none of the files written for sparsify"),
+    ("llama_scope", "saelens", r"holds config\.json, which is none of the files written for saelens"),
+    (
+        "gemma_scope",
+        "dictionary_learning",
+        r"holds params\.npz, which is none of the files written for dictionary_learning",
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "sentence"), FIRST_AND_SECOND)
+def test_a_folder_of_another_format_stays_as_it_is(first, second, sentence, tmp_path, capsys):
+    sae, folder, ours = sae_of("0.3*L1 + NonNegative"), tmp_path / "sae", tmp_path / "ours.safetensors"
+    if "sparsify" in (first, second):
+        sae = sae_of("NonNegative + Cardinality(3)")
+    save(sae, folder, first)
+    save(sae, folder, first)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=sentence):
+        save(sae, folder, second)
+    sae.save(ours)
+    assert main(["convert", str(ours), str(folder), "--format", second]) == 1
+    assert "give another folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_half_of_the_files_may_be_of_something_else(tmp_path):
+    (tmp_path / "config.json").write_text("of a language model")
+    with pytest.raises(ValueError, match=r"holds config\.json without ae\.pt, which is no model of dictionary"):
+        save(sae_of("0.3*L1 + NonNegative"), tmp_path, "dictionary_learning")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_an_older_release_in_the_folder_would_win(tmp_path):
+    (tmp_path / "hyperparams.json").touch()
+    (tmp_path / "params.safetensors").touch()
+    for name in ("llama_scope", "gemma_scope"):
+        with pytest.raises(ValueError, match="which is none of the files written for"):
+            save(sae_of("0.3*L1 + NonNegative"), tmp_path, name)
+
+
 def test_the_command_converts_there_and_back(tmp_path, capsys):
     sae = sae_of("Cardinality(3)")
     ours, theirs, back = tmp_path / "sae.safetensors", tmp_path / "theirs", tmp_path / "back.safetensors"

@@ -23,6 +23,7 @@ class GemmaScope(Format):
     name = "gemma_scope"
     library = "Gemma Scope"
     files = (FIRST, SECOND, CONFIGURATION)
+    written = (FIRST,)
     writes = ("relu", "jumprelu")
 
     def recognises(self, path: Path) -> bool:

@@ -43,6 +43,7 @@ class LlamaScope(Format):
     name = "llama_scope"
     library = "llamascopium"
     files = (FIRST, FIRST_WEIGHTS, LATER, LATER_WEIGHTS)
+    written = (LATER, LATER_WEIGHTS)
     writes = ("relu", "topk")
 
     def recognises(self, path: Path) -> bool:
