@@ -149,6 +149,27 @@ def test_evaluate_and_report_take_the_files_of_other_libraries(folder, sae, caps
     assert "Features of saelens" in (folder / "theirs.html").read_text(encoding="utf-8")
 
 
+def test_evaluate_asks_where_harvests_differ(folder, sae, capsys):
+    longer, other = folder / "longer", folder / "other.safetensors"
+    options = ["--block", "2", "--tokens", "500", "--context", "32", "--no-bos", "--out", str(longer)]
+    assert main(["harvest", *_model(folder), *options]) == 0
+    assert (
+        main(["fit", str(longer), "-R", "Cardinality(4)", "--components", "32", "--steps", "5", "--out", str(other)])
+        == 0
+    )
+    capsys.readouterr()
+    tables = []
+    for files in ([sae, other], [other, sae]):
+        command = ["evaluate", *map(str, files), *_model(folder), "--tokens", "100"]
+        assert main(command) == 1
+        assert re.search(r"with context_length=\d+ and .*; give --context for both\n$", capsys.readouterr().err)
+        assert main([*command, "--context", "16"]) == 1
+        assert re.search(r"with bos=\w+ and .*; give --bos or --no-bos for both\n$", capsys.readouterr().err)
+        assert main([*command, "--context", "16", "--no-bos"]) == 0
+        tables.append(_rows(capsys.readouterr().out))
+    assert tables[0] == tables[1]
+
+
 def test_a_transcoder_of_two_places(folder, capsys):
     pair, out = folder / "pair", folder / "transcoder.safetensors"
     places = ["--block", "mlp_in.2", "mlp_out.2", "--tokens", "500", "--context", "16", "--out", str(pair)]

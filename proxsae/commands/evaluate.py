@@ -7,6 +7,16 @@ from typing import Any
 
 from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
 
+OPTIONS = {
+    "block": "--block",
+    "reads": "--reads",
+    "context_length": "--context",
+    "bos": "--bos or --no-bos",
+    "separator": "--separator",
+    "concatenate": "--concatenate or --no-concatenate",
+    "exclude_tokens": "--exclude-tokens",
+}  # by the argument of evaluate that they set
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser of all."""
@@ -39,26 +49,22 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.report import format_table, table_row
 
     saes: dict[str, Any] = {path: load(path) for path in options.saes}
-    provenance: dict[str, Any] = next(
-        (found for sae in saes.values() if (found := getattr(sae, "provenance_", None))), {}
-    )
+    given = {"block": options.block, "reads": options.reads, "context_length": options.context}
+    given = {name: value for name, value in given.items() if value is not None} | packing_of(options)
+    settings = {"context_length": 128, **_of_harvests(saes, given), **given}
     if options.refined:
         from proxsae.training import Refined
 
         saes |= {f"{path}, refined": Refined(sae) for path, sae in saes.items()}
-    block = options.block or provenance.get("target_site") or provenance.get("site")
-    if block is None:
+    if "block" not in settings:
         raise ValueError("no file says where its activations come from; give --block")
     results = evaluate(
         load_model(options.model),
         saes,
         options.text,
-        block=block,
-        reads=options.reads,
         n_tokens=options.tokens,
-        context_length=options.context or provenance.get("context_length", 128),
         check_provenance=not options.any_place,
-        **_packing(provenance) | packing_of(options),
+        **settings,
         split=options.split,
         field=options.field,
     )
@@ -71,7 +77,35 @@ def _lines(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{name} at {place}" if place else name, one) for name in places for place, one in places[name].items()]
 
 
-def _packing(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Return what a model's file says of how documents became contexts."""
-    names = {name: name for name in ("bos", "separator", "concatenate")} | {"excluded_tokens": "exclude_tokens"}
-    return {argument: provenance[field] for field, argument in names.items() if field in provenance}
+def _of_harvests(saes: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return what the files say of their harvests and no option does, as arguments of evaluate.
+
+    Raises
+    ------
+    ValueError
+        If two files say different things: the rows of a table are measured alike.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    for path, sae in saes.items():
+        for argument, value in _told(sae).items():
+            first, of_first = found.setdefault(argument, (path, value))
+            if argument not in given and value != of_first:
+                raise ValueError(
+                    f"{path} was harvested with {argument}={value!r} and {first} with {argument}={of_first!r}; give "
+                    f"{OPTIONS[argument]} for both"
+                )
+    return {argument: value for argument, (_, value) in found.items()}
+
+
+def _told(sae: Any) -> dict[str, Any]:
+    """Return what the file of a model says of its harvest; one of ours names of the packing what is not default."""
+    from proxsae.llm.contexts import PACKING
+
+    provenance = getattr(sae, "provenance_", None) or {}
+    told = {**PACKING._asdict(), **provenance} if "weights" in provenance else dict(provenance)
+    if "target_site" in told and getattr(sae, "is_transcoder_", False):
+        told["reads"] = told.get("site")
+    told["block"] = told.get("target_site") or told.get("site")
+    names = {name: name for name in OPTIONS} | {"exclude_tokens": "excluded_tokens"}
+    known = {argument: told[field] for argument, field in names.items() if field in told}
+    return {argument: value for argument, value in known.items() if argument == "separator" or value is not None}

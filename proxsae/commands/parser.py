@@ -41,7 +41,7 @@ def add_packing(command: argparse.ArgumentParser, default: str = "") -> None:
     add("--separator", "eos", closes, type=_separator, metavar="TOKEN")
     add("--concatenate", "yes", "documents run on into the next context, else each begins one of its own", **choice)
     left_out = "tokens to leave out beside the special ones: ids, or the text of one token each"
-    add("--exclude-tokens", "none", left_out, nargs="+", type=_token, metavar="TOKEN")
+    add("--exclude-tokens", "none", left_out, nargs="*", type=_token, metavar="TOKEN")
 
 
 def packing_of(options: argparse.Namespace) -> dict[str, Any]:
