@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, check_counts, packing_of
 
 N_NULL = 2000  # axes of the null
 N_CARDS = 4
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.llm.opposites import ANTONYMS, read_pairs
     from proxsae.llm.steering import site_of
 
+    check_counts(options, "tokens", "least")
     check_writable(options.out)
     pairs = read_pairs(options.pairs or ANTONYMS)
     saes = {Path(path).stem: load(path) for path in (options.sae, options.against) if path}

@@ -50,6 +50,14 @@ def packing_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
+def check_counts(options: argparse.Namespace, *names: str) -> None:
+    """Raise ValueError unless the options of these names are at least 1, before work of minutes begins."""
+    for name in names:
+        if (count := getattr(options, name)) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} {count} was given; an integer of at least 1 is allowed")
+
+
 def _token(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 

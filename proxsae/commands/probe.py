@@ -7,7 +7,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import add_command
+from proxsae.commands.parser import add_command, check_counts
 
 
 def add(commands: Any) -> None:
@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.report import format_table
     from proxsae.studies.probing import probe, probe_table
 
+    check_counts(options, "rows", "tokens")
     check_writable(options.out)
     try:
         ks = [int(text) for text in options.k.split(",")]

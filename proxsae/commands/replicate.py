@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model
+from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 
 def add(commands: Any) -> None:
@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.data.files import check_writable
     from proxsae.studies.replication import replicate, steps
 
+    check_counts(options, "tokens", "heldout_tokens", "seeds", "components", "steps", "batch_size")
     page = options.out / "replication.html"
     check_writable(page)
     levels, training = training_of(options)

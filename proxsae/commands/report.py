@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import add_command
+from proxsae.commands.parser import add_command, check_counts
 
 
 def add(commands: Any) -> None:
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.llm import ActivationStore, load_model
     from proxsae.report import explorer_page, write_page
 
+    check_counts(options, "tokens")
     check_writable(options.out)
     sae, store = load(options.sae), ActivationStore(options.store)
     html = explorer_page(

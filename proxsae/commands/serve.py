@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, check_counts, packing_of
 
 
 def add(commands: Any) -> None:
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.report.explorer import decoder, reading_content
     from proxsae.report.packing import packed
 
+    check_counts(options, "tokens")
     with PageServer(options.port) as server, tempfile.TemporaryDirectory() as folder:
         sae, store = load(options.sae), ActivationStore(options.store) if options.store else None
         told = store.info if store else {}

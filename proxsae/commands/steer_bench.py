@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model
+from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 DAMAGES = (0.1, 0.3)
 FILE = "steering.json"
@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.llm.concepts import FOLDER, read_axes
     from proxsae.llm.steer_bench import steer_bench
 
+    check_counts(options, "tokens")
     check_writable(options.out / FILE)
     axes = read_axes(options.axes or FOLDER)
     if options.only:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, check_counts, packing_of
 
 if TYPE_CHECKING:
     from proxsae.studies import Configuration, Source
@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
     from proxsae.studies.results import read_row
     from proxsae.studies.sweep_page import failures, summary, write_page
 
+    check_counts(options, "tokens", "heldout_tokens", "seeds", "components", "steps", "batch_size")
     if options.row is not None:
         row = read_row(options.row)
         configurations, source = [Configuration(**row["configuration"])], Source(**row["source"])
@@ -115,8 +116,8 @@ def _configurations(options: argparse.Namespace) -> list[Configuration]:
     from proxsae.studies import abstopk_paper, grid
 
     l0, training = training_of(options)
-    answers = _listed(options.auxk or ("yes,no" if options.preset else "yes"))
-    if not set(answers) <= {"yes", "no"}:
+    answers = _listed(("yes,no" if options.preset else "yes") if options.auxk is None else options.auxk)
+    if not answers or not set(answers) <= {"yes", "no"}:
         raise ValueError(f"--auxk takes yes, no, or yes,no; got {options.auxk!r}")
     auxk = [answer == "yes" for answer in answers]
     if options.preset:
