@@ -49,6 +49,14 @@ COMMANDS = (
     prove,
 )
 
+# What sentences of the library call by its argument, by the option that sets it.
+OPTIONS = {
+    "check_provenance=False": "--any-place",
+    "; give block": "; give --block",
+    "; give reads": "; give --reads",
+    "give dtype='float32'": "give --dtype float32",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a mistake of the user is one line on standard error."""
@@ -63,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with redirect_stdout(sys.stderr) if _is_stdout(getattr(options, "out", None)) else nullcontext():
                 status = options.run(options)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"proxsae {options.command}: {error}", file=sys.stderr)
+        sentence = str(error)
+        for argument, option in OPTIONS.items():
+            sentence = sentence.replace(argument, option)
+        print(f"proxsae {options.command}: {sentence}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"proxsae {options.command}: interrupted", file=sys.stderr)

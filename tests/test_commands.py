@@ -170,6 +170,22 @@ def test_evaluate_asks_where_harvests_differ(folder, sae, capsys):
     assert tables[0] == tables[1]
 
 
+def test_counts_and_places_that_cannot_be_are_named_by_their_option(folder, sae, capsys):
+    evaluate_, report = ["evaluate", str(sae), *_model(folder)], ["report", str(sae), str(folder / "store")]
+    out = ["--out", str(folder / "none.html")]
+    for command, sentence in (
+        ([*evaluate_, "--context", "0"], "context_length=0 was given; an integer of at least 2"),
+        ([*evaluate_, "--block", "1"], "to be used on 'block.1' of .*; --any-place allows it"),
+        ([*report, "--tokens", "-2990", *out], "--tokens -2990 was given; an integer of at least 1"),
+        ([*report, "--tokens", "0", *out], "--tokens 0 was given; an integer of at least 1"),
+        (["serve", *report[1:], "--tokens", "-1"], "--tokens -1 was given"),
+        (["axes", *report[1:], "--tokens", "-1", *out], "--tokens -1 was given"),
+        (["probe", str(sae), "--activations", str(folder / "store"), "--rows", "-1", *out], "--rows -1 was given"),
+    ):
+        assert main(command) == 1
+        assert re.search(sentence, capsys.readouterr().err)
+
+
 def test_a_transcoder_of_two_places(folder, capsys):
     pair, out = folder / "pair", folder / "transcoder.safetensors"
     places = ["--block", "mlp_in.2", "mlp_out.2", "--tokens", "500", "--context", "16", "--out", str(pair)]
