@@ -191,7 +191,7 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
             share, first, end = _reach(prox, parameters, steps, z, index, kinked, support, k, slopes, curvatures, delta)
             if first >= 0:  # else nothing is to be had but rounding, or F has no minimum
                 _move(A, z, r, m, support, k, slopes, curvatures, delta, share, first, end)
-                return
+            return
 
 
 @uncounted()
