@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from proxsae import ProxSAE
 from proxsae.encoders import Amortized
 from proxsae.encoders.thresholds import Count, Jump, initial_thresholds, takes_thresholds, with_thresholds
 from proxsae.regularizers import L0, L1, AsymmetricL0, Box, Cardinality, NonNegative, SquaredL2, parse
@@ -148,3 +149,32 @@ def test_no_dense_matrix_is_kept_for_the_backward_pass():
         (x - encoder.codes(x).decode(D)).square().sum().backward()
     assert kept
     assert all(np.prod(shape) < 400 * 12 for shape in kept)
+
+
+@pytest.mark.parametrize("R", [Cardinality(3), NonNegative() + Cardinality(3, "batch")])
+def test_what_w_reads_beside_the_atoms_decays_where_r_is_scale_free(R):
+    torch.manual_seed(0)
+    D = torch.nn.functional.normalize(torch.randn(1100, 8, dtype=torch.float64))  # more rows than are taken at a time
+    W = torch.randn(1100, 8, dtype=torch.float64)
+    encoder = Amortized.of(R, W.clone(), torch.zeros(1100, dtype=torch.float64))
+    encoder.draw_to(D, 0.25)
+    along = (W * D).sum(1, keepdim=True) * D
+    torch.testing.assert_close(encoder.weight.detach(), along + 0.75 * (W - along), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("R", [0.1 * L1(), L0() + NonNegative(), 0.1 * L1() + Cardinality(3)])
+def test_elsewhere_it_does_not(R):
+    W = torch.randn(6, 4)
+    encoder = Amortized.of(R, W.clone(), torch.zeros(6))
+    encoder.draw_to(torch.eye(6, 4), 0.25)
+    assert torch.equal(encoder.weight, W)
+
+
+def test_a_training_draws_every_eighth_step(monkeypatch):
+    shares = []
+    monkeypatch.setattr(Amortized, "draw_to", lambda self, atoms, share: shares.append(share))
+    X = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    history = ProxSAE(Cardinality(2), 12, n_steps=20, batch_size=16, learning_rate=1e-3, random_state=0).fit(X).history_
+    np.testing.assert_allclose(shares, 4 * 8 * history["learning_rate"][[7, 15]])
+    ProxSAE(Cardinality(2), 12, n_steps=20, batch_size=16, random_state=0).fit(X, X @ np.eye(8, 5, dtype=np.float32))
+    assert len(shares) == 2  # the atoms of a transcoder are no directions of its inputs
