@@ -66,8 +66,8 @@ def sparse_signals(
     n_factors : int, default 8
     parents : array of int of shape (n_components,), optional
         A hierarchy, such as :func:`forest` gives: atom i fires only where atom parents[i] < i does; -1 for roots. The
-        rates hold all the same, since a child fires more often where it may; with a correlation between atoms of
-        unlike rates nearly so, since whether the parent fires then says something of the child.
+        rates hold all the same, since a child fires more often where it may. With a correlation and unlike rates they
+        do not, since whether the parent fires then says something of the child: count what is drawn.
     exclusive : bool, default False
         Of the children of one parent only the one that exceeds its threshold most fires.
     magnitudes : (low, high), default (1.0, 2.0)
