@@ -18,8 +18,8 @@ from proxsae.regularizers.conjugate import (
     is_finite_around_zero,
     is_free,
 )
-from proxsae.solvers.bounded import LONGEST
 from proxsae.solvers.problem import Problem
+from proxsae.solvers.scalar import steps_of
 
 CertificateKind = Literal[
     "duality gap", "coordinate-wise residual", "fixed-point residual",
@@ -223,12 +223,13 @@ def coordinate_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> R
     noise = noise_of(problem, Z, fit)
     xp = ArrayNamespace(Z)
     lengths = xp.asarray(noise.norms)
-    mean = float((lengths * lengths).mean()) or 1.0
-    steps = xp.where(lengths > 0, 1.0 / xp.where(lengths > 0, lengths * lengths, 1.0), LONGEST / mean)
+    steps = steps_of(lengths * lengths)
     V = xp.asarray(fit.correlations)
     within = xp.maximum(abs(V) - noise.unit[:, None] * lengths, 0.0) * xp.sign(V)
     V = xp.where(Z == 0, within, V)
-    move = _double((Z - R.prox_unchecked(Z + steps * V, steps)) * xp.where(lengths > 0, lengths, mean**0.5))
+    move = _double(
+        (Z - R.prox_unchecked(Z + steps * V, steps)) * xp.where(lengths > 0, lengths, (lengths * lengths).mean() ** 0.5)
+    )
     size = _squares(_double(Z) * noise.norms)
     xp = ArrayNamespace(fit.residual)
     objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))

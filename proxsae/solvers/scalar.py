@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.formulas.arrays import Array, to_numpy
+from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.bounded import LONGEST
 
@@ -40,7 +40,9 @@ def squared_norms(D: Array) -> Array:
 
 def steps_of(norms2: Array) -> Array:
     """Return 1 / ||d_j||^2, and of a zero atom so long a step that its code goes to where R is least."""
-    return np.where(norms2 > 0, 1.0 / np.where(norms2 > 0, norms2, 1.0), LONGEST / (norms2.mean() or 1.0))
+    xp = ArrayNamespace(norms2)
+    steps: Array = 1.0 / xp.where(norms2 > 0, norms2, (float(norms2.mean()) or 1.0) / LONGEST)
+    return steps
 
 
 def resting_slopes(R: Regularizer, prox: Any, parameters: Array, norms2: Array) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Search:
 
     dictionary: Array  # NumPy, in the working dtype
     regularizer: Cardinality
-    rows_at_once: int = 1
+    rows_at_once: ClassVar[int] = 1
 
     @cached_property
     def lengths(self) -> Array:
