@@ -17,8 +17,8 @@ from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import Count, Jump, thresholds_at, with_thresholds
 from proxsae.kernels.sparse import Pattern
-from proxsae.kernels.top_k import outside_support
-from proxsae.regularizers import L0, Regularizer, Separable
+from proxsae.kernels.top_k import FEW_ROWS, bound_below_kth, kept, outside_support, ranked_above, top_k_mask
+from proxsae.regularizers import L0, Cardinality, Regularizer, Separable
 from proxsae.regularizers.cardinality import separable_part
 
 
@@ -63,15 +63,14 @@ class Activation:
         return replace(self, regularizer=reduce(add, terms))
 
     @torch.no_grad()
-    def price(self, pre: PreActivation, codes: Codes, step: Any = 1.0) -> Tensor | None:
-        """Return at batch scope the least gain among codes, over the step, a float64 scalar; else None."""
+    def price(self, at_support: Tensor, codes: Codes, step: Any = 1.0) -> Tensor | None:
+        """Return at batch scope the least gain among codes of these u, over the step, a float64 scalar; else None."""
         part = separable_part(self.regularizer)
         if self.regularizer.scope != "batch" or part is None:
             return None
-        pattern = codes.pattern
-        if not len(pattern.indices):
-            return codes.values.new_zeros((), dtype=torch.float64)
-        gains = part.at(pattern.indices).gains(pattern.gather(pre.without_graph), step)
+        if not len(at_support):
+            return at_support.new_zeros((), dtype=torch.float64)
+        gains = part.at(codes.pattern.indices).gains(at_support, step)
         return gains.min().double() / step  # type: ignore[no-any-return]
 
     def codes(self, pre: PreActivation, step: Any = 1.0) -> Codes:
@@ -90,13 +89,12 @@ class Activation:
         part = separable_part(self.regularizer)
         if part is None:
             codes = self._dense(pre, step)
-            penalty = self.regularizer.value_unchecked(codes.to_dense())
-        else:
-            pattern, entries = self._select(pre, step)
-            at_support = pre.at(pattern, entries)
-            codes = Codes(pattern, self._values(pattern, at_support, step))
-            penalty = pattern.sums(self._penalties(part, codes, at_support, step))
-        price = self.price(pre, codes, step)
+            return Encoding(codes, self.regularizer.value_unchecked(codes.to_dense()), self.regularizer, pre)
+        pattern, entries = self._select(pre, step)
+        at_support = pre.at(pattern, entries)
+        codes = Codes(pattern, self._values(pattern, at_support, step))
+        penalty = pattern.sums(self._penalties(part, codes, at_support, step))
+        price = self.price(at_support, codes, step)
         prices = None if price is None else price.reshape(1)
         return Encoding(codes, penalty, self.regularizer, pre, prices)
 
@@ -120,9 +118,26 @@ class Activation:
 
     def _select(self, pre: PreActivation, step: Any) -> tuple[Pattern, Tensor]:
         """Return where codes may be non-zero, in training also those from which thresholds learn, and u there."""
+        if self.regularizer.scope == "batch" and pre.is_in_blocks:
+            return self._select_of_batch(pre, float(step))
         margin = 0.5 * self.bandwidth if self.training else 0.0
         rule = self.support_rule(len(pre.weight), pre.x.dtype, step, margin)
         return pre.select(rule, by_rows=self.regularizer.scope != "batch")
+
+    def _select_of_batch(self, pre: PreActivation, step: float) -> tuple[Pattern, Tensor]:
+        """Return the same at batch scope from what passes, block by block, a bound that a few samples give."""
+        R, n, p = self.regularizer, len(pre.x), len(pre.weight)
+        assert isinstance(R, Cardinality)
+        few, mirror = R.ranked(replace(pre, x=pre.x[:: n // FEW_ROWS]).without_graph, step)
+        bound = bound_below_kth(few, R.k / p, mirror)
+        candidates, entries = pre.select(
+            lambda u: Pattern(*ranked_above(R.ranked(u, step)[0], bound, mirror), n_columns=p), by_rows=True
+        )
+        if bound > 0 and len(entries) < R.k * n:  # the few misled
+            return pre.select(self.support_rule(p, pre.x.dtype, step), by_rows=False)
+        ranks, _ = R.at(candidates.indices).ranked(entries, step)
+        keep = top_k_mask(torch.maximum(ranks, mirror * ranks)[None], R.k * n)[0]
+        return Pattern(*kept(candidates.offsets, candidates.indices, keep), n_columns=p), entries[keep]
 
     def _values(self, pattern: Pattern, at_support: Tensor, step: Any) -> Tensor:
         part = separable_part(self.current_regularizer)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from proxsae.encoders.codes import Codes
+from proxsae.kernels.memory import empty
 from proxsae.kernels.sparse import LinearAt, Pattern, joined, product, product_at, row_dots
 
 BLOCK_SIZE = 2**23  # entries of a block of u: 32 MB in float32
@@ -100,15 +101,14 @@ class PreActivation:
         by_rows : bool
             What the rule says of a row depends on that row alone: in main memory u is then never there as a whole.
         """
-        n, p = len(self.x), len(self.weight)
-        size = max(256, BLOCK_SIZE // p)
-        if not by_rows or self._is_whole or self.x.is_cuda or n <= size:
+        if not by_rows or not self.is_in_blocks:
             pattern = rule(self.without_graph)
             return pattern, pattern.gather(self.without_graph)
+        n, p, size = len(self.x), len(self.weight), self._block_length
         patterns, entries = [], []
-        block = self.x.new_empty(size, p)
+        block = empty(size, p, dtype=self.x.dtype)
         if self.noted is not None:
-            self.noted.u = self.x.new_empty(-(-n // self.noted.every), len(self.noted.atoms))
+            self.noted.u = empty(-(-n // self.noted.every), len(self.noted.atoms), dtype=self.x.dtype)
         for start, x in zip(range(0, n, size), torch.split(self.x, size), strict=True):
             u = block[: len(x)]
             if self.bias is None:
@@ -144,7 +144,7 @@ class PreActivation:
             The same without graph, where they are known.
         """
         if entries is None:
-            entries = self._entries(pattern)
+            entries = self.entries(pattern)
         u: Tensor = LinearAt.apply(pattern, entries, self.x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         if not torch.is_grad_enabled():
             return u
@@ -157,13 +157,23 @@ class PreActivation:
         return u
 
     @property
+    def is_in_blocks(self) -> bool:
+        """Whether :meth:`select` by rows makes u a block of samples after another."""
+        return not self._is_whole and not self.x.is_cuda and len(self.x) > self._block_length
+
+    @property
+    def _block_length(self) -> int:
+        return max(256, BLOCK_SIZE // len(self.weight))
+
+    @property
     def _is_whole(self) -> bool:
         """Whether all entries are there, or are more than one product of x that parts of them could be made by."""
         is_product = self.known is None and not self.through and not self.codes and not self.in_bfloat16
         return "without_graph" in vars(self) or not is_product
 
     @torch.no_grad()
-    def _entries(self, pattern: Pattern) -> Tensor:
+    def entries(self, pattern: Pattern) -> Tensor:
+        """Return the entries at a pattern, without graph."""
         if self._is_whole:
             return pattern.gather(self.without_graph)
         entries = row_dots(pattern, self.x, self.weight)

@@ -11,6 +11,15 @@ SLAB = 64  # features that are summed at a time: those of thousands of rows stay
 TASKS = 4  # a slab
 
 
+@parallel_loops()
+def gather(offsets: np.ndarray, indices: np.ndarray, U: np.ndarray, out: np.ndarray) -> None:
+    """Write the entries of U on the support."""
+    for i in numba.prange(offsets.size - 1):
+        row = U[i]
+        for e in range(offsets[i], offsets[i + 1]):
+            out[e] = row[indices[e]]
+
+
 @parallel_loops(fastmath={"reassoc", "contract"})
 def row_dots(offsets: np.ndarray, indices: np.ndarray, G: np.ndarray, D: np.ndarray, out: np.ndarray) -> None:
     """Write <G_i, D_j> for every entry (i, j) of the support, four at a time."""

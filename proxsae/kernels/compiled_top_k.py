@@ -1,6 +1,13 @@
-"""The k largest entries of each row as compiled loops: a bound from below, then one pass for what is above it."""
+"""Selections in the rows of a matrix as compiled loops.
+
+The k largest of a row: a bound from below, then what is above it. The maxima of disjoint groups of entries are entries
+of the row, so that the k-th largest maximum is at most the k-th largest entry, and only groups whose maximum is above
+the bound are read again, about k of them.
+"""
 
 from __future__ import annotations
+
+import math
 
 import numba
 import numpy as np
@@ -9,104 +16,108 @@ from proxsae.kernels.threads import parallel_loops
 
 BLOCK = 64  # entries compared at once; the comparison of a block vectorises, a branch an entry does not
 BISECTIONS = 30
-
-
-@numba.njit(cache=True, inline="always")
-def _any_above(block: np.ndarray, threshold: float, mirror: float) -> bool:
-    """Whether some u of a full block has max(u, mirror u) above the threshold; branch-free, so that it vectorises."""
-    above = False
-    for c in range(BLOCK):
-        above |= (block[c] > threshold) | (mirror * block[c] > threshold)
-    return above
-
-
-@numba.njit(cache=True)
-def _keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> float:
-    """Keep the k largest of the first `size` candidates, in order, earlier ones first among equals; return the k-th."""
-    threshold = np.partition(ranks[:size], size - k)[size - k]
-    room = k
-    for c in range(size):
-        room -= ranks[c] > threshold
-    kept = 0
-    for c in range(size):
-        tied = ranks[c] == threshold
-        if ranks[c] > threshold or (tied and room > 0):
-            room -= tied
-            ranks[kept] = ranks[c]
-            indices[kept] = indices[c]
-            kept += 1
-    return float(threshold)
+ROWS = 8  # compared with the same part of the intervals while it is in the first cache
 
 
 @numba.njit(cache=True, fastmath={"reassoc", "nsz"})
-def _count_above(row: np.ndarray, threshold: float, mirror: float) -> float:
-    """Return how many u of a short row have max(u, mirror u) above the threshold; a sum of floats vectorises."""
-    one, zero = row.dtype.type(1), row.dtype.type(0)
+def _count_above(ranks: np.ndarray, threshold: float) -> float:
+    """Return how many of a few numbers are above the threshold; a sum of floats vectorises."""
+    one, zero = ranks.dtype.type(1), ranks.dtype.type(0)
     count = zero
-    for c in range(row.size):
-        count += one if (row[c] > threshold) | (mirror * row[c] > threshold) else zero
+    for c in range(ranks.size):
+        count += one if ranks[c] > threshold else zero
     return count  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True)
-def _by_bisection(row: np.ndarray, k: int, mirror: float) -> float:
-    """Return a number at least 0 that k or more max(u, mirror u) are above, or 0; where no two are equal, exactly k."""
-    low, high, two = row.dtype.type(0), np.abs(row).max(), row.dtype.type(2)
-    count = _count_above(row, low, mirror)
+def _bound(ranks: np.ndarray, k: int) -> tuple[float, bool]:
+    """Return a number at least 0 that k or more ranks are above, else 0, and whether no more than k are."""
+    low, high, two = ranks.dtype.type(0), ranks.max(), ranks.dtype.type(2)
+    count = _count_above(ranks, low)
     for _ in range(BISECTIONS):
         middle = (low + high) / two
         if count <= k or not low < middle < high:
             break
-        above = _count_above(row, middle, mirror)
+        above = _count_above(ranks, middle)
         if above >= k:
             low, count = middle, above
         else:
             high = middle
-    return float(low)
+    return low, count <= k
 
 
 @numba.njit(cache=True)
-def _below_kth(row: np.ndarray, k: int, mirror: float) -> float:
-    """Return a number below the k-th largest max(u, mirror u) of a row, close to it; at least 0.
+def _keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> float:
+    """Keep the k largest of the first `size` candidates, in order, earlier ones first among equals.
 
-    In a long row the maxima of disjoint groups of entries are entries of the row, so that the k-th largest maximum is
-    at most the k-th largest entry. A group takes every n_groups-th entry: neighbours compare with neighbours, which
-    vectorises.
+    Returns a number that no other is above.
     """
-    zero, sign = row.dtype.type(0), row.dtype.type(mirror)
-    n_groups = BLOCK * (4 * k // BLOCK + 1)
-    if 4 * n_groups > row.size:
-        return float(_by_bisection(row, k, sign))
+    threshold, is_exact = _bound(ranks[:size], k)
+    room = 0
+    if not is_exact:  # some are equal, or nearly
+        threshold = np.partition(ranks[:size], size - k)[size - k]
+        room = k
+        for c in range(size):
+            room -= ranks[c] > threshold
+    kept = 0
+    for c in range(size):
+        tied = room > 0 and ranks[c] == threshold
+        if ranks[c] > threshold or tied:
+            room -= tied
+            ranks[kept] = ranks[c]
+            indices[kept] = indices[c]
+            kept += 1
+    return threshold  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True)
+def _maxima(row: np.ndarray, mirror: float, n_groups: int) -> np.ndarray:
+    """Return the largest max(u, mirror u), at least 0, of each group: of every n_groups-th entry from its first on.
+
+    Neighbours compare with neighbours, which vectorises.
+    """
     maxima = np.zeros(n_groups, row.dtype)
     for start in range(0, row.size - n_groups + 1, n_groups):
         group = row[start : start + n_groups]
         for c in range(n_groups):
-            rank = group[c] if group[c] > sign * group[c] else sign * group[c]  # max() of two does not vectorise
+            rank = group[c] if group[c] > mirror * group[c] else mirror * group[c]  # max() of two does not vectorise
             maxima[c] = rank if rank > maxima[c] else maxima[c]
-    kth = np.partition(maxima, n_groups - k)[n_groups - k]
-    return float(np.nextafter(kth, zero))  # the next smaller number, 0 after 0
+    return maxima
 
 
 @numba.njit(cache=True)
 def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> int:
-    capacity = 4 * k + BLOCK
-    ranks = np.empty(capacity, row.dtype)
-    indices = np.empty(capacity, np.int64)
+    n_groups = BLOCK * (int(math.sqrt(k * row.size)) // BLOCK + 1)  # maxima and entries to read again are as many
+    if 4 * n_groups > row.size:
+        n_groups = row.size
+    maxima = _maxima(row, mirror, n_groups)
+    threshold, _ = _bound(maxima, k)
+    groups = np.empty(n_groups, np.int64)
+    n_held = 0
+    for c in range(n_groups):
+        if maxima[c] > threshold:
+            groups[n_held] = c
+            n_held += 1
+    capacity = 4 * k + n_groups
+    ranks, indices = np.empty(capacity, row.dtype), np.empty(capacity, np.int64)
     size = 0
-    threshold = row.dtype.type(_below_kth(row, k, mirror))
-    for start in range(0, row.size, BLOCK):
-        block = row[start : start + BLOCK]
-        if block.size == BLOCK and not _any_above(block, threshold, mirror):
-            continue
-        for c in range(block.size):
-            rank = max(block[c], mirror * block[c])
+    n_grouped = row.size // n_groups * n_groups
+    for start in range(0, n_grouped, n_groups):
+        for c in groups[:n_held]:
+            rank = max(row[start + c], mirror * row[start + c])
             if rank > threshold:  # strictly: an equal one further right loses to those already held
                 ranks[size] = rank
                 indices[size] = start + c
                 size += 1
-        if size > capacity - BLOCK:
-            threshold = row.dtype.type(_keep_largest(ranks, indices, size, k))
+        if size > capacity - n_groups:
+            threshold = _keep_largest(ranks, indices, size, k)
             size = k
+    for j in range(n_grouped, row.size):
+        rank = max(row[j], mirror * row[j])
+        if rank > threshold:
+            ranks[size] = rank
+            indices[size] = j
+            size += 1
     if size > k:
         _keep_largest(ranks, indices, size, k)
         size = k
@@ -130,31 +141,29 @@ def _any_outside(block: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
 
 
 @parallel_loops()
-def count_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, counts: np.ndarray) -> None:
-    """Count the entries of each row outside the interval [low_j, high_j] of their column."""
-    for i in numba.prange(U.shape[0]):
-        row = U[i]
-        count = 0
-        for start in range(0, row.size, BLOCK):
-            stop = min(start + BLOCK, row.size)
-            if stop - start == BLOCK and not _any_outside(row[start:stop], low[start:stop], high[start:stop]):
-                continue
-            for j in range(start, stop):
-                count += (row[j] > high[j]) | (row[j] < low[j])
-        counts[i] = count
+def select_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, indices: np.ndarray, counts: np.ndarray) -> None:
+    """Write the columns of the entries of each row outside the interval [low_j, high_j], and how many there are."""
+    n, p = U.shape
+    for task in numba.prange((n + ROWS - 1) // ROWS):
+        rows = range(task * ROWS, min((task + 1) * ROWS, n))
+        counts[rows.start : rows.stop] = 0
+        for start in range(0, p, BLOCK):
+            stop = min(start + BLOCK, p)
+            bottom, top = low[start:stop], high[start:stop]
+            for i in rows:
+                block, held, size = U[i, start:stop], indices[i], counts[i]
+                if block.size == BLOCK and not _any_outside(block, bottom, top):
+                    continue
+                for c in range(block.size):
+                    held[size] = start + c  # and again, unless it is outside: there is room, size is at most start + c
+                    size += (block[c] > top[c]) | (block[c] < bottom[c])
+                counts[i] = size
 
 
 @parallel_loops()
-def fill_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, offsets: np.ndarray, indices: np.ndarray) -> None:
-    """Write the columns of the entries outside their intervals, row after row."""
-    for i in numba.prange(U.shape[0]):
-        row = U[i]
-        position = offsets[i]
-        for start in range(0, row.size, BLOCK):
-            stop = min(start + BLOCK, row.size)
-            if stop - start == BLOCK and not _any_outside(row[start:stop], low[start:stop], high[start:stop]):
-                continue
-            for j in range(start, stop):
-                if (row[j] > high[j]) | (row[j] < low[j]):
-                    indices[position] = j
-                    position += 1
+def pack(held: np.ndarray, offsets: np.ndarray, indices: np.ndarray) -> None:
+    """Write the first entries of each row one after another, those of row i from offsets[i] on."""
+    for i in numba.prange(offsets.size - 1):
+        first = offsets[i]
+        for e in range(offsets[i + 1] - first):
+            indices[first + e] = held[i, e]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from proxsae.kernels.dispatch import on_cuda
+from proxsae.kernels.memory import empty
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,14 @@ class Pattern:
 
     def gather(self, U: Tensor) -> Tensor:
         """Return the entries of a dense (n, n_columns) matrix at the pattern."""
-        return U[self.rows, self.indices]
+        needs_graph = U.requires_grad and torch.is_grad_enabled()
+        if needs_graph or U.device.type != "cpu" or U.dtype not in (torch.float32, torch.float64):
+            return U[self.rows, self.indices]
+        from proxsae.kernels.compiled_sparse import gather
+
+        out = U.new_empty(len(self.indices))
+        gather(*(a.detach().numpy() for a in (self.offsets, self.indices, U, out)))
+        return out
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums over the entries of each row, of one value an entry; (n,)."""
@@ -121,9 +129,9 @@ def transposed_product(pattern: Pattern, values: Tensor, G: Tensor) -> Tensor:
     from proxsae.kernels.compiled_sparse import transposed_product as compiled
 
     offsets, entries, rows = pattern.by_column
-    slabs = torch.empty(-(-G.shape[1] // SLAB), len(G), SLAB, dtype=G.dtype)
+    slabs = empty(-(-G.shape[1] // SLAB), len(G), SLAB, dtype=G.dtype)
     to_slabs(G.contiguous().numpy(), slabs.numpy())
-    out = torch.empty(pattern.n_columns, G.shape[1], dtype=G.dtype)
+    out = empty(pattern.n_columns, G.shape[1], dtype=G.dtype)
     compiled(offsets, rows, values.numpy()[entries], slabs.numpy(), out.numpy())
     return out
 

@@ -15,6 +15,9 @@ import numpy as np
 
 from proxsae.kernels.dispatch import on_cuda
 
+ROOM = 2**21  # indices, 8 MB, in which rows are searched before it is known how many they hold
+FEW_ROWS = 32  # from which it is judged how large the largest entries of a matrix are
+
 
 def top_k_mask(ranks: Any, k: int) -> Any:
     """Return a boolean array that marks the k largest positive entries of each row.
@@ -40,12 +43,14 @@ def top_k_mask(ranks: Any, k: int) -> Any:
 
 def _kth_largest(ranks: Any, k: int) -> Any:
     n = ranks.shape[-1]
-    if array_api_compat.is_torch_array(ranks):
-        ranks = ranks.detach()
-        if ranks.is_cuda and ranks.numel() == n:  # kthvalue gives a row to one block of the device
-            return ranks.sort(dim=-1, descending=True).values[..., k - 1 : k]
-        return ranks.kthvalue(n - k + 1, dim=-1, keepdim=True).values
-    return np.partition(ranks, n - k, axis=-1)[..., n - k, None]
+    if (dense := _in_main_memory(ranks)) is not None:  # where NumPy takes half of the time of Torch
+        return _as_kind_of(ranks, np.partition(dense, n - k, axis=-1)[..., n - k, None])[0]
+    if not array_api_compat.is_torch_array(ranks):
+        return np.partition(ranks, n - k, axis=-1)[..., n - k, None]
+    ranks = ranks.detach()
+    if ranks.is_cuda and ranks.numel() == n:  # kthvalue gives a row to one block of the device
+        return ranks.sort(dim=-1, descending=True).values[..., k - 1 : k]
+    return ranks.kthvalue(n - k + 1, dim=-1, keepdim=True).values
 
 
 def pattern_of(mask: Any) -> tuple[Any, Any]:
@@ -65,11 +70,9 @@ def row_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
     from proxsae.kernels.compiled_top_k import select_in_rows
 
     k = min(k, dense.shape[1])
-    indices = np.empty((dense.shape[0], k), np.int64)
-    counts = np.empty(dense.shape[0], np.int64)
+    indices, counts = np.empty((len(dense), k), np.int64), np.empty(len(dense), np.int64)
     select_in_rows(dense, k, dense.dtype.type(mirror), indices, counts)
-    held = indices.ravel() if (counts == k).all() else indices[np.arange(k) < counts[:, None]]
-    return _as_kind_of(U, _offsets(np, counts), held)
+    return _as_kind_of(U, *_packed(indices, counts))
 
 
 def _row_support_on_cuda(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
@@ -89,15 +92,35 @@ def matrix_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
     dense = _in_main_memory(U)
     if dense is not None and dense is not U:
         return _as_kind_of(U, *matrix_support(dense, k, mirror))
-    offsets, candidates = _ranked_above(U, _bound_below_kth(U, k, mirror), mirror)
+    bound = bound_below_kth(U[:: max(1, len(U) // FEW_ROWS)], k / (U.shape[0] * U.shape[1]), mirror)
+    offsets, candidates = ranked_above(U, bound, mirror)
     if offsets[-1] < k:  # the sample misled, or there are fewer than k positive ranks
-        offsets, candidates = _ranked_above(U, 0.0, mirror)
+        offsets, candidates = ranked_above(U, 0.0, mirror)
     xp = array_api_compat.array_namespace(U)
-    counts = xp.diff(offsets)
-    rows = xp.repeat(xp.arange(len(U), device=array_api_compat.device(U)), counts)
+    rows = xp.repeat(xp.arange(len(U), device=array_api_compat.device(U)), xp.diff(offsets))
     keep = top_k_mask(_ranks(U[rows, candidates], mirror)[None, :], k)[0]
+    return kept(offsets, candidates, keep)
+
+
+def bound_below_kth(some: Any, share: float, mirror: float) -> float:
+    """Return a number at least 0 that somewhat more than a share of all ranks exceed, judged from some of the rows."""
+    ranks = _ranks(some, mirror).reshape(1, -1)
+    size = ranks.shape[1]
+    position = int(1.5 * share * size) + 32
+    return max(float(_kth_largest(ranks, position)[0, 0]), 0.0) if position < size else 0.0
+
+
+def ranked_above(U: Any, threshold: float, mirror: float) -> tuple[Any, Any]:
+    """Return the pattern (offsets, indices) of the entries of an (n, p) matrix whose rank is above a threshold."""
+    high = np.full(U.shape[1], threshold)
+    return outside_support(U, -high if mirror == -1 else np.full_like(high, -np.inf), high)
+
+
+def kept(offsets: Any, indices: Any, keep: Any) -> tuple[Any, Any]:
+    """Return the pattern (offsets, indices) of the marked entries of another."""
+    xp = array_api_compat.array_namespace(keep)
     kept_before = xp.concat([xp.zeros_like(offsets[:1]), xp.cumulative_sum(xp.astype(keep, xp.int64))])
-    return kept_before[offsets], candidates[keep]
+    return kept_before[offsets], indices[keep]
 
 
 def outside_support(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
@@ -111,27 +134,27 @@ def outside_support(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
 
 
 def _outside(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
-    from proxsae.kernels.compiled_top_k import count_outside, fill_outside
+    """Return the pattern, a few rows after another: there must be room for all of their entries."""
+    from proxsae.kernels.compiled_top_k import select_outside
 
-    counts = np.empty(len(U), np.int64)
-    count_outside(U, low, high, counts)
+    size = max(1, ROOM // max(1, U.shape[1]))
+    held, counts = np.empty((min(size, len(U)), U.shape[1]), np.int32), np.empty(len(U), np.int64)
+    parts = [np.empty(0, np.int64)]
+    for start in range(0, len(U), size):
+        rows = slice(start, start + size)
+        select_outside(U[rows], low, high, held, counts[rows])
+        parts.append(_packed(held, counts[rows])[1])
+    return _offsets(np, counts), np.concatenate(parts)
+
+
+def _packed(held: Any, counts: Any) -> tuple[Any, Any]:
+    """Return the pattern of so many indices of each row."""
+    from proxsae.kernels.compiled_top_k import pack
+
     offsets = _offsets(np, counts)
     indices = np.empty(offsets[-1], np.int64)
-    fill_outside(U, low, high, offsets, indices)
+    pack(held, offsets, indices)
     return offsets, indices
-
-
-def _ranked_above(U: Any, threshold: float, mirror: float) -> tuple[Any, Any]:
-    high = np.full(U.shape[1], threshold)
-    return outside_support(U, -high if mirror == -1 else np.full_like(high, -np.inf), high)
-
-
-def _bound_below_kth(U: Any, k: int, mirror: float) -> float:
-    """Return a threshold that somewhat more than k ranks exceed, judged from about 32 rows."""
-    sample = _ranks(U[:: max(1, len(U) // 32)], mirror).reshape(1, -1)
-    size = sample.shape[1]
-    position = int(1.5 * k * size / (U.shape[0] * U.shape[1])) + 32
-    return max(float(_kth_largest(sample, position)[0, 0]), 0.0) if position < size else 0.0
 
 
 def _ranks(U: Any, mirror: float) -> Any:

@@ -182,11 +182,20 @@ class Cardinality(Selection):
 
     def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
         """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`."""
-        sign, xp = self.rank_sign(step), ArrayNamespace(U)
-        if sign is None:
-            t = xp.asarray(step)
-            U, sign = self.ranks(xp, U, t, self.partner.prox_on(xp, U, t)), 1.0
+        U, sign = self.ranked(U, step)
         return matrix_support(U, self.k * len(U), sign) if self.scope == "batch" else row_support(U, self.k, sign)
+
+    def ranked(self, U: Array, step: float = 1.0) -> tuple[Array, float]:
+        """Return numbers v like U and m so that max(v, m v) are in the order of the gains."""
+        if (sign := self.rank_sign(step)) is not None:
+            return U, sign
+        xp = ArrayNamespace(U)
+        t = xp.asarray(step)
+        return self.ranks(xp, U, t, self.partner.prox_on(xp, U, t)), 1.0
+
+    def at(self, indices: Any) -> Cardinality:
+        """Return the regularizer of entries at these coordinates, whose gains compare with one another."""
+        return self.replace(partner=self.partner.at(indices))
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         counts = self.active(xp, Z).sum(-1)

@@ -15,6 +15,29 @@ from proxsae.training.blocks import Blocks
 from proxsae.training.scaling import Scaling
 
 
+class SquaredNorms(torch.autograd.Function):
+    """The squared norm of each row; no more is written than its gradient, and that once."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        """Return one number a row."""
+        ctx.save_for_backward(rows)
+        norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+        return norms.square()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient of the rows."""
+        (rows,), (gradient,) = ctx.saved_tensors, gradients
+        return rows * (2.0 * gradient)[:, None]  # type: ignore[no-any-return]
+
+
+def squared_norms(rows: Tensor) -> Tensor:
+    """Return the squared norm of each row."""
+    norms: Tensor = SquaredNorms.apply(rows)  # type: ignore[no-untyped-call]
+    return norms
+
+
 @dataclass(frozen=True)
 class Forward:
     """All that a loss may ask about a batch.
@@ -59,7 +82,7 @@ class Forward:
     @property
     def squared_error(self) -> Tensor:
         """The mean squared norm of the residual."""
-        return self.mean(self.residual.square().sum(1))
+        return self.mean(squared_norms(self.residual))
 
 
 class Autoencoder(nn.Module):
@@ -117,7 +140,7 @@ class Autoencoder(nn.Module):
         """
         y = x if y is None else y
         encoding = self.encoder.encode(x) if noting is None else self.encoder.encode_noting(x, noting)
-        residual = y - encoding.codes.decode(self.atoms) - self.beside_codes(x)
+        residual = (y - encoding.codes.decode(self.atoms)).sub_(self.beside_codes(x))
         return Forward(x, y, encoding, residual, self.atoms, self.unused_for, weight)
 
     def beside_codes(self, x: Tensor) -> Tensor:
@@ -201,7 +224,7 @@ def fitted_autoencoder(
             f"{tuple(atoms.shape)} and {tuple(bias.shape)}"
         )
     skip = None if skip is None else torch.as_tensor(skip, dtype=like.dtype, device=like.device)
-    if not all(bool(torch.isfinite(part).all()) for part in (atoms, bias, skip) if part is not None):
+    if not all(_is_finite(part) for part in (atoms, bias, skip) if part is not None):
         raise ValueError("atoms and bias must be finite, got NaN or infinity")
     if skip is not None and not is_transcoder:
         raise ValueError("a matrix from x to its own reconstruction is no part of an autoencoder: skip is for targets")
@@ -217,3 +240,8 @@ def fitted_autoencoder(
         raise ValueError(f"the encoder gives codes of {width} components, and there are {len(atoms)} atoms")
     encoder.regularizer.check_width(width)
     return model
+
+
+def _is_finite(numbers: Tensor) -> bool:
+    """Whether all are; where their sum is, which is ten times as fast to tell."""
+    return bool(numbers.sum().isfinite()) or bool(numbers.isfinite().all())

@@ -17,7 +17,6 @@ from proxsae.encoders import Amortized, Codes, Encoder, Encoding
 from proxsae.encoders.activation import Activation
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import initial_thresholds
-from proxsae.formulas.arrays import ArrayNamespace
 from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import Cardinality, Regularizer
@@ -182,10 +181,9 @@ class ShardActivation(Activation):
             return of_shard
 
         def of_all(u: Tensor) -> Pattern:
-            pattern, xp = of_shard(u), ArrayNamespace(u)
-            entries, t, partner = pattern.gather(u), xp.asarray(float(step)), R.partner.at(pattern.indices)
-            ranks = R.replace(partner=partner).ranks(xp, entries, t, partner.prox_on(xp, entries, t))
-            return among_all(pattern, ranks, R.k)
+            pattern = of_shard(u)
+            entries, mirror = R.at(pattern.indices).ranked(pattern.gather(u), float(step))
+            return among_all(pattern, torch.maximum(entries, mirror * entries), R.k)
 
         return of_all
 

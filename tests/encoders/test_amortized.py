@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from proxsae import ProxSAE
-from proxsae.encoders import Amortized
+from proxsae.encoders import Amortized, pre_activation
+from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import Count, Jump, initial_thresholds, takes_thresholds, with_thresholds
 from proxsae.regularizers import L0, L1, AsymmetricL0, Box, Cardinality, NonNegative, SquaredL2, parse
 
@@ -138,6 +139,34 @@ def test_surrogate_derivatives_estimate_the_derivative_of_the_expectation(signed
     (slope,) = torch.autograd.grad(Jump.apply(u, thetas, z, signed, 0.5).abs().mean(), theta)
     near_misses_have_no_sign = 0.5  # d|z|/dz is 0 at z = 0: half of the window does not count for this loss
     assert slope.item() == pytest.approx(-density * 1.5 * near_misses_have_no_sign, rel=1e-3)
+
+
+@pytest.mark.parametrize("misled", [False, True], ids=["typical rows sampled", "large ones"])
+@pytest.mark.parametrize("text", ["Cardinality(3, 'batch')", "w*L1 + NonNegative + Cardinality(3, 'batch')"])
+def test_the_largest_of_a_batch_are_the_same_where_it_is_encoded_block_by_block(text, misled, monkeypatch):
+    R = parse(text.replace("'", '"'), w=np.linspace(0.1, 0.4, 40))
+    generator = torch.Generator().manual_seed(0)
+    x, W = (torch.randn(n, 8, generator=generator, dtype=torch.float64) for n in (700, 40))
+    x, W = x.round(decimals=1), W.round(decimals=1)  # so that some u are equal
+    x[:: 700 // 32] *= 100.0 if misled else 1.0
+    encoder = Amortized.of(R, W, torch.linspace(-1, 1, 40, dtype=torch.float64))
+    whole = encoder.encode(x)
+    monkeypatch.setattr(pre_activation, "BLOCK_SIZE", 1)  # 256 rows at a time
+    looks = []
+    monkeypatch.setattr(PreActivation, "select", recording(PreActivation.select, looks))
+    blockwise = encoder.encode(x)
+    assert looks == ([True, False] if misled else [True])
+    assert len(whole.codes.pattern.indices) == 3 * 700
+    torch.testing.assert_close(blockwise.codes.to_dense(), whole.codes.to_dense())
+    torch.testing.assert_close(blockwise.prices, whole.prices)
+
+
+def recording(select, looks):
+    def by_rows_noted(pre, rule, *, by_rows):
+        looks.append(by_rows)
+        return select(pre, rule, by_rows=by_rows)
+
+    return by_rows_noted
 
 
 def test_no_dense_matrix_is_kept_for_the_backward_pass():

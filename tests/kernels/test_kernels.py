@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from proxsae.kernels import top_k
 from proxsae.kernels.sparse import (
     LinearAt,
     Pattern,
@@ -91,6 +92,7 @@ def sparse_problem(request):
 def test_sparse_products_equal_dense_ones(sparse_problem):
     Z, pattern, D, G = sparse_problem
     values = pattern.gather(Z)
+    assert torch.equal(values, Z[Z != 0])
     for dots in (row_dots, row_dots_plain):
         torch.testing.assert_close(dots(pattern, G, D), pattern.gather(G @ D.T))
     for product in (transposed_product, transposed_product_plain):
@@ -125,9 +127,12 @@ def test_empty_pattern():
 def test_entries_outside_an_interval_for_each_column(U, seed):
     low, high = np.sort(np.random.default_rng(seed).integers(-6, 7, size=(2, U.shape[1])), axis=0)
     expected = pattern_of((U > high) | (U < low))
-    for kind in (U, torch.from_numpy(U)):
-        for got, wanted in zip(outside_support(kind, low, high), expected, strict=True):
-            np.testing.assert_array_equal(np.asarray(got), wanted)
+    for room in (1, 3 * U.shape[1], top_k.ROOM):  # a row, three and all rows at a time
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(top_k, "ROOM", room)
+            for kind in (U, torch.from_numpy(U)):
+                for got, wanted in zip(outside_support(kind, low, high), expected, strict=True):
+                    np.testing.assert_array_equal(np.asarray(got), wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

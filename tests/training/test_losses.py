@@ -10,7 +10,7 @@ from proxsae import ProxSAE
 from proxsae.encoders import Amortized, pre_activation
 from proxsae.regularizers import Cardinality, NonNegative, parse
 from proxsae.training import HierarchicalTopK, Matryoshka, Scaling, Trainer, TrainingState
-from proxsae.training.autoencoder import initial_autoencoder
+from proxsae.training.autoencoder import initial_autoencoder, squared_norms
 from proxsae.training.losses import AuxK, reconstruction
 
 
@@ -203,6 +203,13 @@ def test_dead_atoms_look_at_some_of_the_samples(room):
     weight = torch.rand(50, generator=generator, dtype=torch.float64)
     weighted = loss(replace(model(x, weight=weight), every_for_dead=3))
     torch.testing.assert_close(weighted, loss(model(x[::3], weight=weight[::3])))
+
+
+def test_squared_norms_have_the_gradient_of_their_definition():
+    rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[2] = 0
+    torch.testing.assert_close(squared_norms(rows), rows.square().sum(1))
+    assert torch.autograd.gradcheck(squared_norms, rows.requires_grad_())
 
 
 @pytest.mark.parametrize(
