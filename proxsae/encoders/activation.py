@@ -150,12 +150,21 @@ class Activation:
         return values
 
     def _penalties(self, part: Separable, codes: Codes, at_support: Tensor, step: Any) -> Tensor:
-        """Return w_i r(z_i) of every entry of the codes."""
+        """Return w_i r(z_i) of every entry of the codes; with learned thresholds what a code costs on average.
+
+        Were it half the square of the own threshold, one that has grown would cost more, and so be pushed on.
+        """
         if self.threshold is None:
             return part.at(codes.pattern.indices).penalties(codes.values)  # type: ignore[no-any-return]
         window = self._window(codes.pattern, step, at_support, codes.values)
-        thresholds = thresholds_at(self.threshold.detach(), codes.pattern.indices, at_support)
-        return 0.5 * thresholds**2 * Count.apply(at_support, *window)  # type: ignore[no-any-return, no-untyped-call]
+        cost = self._mean_cost()
+        cost = cost if cost.ndim == 0 else torch.where(at_support > 0, cost[0], cost[1])
+        return cost * Count.apply(at_support, *window)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _mean_cost(self) -> Tensor:
+        """Return the mean over the atoms of half the square of their thresholds, where there are two for each sign."""
+        assert self.threshold is not None
+        return 0.5 * self.threshold.detach().square().mean(-1)
 
     def _window(self, pattern: Pattern, step: Any, u: Tensor, z: Tensor) -> tuple[Any, ...]:
         r"""Return the thresholds :math:`\sqrt t\,\theta` at a pattern, z there, whether R is signed, and the width."""

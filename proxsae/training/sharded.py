@@ -187,6 +187,10 @@ class ShardActivation(Activation):
 
         return of_all
 
+    def _mean_cost(self) -> Tensor:
+        """Return the mean over the atoms of all shards, which have as many each."""
+        return mesh().atoms.summed(super()._mean_cost()) / mesh().atoms.size
+
     def encoding(self, pre: PreActivation, step: Any = 1.0) -> Encoding:
         """Return the codes of the shard and the penalty of all."""
         of_shard = super().encoding(pre, step)
