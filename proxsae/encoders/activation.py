@@ -63,15 +63,14 @@ class Activation:
         return replace(self, regularizer=reduce(add, terms))
 
     @torch.no_grad()
-    def price(self, at_support: Tensor, codes: Codes, step: Any = 1.0) -> Tensor | None:
-        """Return at batch scope the least gain among codes of these u, over the step, a float64 scalar; else None."""
+    def price(self, at_support: Tensor, codes: Codes, step: Any = 1.0) -> Tensor:
+        """Return the least gain among codes of these u, over the step, float64 of shape (1,); for batch scope."""
         part = separable_part(self.regularizer)
-        if self.regularizer.scope != "batch" or part is None:
-            return None
+        assert part is not None
         if not len(at_support):
-            return at_support.new_zeros((), dtype=torch.float64)
+            return at_support.new_zeros(1, dtype=torch.float64)
         gains = part.at(codes.pattern.indices).gains(at_support, step)
-        return gains.min().double() / step  # type: ignore[no-any-return]
+        return gains.min().double().reshape(1) / step  # type: ignore[no-any-return]
 
     def codes(self, pre: PreActivation, step: Any = 1.0) -> Codes:
         """Return the codes, with gradients; forward and backward touch only the entries that are not zero."""
@@ -83,8 +82,8 @@ class Activation:
     def encoding(self, pre: PreActivation, step: Any = 1.0) -> Encoding:
         """Return the codes and their penalty, both with gradients.
 
-        An indicator contributes 0 to the penalty: the prox meets its constraint. With learned thresholds the count has
-        the surrogate derivative of :class:`Count`.
+        An indicator contributes 0 to the penalty: the prox meets its constraint. With learned thresholds a code costs
+        the mean over the atoms, and the count has the surrogate derivative of :class:`Count`.
         """
         part = separable_part(self.regularizer)
         if part is None:
@@ -94,8 +93,7 @@ class Activation:
         at_support = pre.at(pattern, entries)
         codes = Codes(pattern, self._values(pattern, at_support, step))
         penalty = pattern.sums(self._penalties(part, codes, at_support, step))
-        price = self.price(at_support, codes, step)
-        prices = None if price is None else price.reshape(1)
+        prices = self.price(at_support, codes, step) if self.regularizer.scope == "batch" else None
         return Encoding(codes, penalty, self.regularizer, pre, prices)
 
     def _dense(self, pre: PreActivation, step: Any) -> Codes:

@@ -14,10 +14,10 @@ from proxsae.encoders.base import Encoding, check_number, check_tensors
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import Columns, PreActivation
 from proxsae.encoders.thresholds import initial_thresholds, threshold_shape
+from proxsae.kernels.memory import ROWS
 from proxsae.regularizers import Regularizer
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-ROWS = 512  # of W at a time, which stay in the cache of a CPU
 
 
 class Amortized(Activated):

@@ -219,8 +219,8 @@ class Unrolled(Activated):
             if layer + 1 == self.n_layers:
                 break
             codes = own_activation.codes(pre, step)
-            price = own_activation.price(pre.entries(codes.pattern), codes, step) if self.training else None
-            prices += [] if price is None else [price.reshape(1)]
+            if self.training and self.regularizer.scope == "batch":
+                prices.append(own_activation.price(pre.entries(codes.pattern), codes, step))
             decoded = codes.decode(self.atoms)
             pull = self.layers["momentum"][layer + 1] if self.momentum else 0.0
             points: list[tuple[float | Tensor, Codes, Tensor]] = [(1.0 + pull, codes, decoded)]

@@ -1,4 +1,4 @@
-"""Large tensors in main memory that are filled at once, as every step makes them anew."""
+"""Large tensors in main memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ROWS = 512  # of a matrix at a time, so that intermediate results stay in the cache of a CPU
+
 
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Return a tensor without content in memory of NumPy, which asks the system for huge pages, as Torch does not.
+    """Return a tensor without content, to be filled at once.
 
-    Small pages, cleared one by one on first touch, take longer than what is written to them.
+    Its memory is NumPy's, which asks the system for huge pages, as Torch does not. Small ones, cleared one by one on
+    first touch, take longer than what is written to them.
     """
     if dtype not in (torch.float32, torch.float64):
         return torch.empty(shape, dtype=dtype)

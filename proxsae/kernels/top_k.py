@@ -43,7 +43,7 @@ def top_k_mask(ranks: Any, k: int) -> Any:
 
 def _kth_largest(ranks: Any, k: int) -> Any:
     n = ranks.shape[-1]
-    if (dense := _in_main_memory(ranks)) is not None:  # where NumPy takes half of the time of Torch
+    if (dense := _in_main_memory(ranks)) is not None:  # where NumPy is faster
         return _as_kind_of(ranks, np.partition(dense, n - k, axis=-1)[..., n - k, None])[0]
     if not array_api_compat.is_torch_array(ranks):
         return np.partition(ranks, n - k, axis=-1)[..., n - k, None]

@@ -243,5 +243,5 @@ def fitted_autoencoder(
 
 
 def _is_finite(numbers: Tensor) -> bool:
-    """Whether all are; where their sum is, which is ten times as fast to tell."""
+    """Whether all are; told by their sum where that is, without an array of answers."""
     return bool(numbers.sum().isfinite()) or bool(numbers.isfinite().all())

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from proxsae.kernels.dispatch import on_cuda
+from proxsae.kernels.memory import ROWS
 from proxsae.training.blocks import Blocks
-
-ROWS = 512  # of a matrix at a time, so that intermediate results stay in the cache of a CPU
 
 
 def adam(parameters: list[Tensor]) -> torch.optim.Adam:
