@@ -100,11 +100,11 @@ class Amortized(Activated):
 
     @torch.no_grad()
     def draw_to(self, atoms: Tensor, share: float) -> None:
-        """Take a share off the part of each row of W that is orthogonal to its atom, where R is scale-free.
+        """Take a share off the part of each row of W that is orthogonal to its atom, where non-zeros keep their size.
 
-        Elsewhere codes are shrunk, or steered to an L0, and more is lost than won by that.
+        That is under a scale-free R, or where thresholds are learned. Where codes are shrunk more is lost than won.
         """
-        if not self.regularizer.is_scale_free:
+        if not self.regularizer.is_scale_free and self.threshold is None:
             return
         parts = torch.split(self.weight.detach(), ROWS), torch.split(atoms.detach(), ROWS)
         for rows, along in zip(*parts, strict=True):

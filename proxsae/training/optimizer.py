@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from proxsae.kernels.dispatch import on_cuda
 from proxsae.kernels.memory import ROWS
 from proxsae.training.blocks import Blocks
 
 
-def adam(parameters: list[Tensor]) -> torch.optim.Adam:
-    """Return the optimizer; :func:`move` sets its step size."""
-    return torch.optim.Adam(parameters, fused=True)
+def adam(model: nn.Module) -> torch.optim.Adam:
+    """Return the optimizer of a model; :func:`move` sets its step size.
+
+    A row of a matrix is moved by few samples, and by others as the rows around it learn: the squares of its gradients
+    are averaged over about 20 steps. Those of thresholds, biases and steps are averaged over 1,000.
+    """
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim > 1 and not name.endswith("threshold")
+        (matrices if is_matrix else others).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": matrices, "betas": (0.9, 0.95)}, {"params": others}]
+    return torch.optim.Adam(groups, fused=True)
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ class TrainingState:
             inputs,
             inputs if targets is None else targets,
             given,
-            adam(list(model.parameters())),
+            adam(model),
             seed,
             n_steps,
             order_seed=seed,
@@ -108,7 +108,7 @@ class TrainingState:
         """Put another encoder in place; parameters of the same name and shape keep their moments."""
         before = {name: (p.shape, self.optimizer.state[p]) for name, p in self.model.named_parameters()}
         self.model.use(encoder.to(self.model.atoms.device))
-        self.optimizer = adam(list(self.model.parameters()))
+        self.optimizer = adam(self.model)
         for name, parameter in self.model.named_parameters():
             shape, moments = before.get(name, (None, {}))
             if moments and shape == parameter.shape:
@@ -173,7 +173,7 @@ class TrainingState:
         model.unused_for.copy_(state["unused_for"])
         if not is_finite(state):
             raise ValueError("a tensor holds NaN or infinity")
-        optimizer = adam(list(model.parameters()))
+        optimizer = adam(model)
         for name, parameter in model.named_parameters():
             moments = _group(state, f"adam.{name}")
             shapes = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}

@@ -37,7 +37,7 @@ class Trainer:
 
     The atoms keep unit norm: the radial part of their gradient is removed before the step, and they are renormalised
     after it. What the rows of an amortized encoder read beside their atoms decays where R is scale-free, as of a
-    cardinality: it is what fits the data of the training and not others.
+    cardinality, or has learned thresholds: it is what fits the data of the training and not others.
 
     Parameters
     ----------

@@ -182,12 +182,15 @@ def test_no_dense_matrix_is_kept_for_the_backward_pass():
     assert all(np.prod(shape) < 400 * 12 for shape in kept)
 
 
-@pytest.mark.parametrize("R", [Cardinality(3), NonNegative() + Cardinality(3, "batch")])
-def test_what_w_reads_beside_the_atoms_decays_where_r_is_scale_free(R):
+@pytest.mark.parametrize(
+    ("R", "threshold"),
+    [(Cardinality(3), None), (NonNegative() + Cardinality(3, "batch"), None), (L0(), torch.ones(1100).double())],
+)
+def test_what_w_reads_beside_the_atoms_decays_where_non_zeros_keep_their_size(R, threshold):
     torch.manual_seed(0)
     D = torch.nn.functional.normalize(torch.randn(1100, 8, dtype=torch.float64))  # more rows than are taken at a time
     W = torch.randn(1100, 8, dtype=torch.float64)
-    encoder = Amortized.of(R, W.clone(), torch.zeros(1100, dtype=torch.float64))
+    encoder = Amortized.of(R, W.clone(), torch.zeros(1100, dtype=torch.float64), threshold)
     encoder.draw_to(D, 0.25)
     along = (W * D).sum(1, keepdim=True) * D
     torch.testing.assert_close(encoder.weight.detach(), along + 0.75 * (W - along), rtol=1e-13, atol=1e-15)

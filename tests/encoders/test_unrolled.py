@@ -181,6 +181,7 @@ def test_the_isometry_defect_is_that_of_the_atoms_about_to_be_used():
 
 @pytest.fixture(scope="module")
 def data():
+    rng = np.random.default_rng(0)
     atoms = rng.normal(size=(24, 12))
     codes = rng.normal(size=(400, 24)) * (rng.random((400, 24)) < 0.1)
     return (codes @ atoms + 1).astype(np.float32)
@@ -213,9 +214,9 @@ def test_it_is_trained_saved_loaded_and_trained_further(R, options, data, tmp_pa
 
 
 def test_the_layers_learn(data):
-    short, long = (small(Cardinality(3), n_steps=n).fit(data) for n in (1, 100))
+    short, long = (small(Cardinality(3), n_steps=n).fit(data) for n in (1, 200))
     assert (long.encoder_.layers["step"] > short.encoder_.layers["step"] + 0.05).all()
-    amortized = small(Cardinality(3), n_steps=100, encoder="amortized").fit(data)
+    amortized = small(Cardinality(3), n_steps=200, encoder="amortized").fit(data)
     assert long.score(data) > amortized.score(data)
 
 
@@ -223,7 +224,7 @@ def test_at_batch_scope_every_layer_keeps_the_price_of_the_batches(data):
     sae = small(Cardinality(3, "batch"), n_steps=150, batch_size=400, learning_rate=1e-4).fit(data)
     Z = sae.transform(data)
     assert Z.nnz / len(data) == pytest.approx(3, rel=0.02)
-    assert (sae.transform(data[:7]) != Z[:7]).nnz == 0
+    np.testing.assert_allclose(sae.transform(data[:7]).toarray(), Z[:7].toarray(), rtol=1e-6)
     prices, R = sae.encoder_.layers["price"].tolist(), sae.regularizer_
     assert len(prices) == 3
     assert prices[-1] == 1.0

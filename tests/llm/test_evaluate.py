@@ -326,7 +326,7 @@ def test_a_transcoder_takes_the_place_of_its_layer(model, texts, tmp_path):
     options = OPTIONS | {"block": "mlp_out.2"}
     own = evaluate(model, sae, texts, **options)
     assert own["l0"] == 8
-    assert 0.2 < own["loss_recovered"] < 1
+    assert own["loss_recovered"] > 0.2  # beyond 1, too: the weights of this model are random
     assert reconstruction_metrics(sae, X, Y)["explained_variance"] == pytest.approx(sae.score(X, Y), rel=1e-5)
     with pytest.raises(ValueError, match=r"was fitted on 'mlp_out.2' of .*, but is to be used on 'mlp_out.3'"):
         evaluate(model, sae, texts, **(options | {"block": "mlp_out.3"}))
@@ -366,7 +366,7 @@ def test_a_crosscoder_in_a_language_model(model, texts, tmp_path):
     for place, fvu in zip(places, expected["fvu_of_blocks"], strict=True):
         assert found[place]["fvu"] == pytest.approx(fvu, rel=1e-5)
         assert found[place]["l0"] == expected["l0"] == 8
-        assert 0.2 < found[place]["loss_recovered"] <= 1
+        assert found[place]["loss_recovered"] > 0.2
     with pytest.raises(ValueError, match=r"on 'block\.2 mlp_out\.3' of .*, but is to be used on 'mlp_out\.3 block\.2'"):
         evaluate(model, sae, texts, block=places[::-1], n_tokens=150, **options)
     with pytest.raises(ValueError, match=r"was fitted on 32 features, but 'block\.2' of tiny gemma2 has 16"):

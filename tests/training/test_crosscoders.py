@@ -102,7 +102,7 @@ def test_a_step_follows_the_gradient_of_the_loss_of_normalised_atoms():
     removed = on.grad - (on.grad * on).sum(1, keepdim=True) * blocks.slope(on.detach())
     torch.testing.assert_close(removed, free.grad * blocks.norm(atoms))
     before = on.detach().clone()
-    move(adam([on]), on, 1e-3, blocks)
+    move(adam(torch.nn.ParameterList([on])), on, 1e-3, blocks)
     torch.testing.assert_close(blocks.norm(on.detach()), torch.ones(4, 1, dtype=torch.float64))
     assert (on.detach() * target).sum() < (before * target).sum()
     torch.testing.assert_close(Blocks.one(5).norm(atoms), torch.linalg.vector_norm(atoms, dim=1, keepdim=True))

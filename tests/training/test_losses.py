@@ -89,7 +89,7 @@ def test_few_codes_learn_to_do_without_the_others(X):
         Z[np.abs(Z) < np.sort(np.abs(Z), axis=1)[:, -2:-1]] = 0
         return np.square(X - sae.inverse_transform(Z)).sum()
 
-    assert error(nested) < 0.9 * error(plain)
+    assert error(nested) < 0.95 * error(plain)
 
 
 def test_files_and_checkpoints_keep_the_loss(X, tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from proxsae import ProxSAE
 from proxsae.regularizers import L0, L1, NonNegative
@@ -20,3 +21,10 @@ def test_what_to_do_where_all_codes_are_zero_depends_on_what_was_asked():
     X = np.random.default_rng(0).normal(size=(200, 8))
     with pytest.warns(UserWarning, match=r"every code of the last step is zero under .*: take a larger target_l0$"):
         sae.fit(X)
+
+
+def test_learned_thresholds_do_not_run_away():
+    X = load_digits().data.astype(np.float32)
+    options = {"n_steps": 300, "batch_size": 512, "learning_rate": 0.05, "random_state": 0}
+    fvu = ProxSAE(L0() + NonNegative(), 32, target_l0=4, **options).fit(X).history_["fvu"]
+    assert fvu[-60:].mean() < fvu[40:60].mean()  # were each code to cost half the square of its threshold: 0.39 > 0.26
