@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,8 +10,8 @@ from proxsae.encoders import Encoder
 from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Cardinality, Regularizer
 
-SETTLED = 1e-7  # how closely a weight is searched for, relative to it
-FARTHEST = 1e100  # a factor on a weight behind which there is no room for the next, its square
+SETTLED = 1e-7  # how closely the logarithm of a weight is searched for
+FARTHEST, FARTHEST_FLOAT32 = 425, 106  # powers of two as factors on a weight; beyond them the dtype has no room
 
 
 def check_steerable(regularizer: Regularizer) -> None:
@@ -61,26 +59,27 @@ class WeightControl:
         """
         counted, shares = encoder.l0_by_weight(x), None if weights is None else to_numpy(weights)
 
-        def l0(factor: float) -> float:
+        def l0(exponent: float) -> float:
             with np.errstate(over="ignore", under="ignore"):  # a weight beyond the dtype leaves nothing, or everything
-                return float(np.average(to_numpy(counted(factor)), weights=shares))
+                return float(np.average(to_numpy(counted(2.0**exponent)), weights=shares))
 
-        # the weight that is given may be of any size beside the one sought: it is in the units of the data, squared
-        low, high = 1e-8, 1e8
-        farthest = FARTHEST if encoder.dtype == torch.float64 else 1e32
-        while not (least := l0(high)) < self.target and high < farthest:
-            high *= high
-        while not (most := l0(low)) > self.target and low > 1 / FARTHEST:
-            low *= low
-        if not least < self.target < most:
-            raise ValueError(
-                f"no weight of {encoder.regularizer} gives a mean L0 of {self.target}: it stays between "
-                f"{least:.1f} and {most:.1f}"
-            )
-        while high > (1 + SETTLED) * low:
-            factor = math.sqrt(low * high)
-            low, high = (factor, high) if l0(factor) > self.target else (low, factor)
-        factor = math.sqrt(low * high)
+        # outwards from the weight that is given: much below the one sought codes are dense, and take long to solve
+        is_above = l0(0.0) > self.target
+        highest = FARTHEST if encoder.dtype == torch.float64 else FARTHEST_FLOAT32
+        sign, limit = (1.0, highest) if is_above else (-1.0, FARTHEST)
+        near, far = 0.0, sign
+        while (l0(far) > self.target) == is_above:
+            if abs(far) == limit:
+                raise ValueError(
+                    f"no weight of {encoder.regularizer} gives a mean L0 of {self.target}: it stays between "
+                    f"{l0(highest):.1f} and {l0(-FARTHEST):.1f}"
+                )
+            near, far = far, sign * min(2.0 * abs(far), limit)
+        low, high = sorted((near, far))
+        while high - low > SETTLED:
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if l0(middle) > self.target else (low, middle)
+        factor: float = 2.0 ** (0.5 * (low + high))
         encoder.scale_weight(factor)
         self.is_met = True
         return factor

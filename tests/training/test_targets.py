@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 from proxsae import ProxSAE
+from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, NonNegative
+from proxsae.training.sparsity import WeightControl
 
 
 @pytest.mark.parametrize("scale", [1e-60, 1e-16, 1e17, 1e60])
@@ -21,6 +24,21 @@ def test_what_to_do_where_all_codes_are_zero_depends_on_what_was_asked():
     X = np.random.default_rng(0).normal(size=(200, 8))
     with pytest.warns(UserWarning, match=r"every code of the last step is zero under .*: take a larger target_l0$"):
         sae.fit(X)
+
+
+@pytest.mark.parametrize("sought", [0.7, 1.0, 1.6, 300.0, 1e-9])
+def test_weights_far_below_the_one_sought_are_not_tried(sought, monkeypatch):
+    tried = []
+
+    def l0_by_weight(self, x):
+        return lambda factor: tried.append(factor) or torch.full((len(x),), 3.0 * sought / factor)
+
+    monkeypatch.setattr(Amortized, "l0_by_weight", l0_by_weight)
+    encoder = Amortized().initial(L1(), torch.eye(4), learn_thresholds=False)
+    assert WeightControl(3.0).meet(encoder, torch.ones(5, 4)) == pytest.approx(sought, rel=1e-6)
+    assert encoder.regularizer.weight == pytest.approx(sought, rel=1e-6)
+    assert min(tried) >= min(0.5, sought**2)  # the codes of which would be dense, and take long to solve
+    assert max(tried) <= max(2.0, sought**2)
 
 
 def test_learned_thresholds_do_not_run_away():
