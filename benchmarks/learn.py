@@ -38,7 +38,7 @@ from proxsae.regularizers import L1
 
 Array = Any
 WEIGHT, N_HELD_OUT, BATCH_OF_SCIKIT_LEARN = 0.1, 4000, 512
-STEPS = (20, 40, 60, 100, 120, 140)
+STEPS = (20, 40, 60, 100, 120, 130, 140)
 THREADS = numba.config.NUMBA_NUM_THREADS
 HAS_SPAMS = importlib.util.find_spec("spams") is not None
 
