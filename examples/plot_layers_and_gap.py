@@ -64,10 +64,10 @@ for name, R in regularizers.items():
             print(f"{name + ', ' + kind:18}{n_layers:7}{l0:7.1f}{row[1]:9.4f}{most:9.4f}{row[2]:9.4f}")
 
 # %%
-# One layer loses about what the amortized encoder loses. With ReLU five layers of "ista" lose a twentieth of that. With
-# TopK ten lose about a quarter; "bregman", which remembers what was cut off, needs five layers for it, and is no match
-# for a penalty: with ReLU its FVU grows with the layers. A gap is over the atoms that were learned with the encoder, so
-# that a small one is not yet a good model: see the FVU.
+# One layer loses about what the amortized encoder loses. With ReLU five layers of "ista" lose a sixteenth of that. With
+# TopK ten lose less than a third; "bregman", which remembers what was cut off, needs five layers for it, and is no
+# match for a penalty: with ReLU its FVU is larger behind more layers. A gap is over the atoms that were learned with
+# the encoder, so that a small one is not yet a good model: see the FVU.
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained", sharex=True)
 for column, name in enumerate(regularizers):
