@@ -1,6 +1,7 @@
 """What a token buys: whole trainings on 100,000 activations of a language model, and FVU on text that none has seen.
 
 Run: python benchmarks/tokens.py [--seeds 3] [--regularizers topk relu] [--learning-rate 0.002] [--store FOLDER]
+    [--encoder solved --steps 100]
 4,608 atoms, 32 codes a token, 700 steps of 2,048: block 15 of the embedded model. Everything but R is at its default.
 Seconds are those of `fit`; in units of the encoder product of a batch they hardly depend on the machine.
 """
@@ -66,13 +67,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--regularizers", nargs="+", choices=REGULARIZERS, default=list(REGULARIZERS))
     parser.add_argument("--learning-rate", type=float, default=ProxSAE().learning_rate)
+    parser.add_argument("--encoder", choices=("amortized", "unrolled", "solved"), default="amortized")
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--store", type=Path, help="where to keep the activations; none: a temporary folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         train, heldout = stores(options.store or Path(temporary))
         unit = seconds_of_product(train)
         print(
-            f"{len(train):,} tokens, {STEPS} steps of {BATCH}, {N_ATOMS} atoms, {options.seeds} seed(s), "
+            f"{len(train):,} tokens, {options.steps} steps of {BATCH}, {N_ATOMS} atoms, {options.seeds} seed(s), "
             f"{torch.get_num_threads()} threads; an encoder product takes {unit:.3f} s"
         )
         print("             seconds  products a step   held-out FVU (range)      L0    dead")
@@ -81,8 +84,8 @@ def main() -> None:
             rows = []
             for seed in range(options.seeds):
                 sae = ProxSAE(
-                    regularizer, N_ATOMS, target_l0=target_l0, n_steps=STEPS, batch_size=BATCH, device="cpu",
-                    learning_rate=options.learning_rate, random_state=seed,
+                    regularizer, N_ATOMS, target_l0=target_l0, n_steps=options.steps, batch_size=BATCH, device="cpu",
+                    encoder=options.encoder, learning_rate=options.learning_rate, random_state=seed,
                 )  # fmt: skip
                 start = time.perf_counter()
                 sae.fit(train)
@@ -92,7 +95,7 @@ def main() -> None:
             seconds, fvu, l0, dead = np.median(rows, axis=0)
             low, high = np.min(rows, axis=0)[1], np.max(rows, axis=0)[1]
             print(
-                f"{name:10s} {seconds:9.1f} {seconds / STEPS / unit:16.2f}   {fvu:.4f} ({low:.4f}-{high:.4f})"
+                f"{name:10s} {seconds:9.1f} {seconds / options.steps / unit:16.2f}   {fvu:.4f} ({low:.4f}-{high:.4f})"
                 f"  {l0:6.1f}  {dead:6.3f}",
                 flush=True,
             )

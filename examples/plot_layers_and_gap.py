@@ -66,8 +66,8 @@ for name, R in regularizers.items():
 # %%
 # One layer loses about what the amortized encoder loses. With ReLU five layers of "ista" lose a sixteenth of that. With
 # TopK ten lose less than a third; "bregman", which remembers what was cut off, needs five layers for it, and is no
-# match for a penalty: with ReLU its FVU is larger behind more layers. A gap is over the atoms that were learned with
-# the encoder, so that a small one is not yet a good model: see the FVU.
+# match for a penalty: with ReLU its FVU is larger behind several layers than behind one. A gap is over the atoms that
+# were learned with the encoder, so that a small one is not yet a good model: see the FVU.
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained", sharex=True)
 for column, name in enumerate(regularizers):

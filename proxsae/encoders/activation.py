@@ -160,7 +160,7 @@ class Activation:
         return cost * Count.apply(at_support, *window)  # type: ignore[no-any-return, no-untyped-call]
 
     def _mean_cost(self) -> Tensor:
-        """Return the mean over the atoms of half the square of their thresholds, where there are two for each sign."""
+        """Return the mean over the atoms of half the square of their thresholds: one number, or one for each sign."""
         assert self.threshold is not None
         return 0.5 * self.threshold.detach().square().mean(-1)
 

@@ -11,12 +11,12 @@ from proxsae.data.order import BatchOrder
 from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized, Solved, Unrolled
 from proxsae.encoders.kinds import KINDS
-from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
+from proxsae.regularizers import L0, L1, AsymmetricL0, Cardinality, NonNegative, SquaredL2
 from proxsae.training import Scaling, Trainer, TrainingState
-from proxsae.training.autoencoder import initial_autoencoder
+from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
 from proxsae.training.losses import penalty, reconstruction
-from proxsae.training.optimizer import move
+from proxsae.training.optimizer import adam, move
 from proxsae.training.sparsity import check_steerable
 
 
@@ -315,3 +315,17 @@ def test_codes_that_are_all_zero_are_said_to_be(options):
     X = np.random.default_rng(0).normal(size=(200, 6))
     with pytest.warns(UserWarning, match=r"every code of the last step is zero under 1000000.0\*L1\(\): take"):
         ProxSAE("1e6*L1", 12, n_steps=5, random_state=0, **options).fit(X)
+
+
+@pytest.mark.parametrize("encoder", [Amortized(), Unrolled(3, "lista-cp")], ids=repr)
+def test_adam_forgets_gradients_of_matrices_sooner_than_those_of_thresholds(encoder):
+    atoms = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)))
+    started = encoder.initial(AsymmetricL0(0.1, 0.2), atoms, learn_thresholds=True)
+    model = Autoencoder(started, atoms, torch.zeros(4))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    factor = {names[p]: group["betas"] for group in adam(model).param_groups for p in group["params"]}
+    assert set(factor) == set(names.values())
+    assert factor["atoms"] == (0.9, 0.95)
+    assert factor["bias"] == factor["encoder.threshold"] == (0.9, 0.999)  # though there are two thresholds an atom
+    weight = "encoder.weight" if "encoder.weight" in factor else "encoder.layers.weight"
+    assert factor[weight] == (0.9, 0.95)
