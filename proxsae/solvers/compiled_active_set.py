@@ -8,6 +8,7 @@ from numba import float32, float64, int8, void
 
 from proxsae.solvers.compiled_newton import solved
 from proxsae.solvers.compiled_path import follow
+from proxsae.solvers.compiled_rows import add_rows, largest
 from proxsae.solvers.compiled_scalar import by_dtype, prox64, uncounted
 
 CAPACITY = 256  # of the active set, to begin with
@@ -30,21 +31,26 @@ def _beyond(v, below, above, length):  # type: ignore[no-untyped-def]
 
 
 @uncounted(fastmath=_finite)
-def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
-    """Write how far the correlation of each zero is beyond the ends where it rests.
-
-    It is -FREE for coordinates that are not zero, and for those that always rest, as a zero atom does. Return the
-    largest correlation of all, the largest over ||d_j||, and the least and the largest score of the others.
-    """
-    ref, scale, low, high = 0.0, 0.0, FREE, -FREE
+def _sizes(q, lengths, score):  # type: ignore[no-untyped-def]
+    """Return the largest correlation, and the largest over ||d_j||."""
     for j in range(len(q)):
-        v = float(q[j])
-        s = _beyond(v, below[j], above[j], lengths[j])
-        may_leave = z[j] == 0 and s > -FREE
-        ref, scale = max(ref, abs(v)), max(scale, abs(v) * lengths[j])
-        low, high = min(low, s if may_leave else FREE), max(high, s if may_leave else -FREE)
-        score[j] = s if may_leave else -FREE
-    return ref, scale, low, high
+        score[j] = abs(q[j])
+    ref = largest(score)
+    for j in range(len(q)):
+        score[j] *= lengths[j]
+    return ref, largest(score)
+
+
+@uncounted(fastmath=_finite)
+def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
+    """Write how far the correlation of each zero is beyond the ends where it rests, and return the largest.
+
+    It is -FREE for coordinates that are not zero, and for those that always rest, as a zero atom does.
+    """
+    for j in range(len(q)):
+        s = _beyond(float(q[j]), below[j], above[j], lengths[j])
+        score[j] = s if (z[j] == 0) & (s > -FREE) else -FREE
+    return largest(score)
 
 
 @uncounted()
@@ -84,27 +90,44 @@ def _products(D, G, index, known, m, A):  # type: ignore[no-untyped-def]
             for b in range(a + 1):
                 A[a, b] = A[b, a] = row[index[b]]
             continue
-        atom = D[index[a]]
-        for b in range(a + 1):
+        atom, b = D[index[a]], 0
+        while b + 4 <= a + 1:
+            o0, o1, o2, o3 = D[index[b]], D[index[b + 1]], D[index[b + 2]], D[index[b + 3]]
+            v0, v1, v2, v3 = 0.0, 0.0, 0.0, 0.0
+            for k in range(len(atom)):
+                x = float(atom[k])
+                v0 += x * float(o0[k])
+                v1 += x * float(o1[k])
+                v2 += x * float(o2[k])
+                v3 += x * float(o3[k])
+            A[a, b], A[a, b + 1], A[a, b + 2], A[a, b + 3] = v0, v1, v2, v3
+            b += 4
+        while b < a + 1:
             other, v = D[index[b]], 0.0
             for k in range(len(atom)):
                 v += float(atom[k]) * float(other[k])
-            A[a, b] = A[b, a] = v
+            A[a, b] = v
+            b += 1
+        for b in range(a):
+            A[b, a] = A[a, b]
 
 
 @uncounted(fastmath=_fast)
 def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
     """Write the codes and correlations of a row, and its non-zeros to the front of the set; return how many."""
-    k = 0
+    n, k = 0, 0
     for a in range(m):
         j = index[a]
         before = float(row[j])
         row[j] = z[a]
         change = float(row[j]) - before
-        if len(G) and change != 0.0:
-            products = G[j]
-            for i in range(len(q)):
-                q[i] -= change * products[i]
+        if change != 0.0:
+            chosen[n], z[n] = j, -change
+            n += 1
+    if len(G):
+        add_rows(G, chosen, z, n, q)
+    for a in range(m):
+        j = index[a]
         if row[j] != 0:
             chosen[k], index[k] = a, j
             k += 1
@@ -148,23 +171,13 @@ def _correlated(D, e, q):  # type: ignore[no-untyped-def]
 
 
 @uncounted(fastmath=_fast)
-def _refreshed(correlations, G, row, index, m, q):  # type: ignore[no-untyped-def]
-    """Write the correlations of a row from those of the zero code, four rows of G a pass."""
+def _refreshed(correlations, G, row, index, m, z, q):  # type: ignore[no-untyped-def]
+    """Write the correlations of a row from those of the zero code."""
     for k in range(len(q)):
         q[k] = correlations[k]
-    a = 0
-    while a < m:
-        g0, v0 = G[index[a]], float(row[index[a]])
-        if a + 4 <= m:
-            g1, g2, g3 = G[index[a + 1]], G[index[a + 2]], G[index[a + 3]]
-            v1, v2, v3 = float(row[index[a + 1]]), float(row[index[a + 2]]), float(row[index[a + 3]])
-            for k in range(len(q)):
-                q[k] -= (v0 * g0[k] + v1 * g1[k]) + (v2 * g2[k] + v3 * g3[k])
-            a += 4
-        else:
-            for k in range(len(q)):
-                q[k] -= v0 * g0[k]
-            a += 1
+    for a in range(m):
+        z[a] = -float(row[index[a]])
+    add_rows(G, index, z, m, q)
 
 
 @numba.njit(nogil=True)
@@ -230,12 +243,13 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
                 if row[index[a]] != 0:
                     index[m] = index[a]
                     m += 1
-            _refreshed(Q[i], G, row, index, m, q)
+            _refreshed(Q[i], G, row, index, m, z, q)
         for n_round in range(ROUNDS if len(G) or len(Z) == 1 else 1):
             if n_round and not len(G):
                 _residual(Y[i], D, row, index, m, e)
                 _correlated(D, e, q)
-            ref, scale, low, high = _scored(q, row, below, above, lengths, score)
+            ref, scale = _sizes(q, lengths, score)
+            high = _scored(q, row, below, above, lengths, score)
             zeros_rest = high <= rounding * scale
             if n_round and zeros_rest:
                 break
@@ -247,7 +261,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
                     at_rest[i] = 1
                     break
             near = WATCHED if m else FIRST
-            m += _watched(score, low, high, index[m:], near // 2 if len(G) else near)
+            m += _watched(score, high - 2.0 * scale, high, index[m:], near)
             if m > capacity:
                 capacity = min(2 * m, p)
                 A, L = _enlarged(A, known, capacity), np.empty((capacity, capacity))
@@ -269,7 +283,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
             known = m = _kept(z, index, m, support, A, G, row, q)
         if len(V):
             if not ends:
-                _refreshed(Q[i], G, row, index, m, q)
+                _refreshed(Q[i], G, row, index, m, z, q)
             V[i] = q
         _residual(Y[i], D, row, index, m, e)
         E[i] = e
@@ -278,9 +292,10 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
 @by_dtype(lambda T: void(*(T[:, ::1],) * 2, *(float64[::1],) * 4), fastmath=_finite)
 def measure(Q, Z, below, above, lengths, beyond):  # type: ignore[no-untyped-def]
     """Write for every row by how much the correlation of a zero is beyond the ends where it rests, at most."""
+    score = np.empty(Q.shape[1])
     for i in range(len(Q)):
-        q, z, most = Q[i], Z[i], 0.0
+        q, z = Q[i], Z[i]
         for j in range(len(q)):
             s = _beyond(float(q[j]), below[j], above[j], lengths[j])
-            most = max(most, s if z[j] == 0 else 0.0)
-        beyond[i] = most
+            score[j] = s if z[j] == 0 else 0.0
+        beyond[i] = max(largest(score), 0.0)

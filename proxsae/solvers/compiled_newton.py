@@ -147,10 +147,10 @@ def _solve(L, k, x):  # type: ignore[no-untyped-def]
             v -= L[i, h] * x[h]
         x[i] = v / L[i, i] if L[i, i] > 0.0 else 0.0
     for i in range(k - 1, -1, -1):
-        v = x[i]
-        for h in range(i + 1, k):
-            v -= L[h, i] * x[h]
-        x[i] = v / L[i, i] if L[i, i] > 0.0 else 0.0
+        row = L[i]
+        x[i] = x[i] / row[i] if row[i] > 0.0 else 0.0
+        for h in range(i):
+            x[h] -= row[h] * x[i]
 
 
 @uncounted()

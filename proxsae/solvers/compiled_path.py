@@ -16,33 +16,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from proxsae.solvers.compiled_rows import LOOK, add_rows
 from proxsae.solvers.compiled_scalar import uncounted
 
 FREE = 1e30  # stands for an infinite end, in float32
 LONGEST = 1e6  # the largest lambda that a path starts from
 LEAST_PIVOT = 1e-8  # of the squared norm: what is left of an atom that depends on those in use
-LOOK = 32  # atoms compared at once
 TURNS = 4  # times as many points as atoms, at most
 
 _fast = {"reassoc", "contract"}
-
-
-@uncounted(fastmath=_fast)
-def _combined(G, index, w, m, a):  # type: ignore[no-untyped-def]
-    """Write the sum of w_i times the rows of G that are in use, four rows a pass."""
-    a[:] = np.float32(0.0)
-    i = 0
-    while i + 4 <= m:
-        w0, w1, w2, w3 = np.float32(w[i]), np.float32(w[i + 1]), np.float32(w[i + 2]), np.float32(w[i + 3])
-        g0, g1, g2, g3 = G[index[i]], G[index[i + 1]], G[index[i + 2]], G[index[i + 3]]
-        for k in range(len(a)):
-            a[k] += (w0 * g0[k] + w1 * g1[k]) + (w2 * g2[k] + w3 * g3[k])
-        i += 4
-    while i < m:
-        w0, g0 = np.float32(w[i]), G[index[i]]
-        for k in range(len(a)):
-            a[k] += w0 * g0[k]
-        i += 1
 
 
 @uncounted(fastmath=_fast)
@@ -166,7 +148,8 @@ def follow(G, coarse, Q, below, above, inverse_ends, index, z, scratch, wide):  
                 break
             z[m], low[j], high[j] = 0.0, -FREE, FREE  # what is in use does not enter
             m += 1
-        _combined(coarse, index, w, m, a)
+        a[:] = np.float32(0.0)
+        add_rows(coarse, index, w, m, a)
         fall, leaves = lam - 1.0, -1
         for i in range(m):
             if z[i] * w[i] < 0.0 and abs(z[i]) < fall * abs(w[i]):

@@ -112,8 +112,8 @@ def _finished(
 def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, picked: Array, tol: float) -> Report:
     """Return what is known of some samples: in float64, through the features.
 
-    Where the algorithm knows the fit in float32, what rounding may hide there is added to the certificate, and samples
-    that meet the tolerance so are not looked at again.
+    Where the algorithm knows the fit in float32, what rounding may hide there is added to the certificate, and only
+    samples of which it decides whether they meet the tolerance are looked at again.
     """
     if picked.shape[0] < state.codes.shape[0]:
         problem, state = problem.at(picked), restricted(algorithm, state, picked)
@@ -122,8 +122,9 @@ def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify
     report = certify(problem, state.codes, algorithm.fit(problem, state))
     if dtype_name(state.codes) == "float64":
         return report
+    missed = report.certificate - report.rounding > tol * report.scale
     report = report._replace(certificate=report.certificate + report.rounding, rounding=0.0 * report.rounding)
-    if (unsure := ~report.meets(tol)).any():
+    if (unsure := ~report.meets(tol) & ~missed).any():
         rest, codes = problem.at(unsure), state.codes[unsure]
         for known, looked_at in zip(report, certify(rest, codes, fit_of(rest, codes)), strict=True):
             known[unsure] = looked_at

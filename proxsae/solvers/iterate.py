@@ -20,8 +20,9 @@ from proxsae.solvers.problem import Problem, gram_is_cheaper
 from proxsae.solvers.threads import blocks_of, gram_of, in_threads, n_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
-MIN_ROWS = 16  # that share the dense products
-ALL_ATOMS, PAIRS = 2, 3000  # products with all atoms, and of two, that a Gram matrix saves the active set a sample
+MIN_ROWS, MOST_ENTRIES = 256, 2**21  # rows that share the dense products, unless they have more code entries
+FEW_ROWS = 16  # that one thread takes
+ALL_ATOMS, PAIRS = 1.5, 3000  # products with all atoms, and of two, that a Gram matrix saves the active set a sample
 PATH_ATOMS = 1024  # up to which the active set is faster from the end of a path than from zero
 
 
@@ -73,7 +74,8 @@ def iterate(
         return outcome._replace(codes=_csr(codes) if sparse_output else codes)
 
     if algorithm.is_compiled:
-        size = max(MIN_ROWS, min(CACHE_ENTRIES // n_components, -(-n_samples // n_threads())))
+        size = max(CACHE_ENTRIES // n_components, min(MIN_ROWS, MOST_ENTRIES // n_components), 1)
+        size = min(size, max(FEW_ROWS, -(-n_samples // n_threads())))
         return joined(in_threads(solved, blocks_of(n_samples, size), stop.set)), kind
     blocks = [slice(0, n_samples)] if R.scope == "batch" else inputs.blocks()
     return joined([solved(block) for block in blocks]), kind

@@ -16,7 +16,7 @@ from proxsae.formulas.arrays import Array
 from proxsae.kernels.threads import is_forked, note_threads
 
 BLOCKS_PER_THREAD = 4  # samples take different times
-GRAM_ROWS = 128
+GRAM_ROWS = 256
 NAME = "proxsae-solver"  # of the threads
 
 Result = TypeVar("Result")
@@ -73,17 +73,16 @@ def by_blocks(work: Callable[[slice], None], n_rows: int) -> None:
     in_threads(work, blocks_of(n_rows, -(-n_rows // (BLOCKS_PER_THREAD * n_threads()))))
 
 
-def gram_of(atoms: Array) -> Array:
-    """Return A A^T of a NumPy matrix."""
-    G, blocks = np.empty((len(atoms), len(atoms)), atoms.dtype), blocks_of(len(atoms), GRAM_ROWS)
+def gram_of(atoms: Array, dtype: Any = None) -> Array:
+    """Return A A^T of a NumPy matrix, computed in its dtype and kept in another."""
+    G, blocks = np.empty((len(atoms), len(atoms)), dtype or atoms.dtype), blocks_of(len(atoms), GRAM_ROWS)
 
     def fill(block: slice) -> None:
-        G[block, : block.start] = atoms[block] @ atoms[: block.start].T
         G[block, block] = atoms[block] @ atoms[block].T
+        G[block, : block.start] = products = atoms[block] @ atoms[: block.start].T
+        G[: block.start, block] = products.T
 
     in_threads(fill, blocks[::-1])  # the long ones first
-    for block in blocks:
-        G[: block.start, block] = G[block, : block.start].T
     return G
 
 
