@@ -14,6 +14,7 @@ from proxsae.solvers.bounded import falls_without_end, slopes_at_infinity
 from proxsae.solvers.certificates import ROUNDINGS, certificate_of, fit_of
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.pursuits.supports import Supports
+from proxsae.solvers.threads import by_blocks
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,13 @@ class Certifier:
         from proxsae.solvers.pursuits.compiled_pursuit import fit_rows
 
         squares, correlations = np.empty(len(Y)), np.zeros(found.codes.shape)
-        fit_rows(Y, D, found.atoms, found.codes, found.counts, squares, correlations)
+
+        def work(rows: slice) -> None:
+            fit_rows(
+                Y[rows], D, found.atoms[rows], found.codes[rows], found.counts[rows], squares[rows], correlations[rows]
+            )
+
+        by_blocks(work, len(Y))
         penalties, held = np.zeros(found.codes.shape), found.held
         penalties[held] = self.penalty.at(found.atoms[held]).penalties(found.codes[held].astype(np.float64))
         return 0.5 * squares + penalties.sum(1), correlations

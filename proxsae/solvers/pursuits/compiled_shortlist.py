@@ -129,11 +129,11 @@ def _dot(x, y):
 
 
 @uncounted(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
-def _exact(c, square, row, support, m, S):
-    """Return the correlation of an atom with the residual, and what is left of its squared norm; S.w is written."""
+def _exact(c, square, j, atoms, G, support, m, S):
+    """Return the correlation of atom j with the residual, and what is left of its squared norm; S.w is written."""
     left, g, w = np.float64(square), S.g, S.w
     for a in range(m):
-        g[a] = row[support[a]]
+        g[a] = G[j, support[a]] if len(G) else _dot(atoms[j], atoms[support[a]])
     g[m:] = 0.0
     for a in range(m):
         inverse, total = S.inverse[a], 0.0
@@ -151,7 +151,7 @@ def _decided(y, energy, atoms, G, diagonal, by_error, n, support, m, eps, S):
     best, best_c, best_left, most = -1, 0.0, 0.0, 0.0
     for i in range(n):
         j = S.short[i]
-        c, left = _exact(_dot(y, atoms[j]), diagonal[j], G[j], support, m, S)
+        c, left = _exact(_dot(y, atoms[j]), diagonal[j], j, atoms, G, support, m, S)
         if c * c <= (NOISE * eps) ** 2 * energy * diagonal[j] or left <= IN_SPAN * eps * diagonal[j]:
             S.left[j] = np.inf
             continue
@@ -242,8 +242,8 @@ def _pursue(c, y, energy, atoms, G, G32, diagonal, k, by_error, eps, support, co
 def pursue_rows(C, Y, energies, atoms, G, G32, diagonal, weight, k, by_error, supports, codes, counts):
     """Run the pursuit for every row of the targets Y; a count of -1 leaves a row to float64.
 
-    C = Y D^T and G32 are float32, the Gram matrix G as precise as the codes have to be; C is overwritten. Norms of
-    atoms are near 1, or 0.
+    C = Y D^T and the Gram matrix G32 are float32; G is as precise as the codes have to be, or empty, and then made of
+    the atoms. C is overwritten. Norms of atoms are near 1, or 0.
     """
     S = _scratch(k, C.shape[1])
     found, single, eps = np.zeros(k), np.empty(len(weight), np.float32), np.finfo(Y.dtype).eps

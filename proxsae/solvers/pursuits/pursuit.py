@@ -54,10 +54,11 @@ from proxsae.solvers.problem import GRAM_LIMIT
 from proxsae.solvers.pursuits.certified import Certifier
 from proxsae.solvers.pursuits.supports import Supports, fill, room_for
 from proxsae.solvers.scalar import scalar_prox
-from proxsae.solvers.threads import by_blocks, n_threads
+from proxsae.solvers.threads import by_blocks, gram_of, n_threads
 
 ORTHOGONAL = 1e-14  # a cosine that is zero
 PAIR = 0.8  # of the atoms: Gram matrices in float64 and float32 take as much as the largest in float64
+EXACT_ATOMS = 2048  # up to which a first look in float32 leaves room for the Gram matrix in float64
 FARTHEST = 20.0  # units of atoms, as powers of two, whose squares are weights in float32
 
 
@@ -108,32 +109,44 @@ class Pursuit:
     @cached_property
     def gram(self) -> Array:
         """Their Gram matrix."""
-        return self.atoms @ self.atoms.T
+        return gram_of(self.atoms)
+
+    @cached_property
+    def keeps_gram(self) -> bool:
+        """Whether the Gram matrix is kept in the precision of the codes; else its rows are made on demand."""
+        p, rare = len(self.atoms), self.looks_first and self.method != "swap" and self.atoms.dtype == np.float64
+        return p <= (EXACT_ATOMS if rare else self.gram_limit)
 
     @contextmanager
     def rows_of_gram(self) -> Iterator[Any]:
-        """Lend its rows to a thread, made on demand where all of them take too much memory."""
+        """Lend its rows to a thread."""
         from proxsae.solvers.pursuits.compiled_gram import on_demand, whole
 
-        p = len(self.atoms)
-        if p <= self.gram_limit:
+        if self.keeps_gram:
             yield whole(self.gram)
             return
+        p = len(self.atoms)
         capacity = max(self.k, self.gram_limit**2 // (p * n_threads()))
-        rows = self.rooms.pop() if self.rooms else on_demand(self.atoms, capacity)
+        rows = self.rooms.pop() if self.rooms else on_demand(self.atoms, min(capacity, p))
         yield rows
         self.rooms.append(rows)
 
     @cached_property
-    def coarse(self) -> tuple[Array, Array] | None:
-        """The atoms and their Gram matrix in float32, for a first look at all atoms, or None where both take too much.
+    def looks_first(self) -> bool:
+        """Whether pursuits look at all atoms in float32 first, and there is room for that.
 
-        So do units that are far apart where they are weights, as in "omp".
+        There is not where units are far apart and weights, as in "omp".
         """
         is_near = self.method == "ols" or float(np.ptp(np.log2(self.units))) <= FARTHEST
-        if len(self.atoms) > PAIR * self.gram_limit or not is_near:
+        return self.is_signed and len(self.atoms) <= PAIR * self.gram_limit and is_near
+
+    @cached_property
+    def coarse(self) -> tuple[Array, Array] | None:
+        """The atoms and their Gram matrix in float32, for a first look at all atoms."""
+        if not self.looks_first:
             return None
-        return self.atoms.astype(np.float32, copy=False), self.gram.astype(np.float32, copy=False)
+        gram = self.gram.astype(np.float32, copy=False) if self.keeps_gram else gram_of(self.atoms, np.float32)
+        return self.atoms.astype(np.float32, copy=False), gram
 
     @cached_property
     def diagonal(self) -> Array:
@@ -172,6 +185,7 @@ class Pursuit:
         if init is not None:
             fill(found, init * (self.units / scale[:, None]))
         if self.k:
+            _ = self.keeps_gram and self.gram, self.coarse  # before threads ask, each of which would make its own
             runs = self._run_signed if self.is_signed else self._run_penalized
             runs(T, energies, found, init is not None, max_iter)
         codes = (found.codes * (scale[:, None] / self.units[found.atoms])).astype(Y.dtype)
@@ -213,9 +227,10 @@ class Pursuit:
         rows: Any = slice(None)
         if self.coarse is not None:
             atoms, gram = self.coarse
+            exact = self.gram if self.keeps_gram else self.atoms[:0]
             C = T.astype(np.float32, copy=False) @ atoms.T
             compiled_shortlist.pursue_rows(
-                C, T, energies, self.atoms, self.gram, gram, *of_atoms, found.atoms, found.codes, found.counts
+                C, T, energies, self.atoms, exact, gram, *of_atoms, found.atoms, found.codes, found.counts
             )
             rows = np.flatnonzero(found.counts < 0)
         if self.coarse is None or len(rows):

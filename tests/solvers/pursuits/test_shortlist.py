@@ -5,6 +5,7 @@ import pytest
 
 from proxsae import solve
 from proxsae.regularizers import Cardinality
+from proxsae.solvers.pursuits import pursuit
 from proxsae.solvers.pursuits.pursuit import Pursuit
 from proxsae.solvers.pursuits.supports import room_for
 
@@ -31,12 +32,16 @@ def pursued(plan, X, *, coarse):
 
 @pytest.mark.parametrize("method", ["omp", "ols"])
 @pytest.mark.parametrize("kind", ["plain", "correlated", "twins", "norms"])
-def test_supports_are_those_of_float64(method, kind):
+@pytest.mark.parametrize("exact_atoms", [2048, 0])  # with and without the Gram matrix in float64
+def test_supports_are_those_of_float64(method, kind, exact_atoms, monkeypatch):
+    monkeypatch.setattr(pursuit, "EXACT_ATOMS", exact_atoms)
     rng = np.random.default_rng(3)
     D, X = dictionary(rng, kind), rng.standard_normal((60, 40))
     X[:20] = rng.standard_normal((20, 4)) @ D[20:24]  # nothing is left after a few atoms
     X[20] = 0.0
-    quick = pursued(Pursuit(method, D, Cardinality(16), 0.0), X, coarse=True)
+    plan = Pursuit(method, D, Cardinality(16), 0.0)
+    quick = pursued(plan, X, coarse=True)
+    assert ("gram" in plan.__dict__) == bool(exact_atoms)
     sure = pursued(Pursuit(method, D, Cardinality(16), 0.0), X, coarse=False)
     np.testing.assert_array_equal(quick.counts[:21], sure.counts[:21])
     same = [set(a[:m]) == set(b[:m]) for a, b, m in zip(quick.atoms, sure.atoms, sure.counts, strict=True)]
