@@ -204,9 +204,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             training diverges: a loss that explodes or is not finite leads back to the last checkpoint, or without them
             to the first step, with half the step size and a warning, at most three times.
         """
-        self._train(X, y, self.n_steps, resume=resume, is_new=True, init=init, sample_weight=sample_weight)
-        self._training = None  # with the moments of Adam a fitted model would be three times as large
-        return self
+        return self._train(X, y, self.n_steps, resume=resume, is_new=True, init=init, sample_weight=sample_weight)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Go on training with one pass over X, at a constant step size; parameters are read at every call.
@@ -214,18 +212,20 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
         state of the training is kept, but not pickled; :meth:`save` writes it where asked to.
         """
-        self._train(X, y, None, is_new=not hasattr(self, "components_"), sample_weight=sample_weight)
-        return self
+        return self._train(X, y, None, is_new=not hasattr(self, "components_"), sample_weight=sample_weight)
 
-    def _train(self, X: Any, Y: Any, n_steps: int | None, *, resume: bool = False, **options: Any) -> None:
+    def _train(self, X: Any, Y: Any, n_steps: int | None, *, resume: bool = False, **options: Any) -> Self:
         from proxsae.formats.checkpoints import checkpoints_of
         from proxsae.training.fitting import finished, train
 
         self._validate_params()
         checkpoints = None if n_steps is None else checkpoints_of(self, resume=resume)
         state, asked, history, provenance = train(self, X, Y, n_steps, checkpoints=checkpoints, **options)
+        if n_steps is not None:
+            state.forget_moments()  # before the model is made anew in the units of the data
+        self._training = state if n_steps is None else None
         self._set_fitted(finished(state), asked, history, provenance)
-        self._training = state
+        return self
 
     def _set_fitted(self, model: Autoencoder | None, asked: Asked, history: Any = None, provenance: Any = None) -> None:
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked

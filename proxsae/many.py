@@ -78,6 +78,7 @@ def fit_many(
         drive(fits)
     for sae, fit in zip(saes, fits, strict=True):
         if fit.error is None:
+            fit.state.forget_moments()
             sae._set_fitted(finished(fit.state), fit.settings.asked, fit.history(), fit.provenance)
     if errors := {number: fit.error for number, fit in enumerate(fits) if fit.error is not None}:
         raise FitManyError(errors, len(saes))

@@ -12,6 +12,7 @@ from proxsae.data.rows import Rows
 from proxsae.encoders import Unrolled
 from proxsae.many import FitManyError
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative
+from proxsae.training import fitting
 from proxsae.training.trainer import Trainer
 
 X = (np.random.default_rng(0).normal(size=(300, 12)) + 1).astype(np.float32)
@@ -136,3 +137,15 @@ def test_what_is_no_list_of_different_estimators_is_refused():
         fit_many("ab", X)
     with pytest.raises(ValueError, match="k must not exceed"):
         fit_many([ProxSAE(Cardinality(50), 24)], X)
+
+
+def test_moments_are_freed_before_models_are_made_in_the_units_of_the_data(monkeypatch):
+    finished, held = fitting.finished, []
+    monkeypatch.setattr(fitting, "finished", lambda state: held.append(len(state.optimizer.state)) or finished(state))
+    X = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    sae = ProxSAE(Cardinality(2), 8, n_steps=2, batch_size=20, random_state=0)
+    sae.fit(X)
+    fit_many([sae], X)
+    assert held == [0, 0]
+    sae.partial_fit(X)
+    assert held[2] > 0

@@ -114,6 +114,10 @@ class TrainingState:
             if moments and shape == parameter.shape:
                 self.optimizer.state[parameter] = moments
 
+    def forget_moments(self) -> None:
+        """Free the moments of Adam, two thirds of the memory: no step follows."""
+        self.optimizer.state.clear()
+
     def to(self, device: torch.device) -> TrainingState:
         """Move everything to a device, in place."""
         self.model.to(device)
