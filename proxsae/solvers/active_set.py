@@ -15,6 +15,8 @@ from proxsae.solvers.problem import Problem
 from proxsae.solvers.scalar import lacks_formula, resting_slopes, scalar_prox, squared_norms
 
 HOPEFUL = 4.0  # times the tolerance: a gap that is guessed to be below is worth a certificate
+WATCHED = 24  # zeros in the active set beside the non-zeros, and twice as many from the zero code; or up to twice that
+FEWER_WATCHED = 12  # where those that enter first decide which minimum is found
 REST = 1e-11  # of the largest correlation: what moves less rests, or less than 32 roundings
 
 
@@ -62,9 +64,9 @@ def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
     knows = len(G) > 0 and not state.codes.any()
     V = np.empty_like(state.correlations) if knows else np.empty((0, 0), D.dtype)
     Z, E, at_rest = state.codes.copy(), state.residuals.copy(), state.at_rest.copy()
-    rounding = resting_move(D)
+    rounding, watched = resting_move(D), WATCHED if problem.regularizer.is_convex else FEWER_WATCHED
     compiled_active_set.step(D.dtype)(
-        prox, parameters, Y, D, G, weights, lengths, below, above, coarse, rounding,
+        prox, parameters, Y, D, G, weights, lengths, below, above, coarse, rounding, watched,
         state.correlations, Z, E, V, at_rest,
     )  # fmt: skip
     return _measured(problem, Z, E, at_rest, V if knows else None)

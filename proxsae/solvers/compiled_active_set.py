@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import float32, float64, int8, void
+from numba import float32, float64, int8, int64, void
 
 from proxsae.solvers.compiled_newton import solved
 from proxsae.solvers.compiled_path import follow
@@ -13,7 +13,7 @@ from proxsae.solvers.compiled_scalar import by_dtype, prox64, uncounted
 
 CAPACITY = 256  # of the active set, to begin with
 ROUNDS = 30  # of growth that a step takes with a Gram matrix, at most
-FIRST, WATCHED = 48, 24  # zeros in the active set beside the non-zeros, from the zero code and later; up to twice
+FIRST = 2  # times as many zeros as later are in the active set from the zero code
 ON_PATH = 128  # atoms in use on a path from the zero code, at most
 SETTLED = 1e-12  # of the largest correlation: a move that small ends the passes
 POLISHED = 1e-15  # and where a certificate asks for more
@@ -197,12 +197,13 @@ def _enlarged(A, known, capacity):  # type: ignore[no-untyped-def]
         *(float64[::1],) * 4,
         float32[:, ::1],
         float64,
+        int64,
         *(T[:, ::1],) * 4,
         int8[::1],
     ),
     fastmath=_fast,
 )
-def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, rounding, Q, Z, E, V, at_rest):  # type: ignore[no-untyped-def]
+def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, rounding, watched, Q, Z, E, V, at_rest):  # type: ignore[no-untyped-def]
     """Write into Z, row by row, the codes that minimise F on a larger active set, and into E the residuals Y - Z D.
 
     Q holds the correlations E D^T of the codes that come in. `below` and `above` are the ends of the subdifferential of
@@ -210,6 +211,8 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
     empty, the set grows until every zero rests, as that of a single row does without it; else once, since rows share
     the product with all atoms. Where G is there in float32 too, `coarse`, a zero code starts at the end of a path. V,
     empty unless all codes that come in are zero and G is there, gets the correlations of the new ones.
+
+    About `watched` zeros that are nearest to leave, or leave, are in the active set beside the non-zeros.
 
     A row whose every coordinate rests, to within `rounding` of the largest correlation, is polished; `at_rest` counts
     how often in a row. `weights` are 1 / ||d_j||^2 and `lengths` their roots, and for a zero atom 0 and 1. Arithmetic
@@ -260,7 +263,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
                 if ends:
                     at_rest[i] = 1
                     break
-            near = WATCHED if m else FIRST
+            near = watched if m else FIRST * watched
             m += _watched(score, high - 2.0 * scale, high, index[m:], near)
             if m > capacity:
                 capacity = min(2 * m, p)
