@@ -30,6 +30,7 @@ from proxsae.solvers.certificates import (
     joint_duality_gap,
     quick_fit_of,
 )
+from proxsae.solvers.methods import ALGORITHMS
 
 WEIGHTS = np.linspace(0.05, 0.6, 20)
 EVERY_KIND = [
@@ -220,3 +221,18 @@ def test_certificates_cost_little_with_a_gram_matrix(monkeypatch):
     assert s.n_iter.max() >= 40
     assert s.converged.all()
     assert sum(seen) <= 2 * len(X)
+
+
+def test_float32_rows_are_looked_at_in_float64_where_that_decides(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, D = rng.standard_normal((50, 30)).astype(np.float32), rng.standard_normal((400, 30)).astype(np.float32)
+    looked, steps, update = [], [], ALGORITHMS["active_set"].update
+    monkeypatch.setattr(driver, "fit_of", lambda problem, Z: looked.append(len(Z)) or fit_of(problem, Z))
+    counted = ALGORITHMS["active_set"]._replace(update=lambda *state: steps.append(1) or update(*state))
+    monkeypatch.setitem(ALGORITHMS, "active_set", counted)
+    for tol, most in ((1e-3, 0), (1e-6, 50)):  # float32 tells of the first, and of the second that it may be met
+        looked.clear()
+        assert solve(X, D, L1(), method="active_set", tol=tol, gram_limit=0).converged.all()
+        assert sum(looked) <= most
+    assert sum(looked) > 0
+    assert len(steps) > 4

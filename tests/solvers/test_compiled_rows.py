@@ -1,0 +1,28 @@
+"""Sums of rows and largest entries, of every number of rows and length beside the blocks in which they are taken."""
+
+import numpy as np
+import pytest
+
+from proxsae.solvers.compiled_rows import LOOK, add_rows, largest
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("m", range(10))
+def test_rows_are_added(m, dtype):
+    rng = np.random.default_rng(m)
+    G, index, w = rng.standard_normal((12, 37)).astype(dtype), rng.integers(0, 12, 9), rng.standard_normal(9)
+    a = rng.standard_normal(37).astype(dtype)
+    expected = a + w[:m] @ G[index[:m]].astype(np.float64)
+    add_rows(G, index, w, m, a)
+    assert a.dtype == dtype
+    np.testing.assert_allclose(a, expected, atol=100 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("n", [0, 1, LOOK - 1, LOOK, LOOK + 1, 3 * LOOK + 5])
+def test_the_largest_entry_is_found_wherever_it_is(n):
+    rng = np.random.default_rng(n)
+    for place in range(n):
+        a = -rng.random(n)
+        a[place] = rng.choice([-1e-9, 2.0, np.inf])
+        assert largest(a) == a.max() == a[place]
+    assert largest(np.full(n, -np.inf)) == -np.inf
