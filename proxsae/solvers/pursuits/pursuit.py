@@ -26,7 +26,7 @@ a curvature. For r = 0 that is :math:`c^2 / 2s`.
   Eldar (2013), SIAM J. Optim. 23; Soussen, Idier, Brie and Duan (2011), IEEE Trans. Signal Process. 59.
 
 On image patches of 16 x 16 pixels over 1,024 of them, at k = 32, the squared error of ``ols`` is 17 % below that of
-``omp``, and that of ``swap`` 25 %; on 24 residuals of SmolLM2-135M after block 15 over 8,192 others 6 % and 9 %.
+``omp``, and that of ``swap`` 25 %; on 2,000 residuals of SmolLM2-135M after block 15 over 8,192 others 5 % and 10 %.
 ``python benchmarks/solve.py --activations`` prints them.
 
 Without a partner, up to 16,000 atoms, ``omp`` and ``ols`` look at all atoms in float32 and decide between those that
