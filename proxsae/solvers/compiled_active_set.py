@@ -8,7 +8,7 @@ from numba import float32, float64, int8, int64, void
 
 from proxsae.solvers.compiled_newton import solved
 from proxsae.solvers.compiled_path import follow
-from proxsae.solvers.compiled_rows import add_rows, largest
+from proxsae.solvers.compiled_rows import add_rows, largest, products_of
 from proxsae.solvers.compiled_scalar import by_dtype, prox64, uncounted
 
 CAPACITY = 256  # of the active set, to begin with
@@ -90,24 +90,7 @@ def _products(D, G, index, known, m, A):  # type: ignore[no-untyped-def]
             for b in range(a + 1):
                 A[a, b] = A[b, a] = row[index[b]]
             continue
-        atom, b = D[index[a]], 0
-        while b + 4 <= a + 1:
-            o0, o1, o2, o3 = D[index[b]], D[index[b + 1]], D[index[b + 2]], D[index[b + 3]]
-            v0, v1, v2, v3 = 0.0, 0.0, 0.0, 0.0
-            for k in range(len(atom)):
-                x = float(atom[k])
-                v0 += x * float(o0[k])
-                v1 += x * float(o1[k])
-                v2 += x * float(o2[k])
-                v3 += x * float(o3[k])
-            A[a, b], A[a, b + 1], A[a, b + 2], A[a, b + 3] = v0, v1, v2, v3
-            b += 4
-        while b < a + 1:
-            other, v = D[index[b]], 0.0
-            for k in range(len(atom)):
-                v += float(atom[k]) * float(other[k])
-            A[a, b] = v
-            b += 1
+        products_of(D, index, a + 1, D[index[a]], A[a])
         for b in range(a):
             A[b, a] = A[a, b]
 
@@ -118,9 +101,9 @@ def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
     n, k = 0, 0
     for a in range(m):
         j = index[a]
-        before = float(row[j])
+        before = np.float64(row[j])
         row[j] = z[a]
-        change = float(row[j]) - before
+        change = np.float64(row[j]) - before
         if change != 0.0:
             chosen[n], z[n] = j, -change
             n += 1
@@ -155,9 +138,9 @@ def _residual(y, D, row, index, m, e):  # type: ignore[no-untyped-def]
     for k in range(len(e)):
         e[k] = y[k]
     for a in range(m):
-        value, atom = float(row[index[a]]), D[index[a]]
+        value, atom = np.float64(row[index[a]]), D[index[a]]
         for k in range(len(e)):
-            e[k] -= value * float(atom[k])
+            e[k] -= value * atom[k]
 
 
 @uncounted(fastmath=_fast)

@@ -27,7 +27,7 @@ def correlate(q, c, z, G):  # type: ignore[no-untyped-def]
     q[:] = c
     for j in range(len(z)):
         if z[j] != 0:
-            subtract(q, float(z[j]), G[j])
+            subtract(q, np.float64(z[j]), G[j])
 
 
 @by_dtype(
@@ -56,10 +56,10 @@ def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: 
             ref = max(ref, abs(q[j]))
             if z[j] == 0 and below[j] < q[j] < above[j]:
                 continue
-            before = float(z[j])
+            before = np.float64(z[j])
             z[j] = prox(before + steps[j] * q[j], steps[j], parameters[0 if one else j])
             if z[j] != before:
-                subtract(q, float(z[j]) - before, G[j])
+                subtract(q, np.float64(z[j]) - before, G[j])
             if z[j] != 0:
                 if m < MOST:
                     index[m] = j
@@ -77,7 +77,7 @@ def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: 
             for a in range(m):
                 z[index[a]] = x[a]
                 if z[index[a]] != old[a]:
-                    subtract(q, float(z[index[a]]) - old[a], G[index[a]])
+                    subtract(q, np.float64(z[index[a]]) - old[a], G[index[a]])
         total = 0.0
         for j in range(p):
             if z[j] == 0 and below[j] < q[j] < above[j]:

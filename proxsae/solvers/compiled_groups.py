@@ -76,7 +76,7 @@ def descend_groups(  # type: ignore[no-untyped-def]
             for a in range(len(members)):
                 z[members[a]] = u[a]
                 if z[members[a]] != held[a]:
-                    subtract(q, float(z[members[a]]) - held[a], G[members[a]])
+                    subtract(q, np.float64(z[members[a]]) - held[a], G[members[a]])
             if length != 0.0:
                 used[n_used], first[n_used] = g, m
                 n_used, m = n_used + 1, m + len(members)
@@ -117,4 +117,4 @@ def descend_groups(  # type: ignore[no-untyped-def]
         for a in range(m):
             z[index[a]] = x[a]
             if z[index[a]] != old[a]:
-                subtract(q, float(z[index[a]]) - old[a], G[index[a]])
+                subtract(q, np.float64(z[index[a]]) - old[a], G[index[a]])

@@ -1,4 +1,4 @@
-"""Sums of rows and largest entries as compiled loops that vectorise."""
+"""Sums and products of rows, and largest entries, as compiled loops that vectorise."""
 
 from __future__ import annotations
 
@@ -26,6 +26,29 @@ def add_rows(G, index, w, m, a):  # type: ignore[no-untyped-def]
         w0, g0 = number(w[i]), G[index[i]]
         for k in range(len(a)):
             a[k] += w0 * g0[k]
+        i += 1
+
+
+@uncounted(fastmath=_fast)
+def products_of(D, index, m, x, out):  # type: ignore[no-untyped-def]
+    """Write the products of a vector with row index_i of D, of the first m, in float64, four rows a pass."""
+    i = 0
+    while i + 4 <= m:
+        d0, d1, d2, d3 = D[index[i]], D[index[i + 1]], D[index[i + 2]], D[index[i + 3]]
+        v0, v1, v2, v3 = 0.0, 0.0, 0.0, 0.0
+        for k in range(len(x)):
+            v = np.float64(x[k])
+            v0 += v * np.float64(d0[k])
+            v1 += v * np.float64(d1[k])
+            v2 += v * np.float64(d2[k])
+            v3 += v * np.float64(d3[k])
+        out[i], out[i + 1], out[i + 2], out[i + 3] = v0, v1, v2, v3
+        i += 4
+    while i < m:
+        row, total = D[index[i]], 0.0
+        for k in range(len(x)):
+            total += np.float64(x[k]) * np.float64(row[k])
+        out[i] = total
         i += 1
 
 

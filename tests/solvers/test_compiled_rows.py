@@ -1,9 +1,9 @@
-"""Sums of rows and largest entries, of every number of rows and length beside the blocks in which they are taken."""
+"""Sums and products of rows, and largest entries: every number of rows and length beside the blocks they go by."""
 
 import numpy as np
 import pytest
 
-from proxsae.solvers.compiled_rows import LOOK, add_rows, largest
+from proxsae.solvers.compiled_rows import LOOK, add_rows, largest, products_of
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -16,6 +16,17 @@ def test_rows_are_added(m, dtype):
     add_rows(G, index, w, m, a)
     assert a.dtype == dtype
     np.testing.assert_allclose(a, expected, atol=100 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("m", range(10))
+def test_products_with_rows_are_written(m, dtype):
+    rng = np.random.default_rng(m)
+    D, index, x = rng.standard_normal((12, 37)).astype(dtype), rng.integers(0, 12, 9), rng.standard_normal(37)
+    out = np.full(9, 7.0)
+    products_of(D, index, m, x.astype(dtype), out)
+    np.testing.assert_allclose(out[:m], D[index[:m]].astype(np.float64) @ x.astype(dtype), atol=1e-12)
+    assert (out[m:] == 7.0).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, LOOK - 1, LOOK, LOOK + 1, 3 * LOOK + 5])
