@@ -114,8 +114,8 @@ class Pursuit:
     @cached_property
     def keeps_gram(self) -> bool:
         """Whether the Gram matrix is kept in the precision of the codes; else its rows are made on demand."""
-        p, rare = len(self.atoms), self.looks_first and self.method != "swap" and self.atoms.dtype == np.float64
-        return p <= (EXACT_ATOMS if rare else self.gram_limit)
+        is_rarely_read = self.looks_first and self.method != "swap" and self.atoms.dtype == np.float64
+        return len(self.atoms) <= (EXACT_ATOMS if is_rarely_read else self.gram_limit)
 
     @contextmanager
     def rows_of_gram(self) -> Iterator[Any]:
