@@ -28,7 +28,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
 
     Minimises the mean over samples of
 
-    .. math:: \frac12 \|x - b - z D\|^2 + R(z), \qquad z = \mathrm{prox}_R(x W + b_e),
+    .. math:: \frac12 \|x - b - z D\|^2 + R(z), \qquad z = \mathrm{prox}_R(x W^T + b_e),
 
     over W, b_e, the dictionary D (unit-norm atoms) and b, by mini-batch Adam. The weight of R is in the units of X, as
     in :func:`proxsae.solve`. With ``encoder="solved"`` it is dictionary learning: z is the minimum, and codes and
@@ -207,7 +207,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         return self._train(X, y, self.n_steps, resume=resume, is_new=True, init=init, sample_weight=sample_weight)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Go on training with one pass over X, at a constant step size; parameters are read at every call.
+        """Go on training with one pass over X, at a constant step size after 100 steps; parameters are read anew.
 
         The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
         state of the training is kept, but not pickled; :meth:`save` writes it where asked to.

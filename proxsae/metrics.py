@@ -1,4 +1,4 @@
-r"""What a sparse autoencoder loses, in its reconstructions and in a language model; each metric is defined here alone.
+r"""What a sparse autoencoder loses, in its reconstructions and in a language model: the metrics of an evaluation.
 
 Let x be the n rows, :math:`\hat x` their reconstructions, z their codes, d the number of features:
 
@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+SQUARED = (1e-100, 1e100)  # sizes whose squares float64 can sum
+
 __all__ = ["ReconstructionSums", "SparseAutoencoder", "loss_metrics", "reconstruction_metrics"]
 
 
@@ -47,13 +49,14 @@ class ReconstructionSums:
     """Sums over batches of rows, from which the metrics of the whole set follow.
 
     The spread about the mean is merged from batch to batch (Chan, Golub and LeVeque 1983), which does not cancel as
-    sum of squares minus square of sum would.
+    sum of squares minus square of sum would. Rows whose squares float64 does not hold are summed in other units.
     """
 
     def __init__(self) -> None:
         self.n_rows = 0.0  # or the sum of their weights
         self.n_features = 0
         self.n_active = 0.0
+        self.unit = 1.0  # of the sums, a power of two
         self.mean: NDArray[np.float64] = np.zeros(0)
         self.squared_error: NDArray[np.float64] = np.zeros(0)  # of each feature
         self.spread: NDArray[np.float64] = np.zeros(0)
@@ -70,9 +73,14 @@ class ReconstructionSums:
         if self.n_rows == 0:
             self.mean, self.is_alive = np.zeros(x.shape[1]), np.zeros(codes.shape[1], dtype=bool)
             self.squared_error, self.spread = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+            largest = float(np.abs(x).max(initial=0.0))
+            if largest > 0 and not SQUARED[0] < largest < SQUARED[1]:
+                self.unit = 2.0 ** int(np.log2(largest))
         if rows == 0:
             return
-        exact = x.astype(np.float64)
+        exact, reconstruction = x.astype(np.float64), np.asarray(reconstruction)
+        if self.unit != 1.0:
+            exact, reconstruction = exact / self.unit, reconstruction / self.unit
         w = np.ones(rows) if weights is None else weights
         weight = float(w.sum())
         self.squared_error += w @ np.square(exact - reconstruction)
@@ -91,7 +99,7 @@ class ReconstructionSums:
             raise ValueError("The metrics were asked of no rows; give at least one.")
         fvu = self.fvu()
         return {
-            "mse": float(self.squared_error.sum()) / (self.n_rows * self.n_features),
+            "mse": float(self.squared_error.sum()) / (self.n_rows * self.n_features) * self.unit * self.unit,
             "fvu": fvu,
             "explained_variance": 1.0 - fvu,
             "l0": self.n_active / self.n_rows,

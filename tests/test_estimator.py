@@ -78,6 +78,12 @@ def test_codes_are_sparse_signed_and_the_same_at_fit_and_transform(X):
     np.testing.assert_allclose(np.linalg.norm(sae.components_, axis=1), 1, atol=1e-5)
     residual = X - sae.inverse_transform(Z)
     assert sae.score(X) == pytest.approx(1 - (residual**2).sum() / ((X - X.mean(0)) ** 2).sum(), rel=1e-4)
+    for unit in (1e-170, 1e150):  # whose squares float64 does not hold
+        scaled = small(n_steps=3).fit(unit * X.astype(np.float64))
+        left = X - scaled.predict(unit * X.astype(np.float64)) / unit
+        assert scaled.score(unit * X.astype(np.float64)) == pytest.approx(
+            1 - (left**2).sum() / ((X - X.mean(0)) ** 2).sum(), rel=1e-4
+        )
     assert set(sae.history_) == {"step", "loss", "fvu", "l0", "dead", "learning_rate"}
     assert len(sae.history_["loss"]) == sae.n_iter_ == 30
 

@@ -84,6 +84,20 @@ def test_one_that_fails_leaves_the_others_fitted(monkeypatch):
     assert_same(saes[0], saes_of()[0].fit(X))
 
 
+def test_a_full_disk_of_one_leaves_the_others_fitted(tmp_path, monkeypatch):
+    from proxsae.formats import checkpoints
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    saes = saes_of(checkpoint_every=3)
+    saes[1].set_params(checkpoint_dir=tmp_path)
+    monkeypatch.setattr(checkpoints.Checkpoints, "write", full)
+    with pytest.raises(FitManyError, match=r"1 of 6 .*number 1: .*No space left"):
+        fit_many(saes, X)
+    assert [hasattr(sae, "components_") for sae in saes] == [True, False, True, True, True, True]
+
+
 def test_a_divergence_of_one_is_caught_up(monkeypatch):
     step, left = Trainer.step, [2]
 

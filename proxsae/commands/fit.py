@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -91,9 +90,6 @@ def _run(options: argparse.Namespace, *, is_first: bool) -> int:
     status = 0 if sae.n_iter_ == options.steps else 130
     if not is_first:
         return status
-    if sae.n_iter_ == 0:  # what may be there already is worth more
-        print("proxsae fit: interrupted before the first step; nothing is saved", file=sys.stderr)
-        return 130
     sae.save(options.out)
     last = {name: values[-1] for name, values in sae.history_.items()}
     print(f"{sae.n_iter_} steps, FVU {last['fvu']:.4f} and L0 {last['l0']:.1f} on the last batch; saved {options.out}")

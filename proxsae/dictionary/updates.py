@@ -211,7 +211,7 @@ def ksvd_atoms(
         )
     D = D.copy()
     residual = Y - Z @ D
-    columns = Z.tocsc()
+    columns = Z.tocsc(copy=True)
     part = separable_part(R)
     for j in range(len(D)):
         entries = slice(columns.indptr[j], columns.indptr[j + 1])

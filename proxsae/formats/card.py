@@ -66,7 +66,7 @@ def _card(sae: Any, format: Format, parts: Parts) -> str:  # noqa: A002
     return f"""{_front_matter(format, told)}
 # A {kind}{where}{model}
 
-The codes of an activation x are z = prox_R(x W + b_e), and decode to z D + b{skip}.
+The codes of an activation x are z = prox_R(x W^T + b_e), and decode to z D + b{skip}.
 
 | | |
 |---|---|

@@ -76,6 +76,8 @@ class Format(ABC):
         if parts.activation not in self.writes:
             can = f"it has {', '.join(self.writes)}" if self.writes else "it is read only"
             raise ValueError(f"{self.library} has no place for the activation {parts.activation!r}: {can}")
+        if parts.k == 0:
+            raise ValueError(f"{self.library} has no autoencoder whose codes are all zero, k = 0")
         if parts.is_transcoder and not self.transcodes:
             raise ValueError(f"{self.library} has no place for a transcoder, whose codes of x decode to something else")
         if parts.skip is not None and not self.skips:

@@ -136,7 +136,7 @@ def _written(r: Any, formula: str) -> tuple[tuple[str, ...], str]:
     return arguments, "\n    ".join([*program, f"return {_text(result)} + number(0.0)"])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)  # a function for each value of a parameter that formulas hold as a number
 def _compile(arguments: tuple[str, ...], body: str, dtype: str) -> Any:
     import numba
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
+_in_turn = Lock()  # a loop has all threads, and Numba's own layer of threads takes no second one beside it
 _computing = {"process": 0}  # the process in which threads were first used; a fork copies the number
 
 
@@ -45,7 +47,11 @@ def parallel_loops(**options: Any) -> Callable[[Callable[..., None]], Callable[.
 
         def call(*arrays: Any) -> None:
             note_threads()
-            (alone if is_forked() else threaded)(*arrays)
+            if is_forked():
+                alone(*arrays)
+                return
+            with _in_turn:
+                threaded(*arrays)
 
         return call
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from threading import RLock
 from typing import Any
 
 import array_api_compat
@@ -14,6 +15,8 @@ from proxsae.regularizers.nonseparable import NonSeparable
 
 GAP = 1e-12  # of the solver: 1/2 ||z - prox||^2 is at most F(z) - min F, by strong convexity
 FEASIBLE = 1e-6  # how far a point may be from a constraint, relative to 1 + its largest modulus
+
+_using = RLock()  # threads share the problems that are kept, with their parameters and variables
 
 
 class FromCvxpy(NonSeparable):
@@ -53,12 +56,14 @@ class FromCvxpy(NonSeparable):
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
         """Return the value of the expression, the least over its other variables, infinity outside the constraints."""
-        return xp.asarray(np.array([_value(self.build, row) for row in _rows(Z)], dtype=np.float64))
+        with _using:
+            return xp.asarray(np.array([_value(self.build, row) for row in _rows(Z)], dtype=np.float64))
 
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         rows = _rows(U)
         steps = np.broadcast_to(to_numpy(t).reshape(-1), (len(rows),))
-        solutions = [_solve(self.build, row, float(step)) for row, step in zip(rows, steps, strict=True)]
+        with _using:
+            solutions = [_solve(self.build, row, float(step)) for row, step in zip(rows, steps, strict=True)]
         return xp.asarray(np.array(solutions).reshape(tuple(U.shape)))
 
 

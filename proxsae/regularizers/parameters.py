@@ -22,7 +22,9 @@ def as_parameter(value: Any, name: str) -> Any:
     array = as_float_array(value, name)
     if array.ndim > 1:
         raise ValueError(f"{name} must be a number or have shape (n_components,), got shape {tuple(array.shape)}")
-    return array if array.ndim or array_api_compat.is_torch_array(value) else float(array)
+    if array_api_compat.is_torch_array(value):  # a learned one has a graph
+        return array
+    return array.copy() if array.ndim else float(array)  # what was checked stays what it is
 
 
 def spelled_value(value: Any, arrays: dict[str, Array] | None) -> str:

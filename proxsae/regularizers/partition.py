@@ -118,7 +118,7 @@ class Grouped:
         object.__setattr__(self, "groups", groups)
         if weights is None:
             return
-        costs = np.asarray(weights, dtype=np.float64)
+        costs = np.array(weights, dtype=np.float64)
         if costs.ndim != 1 or not np.isfinite(costs).all() or (costs < 0).any():
             raise ValueError(f"group_weights must be finite numbers >= 0, one a group, got {weights!r}")
         if groups is None or (not isinstance(groups, int) and len(groups) and len(costs) != groups.max() + 1):

@@ -147,7 +147,8 @@ def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: A
         along = _double(problem.targets) @ direction - Z @ slopes
         distance = distance + 2.0 * (1.0 - s) * s * lean * along + (s * lean) ** 2 * (direction * direction).sum()
     rounding = noise.of_gap(products, steepness(R, reach)) + blur
-    return gap_report(fit, distance, penalties.sum(-1), excess, rounding)
+    at_zero = R.penalties(0.0 * Z[:1]).sum()
+    return gap_report(fit, distance, penalties.sum(-1), excess, rounding, at_zero)
 
 
 def rounded(R: Regularizer, like: Array) -> Separable:
@@ -177,14 +178,21 @@ def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Rep
     Z, V = _double(Z), s[:, None] * fit.correlations
     excess = value + R.conjugate_unchecked(V) - (V * Z).sum(-1)
     rounding = noise.of_gap(abs(V * Z).sum(-1), steepness(R, noise.norms))
-    return gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding)
+    at_zero = _double(R.value_unchecked(0.0 * problem.dictionary[:, 0][None]))[0]
+    return gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding, at_zero)
 
 
-def gap_report(fit: Fit, distance: Array, penalty: Array, excess: Array, rounding: Array) -> Report:
-    """Return the report at the dual points theta: ||nu - theta||^2, R(z) and R(z) + R*(v) - <v, z>."""
+def gap_report(fit: Fit, distance: Array, penalty: Array, excess: Array, rounding: Array, at_zero: Array) -> Report:
+    r"""Return the report at the dual points theta: ||nu - theta||^2, R(z), R(z) + R*(v) - <v, z> and R(0).
+
+    No minimum is above F(0). A code that is, by more than :math:`\frac12\|y\|^2`, is not excused by its own size: its
+    scale is :math:`\frac12\|y\|^2`, and rounding counts for nothing.
+    """
     xp = ArrayNamespace(excess)
     gap = xp.maximum(0.5 * distance + excess, 0.0)
-    return Report(0.5 * fit.residual + penalty, gap, 0.5 * xp.maximum(fit.target, fit.explained), rounding)
+    objective, scale = 0.5 * fit.residual + penalty, 0.5 * xp.maximum(fit.target, fit.explained)
+    is_sensible = objective <= fit.target + at_zero
+    return Report(objective, gap, xp.where(is_sensible, scale, 0.5 * fit.target), xp.where(is_sensible, rounding, 0.0))
 
 
 def fixed_point_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:
@@ -259,7 +267,7 @@ def noise_of(problem: Problem, Z: Array, fit: Fit) -> Noise:
     """Return the noise of the correlations of codes z: each |z_j| ||d_j|| and ||y|| is right to a few roundings."""
     D = problem.dictionary
     xp = ArrayNamespace(fit.residual)
-    norms = xp.sqrt(_squares(_double(D)) if problem.gram is None else _double(problem.gram).diagonal())
+    norms = xp.sqrt(_squares(_double(D)) if problem.gram is None else _double(problem.gram.diagonal()))
     load = abs(_double(Z)) @ norms
     eps = roundings(Z)
     return Noise(eps, norms, load, eps * (xp.sqrt(fit.target) + load))

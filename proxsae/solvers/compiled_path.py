@@ -48,11 +48,11 @@ def _next(q, a, low, high, lam, fall):  # type: ignore[no-untyped-def]
         ):
             continue
         for k in range(start, stop):
-            v, slope = float(q[k]), float(a[k])
+            v, slope = float(q[k]), float(a[k])  # of ties the quotients are those of roundings, and say nothing
             if v - fall * slope > (lam - fall) * high[k]:
-                first, fall = k, max((lam * high[k] - v) / (high[k] - slope), 0.0)
+                first, fall = k, min(fall, max((lam * high[k] - v) / (high[k] - slope), 0.0))
             elif v - fall * slope < (lam - fall) * low[k]:
-                first, fall = k, max((v - lam * low[k]) / (slope - low[k]), 0.0)
+                first, fall = k, min(fall, max((v - lam * low[k]) / (slope - low[k]), 0.0))
     return first, fall
 
 

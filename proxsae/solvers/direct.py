@@ -72,5 +72,5 @@ def run_direct(
             stop.set()
             outcome = not_done(inputs.codes(block))
             outcomes.append(outcome._replace(codes=csr_array(inputs.result(outcome.codes))))
-            kinds.append(np.full(len(outcome.codes), STRONGEST_FIRST[-2]))
+            kinds.append(np.full(len(outcome.codes), STRONGEST_FIRST[-1 if isinstance(R, tuple) else -2]))
     return joined(outcomes), np.concatenate(kinds)

@@ -21,6 +21,7 @@ from proxsae.solvers.threads import blocks_of
 CHUNK_ENTRIES = 2**23  # code entries worked on at once: 64 MiB for each array of a float64 state
 STEP_SLACK = 1e-6  # 1/L as a caller rounds it in float32
 SAFE_RANGE = (1e-15, 1e15)  # where atoms, targets and codes have squares in float32; beyond, float64 computes
+SIZES_OF_ATOMS = (1e-75, 1e75)  # whose squares of squares float64 holds
 
 
 _reading = Lock()
@@ -132,6 +133,7 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
     dtype = _promoted([a for a in (X, D, intercept, init) if a is not None])
     rows = np.ones(1) if is_stored(X) else X  # of rows on disk, each block is checked as it is read
     working = dtype if _fits(dtype, rows, D) else xp.float64
+    _check_sizes(D)
     b = None if intercept is None else xp.astype(intercept, working, copy=False)
     return Inputs(X, _writeable(xp.astype(D, working, copy=False)), b, init, dtype)
 
@@ -154,8 +156,13 @@ def _promoted(arrays: list[Any]) -> Any:
         import torch
 
         return reduce(torch.promote_types, [a.dtype for a in arrays], torch.float32)
-    dtype = np.result_type(np.float32, *(a.dtype for a in arrays))
+    dtype = np.result_type(np.float32, *(np.float64 if _is_integer(a) else a.dtype for a in arrays))
     return dtype.newbyteorder("=")
+
+
+def _is_integer(rows: Any) -> bool:
+    """Whether rows on disk are integers, which are computed with in float64."""
+    return bool(np.dtype(rows.dtype).kind in "biu")
 
 
 def _largest(X: Any) -> float:
@@ -169,6 +176,18 @@ def _fits(dtype: Any, X: Any, D: Array) -> bool:
     low, high = SAFE_RANGE
     x, d = _largest(X), _largest(D)
     return 0 in (x, d) or all(low < size < high for size in (d, x, x / d))
+
+
+def _check_sizes(D: Array) -> None:
+    low, high = SIZES_OF_ATOMS
+    xp = array_api_compat.array_namespace(D)
+    sizes = xp.max(xp.abs(xp.astype(D, xp.float64, copy=False)), axis=1)
+    outside = (sizes > 0) & ((sizes < low) | (sizes > high))
+    if bool(xp.any(outside)):
+        raise ValueError(
+            f"D has an atom of size {float(sizes[outside][0]):.3g}; those that are not zero must be between {low:g} "
+            f"and {high:g}: scale D, and R for codes in the new units"
+        )
 
 
 def checked_terms(R: Any, n_components: int) -> Regularizer | tuple[Regularizer, ...]:
@@ -228,6 +247,8 @@ def _checked(x: Any, name: str, like: Any) -> Any:
         as_float_array(x.data, name)
     elif name != "X" or not is_stored(x):
         x = as_float_array(x, name)
+    elif _is_integer(x):
+        return x
     name_of_dtype = dtype_name(x) if array_api_compat.is_torch_array(x) else x.dtype.name  # without the byte order
     if name_of_dtype not in ("float32", "float64", *HALF_DTYPES):
         raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {name_of_dtype}")

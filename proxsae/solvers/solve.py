@@ -158,7 +158,8 @@ def solve(
         float32, over correlated atoms, it may be 1e-4 of the scale, and the codes are as good as the dtype can hold. A
         certificate that is not finite never converges. What F could fall by has the scale :math:`\frac12\|x - b\|^2`.
     max_iter : int, default 1000
-        Steps at most, exchanges of "swap"; 0 certifies `init`. "omp" and "ols" take as many steps as atoms, "exact"
+        Steps at most, exchanges of "swap"; 0 certifies `init`, and of "swap" the best code that
+        it starts from. "omp" and "ols" take as many steps as atoms, "exact"
         as many as supports, or in a search max_iter nodes at most.
     init : array or SciPy sparse matrix of shape (n_samples, n_components), optional
         Where to start; zero by default. Not for "omp", "ols", "mp" and "exact".
@@ -188,7 +189,8 @@ def solve(
         If the arrays do not fit one another, R is not a regularizer or does not fit them, or the method does not fit R.
         If F has no minimum because R falls without end along codes that D maps to 0; of a cardinality such supports
         have an infinite certificate. If D has an atom of zeros and the partner of a cardinality is not least at 0
-        there; without a cardinality the code of such an atom is where R is least.
+        there; without a cardinality the code of such an atom is where R is least. If an atom is not zero and its
+        largest modulus is outside of 1e-75 to 1e75.
 
     Warns
     -----

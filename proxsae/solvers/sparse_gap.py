@@ -45,7 +45,7 @@ class SparseGap:
         noise = Noise(self.eps, self.norms, load, self.eps * (np.sqrt(fit.target) + load))
         penalty = self.at_zero.sum() + (penalties - self.at_zero[columns]).sum(-1)
         rounding = noise.of_gap(products, self.steepness)
-        return gap_report(fit, (1.0 - s) ** 2 * fit.residual, penalty, excess, rounding)
+        return gap_report(fit, (1.0 - s) ** 2 * fit.residual, penalty, excess, rounding, self.at_zero.sum())
 
 
 def sparse_gap(R: Regularizer, D: Array, below: Array, above: Array) -> SparseGap | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -107,6 +108,6 @@ def checked_sizes(sizes: Any) -> tuple[int, ...] | None:
     if sizes is None:
         return None
     is_sequence = isinstance(sizes, Sequence) and not isinstance(sizes, str)
-    if not is_sequence or not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+    if not is_sequence or not sizes or any(isinstance(n, bool) or not isinstance(n, Integral) or n < 1 for n in sizes):
         raise ValueError(f"blocks must be a list of positive whole numbers, the features of each, got {sizes!r}")
-    return tuple(sizes)
+    return tuple(int(n) for n in sizes)

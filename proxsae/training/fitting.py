@@ -274,7 +274,7 @@ def drive(fits: Sequence[Fit]) -> None:
             n_done = fit.state.n_done
             try:
                 fit.step()
-            except (ValueError, FloatingPointError) as error:
+            except Exception as error:  # a full disk, too: the others have their own files
                 if len(fits) == 1:
                     raise
                 fit.error = error

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -138,11 +139,11 @@ def _nested_error(forward: Forward, levels: Tensor, n_levels: int, weights: Sequ
     return 0.5 * forward.mean(total)
 
 
-def _nested(name: str, sizes: Sequence[int], weights: Sequence[float] | None) -> tuple[int, ...]:
+def _nested(name: str, sizes: Sequence[Any], weights: Sequence[float] | None) -> tuple[int, ...]:
     """Return the sizes, checked."""
-    numbers = list(sizes)
-    if not numbers or any(isinstance(n, bool) or not isinstance(n, int) for n in numbers):
+    if not len(sizes) or any(isinstance(n, bool) or not isinstance(n, Integral) for n in sizes):
         raise ValueError(f"{name} must be whole numbers, got {sizes!r}")
+    numbers = [int(n) for n in sizes]
     if numbers[0] < 1 or any(a >= b for a, b in pairwise(numbers)):
         raise ValueError(f"{name} must be positive and ascending, got {sizes!r}")
     if weights is not None and (len(weights) != len(numbers) or not all(0 <= w < float("inf") for w in weights)):

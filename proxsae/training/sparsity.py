@@ -71,8 +71,8 @@ class WeightControl:
         while (l0(far) > self.target) == is_above:
             if abs(far) == limit:
                 raise ValueError(
-                    f"no weight of {encoder.regularizer} gives a mean L0 of {self.target}: it stays between "
-                    f"{l0(highest):.1f} and {l0(-FARTHEST):.1f}"
+                    f"no weight of {encoder.regularizer}, in the units of the training, gives a mean L0 of "
+                    f"{self.target}: it stays between {l0(highest):.1f} and {l0(-FARTHEST):.1f}"
                 )
             near, far = far, sign * min(2.0 * abs(far), limit)
         low, high = sorted((near, far))

@@ -93,7 +93,7 @@ class Trainer:
         Returns
         -------
         dict
-            ``loss``, ``fvu`` (residual over centred sum of squares of the batch), ``l0``, ``dead`` (fraction of atoms),
+            ``loss``, ``fvu`` (of the batch, about the mean of the data), ``l0``, ``dead`` (fraction of atoms),
             ``learning_rate``.
         """
         control = self.state.control

@@ -129,7 +129,9 @@ def objective(Z, Y, D, R):
 def test_ksvd_never_increases_the_objective(seed, R):
     Z, Y, D = problem(seed=seed)
     Z = csr_array(R.prox(Z.toarray()))
-    new, codes = ksvd_atoms(D, Z, Y, R)
+    given = Z.tocsc()  # whose columns are those that are worked on
+    new, codes = ksvd_atoms(D, given, Y, R)
+    assert (given != Z).nnz == 0
     assert objective(codes, Y, new, R) <= objective(Z, Y, D, R) * (1 + 1e-12)
     assert ((codes != 0) > (Z != 0)).nnz == 0
     np.testing.assert_allclose(np.linalg.norm(new, axis=1), 1)

@@ -209,3 +209,10 @@ def test_every_format_keeps_the_precision(tmp_path, name, dtype):
     X = rows(dtype=str(dtype).removeprefix("torch."))
     assert_same_outputs(sae, again, X, rtol=2e-6 if dtype == torch.float32 else 1e-13)
     assert np.abs(again.transform(X)).max() > 0
+
+
+@pytest.mark.parametrize("library", ["saelens", "llama_scope", "sparsify", "dictionary_learning"])
+def test_no_file_says_k_is_0(library, tmp_path):
+    with pytest.raises(ValueError, match="has no autoencoder whose codes are all zero, k = 0"):
+        save(sae_of("NonNegative + Cardinality(0)"), tmp_path / "sae", format=library)
+    assert not (tmp_path / "sae").exists()

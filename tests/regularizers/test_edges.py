@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo import SEPARABLE, SUMS
 
-from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, SquaredL2
+from proxsae.regularizers import L0, L1, Box, Cardinality, GroupL2, NonNegative, SortedL1, SquaredL2
 
 ALL = [*SEPARABLE, *SUMS, Cardinality(2), NonNegative() + Cardinality(2), 0.3 * L1() + Cardinality(2, "batch")]
 KINDS = {"numpy": np.asarray, "torch": lambda U: torch.from_numpy(np.ascontiguousarray(U))}
@@ -251,3 +251,13 @@ def test_prox_is_finite_and_in_the_domain(u, t):
         Z = R.prox(np.array(u), t)
         assert np.isfinite(Z).all(), R
         assert np.isfinite(R.value(Z)), R
+
+
+def test_arrays_are_copied():
+    """What was checked stays what it is, whatever becomes of the array of the caller."""
+    high, weights, costs = np.ones(3), np.array([2.0, 1.0, 0.5]), np.ones(2)
+    made = Box(np.zeros(3), high), SortedL1(weights), GroupL2([0, 0, 1], costs), weights * L1()
+    before = [R.prox(2 * np.ones(3)) for R in made]
+    high[0] = weights[0] = costs[0] = -5.0
+    for R, z in zip(made, before, strict=True):
+        np.testing.assert_array_equal(R.prox(2 * np.ones(3)), z)

@@ -1,5 +1,7 @@
 """Numeric and from_cvxpy: a regularizer that is only a value, against the catalogue and against dense search."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -266,6 +268,16 @@ def test_from_cvxpy_solves(i):
     np.testing.assert_allclose(R.prox(torch.from_numpy(U)).numpy(), known.prox(U), atol=1e-4)
     assert R.is_convex
     assert np.isinf(R.value(-np.ones(4))) == np.isinf(known.value(-np.ones(4)))
+
+
+def test_threads_may_share_one_from_cvxpy():
+    R = from_cvxpy(cp.norm1)
+    U = np.random.default_rng(0).normal(size=(3, 20, 4))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda u: (R.prox(u, 0.3), R.value(u)), U))
+    for u, (z, values) in zip(U, found, strict=True):
+        np.testing.assert_allclose(z, L1().prox(u, 0.3), atol=1e-5)
+        np.testing.assert_allclose(values, abs(u).sum(-1), atol=1e-9)
 
 
 def test_from_cvxpy_takes_other_variables_and_refuses_what_is_not_convex():

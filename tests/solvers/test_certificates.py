@@ -166,6 +166,18 @@ def test_optimal_by_scikit_learn(algorithm):
     np.testing.assert_allclose(s.codes, theirs, atol=1e-3)
 
 
+@pytest.mark.parametrize("R", [0.1 * L1(), 0.1 * GroupL2(2)], ids=str)
+def test_no_size_excuses_codes_worse_than_zero(R):
+    """The scale and the rounding of a gap grow with the codes; those that are worse than the zero code gain nothing."""
+    rng = np.random.default_rng(0)
+    D, X = rng.standard_normal((8, 5)), rng.standard_normal((3, 5))
+    _, certify = certificate_of(R, D)
+    for size in (1e3, 1e20, 1e100):
+        report = certify(problem_of(X, D, R, 0.1), size * rng.standard_normal((3, 8)))
+        assert not report.meets(0.5).any()
+    assert certify(problem_of(X, D, R, 0.1), np.zeros((3, 8))).meets(1.0).all()
+
+
 def test_infeasible_codes_have_an_infinite_gap():
     X, D = data()
     report = duality_gap(Problem(X, D, L1() + NonNegative(), 0.1), -np.ones((5, 12)))

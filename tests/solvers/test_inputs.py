@@ -30,6 +30,8 @@ GOOD = {"X": np.ones((8, 12)), "D": 2 * np.eye(20, 12), "R": "0.1*L1"}
         ({"X": torch.ones(8, 12), "D": torch.ones(20, 12).to_sparse_csr()}, TypeError, "D must be a dense tensor"),
         ({"X": np.zeros((8, 12), complex)}, TypeError, "X must hold real"),
         ({"X": np.zeros((8, 12), str)}, TypeError, "X must hold real"),
+        ({"D": np.diag([1.0] * 11 + [1e-160])[:, :12]}, ValueError, "D has an atom of size 1e-160; .* scale D"),
+        ({"D": np.full((20, 12), 1e155)}, ValueError, r"D has an atom of size 1e\+155; .* scale D"),
         ({"intercept": np.zeros(11)}, ValueError, r"intercept must have shape \(12,\), got \(11,\)"),
         ({"init": np.zeros((8, 19))}, ValueError, r"init must have shape .* \(8, 20\), got \(8, 19\)"),
         ({"init": np.full((8, 20), np.inf)}, ValueError, "init must be finite"),
@@ -152,7 +154,17 @@ def test_bad_rows_on_disk():
     with pytest.raises(ValueError, match="float32 rows outside"):
         solve(Rows(np.full((4, 3), 1e30, np.float32)), np.eye(3, dtype=np.float32), "L1")
     with pytest.raises(TypeError, match="X must be float64"):
-        solve(Rows(np.full((4, 3), 1)), np.eye(3), "L1")
+        solve(Rows(np.full((4, 3), 1j)), np.eye(3), "L1")
+
+
+def test_integers_on_disk_become_float64(tmp_path):
+    X, D = np.random.default_rng(0).integers(0, 200, (7, 5)).astype(np.uint8), np.eye(5, dtype=np.float32)
+    X.tofile(tmp_path / "rows")
+    expected = solve(X, D, "3.0*L1").codes
+    for rows in (Rows(X), np.memmap(tmp_path / "rows", np.uint8, "r", shape=X.shape)):
+        codes = solve(rows, D, "3.0*L1").codes
+        assert codes.dtype == expected.dtype == np.float64
+        np.testing.assert_array_equal(codes, expected)
 
 
 @pytest.mark.parametrize("method", sorted(set(ALGORITHMS) - {"admm"}))

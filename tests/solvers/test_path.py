@@ -88,3 +88,40 @@ def test_degenerate_dictionaries(seed, n_features, n_components, size, weight, s
     correlations = residual @ D.T
     assert (correlations <= slack).all()
     assert not signed or (correlations >= -slack).all()
+
+
+def assert_as_from_a_start_of_zeros(X, D, R):
+    """Codes of the path have the F of those of a call that is told to start from zero, which follows none."""
+    s, plain = solve(X, D, R), solve(X, D, R, init=np.zeros((len(X), len(D)), X.dtype))
+    assert s.converged.all()
+    assert plain.converged.all()
+    eps = np.finfo(X.dtype).eps
+    np.testing.assert_allclose(s.objective, plain.objective, rtol=max(1e-5, 100 * eps), atol=10 * eps * (X**2).sum())
+
+
+def test_a_tie_of_twins_does_not_lead_beyond_the_next_point():
+    """Where two equal atoms are at their end at once, the place of the next point is a quotient of two roundings."""
+    rng = np.random.default_rng(77)
+    p, d = int(rng.integers(5, 40)), int(rng.integers(5, 40))
+    D, X = rng.normal(size=(p, d)), rng.normal(size=(6, d))
+    D[1] = D[0]
+    for dtype in (np.float64, np.float32):
+        assert_as_from_a_start_of_zeros(X.astype(dtype), D.astype(dtype), 0.1 * L1() + NonNegative())
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    n_features=st.integers(2, 40),
+    n_components=st.integers(2, 40),
+    kind=st.sampled_from(["twins", "binary", "integers"]),
+    weight=st.sampled_from([0.01, 0.1, 1.0]),
+)
+def test_twins_and_patterns(seed, n_features, n_components, kind, weight):
+    rng = np.random.default_rng(seed)
+    D, X = rng.normal(size=(n_components, n_features)), rng.normal(size=(8, n_features))
+    if kind == "twins":
+        n = n_components // 2
+        D[:n] = D[n : 2 * n]
+    else:
+        D = rng.integers(0 if kind == "binary" else -2, 2, D.shape).astype(float)
+    assert_as_from_a_start_of_zeros(X, D, weight * L1() + NonNegative())

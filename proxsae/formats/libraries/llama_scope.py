@@ -73,7 +73,7 @@ class LlamaScope(Format):
             "act_fn": parts.activation,
             "norm_activation": "inference",
             "sparsity_include_decoder_norm": False,
-            "top_k": parts.k or 50,
+            "top_k": 50 if parts.k is None else parts.k,
         }
         one = torch.ones((), dtype=parts.bias.dtype)
         tensors = {
