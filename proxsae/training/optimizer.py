@@ -15,18 +15,29 @@ from proxsae.training.blocks import Blocks
 
 
 def adam(model: nn.Module) -> torch.optim.Adam:
-    """Return the optimizer of a model; :func:`move` sets its step size.
+    r"""Return the optimizer of a model; :func:`move` sets its step size.
 
     A row of a matrix is moved by few samples, and by others as the rows around it learn: the squares of its gradients
     are averaged over about 20 steps. Those of thresholds, biases and steps are averaged over 1,000.
+
+    The bias of an encoder is of the size of codes, and an entry of a row of W, of about unit norm, is
+    :math:`\sqrt{d}` times smaller for d features: the steps of that bias are as many times as long, but where R is
+    scale-free, as a cardinality is, and the bias has no threshold to make up for.
     """
     matrices: list[Tensor] = []
+    biases: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim > 1 and not name.endswith("threshold")
-        (matrices if is_matrix else others).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": matrices, "betas": (0.9, 0.95)}, {"params": others}]
-    return torch.optim.Adam(groups, fused=True)
+        (matrices if is_matrix else biases if name == "encoder.bias" else others).append(parameter)
+    encoder: Any = model.get_submodule("encoder")
+    pace = encoder.weight.shape[1] ** 0.5 if biases and not encoder.regularizer.is_scale_free else 1.0
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "betas": (0.9, 0.95), "pace": 1.0},
+        {"params": biases, "pace": pace},
+        {"params": others, "pace": 1.0},
+    ]
+    return torch.optim.Adam([group for group in groups if group["params"]], fused=True)
 
 
 @torch.no_grad()
@@ -38,7 +49,7 @@ def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, block
     The step uses the gradients up. On a device the rate is a tensor there.
     """
     for group in optimizer.param_groups:
-        group["lr"], group["capturable"] = rate, atoms.is_cuda
+        group["lr"], group["capturable"] = group["pace"] * rate, atoms.is_cuda
         if on_cuda(atoms) and atoms.dtype == torch.float32:
             fused = (p for p in group["params"] if p is not atoms or len(blocks.sizes) == 1)
             for matrix in (p for p in fused if p.ndim == 2 and p.grad is not None):

@@ -329,3 +329,8 @@ def test_adam_forgets_gradients_of_matrices_sooner_than_those_of_thresholds(enco
     assert factor["bias"] == factor["encoder.threshold"] == (0.9, 0.999)  # though there are two thresholds an atom
     weight = "encoder.weight" if "encoder.weight" in factor else "encoder.layers.weight"
     assert factor[weight] == (0.9, 0.95)
+    pace = {names[p]: group["pace"] for group in adam(model).param_groups for p in group["params"]}
+    assert pace.pop("encoder.bias", 2.0) == 2.0  # the root of 4 features
+    assert set(pace.values()) == {1.0}
+    model.use(encoder.initial(Cardinality(2), atoms, learn_thresholds=False))
+    assert {group["pace"] for group in adam(model).param_groups} == {1.0}
