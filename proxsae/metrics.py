@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-SQUARED = (1e-100, 1e100)  # sizes whose squares float64 can sum
-
 __all__ = ["ReconstructionSums", "SparseAutoencoder", "loss_metrics", "reconstruction_metrics"]
+
+SQUARED = (1e-100, 1e100)  # sizes whose squares float64 can sum
 
 
 class SparseAutoencoder(Protocol):
@@ -78,7 +78,7 @@ class ReconstructionSums:
                 self.unit = 2.0 ** int(np.log2(largest))
         if rows == 0:
             return
-        exact, reconstruction = x.astype(np.float64), np.asarray(reconstruction)
+        exact = x.astype(np.float64)
         if self.unit != 1.0:
             exact, reconstruction = exact / self.unit, reconstruction / self.unit
         w = np.ones(rows) if weights is None else weights

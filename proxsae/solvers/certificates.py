@@ -147,7 +147,7 @@ def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: A
         along = _double(problem.targets) @ direction - Z @ slopes
         distance = distance + 2.0 * (1.0 - s) * s * lean * along + (s * lean) ** 2 * (direction * direction).sum()
     rounding = noise.of_gap(products, steepness(R, reach)) + blur
-    at_zero = R.penalties(0.0 * Z[:1]).sum()
+    at_zero = R.penalties(_double(_zero_code(problem))).sum()
     return gap_report(fit, distance, penalties.sum(-1), excess, rounding, at_zero)
 
 
@@ -178,7 +178,7 @@ def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Rep
     Z, V = _double(Z), s[:, None] * fit.correlations
     excess = value + R.conjugate_unchecked(V) - (V * Z).sum(-1)
     rounding = noise.of_gap(abs(V * Z).sum(-1), steepness(R, noise.norms))
-    at_zero = _double(R.value_unchecked(0.0 * problem.dictionary[:, 0][None]))[0]
+    at_zero = _double(R.value_unchecked(_zero_code(problem)))[0]
     return gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding, at_zero)
 
 
@@ -317,6 +317,10 @@ def least_shift(V: Array, slopes: Array, free: Array) -> Array:
     # Eight roundings of slack, so that the correlations are <= 0 in floating point too.
     slack = 1.0 + 8.0 * float(np.finfo(np.float64).eps)
     return slack * array_api_compat.array_namespace(V).max(needed, axis=-1)
+
+
+def _zero_code(problem: Problem) -> Array:
+    return array_api_compat.array_namespace(problem.dictionary).zeros_like(problem.dictionary[:, 0])[None]
 
 
 def _squares(a: Array) -> Array:

@@ -57,6 +57,7 @@ def run_direct(
         t = checked_step(step, D, R)
     plan = algorithm.plan(D, R, t, gram_limit)
     outcomes, kinds = [], []
+    kind_of_undone = "consensus residual" if isinstance(R, tuple) else "fixed point"
     for block in inputs.blocks(getattr(plan, "rows_at_once", CHUNK_ENTRIES)):
         init = None if inputs.init is None else inputs.codes(block)
         try:
@@ -72,5 +73,5 @@ def run_direct(
             stop.set()
             outcome = not_done(inputs.codes(block))
             outcomes.append(outcome._replace(codes=csr_array(inputs.result(outcome.codes))))
-            kinds.append(np.full(len(outcome.codes), STRONGEST_FIRST[-1 if isinstance(R, tuple) else -2]))
+            kinds.append(np.full(len(outcome.codes), kind_of_undone))
     return joined(outcomes), np.concatenate(kinds)

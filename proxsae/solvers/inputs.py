@@ -133,7 +133,8 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
     dtype = _promoted([a for a in (X, D, intercept, init) if a is not None])
     rows = np.ones(1) if is_stored(X) else X  # of rows on disk, each block is checked as it is read
     working = dtype if _fits(dtype, rows, D) else xp.float64
-    _check_sizes(D)
+    if working == xp.float64:  # no float32 is that small or large
+        _check_sizes(xp, D)
     b = None if intercept is None else xp.astype(intercept, working, copy=False)
     return Inputs(X, _writeable(xp.astype(D, working, copy=False)), b, init, dtype)
 
@@ -178,10 +179,9 @@ def _fits(dtype: Any, X: Any, D: Array) -> bool:
     return 0 in (x, d) or all(low < size < high for size in (d, x, x / d))
 
 
-def _check_sizes(D: Array) -> None:
+def _check_sizes(xp: Any, D: Array) -> None:
     low, high = SIZES_OF_ATOMS
-    xp = array_api_compat.array_namespace(D)
-    sizes = xp.max(xp.abs(xp.astype(D, xp.float64, copy=False)), axis=1)
+    sizes = xp.astype(xp.maximum(xp.max(D, axis=1), -xp.min(D, axis=1)), xp.float64, copy=False)
     outside = (sizes > 0) & ((sizes < low) | (sizes > high))
     if bool(xp.any(outside)):
         raise ValueError(

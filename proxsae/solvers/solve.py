@@ -158,9 +158,9 @@ def solve(
         float32, over correlated atoms, it may be 1e-4 of the scale, and the codes are as good as the dtype can hold. A
         certificate that is not finite never converges. What F could fall by has the scale :math:`\frac12\|x - b\|^2`.
     max_iter : int, default 1000
-        Steps at most, exchanges of "swap"; 0 certifies `init`, and of "swap" the best code that
-        it starts from. "omp" and "ols" take as many steps as atoms, "exact"
-        as many as supports, or in a search max_iter nodes at most.
+        Steps at most, exchanges of "swap"; 0 certifies `init`, and of "swap" the best code that it starts
+        from. "omp" and "ols" take as many steps as atoms, "exact" as many as supports, or in a search max_iter nodes at
+        most.
     init : array or SciPy sparse matrix of shape (n_samples, n_components), optional
         Where to start; zero by default. Not for "omp", "ols", "mp" and "exact".
     step : float, optional

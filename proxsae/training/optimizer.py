@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from proxsae.kernels.dispatch import on_cuda
 from proxsae.kernels.memory import ROWS
+from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.blocks import Blocks
 
 
-def adam(model: nn.Module) -> torch.optim.Adam:
+def adam(model: Autoencoder) -> torch.optim.Adam:
     r"""Return the optimizer of a model; :func:`move` sets its step size.
 
     A row of a matrix is moved by few samples, and by others as the rows around it learn: the squares of its gradients
@@ -30,11 +31,10 @@ def adam(model: nn.Module) -> torch.optim.Adam:
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim > 1 and not name.endswith("threshold")
         (matrices if is_matrix else biases if name == "encoder.bias" else others).append(parameter)
-    encoder: Any = model.get_submodule("encoder")
-    pace = encoder.weight.shape[1] ** 0.5 if biases and not encoder.regularizer.is_scale_free else 1.0
+    n_features = model.encoder.weight.shape[1] if biases and not model.encoder.regularizer.is_scale_free else 1
     groups: list[dict[str, Any]] = [
         {"params": matrices, "betas": (0.9, 0.95), "pace": 1.0},
-        {"params": biases, "pace": pace},
+        {"params": biases, "pace": n_features**0.5},
         {"params": others, "pace": 1.0},
     ]
     return torch.optim.Adam([group for group in groups if group["params"]], fused=True)
