@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -17,7 +16,7 @@ from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import Count, Jump, thresholds_at, with_thresholds
 from proxsae.kernels.sparse import Pattern
-from proxsae.kernels.top_k import FEW_ROWS, bound_below_kth, kept, outside_support, ranked_above, top_k_mask
+from proxsae.kernels.top_k import FEW_ROWS, Outside, Rule, above, bound_below_kth, kept, top_k_mask
 from proxsae.regularizers import L0, Cardinality, Regularizer, Separable
 from proxsae.regularizers.cardinality import separable_part
 
@@ -101,18 +100,17 @@ class Activation:
 
     def support(self, u: Tensor, step: Any = 1.0) -> Pattern:
         """Return where codes of u, (n_samples, n_components), may be non-zero."""
-        return self.support_rule(u.shape[1], u.dtype, step)(u)
+        return Pattern(*self.support_rule(u.shape[1], u.dtype, step)(u), n_columns=u.shape[1])
 
     @torch.no_grad()
-    def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Callable[[Tensor], Pattern]:
-        """Return the function from u to where codes may be non-zero, learned thresholds lower by a margin."""
+    def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Rule:
+        """Return the rule that selects of u where codes may be non-zero, learned thresholds lower by a margin."""
         if self.threshold is None:
-            support = self.regularizer.support_rule(p, str(dtype).removeprefix("torch."), float(step))
-            return lambda u: Pattern(*support(u), n_columns=p)
+            return self.regularizer.support_rule(p, str(dtype).removeprefix("torch."), float(step))
         high = (self.threshold - margin).clamp(min=0) * float(step) ** 0.5
         high, low = (high[0], -high[1]) if high.ndim == 2 else (high, -high)
         low = torch.full_like(low, -torch.inf) if self.regularizer.is_nonnegative else low
-        return lambda u: Pattern(*outside_support(u, low, high), n_columns=p)
+        return Outside(low, high)
 
     def _select(self, pre: PreActivation, step: Any) -> tuple[Pattern, Tensor]:
         """Return where codes may be non-zero, in training also those from which thresholds learn, and u there."""
@@ -128,9 +126,9 @@ class Activation:
         assert isinstance(R, Cardinality)
         few, mirror = R.ranked(replace(pre, x=pre.x[:: n // FEW_ROWS]).without_graph, step)
         bound = bound_below_kth(few, R.k / p, mirror)
-        candidates, entries = pre.select(
-            lambda u: Pattern(*ranked_above(R.ranked(u, step)[0], bound, mirror), n_columns=p), by_rows=True
-        )
+        rule = above(bound, mirror, p)
+        are_ranks = R.rank_sign(step) is not None
+        candidates, entries = pre.select(rule if are_ranks else lambda u: rule(R.ranked(u, step)[0]), by_rows=True)
         if bound > 0 and len(entries) < R.k * n:  # the few misled
             return pre.select(self.support_rule(p, pre.x.dtype, step), by_rows=False)
         ranks, _ = R.at(candidates.indices).ranked(entries, step)

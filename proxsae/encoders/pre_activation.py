@@ -11,7 +11,9 @@ from torch import Tensor
 
 from proxsae.encoders.codes import Codes
 from proxsae.kernels.memory import empty
+from proxsae.kernels.screening import screen_for
 from proxsae.kernels.sparse import LinearAt, Pattern, joined, product, product_at, row_dots
+from proxsae.kernels.top_k import Rule
 
 BLOCK_SIZE = 2**23  # entries of a block of u: 32 MB in float32
 Terms = tuple[tuple[float | Tensor, Codes], ...]  # codes with factors: their sum
@@ -92,19 +94,22 @@ class PreActivation:
         return u
 
     @torch.no_grad()
-    def select(self, rule: Callable[[Tensor], Pattern], *, by_rows: bool) -> tuple[Pattern, Tensor]:
+    def select(self, rule: Rule, *, by_rows: bool) -> tuple[Pattern, Tensor]:
         """Return the pattern that a rule makes of u, and the entries there, without graph.
 
         Parameters
         ----------
-        rule : function of a Tensor of shape (n, n_components)
+        rule : function of a Tensor of shape (n, n_components) that returns offsets and indices
         by_rows : bool
             What the rule says of a row depends on that row alone: in main memory u is then never there as a whole.
         """
         if not by_rows or not self.is_in_blocks:
-            pattern = rule(self.without_graph)
+            pattern = Pattern(*rule(self.without_graph), n_columns=len(self.weight))
             return pattern, pattern.gather(self.without_graph)
         n, p, size = len(self.x), len(self.weight), self._block_length
+        if (screen := screen_for(self.x, self.weight, self.bias, rule)) is not None:
+            selected = [screen(x) for x in torch.split(self.x, size)]
+            return joined([pattern for pattern, _ in selected]), torch.cat([entries for _, entries in selected])
         patterns, entries = [], []
         block = empty(size, p, dtype=self.x.dtype)
         if self.noted is not None:
@@ -115,7 +120,7 @@ class PreActivation:
                 torch.mm(x, self.weight.T, out=u)
             else:
                 torch.addmm(self.bias, x, self.weight.T, out=u)
-            patterns.append(rule(u))
+            patterns.append(Pattern(*rule(u), n_columns=p))
             entries.append(patterns[-1].gather(u))
             if self.noted is not None and self.noted.u is not None:
                 first = -(-start // self.noted.every)  # of the samples looked at

@@ -30,7 +30,7 @@ def _count_above(ranks: np.ndarray, threshold: float) -> float:
 
 
 @numba.njit(cache=True)
-def _bound(ranks: np.ndarray, k: int) -> tuple[float, bool]:
+def bound_from_below(ranks: np.ndarray, k: int) -> tuple[float, bool]:
     """Return a number at least 0 that k or more ranks are above, else 0, and whether no more than k are."""
     low, high, two = ranks.dtype.type(0), ranks.max(), ranks.dtype.type(2)
     count = _count_above(ranks, low)
@@ -47,12 +47,12 @@ def _bound(ranks: np.ndarray, k: int) -> tuple[float, bool]:
 
 
 @numba.njit(cache=True)
-def _keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> float:
+def keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> float:
     """Keep the k largest of the first `size` candidates, in order, earlier ones first among equals.
 
     Returns a number that no other is above.
     """
-    threshold, is_exact = _bound(ranks[:size], k)
+    threshold, is_exact = bound_from_below(ranks[:size], k)
     room = 0
     if not is_exact:  # some are equal, or nearly
         threshold = np.partition(ranks[:size], size - k)[size - k]
@@ -91,7 +91,7 @@ def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> i
     if 4 * n_groups > row.size:
         n_groups = row.size
     maxima = _maxima(row, mirror, n_groups)
-    threshold, _ = _bound(maxima, k)
+    threshold, _ = bound_from_below(maxima, k)
     groups = np.empty(n_groups, np.int64)
     n_held = 0
     for c in range(n_groups):
@@ -110,7 +110,7 @@ def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> i
                 indices[size] = start + c
                 size += 1
         if size > capacity - n_groups:
-            threshold = _keep_largest(ranks, indices, size, k)
+            threshold = keep_largest(ranks, indices, size, k)
             size = k
     for j in range(n_grouped, row.size):
         rank = max(row[j], mirror * row[j])
@@ -119,7 +119,7 @@ def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> i
             indices[size] = j
             size += 1
     if size > k:
-        _keep_largest(ranks, indices, size, k)
+        keep_largest(ranks, indices, size, k)
         size = k
     out[:size] = indices[:size]
     return size

@@ -8,6 +8,8 @@ the same selection as the sparse pattern (offsets, indices), by compiled loops i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
@@ -16,7 +18,38 @@ import numpy as np
 from proxsae.kernels.dispatch import on_cuda
 
 ROOM = 2**21  # indices, 8 MB, in which rows are searched before it is known how many they hold
+Rule = Callable[[Any], tuple[Any, Any]]  # from an (n, p) matrix to the pattern (offsets, indices) of what is selected
 FEW_ROWS = 32  # from which it is judged how large the largest entries of a matrix are
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The rule that selects the k entries of largest rank of each row."""
+
+    k: int
+    mirror: float
+
+    def __call__(self, U: Any) -> tuple[Any, Any]:
+        """Return the pattern (offsets, indices) of what is selected of an (n, p) matrix."""
+        return row_support(U, self.k, self.mirror)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The rule that selects the entries outside an interval [low_j, high_j] for each column."""
+
+    low: Any
+    high: Any
+
+    def __call__(self, U: Any) -> tuple[Any, Any]:
+        """Return the pattern (offsets, indices) of what is selected of an (n, p) matrix."""
+        return outside_support(U, self.low, self.high)
+
+
+def above(threshold: float, mirror: float, p: int) -> Outside:
+    """Return the rule that selects ranks above a threshold."""
+    high = np.full(p, threshold)
+    return Outside(-high if mirror == -1 else np.full(p, -np.inf), high)
 
 
 def top_k_mask(ranks: Any, k: int) -> Any:
@@ -72,7 +105,7 @@ def row_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
     k = min(k, dense.shape[1])
     indices, counts = np.empty((len(dense), k), np.int64), np.empty(len(dense), np.int64)
     select_in_rows(dense, k, dense.dtype.type(mirror), indices, counts)
-    return _as_kind_of(U, *_packed(indices, counts))
+    return _as_kind_of(U, *packed(indices, counts))
 
 
 def _row_support_on_cuda(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
@@ -93,9 +126,9 @@ def matrix_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
     if dense is not None and dense is not U:
         return _as_kind_of(U, *matrix_support(dense, k, mirror))
     bound = bound_below_kth(U[:: max(1, len(U) // FEW_ROWS)], k / (U.shape[0] * U.shape[1]), mirror)
-    offsets, candidates = ranked_above(U, bound, mirror)
+    offsets, candidates = above(bound, mirror, U.shape[1])(U)
     if offsets[-1] < k:  # the sample misled, or there are fewer than k positive ranks
-        offsets, candidates = ranked_above(U, 0.0, mirror)
+        offsets, candidates = above(0.0, mirror, U.shape[1])(U)
     xp = array_api_compat.array_namespace(U)
     rows = xp.repeat(xp.arange(len(U), device=array_api_compat.device(U)), xp.diff(offsets))
     keep = top_k_mask(_ranks(U[rows, candidates], mirror)[None, :], k)[0]
@@ -108,12 +141,6 @@ def bound_below_kth(some: Any, share: float, mirror: float) -> float:
     size = ranks.shape[1]
     position = int(1.5 * share * size) + 32
     return max(float(_kth_largest(ranks, position)[0, 0]), 0.0) if position < size else 0.0
-
-
-def ranked_above(U: Any, threshold: float, mirror: float) -> tuple[Any, Any]:
-    """Return the pattern (offsets, indices) of the entries of an (n, p) matrix whose rank is above a threshold."""
-    high = np.full(U.shape[1], threshold)
-    return outside_support(U, -high if mirror == -1 else np.full_like(high, -np.inf), high)
 
 
 def kept(offsets: Any, indices: Any, keep: Any) -> tuple[Any, Any]:
@@ -143,11 +170,11 @@ def _outside(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
     for start in range(0, len(U), size):
         rows = slice(start, start + size)
         select_outside(U[rows], low, high, held, counts[rows])
-        parts.append(_packed(held, counts[rows])[1])
+        parts.append(packed(held, counts[rows])[1])
     return _offsets(np, counts), np.concatenate(parts)
 
 
-def _packed(held: Any, counts: Any) -> tuple[Any, Any]:
+def packed(held: Any, counts: Any) -> tuple[Any, Any]:
     """Return the pattern of so many indices of each row."""
     from proxsae.kernels.compiled_top_k import pack
 

@@ -12,13 +12,14 @@ such units keeps the k that gain most; those that are kept take the prox of Q.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Any, Literal
 
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.kernels.top_k import matrix_support, row_support, top_k_mask
+from proxsae.kernels.top_k import Largest, matrix_support, row_support, top_k_mask
 from proxsae.regularizers.base import Regularizer, no_rule
 from proxsae.regularizers.basic import Zero
 from proxsae.regularizers.nonseparable import NonSeparable, as_count, check_step, feasible
@@ -184,6 +185,13 @@ class Cardinality(Selection):
         """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`."""
         U, sign = self.ranked(U, step)
         return matrix_support(U, self.k * len(U), sign) if self.scope == "batch" else row_support(U, self.k, sign)
+
+    def support_rule(self, n_components: int, dtype: str, step: float = 1.0) -> Callable[[Array], tuple[Array, Array]]:
+        """Return :meth:`support` as a function of a matrix alone."""
+        sign = self.rank_sign(step)
+        if self.scope == "batch" or sign is None:
+            return super().support_rule(n_components, dtype, step)
+        return Largest(self.k, sign)
 
     def ranked(self, U: Array, step: float = 1.0) -> tuple[Array, float]:
         """Return numbers v like U and m so that max(v, m v) are in the order of the gains."""

@@ -12,7 +12,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
 from proxsae.formulas.latex import scalar_prox, scalar_value
 from proxsae.kernels.dead_zone import dead_zone
-from proxsae.kernels.top_k import outside_support
+from proxsae.kernels.top_k import Outside
 from proxsae.regularizers.base import Regularizer, quiet
 from proxsae.regularizers.conjugate import Piece, conjugates, domain_gauge, has_normal_form
 from proxsae.regularizers.parameters import all_hold, as_parameter, row_sums
@@ -149,13 +149,13 @@ class Separable(Regularizer):
         ends instead of being mapped.
         """
         zone = self.dead_zone(U.shape[-1], dtype_name(U), step)
-        return super().support(U, step) if zone is None else outside_support(U, *zone)
+        return super().support(U, step) if zone is None else Outside(*zone)(U)
 
     def support_rule(self, n_components: int, dtype: str, step: float = 1.0) -> Callable[[Array], tuple[Array, Array]]:
         """Return :meth:`support` as a function of a matrix alone: the interval is searched once."""
         if (zone := self.dead_zone(n_components, dtype, step)) is None:
             return super().support_rule(n_components, dtype, step)
-        return lambda U: outside_support(U, *zone)
+        return Outside(*zone)
 
     def dead_zone(self, n_components: int, dtype: str, step: float = 1.0) -> tuple[Array, Array] | None:
         """Return for each coordinate the least and the largest number of a dtype whose prox is 0; None if 0 has not."""

@@ -18,7 +18,7 @@ from proxsae.encoders.activation import Activation
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import initial_thresholds
 from proxsae.kernels.sparse import Pattern
-from proxsae.kernels.top_k import row_support
+from proxsae.kernels.top_k import Rule, row_support
 from proxsae.regularizers import Cardinality, Regularizer
 from proxsae.regularizers.cardinality import separable_part
 from proxsae.training.autoencoder import Autoencoder
@@ -174,16 +174,17 @@ def largest_of_all(u: Tensor, k: int, mirror: float) -> tuple[Tensor, Tensor]:
 class ShardActivation(Activation):
     """The prox of R at the atoms of a shard, selected among all."""
 
-    def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Callable[[Tensor], Pattern]:
-        """Return the function from u to where codes may be non-zero, learned thresholds lower by a margin."""
+    def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Rule:
+        """Return the rule that selects of u where codes may be non-zero, learned thresholds lower by a margin."""
         of_shard, R = super().support_rule(p, dtype, step, margin), self.regularizer
         if not isinstance(R, Cardinality):
             return of_shard
 
-        def of_all(u: Tensor) -> Pattern:
-            pattern = of_shard(u)
+        def of_all(u: Tensor) -> tuple[Tensor, Tensor]:
+            pattern = Pattern(*of_shard(u), n_columns=p)
             entries, mirror = R.at(pattern.indices).ranked(pattern.gather(u), float(step))
-            return among_all(pattern, torch.maximum(entries, mirror * entries), R.k)
+            chosen = among_all(pattern, torch.maximum(entries, mirror * entries), R.k)
+            return chosen.offsets, chosen.indices
 
         return of_all
 
