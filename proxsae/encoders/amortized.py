@@ -33,7 +33,8 @@ class Amortized(Activated):
         Where thresholds are learned: width of the surrogate window around each, in units of the codes.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
         Of the factors of x W^T in training, whose sums are float32 in any case: "auto" is bfloat16 on CUDA devices that
-        compute with it. Parameters, moments, thresholds and fitted codes keep the dtype of the data.
+        compute with it. Parameters, moments, thresholds and fitted codes keep the dtype of the data. A CPU that
+        multiplies in bfloat16 does so by itself in any case, to find which few entries to compute in float32.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ Terms = tuple[tuple[float | Tensor, Codes], ...]  # codes with factors: their su
 class Columns:
     """The entries of u for some atoms and one of so many samples.
 
-    They are noted while a block of u is there, for a loss that asks for them later.
+    They are noted where a block of u is there as a whole, for a loss that asks for them later.
     """
 
     atoms: Tensor
@@ -101,7 +101,8 @@ class PreActivation:
         ----------
         rule : function of a Tensor of shape (n, n_components) that returns offsets and indices
         by_rows : bool
-            What the rule says of a row depends on that row alone: in main memory u is then never there as a whole.
+            What the rule says of a row depends on that row alone: in main memory u is then never there as a whole,
+            and where a :class:`~proxsae.kernels.screening.Screen` is faster, not even a block of it.
         """
         if not by_rows or not self.is_in_blocks:
             pattern = Pattern(*rule(self.without_graph), n_columns=len(self.weight))

@@ -81,6 +81,7 @@ class Screen:
         self.weight = weight.detach()
         self.bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
         self.rule = rule
+        self.ends = [np.asarray(end, np.float32) for end in (rule.low, rule.high)] if isinstance(rule, Outside) else []
         self.rounded = Rounded.of(weight)
         sizes, losses = self.rounded.sizes, self.rounded.losses
         self.of_columns = np.float32(ROOM_FOR_SUMS) * np.stack([sizes + losses, losses])
@@ -106,9 +107,7 @@ class Screen:
         if isinstance(self.rule, Largest):
             near_largest(*given, self.rule.k, np.float32(self.rule.mirror), held, counts)
         else:
-            near_outside(
-                *given, *(np.asarray(end, np.float32) for end in (self.rule.low, self.rule.high)), held, counts
-            )
+            near_outside(*given, *self.ends, held, counts)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         indices = np.empty(offsets[-1], np.int64)
         write_near(held, p, offsets, indices)
@@ -117,9 +116,7 @@ class Screen:
     def _among(self, near: Pattern, entries: Tensor) -> tuple[Tensor, Tensor]:
         """Return the offsets of what the rule selects among these entries, and their numbers."""
         if isinstance(self.rule, Outside):
-            low, high = (
-                torch.as_tensor(end, dtype=entries.dtype)[near.indices] for end in (self.rule.low, self.rule.high)
-            )
+            low, high = (torch.from_numpy(end)[near.indices] for end in self.ends)
             return kept(near.offsets, torch.arange(len(entries)), (entries > high) | (entries < low))
         from proxsae.kernels.compiled_screening import largest_among
 

@@ -100,6 +100,17 @@ def test_a_near_miss_is_looked_at():
     assert entries.item() == 63.5 + 2.0**-10
 
 
+def test_an_order_that_rounding_turns_round():
+    """All of the first atom is rounded down, most of the second up: it is the smaller, and its product the larger."""
+    unit = 2.0**-8
+    x, weight = torch.full((1, 64), 1 + 0.99 * unit), torch.zeros(90, 64)
+    weight[10] = 1 + 0.99 * unit
+    weight[20, :48], weight[20, 48:] = 1 + 1.01 * unit, 1 + 0.9 * unit
+    products = (x.bfloat16() @ weight.bfloat16().T)[0]
+    assert products[20] > products[10]
+    assert Screen(weight, None, Largest(1, 1.0))(x)[0].indices.tolist() == [10]
+
+
 def usable(monkeypatch):
     monkeypatch.setattr(screening, "_multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(screening, "LARGE", 64)
