@@ -5,17 +5,32 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
+import z3
 from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxsae.formulas.arrays import ArrayNamespace
-from proxsae.regularizers import L0, Cardinality, Entmax, LogSum, Lq, NonNegative, Numeric, SquaredL2, Tanh, Tilt
+from proxsae.regularizers import (
+    L0,
+    Cardinality,
+    Entmax,
+    LogSum,
+    Lq,
+    NonNegative,
+    Numeric,
+    SquaredL2,
+    Tanh,
+    Tilt,
+    parse,
+)
 from proxsae.verification import prove, verify
 from proxsae.verification.proofs import certified
 from proxsae.verification.proofs.certified import Balls, scalar_certificate
-from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
+from proxsae.verification.proofs.decide import decide
+from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError, Reader, negation
 from proxsae.verification.proofs.jets import Jet, Jets
+from proxsae.verification.proofs.separable import may_be_least, read
 from proxsae.verification.proofs.theorem import proof_of
 
 
@@ -87,6 +102,18 @@ def test_a_formula_that_need_not_have_a_least_value_is_not_proved(few_points):
     assert prove(LogSum() + Tilt(0.3)).verdict == "certified at 21 points"  # as r is not >= 0
 
 
+class HiddenKink(LogSum):
+    def value_of(self, xp, z):
+        return xp.log1p(xp.sqrt((z - 1.0) * (z - 1.0)) / self.delta)
+
+
+def test_a_point_without_a_slope_may_be_least():
+    reader = Reader()
+    objective = read(HiddenKink(), reader)
+    never = [negation(may_be_least(objective)), objective.z.term == 1, *objective.assumptions]
+    assert decide(never, reader.definitions, float("inf"))[0] == z3.unsat
+
+
 @pytest.mark.parametrize("R", [Lq(0.3), 0.7 * Tanh(1.5), LogSum(0.5) + NonNegative(), Lq(0.5)], ids=repr)
 def test_right_formula_is_certified(R, few_points):
     assert certified_alone(R).verdict == "certified at 21 points"
@@ -124,6 +151,18 @@ class Outside(Lq):
         return super().value_of(xp, z) + xp.where(z < 0, xp.inf, 0.0)
 
 
+class EndsAtTwo(Tanh):
+    """The middle of the first box, at 32, is outside of the domain."""
+
+    is_symmetric = False
+
+    def value_of(self, xp, z):
+        return super().value_of(xp, z) + xp.where(z > 2.0, xp.inf, 0.0)
+
+    def prox_of(self, xp, u, t):
+        return xp.where(u > 2.0, 0.0, super().prox_of(xp, u, t))
+
+
 class FarMinimum(Tanh):
     """Falls again, beyond where the square of the distance has grown."""
 
@@ -131,7 +170,7 @@ class FarMinimum(Tanh):
         return super().value_of(xp, z) - z * z
 
 
-@pytest.mark.parametrize("R", [Late(0.3), TooFar(), Outside(0.3)], ids=lambda R: type(R).__name__)
+@pytest.mark.parametrize("R", [Late(0.3), TooFar(), Outside(0.3), EndsAtTwo()], ids=lambda R: type(R).__name__)
 def test_wrong_formula_is_refuted(R, few_points):
     proof = prove(R)
     assert proof.verdict == "counterexample"
@@ -141,6 +180,11 @@ def test_wrong_formula_is_refuted(R, few_points):
         claimed, better = 0.5 * ((z - found["u"]) ** 2).sum(-1) + found["t"] * R.value(z)
         assert better < claimed
         np.testing.assert_allclose([claimed, better], [found["claimed objective"], found["better objective"]])
+
+
+def test_a_domain_that_does_not_end_at_zero_is_certified(few_points):
+    R = parse("Translated(Tanh(1.0) + NonNegative, -5.0)")
+    assert certified_alone(R).verdict == "certified at 21 points"
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -136,6 +136,11 @@ class WeightOfZeroTimesInfinity(Separable):
         return self
 
 
+class MinusInfinityBelowZero(NonNegative):
+    def value_of(self, xp, z):
+        return xp.where(z < 0, xp.inf, 0.0) / -1.0
+
+
 class FalseStep(L1):
     def prox_of(self, xp, u, t):
         return super().prox_of(xp, xp.lemma(u, lambda v: v > u), t)
@@ -159,6 +164,7 @@ class WeakStep(L1):
         (DividesByZero(), "the prox is a real number"),
         (RootOfNegative(), "the prox is a real number"),
         (WeightOfZeroTimesInfinity(), "the value is defined everywhere"),
+        (MinusInfinityBelowZero(), "the value is defined everywhere"),
         (Cardinality(2) + HardAtTheWeight(), "F(prox(u)) <= F(z)"),
     ],
     ids=repr,

@@ -68,7 +68,10 @@ class Number:
     def __truediv__(self, other: Any) -> Number:
         other = self.reader.number(other)
         quotient = self.reader.quotient(self.term, other.term)
-        return self._with(other, quotient, self.infinite, both(other.term != 0, negation(other.infinite)))
+        fine = both(other.term != 0, negation(other.infinite))
+        if self.infinite is not False:  # inf / x is inf for x > 0 only
+            fine = both(fine, z3.Implies(self.infinite, other.term > 0))
+        return self._with(other, quotient, self.infinite, fine)
 
     def __neg__(self) -> Number:
         return self.reader.number(0) - self

@@ -107,18 +107,18 @@ def obligations(objective: Objective) -> dict[str, Any]:
     }
     if t.reader.logarithms:
         claims[ATTAINED] = either(objective.value.infinite, objective.value.term >= 0)
-        claims[OPTIMAL] = either(negation(_may_be_least(objective)), claims[OPTIMAL])
+        claims[OPTIMAL] = either(negation(may_be_least(objective)), claims[OPTIMAL])
     if _prefers_zero(objective.r):
         claims[TIES] = either(p.term == 0, better_than_zero)
     return claims
 
 
-def _may_be_least(objective: Objective) -> Any:
+def may_be_least(objective: Objective) -> Any:
     """Return what holds of every minimiser z of F, of which there is one: that suffices where r has a logarithm.
 
     The reader of jets takes a formula of r only if it is continuous on a closed domain. As r >= 0, F is least
-    somewhere; and there, but for the edges of its pieces, the first slope is 0, the second is not negative, and the
-    third is 0 where the second is.
+    somewhere; and there, but for the edges of its pieces and where it has no slopes, the first slope is 0, the second
+    is not negative, and the third is 0 where the second is.
     """
     reader = objective.t.reader
     once = Jets(reader)
@@ -135,7 +135,7 @@ def _may_be_least(objective: Objective) -> Any:
     first, second, third = (slope.term for slope in slopes)
     edges = [edge.term == 0 for edge in once.edges]
     is_flat = z3.And(first == 0, second >= 0, z3.Implies(second == 0, third == 0))
-    return z3.Or(*edges, z3.And(*(slope.is_finite for slope in slopes), is_flat))
+    return z3.Or(*edges, z3.Implies(z3.And(*(slope.is_finite for slope in slopes)), is_flat))
 
 
 def prove_claims(objective: Objective, claims: dict[str, Any], reader: Reader, deadline: float) -> None:
