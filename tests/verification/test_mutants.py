@@ -28,6 +28,7 @@ from proxsae.regularizers import (
     SquaredL2,
     Tanh,
     Tilt,
+    cardinality,
 )
 from proxsae.regularizers.sums import WithBox, WithCount, WithRidge, WithTilt
 from proxsae.regularizers.translated import TranslatedSeparable
@@ -296,6 +297,17 @@ def test_larger_support_at_a_tie_is_rejected_by_the_proof():
 )
 def test_proof_refutes_too(name):
     assert prove(MUTANTS[name]).verdict == "counterexample"
+
+
+@pytest.mark.parametrize("name", [name for name in MUTANTS if "top-k" in name])
+def test_no_wrong_selection_is_proved(name):
+    assert prove(MUTANTS[name]).verdict in ("counterexample", "unknown")
+
+
+@pytest.mark.parametrize("R", [Cardinality(2), Cardinality(40), L1() + Cardinality(2, "batch")], ids=repr)
+def test_kernel_that_keeps_the_smallest_is_refuted(R, monkeypatch):
+    monkeypatch.setattr(cardinality, "top_k_mask", lambda ranks, k: top_k_mask(100.0 - ranks, k))
+    assert prove(R).verdict == ("counterexample" if R.k == 2 else "unknown")
 
 
 @pytest.mark.parametrize("name", ["l0: threshold t", "mcp: firm for large steps", "huber: branch at alpha"])

@@ -113,6 +113,11 @@ class WrongL1(L1):
         return xp.sign(u) * xp.maximum(xp.abs(u) - 0.9 * t, 0.0)
 
 
+class OneTooMany(Cardinality):
+    def prox_on(self, xp, U, step):
+        return Cardinality(self.k + 1).prox_on(xp, U, step)
+
+
 class WrongCardinality(Cardinality):
     def prox_on(self, xp, U, step):
         return Cardinality(1).prox_on(xp, U, step)
@@ -132,6 +137,7 @@ def on_pair(check, R):
         lambda: search_pair(pairs_of_functions(np.abs, wrong_soft)[0]),
         lambda: search_codes(pair(wrong_soft)),
         lambda: on_pair(enumerate_supports, WrongCardinality(2)),
+        lambda: on_pair(enumerate_supports, OneTooMany(2)),
         lambda: on_pair(compare_with_solver, WrongL1()),
         lambda: on_pair(compare_with_mixed_integer, WrongCardinality(2)),
         lambda: check_monotone(pair(lambda u, t: np.roll(u, 1))),

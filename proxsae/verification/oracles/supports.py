@@ -48,7 +48,7 @@ def _refute(R: Cardinality, matrices: Array, t: float) -> dict[str, object] | No
         free = 0.5 * (z - U).ravel() ** 2 + t * height.ravel()
         totals = pinned.sum() - supports @ (pinned - free)
         best = int(np.argmin(totals))
-        if not mine <= totals[best] + 1e-10 * (1.0 + pinned.sum() + abs(mine)):
+        if not mine <= totals[best] + 1e-10 * (1.0 + pinned.sum() + abs(totals[best])):
             better = np.where(supports[best].reshape(U.shape) > 0, z, 0.0)
             return counterexample(U, t, Z, better, (mine, totals[best]))
     return None

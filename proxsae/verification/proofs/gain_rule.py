@@ -3,7 +3,8 @@
 For a support S the best objective is const - sum_{i in S} g_i, where g_i >= 0 is the gain of coordinate i. The proof
 has three parts: the partner's scalar prox is optimal and its gain is what freeing the coordinate saves (z3 reads the
 shipped formulas); exchanging a kept coordinate for one of larger gain never hurts, so that the k largest gains are
-optimal; and where the code ranks by abs(u) or max(u, 0) instead, that is the order of the gains.
+optimal; and where the code ranks by abs(u) or max(u, 0) instead, that is the order of the gains. That the code does
+keep the k largest is in `selection`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import z3
 
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either
+from proxsae.verification.proofs.selection import COMPETING, prove_selection
 from proxsae.verification.proofs.separable import Objective, obligations, prove_claims, read
 from proxsae.verification.proofs.theorem import Theorem, prove_lemmas
 
@@ -33,9 +35,11 @@ def gain_rule(R: Cardinality) -> Theorem:
     def prove(deadline: float) -> None:
         prove_claims(objective, claims, reader, deadline)
         prove_lemmas(exchange_lemma() + even_ranking_lemma() + positive_ranking_lemma(), deadline)
+        prove_selection(R, deadline)
 
     rank = {1.0: "max(u, 0)", -1.0: "abs(u)", None: "gains"}[R.rank_sign(np.ones(()))]
-    statement = f"keeping the k largest {rank} and applying the scalar prox is optimal for all n, k, u and t > 0"
+    statement = f"keeping the k largest {rank} and applying the scalar prox is optimal for all n, k, u and t > 0; "
+    statement += f"the code keeps them for k = {R.k} in every order, with ties, of {COMPETING} around the last place"
     return Theorem(statement, prove)
 
 
