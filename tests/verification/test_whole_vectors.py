@@ -30,6 +30,7 @@ from proxsae.regularizers import (
     TreeGroups,
     from_cvxpy,
     parse,
+    tree,
 )
 from proxsae.regularizers.naming import catalogue
 from proxsae.regularizers.nonseparable import NonSeparableSum
@@ -165,6 +166,21 @@ class RootFirst(TreeGroups):
         return super()._levels(n_components)[::-1]
 
 
+class TwiceTheSum(TreeGroups):
+    def value_of(self, xp, Z):
+        return 2.0 * super().value_of(xp, Z)
+
+
+class RootFirstFarOut(TreeGroups):
+    """For large codes only, which a search does not look at."""
+
+    def prox_of(self, xp, U, t):
+        levels = self._levels(U.shape[-1])
+        for level in levels[::-1] if (U > 1e9).all() else levels:
+            U = level.prox_of(xp, U, t)
+        return U
+
+
 SPARSE_GROUPS = parse("L1 + GroupL2(2)")
 
 
@@ -186,6 +202,7 @@ SPARSE_GROUPS = parse("L1 + GroupL2(2)")
         TwiceTheNorm(),
         CoreFirst(SPARSE_GROUPS.core, SPARSE_GROUPS.base, SPARSE_GROUPS.ridge, SPARSE_GROUPS.tilt),
         RootFirst([[0], [0, 1]]),
+        TwiceTheSum([[0], [0, 1]]),
     ],
     ids=lambda R: type(R).__name__,
 )
@@ -193,6 +210,20 @@ def test_wrong_code_is_refuted(R):
     proof = prove(R)
     assert proof.verdict == "counterexample", str(proof)
     assert proof.counterexample["fails"]
+
+
+def test_the_tree_that_is_proved_is_the_given_one(monkeypatch):
+    levels = tree._levels
+    monkeypatch.setattr(tree, "_levels", lambda groups, *rest: levels(groups, *rest)[:: -1 if len(groups) > 2 else 1])
+    assert prove(TreeGroups([[0], [0, 1]])).verdict == "proved for this tree"
+    for text in ("TreeGroups([[0], [0, 1], [0, 1, 2]])", "L1 + TreeGroups([[0], [0, 1], [0, 1, 2]])"):
+        found = prove(parse(text)).counterexample
+        assert found["better objective"] < found["claimed objective"]
+    assert not verify("TreeGroups([[0], [0, 1], [0, 1, 2]])", proof_timeout=0.0).passed
+
+
+def test_every_branch_of_the_code_of_a_tree_is_read():
+    assert prove(RootFirstFarOut([[0], [0, 1]])).verdict == "unknown"
 
 
 def test_wrong_code_that_no_theorem_is_about_is_found_by_the_search():

@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import z3
 
 from proxsae.regularizers.basic import L1
@@ -19,48 +18,67 @@ from proxsae.regularizers.groups import GroupL2
 from proxsae.regularizers.nonseparable import NonSeparableSum
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
+from proxsae.verification.oracles.codes import search_codes
+from proxsae.verification.pair import pair_of_regularizer
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either, negation
 from proxsae.verification.proofs.groups import prove_norms
+from proxsae.verification.proofs.levels import goes_from_the_leaves
 from proxsae.verification.proofs.separable import OPTIMAL, read
 from proxsae.verification.proofs.theorem import NotProvedError, Theorem, prove_lemmas
 from proxsae.verification.proofs.whole_vectors import prove_equal, prove_radial, prove_read
 
+OF_THE_TREE = "proved for this tree"
+
 
 def sparse_groups_theorem(R: NonSeparableSum) -> Theorem:
     """Return the theorem about a core of norms, or a tree, and a convex partner of degree one, a ridge and a tilt."""
-
-    def prove(deadline: float) -> None:
-        core = R.core
-        if isinstance(core, TreeGroups):
-            prove_tree(core, deadline)
-            core = _chain(core)
-        else:
-            prove_norms(core, deadline)
-        prove_going_first(R.base, deadline)
-        _prove_composed(replace(R, core=core), deadline)
-        prove_lemmas(composition_lemma() + square_lemma(), deadline)
-
+    core = R.core
+    if isinstance(core, TreeGroups):
+        return Theorem(f"{_of_a_tree(core)}, the partner going first", partial(_prove_sum, R), OF_THE_TREE)
     subject = "codes and groups of every size, t > 0 and all admissible weights, the partner going first"
-    return Theorem(f"{OPTIMAL} for {subject}", prove)
+    return Theorem(f"{OPTIMAL} for {subject}", partial(_prove_sum, R))
 
 
 def tree_theorem(R: TreeGroups) -> Theorem:
-    """Return the theorem that the groups of a tree, shrunk one after the other from the leaves on, give the prox."""
-    subject = "every tree of groups of every size, t > 0 and all admissible weights, inner groups first"
-    return Theorem(f"{OPTIMAL} for {subject}", partial(prove_tree, R))
+    """Return the theorem that the groups of this tree, shrunk one after the other from the leaves on, give the prox."""
+    return Theorem(f"{_of_a_tree(R)}, inner groups going first", partial(prove_tree, R), OF_THE_TREE)
+
+
+def _of_a_tree(R: TreeGroups) -> str:
+    n = _width(R)
+    subject = f"these groups and costs in codes of {n} entries, or {n + 1}, all real u and z, t > 0 and all admissible"
+    return f"{OPTIMAL} for {subject} weights"
+
+
+def _width(R: TreeGroups) -> int:
+    return 1 + max((group[-1] for group in R.groups), default=0)
+
+
+def _prove_sum(R: NonSeparableSum, deadline: float) -> None:
+    core = R.core
+    if isinstance(core, TreeGroups):
+        prove_tree(core, deadline)
+        core = core.replace(groups=((0, 1), (0,)), group_weights=(1.0, 1.0))  # the sum does not look into a tree
+    else:
+        prove_norms(core, deadline)
+    prove_going_first(R.base, deadline)
+    _prove_composed(replace(R, core=core), deadline)
+    prove_lemmas(composition_lemma() + square_lemma(), deadline)
 
 
 def prove_tree(R: TreeGroups, deadline: float) -> None:
     """Prove a tree by induction: what is inside of a group is convex and positively homogeneous, and goes first.
 
-    That the code goes from the leaves to the root is read off a chain of two groups.
+    That the code takes the proxes of the given groups, each one after those inside of it, is read off the code.
     """
     prove_read(GroupL2(1), deadline)
     prove_radial(GroupL2(1), deadline)
     prove_going_first(L1(), deadline)  # s ||z|| = ||s z||, and so r(s ||z||) = s r(||z||)
-    prove_equal(_chain(R), _leaf_first, deadline, any_scalar=False)
     prove_lemmas(composition_lemma(), deadline)
+    if not all(goes_from_the_leaves(R, n, deadline) for n in (_width(R), _width(R) + 1)):
+        found = search_codes(pair_of_regularizer(R, effort="quick"))
+        raise NotProvedError(found.counterexample and {"fails": found.reason, **found.counterexample})
 
 
 def _prove_composed(R: NonSeparableSum, deadline: float) -> None:
@@ -76,17 +94,6 @@ def _partner_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
     shrink = 1.0 + t * R.ridge.weight
     v = R.base.prox_on(xp, (u - t * R.tilt.weight * R.tilt.slope) / shrink, t / shrink)
     return R.core.prox_on(xp, v, t / shrink)
-
-
-def _chain(R: TreeGroups) -> TreeGroups:
-    """Return two nested groups; the smaller one is given last, and goes first."""
-    return R.replace(groups=((0, 1), (0,)), group_weights=(1.0, 1.0))
-
-
-def _leaf_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
-    """The leaf goes first."""  # noqa: D401
-    leaf, root = GroupL2(np.array([0, 1]), np.array([1.0, 0.0])), GroupL2(2, np.array([1.0]))
-    return root.prox_of(xp, leaf.prox_of(xp, u, t * R.weight), t * R.weight)
 
 
 def prove_going_first(r: Separable, deadline: float) -> None:

@@ -32,9 +32,9 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     As every parameter is a variable, weights of one value a coordinate are covered too. For :class:`Cardinality` with a
     partner, the partner is proved, then the gain rule; that the code keeps the k largest gains is tried out in every
     order of a few of them. Of regularizers of groups and whole codes the array code is read: for groups of every size
-    where only their norms count, and elsewhere for short codes, which the verdict says: "proved for n = 2". Where a
-    formula is transcendental, point 2 is certified by ball arithmetic at a grid of points (u, t), for all z and the
-    parameters given.
+    where only their norms count, of a tree for the groups given ("proved for this tree"), and elsewhere for short
+    codes, which the verdict says: "proved for n = 2". Where a formula is transcendental, point 2 is certified by ball
+    arithmetic at a grid of points (u, t), for all z and the parameters given.
 
     Parameters
     ----------
