@@ -99,8 +99,9 @@ class Proof:
     theorem : str
         The statement, or why there is none.
     verdict : str
-        "proved"; "proved for n = 2", of codes of that many entries only; "certified at N points" (u, t), for all z;
-        "counterexample"; or "unknown", where the prover ran out of time or cannot read the formula.
+        "proved"; "proved for n = 2", of codes of that many entries only; "proved for this tree", of the groups given;
+        "certified at N points" (u, t), for all z; "counterexample"; or "unknown", where the prover ran out of time or
+        cannot read the formula.
     seconds : float
         Time taken.
     counterexample : dict or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from proxsae.verification.oracles.properties import (
     check_fenchel_young,
     check_limits,
     check_monotone,
+    check_repeatable,
     check_traits,
 )
+from proxsae.verification.oracles.rounding import check_rounding
 from proxsae.verification.oracles.supports import enumerate_supports
 from proxsae.verification.pair import pair_of_regularizer
 
@@ -127,6 +130,20 @@ def pair(prox):
     return pairs_of_functions(lambda z: np.abs(z).sum(), prox, n=3)[0]
 
 
+def overflows(u, t):
+    return np.full_like(u, 1e308) * 10.0
+
+
+def pair_that_forgets():
+    answers = iter([np.zeros_like, lambda U: np.full_like(U, np.nan)])
+    return replace(pair(wrong_soft), prox=lambda U, t: next(answers)(U))
+
+
+class NaNInExactNumbers(L1):
+    def prox_of(self, xp, u, t):
+        return xp.where(xp.rounds_alike(u, u), super().prox_of(xp, u, t), u + xp.inf - xp.inf)
+
+
 def on_pair(check, R):
     return check(R, pair_of_regularizer(R))
 
@@ -136,6 +153,10 @@ def on_pair(check, R):
     [
         lambda: search_pair(pairs_of_functions(np.abs, wrong_soft)[0]),
         lambda: search_codes(pair(wrong_soft)),
+        lambda: search_pair(pairs_of_functions(np.abs, overflows)[0]),
+        lambda: search_codes(pair(overflows)),
+        lambda: check_repeatable(pair_that_forgets()),
+        lambda: on_pair(check_rounding, NaNInExactNumbers()),
         lambda: on_pair(enumerate_supports, WrongCardinality(2)),
         lambda: on_pair(enumerate_supports, OneTooMany(2)),
         lambda: on_pair(compare_with_solver, WrongL1()),

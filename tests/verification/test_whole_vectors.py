@@ -161,6 +161,17 @@ class CoreFirst(NonSeparableSum):
         return self.base.prox_on(xp, self.core.prox_on(xp, U, step), step)
 
 
+class InfiniteForZero(NonSeparableSum):
+    def prox_on(self, xp, U, step):
+        Z = super().prox_on(xp, U, step)
+        return xp.where(Z == 0, xp.inf, Z)
+
+
+class NotANumber(NonSeparableSum):
+    def prox_on(self, xp, U, step):
+        return super().prox_on(xp, U, step) + 0.0 / (U - U)
+
+
 class RootFirst(TreeGroups):
     def _levels(self, n_components):
         return super()._levels(n_components)[::-1]
@@ -182,6 +193,7 @@ class RootFirstFarOut(TreeGroups):
 
 
 SPARSE_GROUPS = parse("L1 + GroupL2(2)")
+SPARSE_PARTS = [getattr(SPARSE_GROUPS, name) for name in ("core", "base", "ridge", "tilt")]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +212,7 @@ SPARSE_GROUPS = parse("L1 + GroupL2(2)")
         OneTooMany(1),
         NotStretched(),
         TwiceTheNorm(),
-        CoreFirst(SPARSE_GROUPS.core, SPARSE_GROUPS.base, SPARSE_GROUPS.ridge, SPARSE_GROUPS.tilt),
+        *(kind(*SPARSE_PARTS) for kind in (CoreFirst, InfiniteForZero, NotANumber)),
         RootFirst([[0], [0, 1]]),
         TwiceTheSum([[0], [0, 1]]),
     ],
@@ -275,6 +287,24 @@ def test_vectors_are_read_by_their_inner_products():
 
     ((_, claim),) = paths(run)
     prove_lemmas([[z3.Not(claim)]], FAR)
+
+
+class Impossible(L1):
+    """Wrong, under conditions that nothing meets."""
+
+    def __post_init__(self):
+        pass
+
+    def conditions(self):
+        return [(self.weight > 0, "positive"), (self.weight < 0, "negative")]
+
+    def prox_of(self, xp, u, t):
+        return u
+
+
+@pytest.mark.parametrize("core", [SPARSE_GROUPS.core, LInf()], ids=repr)
+def test_contradictory_conditions_prove_nothing(core):
+    assert prove(NonSeparableSum(core, Impossible(), *SPARSE_PARTS[2:])).verdict == "unknown"
 
 
 class Unreadable(L1Ball):

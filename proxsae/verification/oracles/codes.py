@@ -36,6 +36,8 @@ def search_codes(pair: Pair) -> Check:
     covers = f"{sum(len(U) for U, _ in questions.values())} pairs (u, t) of length {pair.n}, "
     covers += f"t from {min(steps):g} to {max(steps):g}"
     claimed = np.concatenate([Z for _, Z in questions.values()])
+    if not len(claimed):
+        return Check(method, covers, "failed", {"t": steps[0]}, "the prox overflows at every u and t")
     pool = _pool(claimed[np.isfinite(claimed).all(axis=1)], pair.n, sizes.pool)
     heights = pair.value(pool)
     pool, heights = pool[np.isfinite(heights)], heights[np.isfinite(heights)]

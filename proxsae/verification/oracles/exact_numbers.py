@@ -198,7 +198,8 @@ def prox_roundings(R: Regularizer, U: Array, t: Array) -> Array:
     def compared(U: Array, t: Array, Z: Array) -> Array:
         found = answer(R, U, t)
         ratios = abs(exact(Z) - found.exact) / XP.maximum(found.moves * eps, smallest)
-        return np.array([[min(as_float(ratio), MOST) for ratio in row] for row in ratios]).max(-1)
+        # In this order what is not a number counts as the most.
+        return np.array([[min(MOST, as_float(ratio)) for ratio in row] for row in ratios]).max(-1)
 
     errors = np.full(len(U), MOST)
     whole = np.flatnonzero(np.isfinite(Z).all(-1))

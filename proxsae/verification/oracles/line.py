@@ -52,6 +52,8 @@ def search_pair(pair: Pair, j: int = 0) -> Check:
     candidates = _candidates(value, claimed[np.isfinite(claimed)], known)
     heights = value(candidates)
     covers = f"{len(claimed)} pairs (u, t), t from {min(scans):g} to {max(scans):g}, |u| to {min(reach, 1e6):g}"
+    if not len(claimed):
+        return Check(method, covers, "failed", {"t": steps[0]}, "the prox overflows at every u and t")
     if not np.isfinite(heights).any():
         return Check(method, covers, "failed", {"z": candidates}, "the value is nowhere finite")
     for name, bad in (("not a number", np.isnan(heights)), ("minus infinity", heights == -np.inf)):

@@ -76,7 +76,7 @@ def check_repeatable(pair: Pair) -> Check:
     U, P = pair.answers(pair.points(20), t)
     again = pair.prox(U, t)
     covers = f"{len(U)} points of length {pair.n}, each asked twice"
-    differs = (np.abs(P - again) > ROUNDING * (1.0 + np.abs(U))).any(axis=-1)
+    differs = ~(np.isclose(P, again, rtol=0.0, atol=ROUNDING * (1.0 + np.abs(U)), equal_nan=True)).all(axis=-1)
     if differs.any():
         i = int(np.argmax(differs))
         numbers = {"u": U[i], "t": t, "claimed z": P[i], "claimed z again": again[i]}

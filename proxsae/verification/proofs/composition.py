@@ -20,7 +20,7 @@ from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.oracles.codes import search_codes
 from proxsae.verification.pair import pair_of_regularizer
-from proxsae.verification.proofs.decide import decide
+from proxsae.verification.proofs.decide import decide, is_possible
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either, negation
 from proxsae.verification.proofs.groups import prove_norms
 from proxsae.verification.proofs.levels import goes_from_the_leaves
@@ -115,6 +115,8 @@ def prove_going_first(r: Separable, deadline: float) -> None:
         "<u - v, z - v> <= t (f(z) - f(v))": either(value.infinite, slope.term <= 0),
         "f(s z) = s f(z) for s > 0": either(negation(s.term > 0), proportional),
     }
+    if not is_possible(objective.assumptions, reader.definitions, deadline):
+        raise NotProvedError
     for words, claim in claims.items():
         result, model = decide([negation(claim), *objective.assumptions], reader.definitions, deadline)
         if result == z3.sat:

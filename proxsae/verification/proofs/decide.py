@@ -58,6 +58,11 @@ def is_refuted(facts: list[Term], definitions: list[Definition]) -> bool:
     return _is_refuted_cheaply(facts + [fact for d in needed for fact in _in_full(d)])
 
 
+def is_possible(facts: list[Term], definitions: list[Definition], deadline: float) -> bool:
+    """Whether the facts can be met: of what contradicts itself anything could be proved."""
+    return bool(decide(facts, definitions, deadline)[0] == z3.sat)
+
+
 def conjuncts(claim: Term) -> list[Term]:
     """Return claims that together are the claim."""
     if isinstance(claim, bool):

@@ -14,7 +14,7 @@ import z3
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.sums import WithCount
 from proxsae.regularizers.translated import TranslatedSeparable
-from proxsae.verification.proofs.decide import conjuncts, decide
+from proxsae.verification.proofs.decide import conjuncts, decide, is_possible
 from proxsae.verification.proofs.formulas_z3 import Number, Reader, either, negation
 from proxsae.verification.proofs.jets import Jet, Jets
 from proxsae.verification.proofs.theorem import NotProvedError, Theorem
@@ -141,9 +141,7 @@ def may_be_least(objective: Objective) -> Any:
 def prove_claims(objective: Objective, claims: dict[str, Any], reader: Reader, deadline: float) -> None:
     """Prove the claims one after another."""
     given = [*objective.assumptions]
-    # Assumptions that contradict each other would prove anything.
-    possible, _ = decide([*given, objective.value.is_finite], reader.definitions, deadline)
-    if possible != z3.sat:
+    if not is_possible([*given, objective.value.is_finite], reader.definitions, deadline):
         raise NotProvedError
     for words, claim in claims.items():
         for part in conjuncts(claim):

@@ -27,7 +27,7 @@ from proxsae.regularizers.translated import TranslatedNonSeparable
 from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.any_scalar import AnyScalar
 from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, in_time, inner_product, paths
-from proxsae.verification.proofs.decide import decide
+from proxsae.verification.proofs.decide import decide, is_possible
 from proxsae.verification.proofs.formulas_z3 import Number, both, negation
 from proxsae.verification.proofs.separable import OPTIMAL, TIES, as_float
 from proxsae.verification.proofs.theorem import NotProvedError, Theorem
@@ -255,8 +255,9 @@ def prove_equal(R: Regularizer, formula: Callable[..., Array], deadline: float, 
         return reader, ours[0], formula(symbolic, reader, code, step)[0]
 
     for reader, ours, theirs in in_time(paths(run), deadline):
-        same = z3.And([(one == other).holds for one, other in zip(ours, theirs, strict=True)])
-        result, model = decide([z3.Not(same), *reader.facts], reader.definitions, deadline)
+        same = [one == two for one, two in zip(ours, theirs, strict=True)]
+        claim = reduce(both, [both(c.holds, c.defined) for c in same], reduce(both, reader.obligations, True))
+        result, model = decide([negation(claim), *reader.facts], reader.definitions, deadline)
         if result == z3.sat:
             numbers = {"u": floats(model, reader.reals("u", 2)), "t": as_float(model, reader.real("t"))}
             found = {"claimed": floats(model, ours), "expected": floats(model, theirs)}
@@ -266,7 +267,10 @@ def prove_equal(R: Regularizer, formula: Callable[..., Array], deadline: float, 
 
 
 def _settle(R: Regularizer, answers: list[Answer], rivals: list[Rival], deadline: float) -> None:
-    is_proved = bool(answers and rivals)  # of nothing anything could be proved
+    is_proved = all(
+        any(is_possible(side.reader.facts, side.reader.definitions, deadline) for side in sides)
+        for sides in (answers, rivals)
+    )
     for answer in answers:
         for words, claim in _claims(R, answer).items():
             result, model = decide([negation(claim), *answer.reader.facts], answer.reader.definitions, deadline)
