@@ -16,7 +16,7 @@ from torch import Tensor
 
 from proxsae.formats.files import read_file, shown
 from proxsae.formats.native import Fields, SavedFit, is_array, read_told, told, write_fields
-from proxsae.training.distributed import lost_ranks_named, mesh
+from proxsae.training.distributed import lost_ranks_named, mesh, tells_of_a_lost_rank
 from proxsae.training.sharded import axis_of, state_of
 from proxsae.training.state import TrainingState
 
@@ -137,7 +137,7 @@ def _failures_named(kind: type[Exception], sentence: str) -> Iterator[None]:
         yield
     except CheckpointException as error:
         causes = [failure[0] if isinstance(failure, tuple) else failure for failure in error.failures.values()]
-        if mesh().all.size > 1 and isinstance(causes[0], RuntimeError):
+        if mesh().all.size > 1 and tells_of_a_lost_rank(causes[0]):
             with lost_ranks_named():
                 raise causes[0] from None
         raise kind(f"{sentence}: {shown(str(causes[0]))}") from None

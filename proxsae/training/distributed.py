@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["Group", "Mesh", "data_parallel"]
+
+# What gloo, NCCL and the store say of a process that is gone; other errors of theirs are faults of this one.
+LOST = re.compile(
+    "gloo/transport|connection (was )?(closed|reset|refused)|broken pipe|timed out|timeout|remote (process|peer)"
+    "|failed to (recv|send|connect)|communicator was aborted",
+    re.IGNORECASE,
+)
 
 
 class Group:
@@ -211,12 +219,13 @@ def data_parallel(shards: int = 1) -> Iterator[Group]:
     if size == 1 or mesh().all.size > 1:
         yield mesh().all
         return
-    on_cuda = torch.cuda.is_available()
-    if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    has_cuda, local_rank = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", "0"))
+    if has_cuda and local_rank < torch.cuda.device_count():  # trainings on the CPU may have more processes
+        torch.cuda.set_device(local_rank)
     with lost_ranks_named():
-        distributed.init_process_group("nccl" if on_cuda else "gloo")
-        _present.append(_mesh_of(size, shards, "cuda" if on_cuda else "cpu"))
+        # flags and Python objects lie in main memory, whatever the device of the model
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo")
+        _present.append(_mesh_of(size, shards))
     try:
         yield mesh().all
     finally:
@@ -224,13 +233,14 @@ def data_parallel(shards: int = 1) -> Iterator[Group]:
         distributed.destroy_process_group()
 
 
-def _mesh_of(size: int, shards: int, device: str) -> Mesh:
+def _mesh_of(size: int, shards: int) -> Mesh:
     everyone = Group(distributed.get_rank(), size)
     if shards == 1:
         return Mesh(everyone, rows=everyone)
     from torch.distributed.device_mesh import init_device_mesh
 
-    devices = init_device_mesh(device, (size // shards, shards), mesh_dim_names=("rows", "atoms"))
+    # on the CPU, where checkpoints are written from and read to; its groups serve CUDA as well
+    devices = init_device_mesh("cpu", (size // shards, shards), mesh_dim_names=("rows", "atoms"))
     rows, atoms = (
         Group(devices.get_local_rank(name), devices.size(i), devices.get_group(name))
         for i, name in enumerate(("rows", "atoms"))
@@ -240,11 +250,18 @@ def _mesh_of(size: int, shards: int, device: str) -> Mesh:
 
 @contextmanager
 def lost_ranks_named() -> Iterator[None]:
-    """Turn what the library says of a lost process into a sentence."""
+    """Turn what the library says of a lost process into a sentence; other errors stay as they are."""
     try:
         yield
     except RuntimeError as error:  # distributed.DistBackendError is one, and gloo raises it bare
+        if not tells_of_a_lost_rank(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConnectionError(
             f"another process of this training is lost, the last checkpoint is as it was: {reason}"
         ) from None
+
+
+def tells_of_a_lost_rank(error: BaseException) -> bool:
+    """Whether an error is what the library raises where another process is gone."""
+    return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None

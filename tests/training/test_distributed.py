@@ -7,7 +7,7 @@ from jobs import run_job
 from proxsae import ProxSAE, fit_many
 from proxsae.cli import main
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative
-from proxsae.training.distributed import Group, Mesh, data_parallel, mesh
+from proxsae.training.distributed import Group, Mesh, data_parallel, lost_ranks_named, mesh
 
 X = np.random.default_rng(0).normal(size=(300, 12)) + 1.0
 FITS = {
@@ -94,6 +94,54 @@ def test_a_lost_process_ends_the_job_and_leaves_the_last_checkpoint(job):
     assert main([*command_of(folder), "--resume"]) == 0  # on another number of processes
     alone = ProxSAE(Cardinality(3), 24, n_steps=12, batch_size=64, random_state=0).fit(X)
     np.testing.assert_allclose(ProxSAE.load(folder / "sae.safetensors").components_, alone.components_, atol=1e-9)
+
+
+BESIDE_CUDA = """
+import sys
+import numpy as np
+import torch
+from torch import distributed
+from proxsae.training.distributed import data_parallel
+from test_distributed import X, fit_of
+
+begin, is_available = distributed.init_process_group, torch.cuda.is_available
+
+def begin_on_gloo(backend):  # what NCCL would serve, and no other device
+    torch.cuda.is_available = is_available
+    begin({"nccl": "cuda:gloo"}.get(backend, backend.replace("nccl", "gloo")))
+
+distributed.init_process_group = begin_on_gloo
+torch.cuda.is_available = lambda: True
+with data_parallel(int(sys.argv[1])) as group:
+    sae = fit_of("count").fit(X)
+    if group.rank == 0:
+        np.save("atoms.npy", sae.components_)
+"""
+
+
+@pytest.mark.parametrize("shards", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_where_there_is_cuda_tensors_in_main_memory_are_summed_too(shards, tmp_path):
+    """Whether to stop is asked in main memory, and a training may be one of the CPU."""
+    done = run_job(2, tmp_path, BESIDE_CUDA, shards)
+    assert done.returncode == 0, done.stderr
+    alone = fit_of("count").fit(X).components_
+    np.testing.assert_allclose(np.load(tmp_path / "atoms.npy"), alone, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:4711", ConnectionError),
+        ("NCCL error, ncclRemoteError: a network error or a remote process exiting prematurely", ConnectionError),
+        ("Timed out after 301 seconds waiting for clients. 1/2 clients joined.", ConnectionError),
+        ("No backend type associated with device type cpu", RuntimeError),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", RuntimeError),
+    ],
+)
+def test_a_fault_of_this_process_is_not_a_lost_one(text, kind):
+    sentence = "another process of this training is lost" if kind is ConnectionError else "^(No backend|CUDA out)"
+    with pytest.raises(kind, match=sentence), lost_ranks_named():
+        raise RuntimeError(text)
 
 
 def test_parts_are_the_batch():
