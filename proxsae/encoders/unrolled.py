@@ -165,7 +165,10 @@ class Unrolled(Activated):
         """Return a fitted encoder with these options and copies of these parameters."""
         encoder = self.unfitted()
         encoder.regularizer = R
-        copies = {name: nn.Parameter(value.detach().clone()) for name, value in layers.items()}
+        copies = {
+            name: nn.Parameter(value.detach().clone(memory_format=torch.contiguous_format))
+            for name, value in layers.items()
+        }
         encoder.layers = nn.ParameterDict(copies)
         encoder.threshold = None if threshold is None else nn.Parameter(threshold)
         return encoder

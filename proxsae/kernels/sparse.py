@@ -95,7 +95,7 @@ def row_dots(pattern: Pattern, G: Tensor, D: Tensor) -> Tensor:
     if on_cuda(G):
         from proxsae.kernels.triton_sparse import row_dots as on_device
 
-        return on_device(pattern.offsets, pattern.indices, G.contiguous(), D.detach().contiguous())
+        return on_device(pattern.offsets, pattern.indices, G, D.detach())
     if G.device.type != "cpu":
         return row_dots_plain(pattern, G, D)
     from proxsae.kernels.compiled_sparse import row_dots as compiled
@@ -122,7 +122,7 @@ def transposed_product(pattern: Pattern, values: Tensor, G: Tensor) -> Tensor:
         from proxsae.kernels.triton_sparse import transposed_product as on_device
 
         offsets, entries, rows = pattern.by_column
-        return on_device(offsets, rows, entries, values.contiguous(), G.contiguous())
+        return on_device(offsets, rows, entries, values, G)
     if G.device.type != "cpu":
         return transposed_product_plain(pattern, values, G)
     from proxsae.kernels.compiled_sparse import SLAB, to_slabs

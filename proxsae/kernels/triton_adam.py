@@ -24,19 +24,27 @@ def adam_step(
     Parameters
     ----------
     parameter, gradient, mean, square : Tensor of shape (p, d)
-        Contiguous, of one dtype; the last two are the running means m of g and v of g squared, updated in place.
+        Of one dtype; the last two are the running means m of g and v of g squared, updated in place. What is updated in
+        place is contiguous.
     step : Tensor of shape ()
         The number of this step, from 1, on the device.
     learning_rate : Tensor of shape ()
         eta, on the device.
     on_sphere : bool
         The rows have unit norm: the radial part of the gradient is left out, and the norm restored after the step.
+
+    Raises
+    ------
+    ValueError
+        If what is updated in place does not lie in memory row after row, as the kernel reads it.
     """
+    if not all(tensor.is_contiguous() for tensor in (parameter, mean, square)):
+        raise ValueError(f"a matrix and its moments must be contiguous, got strides {parameter.stride()}")
     p, d = parameter.shape
     block = max(16, triton.next_power_of_2(d))
     _adam_rows[(p,)](
         parameter,
-        gradient,
+        gradient.contiguous(),
         mean,
         square,
         step,

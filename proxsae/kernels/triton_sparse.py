@@ -1,6 +1,7 @@
 """Products with sparse codes on a CUDA device, from (offsets, indices, values) alone: no n x k x d or n x p tensor.
 
 Sums run in float32 (float64 for float64), in an order that the pattern fixes: the same input gives the same bits.
+A kernel reads memory row after row, so that each function copies what does not lie like that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ def product(offsets: Tensor, indices: Tensor, values: Tensor, D: Tensor) -> Tens
     n, d = len(offsets) - 1, D.shape[1]
     out = torch.empty(n, d, dtype=D.dtype, device=D.device)
     block = _block(d)
+    offsets, indices, values, D = (a.contiguous() for a in (offsets, indices, values, D))
     _sum_rows[(n, triton.cdiv(d, block))](
         offsets, indices, indices, values, D, out, d, INDIRECT=False, WIDE=_wide(D), ENTRIES=ENTRIES, BLOCK=block
     )
@@ -29,6 +31,7 @@ def transposed_product(offsets: Tensor, rows: Tensor, entries: Tensor, values: T
     p, d = len(offsets) - 1, G.shape[1]
     out = torch.empty(p, d, dtype=G.dtype, device=G.device)
     block = _block(d)
+    offsets, rows, entries, values, G = (a.contiguous() for a in (offsets, rows, entries, values, G))
     _sum_rows[(p, triton.cdiv(d, block))](
         offsets, rows, entries, values, G, out, d, INDIRECT=True, WIDE=_wide(G), ENTRIES=ENTRIES, BLOCK=block
     )
@@ -39,6 +42,7 @@ def row_dots(offsets: Tensor, indices: Tensor, G: Tensor, D: Tensor) -> Tensor:
     """Return <G_i, D_j> for every entry (i, j), in the dtype of G."""
     n, d = G.shape
     out = torch.empty(len(indices), dtype=G.dtype, device=G.device)
+    offsets, indices, G, D = (a.contiguous() for a in (offsets, indices, G, D))
     if n:
         _dots[(n,)](offsets, indices, G, D, out, d, WIDE=_wide(G), ENTRIES=ENTRIES, BLOCK=_block(d))
     return out

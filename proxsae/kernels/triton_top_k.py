@@ -2,7 +2,7 @@
 
 The k-th largest maximum of a chunk is a bound that at least k entries reach, and the chunks that reach it are hardly
 more than k: after one pass over the matrix, k chunks of 64 entries are looked at in place of the whole row, and of them
-the few entries that reach the bound.
+the few entries that reach the bound. Where k is too large a part of a row, or of what a program holds, Torch selects.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 BLOCK_CHUNKS = 16
 BLOCK = 2048  # entries of a row at once where all are looked at
+MOST_HELD = 2**14  # entries of chunks in one program: more do not fit into its registers
 
 
 def select_in_rows(U: Tensor, k: int, mirror: float) -> Tensor:
@@ -25,16 +26,21 @@ def select_in_rows(U: Tensor, k: int, mirror: float) -> Tensor:
     Parameters
     ----------
     U : Tensor of shape (n, p)
-        Contiguous; float32, float16 or bfloat16.
+        float32, float16 or bfloat16.
     k : int
         From 1 to p.
     mirror : {-1.0, 1.0}
         The rank is the modulus for -1 and the entry itself for 1.
     """
     n, p = U.shape
+    if k >= p:
+        return torch.arange(p, device=U.device).repeat(n, 1)
     chunk = 64 if p >= 128 * k else 16
     n_chunks = triton.cdiv(p, chunk)
     held = max(16, triton.next_power_of_2(2 * k))
+    if n_chunks < 2 * k or held * chunk > MOST_HELD:
+        return _select_by_keys(U, k, mirror)
+    U = U.contiguous()
     maxima = torch.empty(n, n_chunks, dtype=torch.int32, device=U.device)
     chunks = torch.empty(n, held, dtype=torch.int32, device=U.device)
     candidates = torch.empty(n, held, 2, dtype=torch.int32, device=U.device)
@@ -51,6 +57,15 @@ def select_in_rows(U: Tensor, k: int, mirror: float) -> Tensor:
     _select_candidates[(n,)](candidates, counts, indices, k, HELD=held, num_warps=2)
     _select_in_whole_rows[(n,)](U, counts, indices, p, k, SIGNED=signed, HELD=held, BLOCK=BLOCK)
     return indices
+
+
+def _select_by_keys(U: Tensor, k: int, mirror: float) -> Tensor:
+    """Return the same by Torch, of keys that no two entries of a row share: the bits of the rank, then the column."""
+    p = U.shape[1]
+    ranks = (U.abs() if mirror == -1 else U).float()
+    bits = torch.where(ranks > 0, ranks, 0.0).view(torch.int32).long()
+    keys = (bits << 32) + torch.arange(p - 1, -1, -1, device=U.device)
+    return keys.topk(k, dim=1, sorted=False).indices.sort(dim=1).values
 
 
 @triton.jit

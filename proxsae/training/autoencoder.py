@@ -116,9 +116,9 @@ class Autoencoder(nn.Module):
         blocks: Blocks | None = None,
     ) -> None:
         super().__init__()
-        self.atoms = nn.Parameter(atoms)
+        self.atoms = nn.Parameter(atoms.contiguous())  # kernels change matrices in place, row after row
         self.bias = nn.Parameter(bias)
-        self.skip = None if skip is None else nn.Parameter(skip)
+        self.skip = None if skip is None else nn.Parameter(skip.contiguous())
         self.is_transcoder = is_transcoder
         self.blocks = Blocks.one(atoms.shape[1]) if blocks is None else blocks
         if sum(self.blocks.sizes) != atoms.shape[1]:

@@ -26,23 +26,91 @@ def plain_selection(U, k, mirror):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("mirror", [-1.0, 1.0])
-@pytest.mark.parametrize(("n", "p", "k"), [(5, 1000, 7), (3, 64, 64), (2, 37, 5), (4, 1, 1), (3, 2100, 33)])
+@pytest.mark.parametrize(
+    ("n", "p", "k"), [(5, 1000, 7), (3, 64, 64), (3, 64, 63), (2, 37, 5), (4, 1, 1), (3, 2100, 33), (2, 3000, 600)]
+)
 def test_the_k_largest_of_each_row(dtype, mirror, n, p, k):
     U = draw(n, p, dtype=dtype)
     assert torch.equal(triton_top_k.select_in_rows(U, k, mirror), plain_selection(U, k, mirror))
 
 
+@pytest.mark.parametrize("k", [20, 700])
 @pytest.mark.parametrize("mirror", [-1.0, 1.0])
-def test_ties_go_to_the_lowest_column(mirror):
+def test_ties_go_to_the_lowest_column(mirror, k):
     U = draw(4, 3000).sign()  # more equals than chunks are held
     U[1] = 0.0
     U[2, ::7] = 2.0
     U[3] = -1.0
-    selected = triton_top_k.select_in_rows(U, 20, mirror)
-    assert torch.equal(selected, plain_selection(U, 20, mirror))
+    selected = triton_top_k.select_in_rows(U, k, mirror)
+    assert torch.equal(selected, plain_selection(U, k, mirror))
     mask = torch.zeros_like(U, dtype=torch.bool).scatter_(1, selected, True)
     ranks = U.abs() if mirror == -1 else U
-    assert torch.equal(mask & (ranks > 0), top_k_mask(ranks, 20))
+    assert torch.equal(mask & (ranks > 0), top_k_mask(ranks, k))
+
+
+class Noted:
+    """A kernel in the place of another, which notes with what it is launched."""
+
+    def __init__(self, kernel, launches):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **constants):
+            self.launches.append((arguments, constants))
+            return self.kernel[grid](*arguments, **constants)
+
+        return launch
+
+
+@pytest.mark.parametrize(("p", "k"), [(96, 32), (512, 48), (1024, 32), (1024, 384), (4096, 384), (4096, 128), (9, 9)])
+def test_no_row_of_numbers_without_ties_is_searched_as_a_whole(p, k, monkeypatch):
+    """Nor does a program hold more than fits: k is half of the features where dead atoms are selected."""
+    held, searched = [], []
+    for name, launches in (("_hold_candidates", held), ("_select_in_whole_rows", searched)):
+        monkeypatch.setattr(triton_top_k, name, Noted(getattr(triton_top_k, name), launches))
+    U = draw(3, p).abs()
+    assert torch.equal(triton_top_k.select_in_rows(U, k, 1.0), plain_selection(U, k, 1.0))
+    assert all(constants["HELD"] * constants["CHUNK"] <= 2**14 for _, constants in held)
+    assert not any((counts > constants["HELD"]).any() for (_, counts, *_), constants in searched)
+
+
+def test_not_a_number_has_no_rank():
+    U = draw(2, 60)
+    U[:, 3] = torch.nan
+    for k in (2, 50):
+        selected = triton_top_k.select_in_rows(U, k, -1.0)
+        assert torch.equal(selected, plain_selection(U.nan_to_num(0.0), k, -1.0))
+
+
+def transposed(a):
+    """The same numbers, in memory column after column."""
+    return a.T.contiguous().T
+
+
+@pytest.mark.parametrize(("p", "k"), [(1000, 7), (100, 60)])
+def test_selection_reads_any_order_in_memory(p, k):
+    U = draw(4, p)
+    assert torch.equal(triton_top_k.select_in_rows(transposed(U), k, -1.0), plain_selection(U, k, -1.0))
+    one = U[:1].expand(4, p)
+    assert torch.equal(triton_top_k.select_in_rows(one, k, -1.0), plain_selection(one.contiguous(), k, -1.0))
+
+
+def test_products_read_any_order_in_memory():
+    pattern, values = codes(6, 50, 4, torch.float32)
+    D, G = draw(50, 17, seed=2), draw(6, 17, seed=3)
+    offsets, entries, rows = triton_sparse.columns_of(pattern.rows, pattern.indices, 50)
+    ones = values.new_ones(()).expand(len(values))
+    strided = torch.stack([values, values], dim=1)[:, 0]
+    for other, v in ((ones, ones.contiguous()), (strided, values)):
+        ours = triton_sparse.product(pattern.offsets, pattern.indices, other, transposed(D))
+        assert torch.equal(ours, triton_sparse.product(pattern.offsets, pattern.indices, v, D))
+        ours = triton_sparse.transposed_product(offsets, rows, entries, other, transposed(G))
+        assert torch.equal(ours, triton_sparse.transposed_product(offsets, rows, entries, v, G))
+    dots = triton_sparse.row_dots(pattern.offsets, pattern.indices, G, D)
+    assert torch.equal(triton_sparse.row_dots(pattern.offsets, pattern.indices, transposed(G), transposed(D)), dots)
+    one = G[:1].expand(6, 17)
+    dots = triton_sparse.row_dots(pattern.offsets, pattern.indices, one.contiguous(), D)
+    assert torch.equal(triton_sparse.row_dots(pattern.offsets, pattern.indices, one, D), dots)
 
 
 def test_extremes_of_the_dtype_are_ordered():
@@ -107,3 +175,19 @@ def test_adam_in_one_pass(on_sphere, shape):
                 theirs /= theirs.norm(dim=1, keepdim=True)
     assert torch.allclose(ours.double(), theirs.detach(), rtol=1e-4, atol=1e-5)
     assert torch.allclose(mean.double(), optimizer.state[theirs]["exp_avg"], rtol=1e-3, atol=1e-5)
+
+
+def test_adam_reads_any_gradient_and_moves_only_what_lies_row_after_row():
+    gradient = draw(5, 33, seed=1)
+    step, learning_rate = torch.tensor(1.0, device=DEVICE), torch.tensor(0.1, device=DEVICE)
+    options = {"step": step, "learning_rate": learning_rate, "betas": (0.9, 0.999), "epsilon": 1e-8, "on_sphere": True}
+    moved = []
+    for given in (gradient, transposed(gradient)):
+        matrix = torch.nn.functional.normalize(draw(5, 33), dim=1)
+        triton_adam.adam_step(matrix, given, torch.zeros_like(matrix), torch.zeros_like(matrix), **options)
+        moved.append(matrix)
+    assert torch.equal(*moved)
+    for i in range(3):
+        parts = [transposed(draw(5, 33)) if i == j else draw(5, 33) for j in range(3)]
+        with pytest.raises(ValueError, match="a matrix and its moments must be contiguous"):
+            triton_adam.adam_step(parts[0], gradient, *parts[1:], **options)
