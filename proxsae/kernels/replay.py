@@ -30,6 +30,11 @@ class Replay:
             and returns a dict of tensors. One that waits for the device is called as it is, and so is any that is given
             other shapes than those recorded.
         *arguments : Tensor
+
+        Warns
+        -----
+        UserWarning
+            Where no call can be recorded; the function is then called as it is, now and later.
         """
         self.n_calls += 1
         if self.n_calls <= N_PLAIN:
@@ -40,7 +45,15 @@ class Replay:
         if self._waits:
             return function(*arguments)
         if self._graph is None:
-            self._record(function, *arguments)
+            try:
+                self._record(function, *arguments)
+            except RuntimeError as error:  # what the library says where a launch cannot be recorded
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                warnings.warn(
+                    f"steps are launched kernel by kernel, for none could be recorded: {reason}", stacklevel=2
+                )
+                self._graph, self._waits = None, True
+                return function(*arguments)
         if any(kept.shape != argument.shape for kept, argument in zip(self._arguments, arguments, strict=True)):
             return function(*arguments)
         for kept, argument in zip(self._arguments, arguments, strict=True):
@@ -52,8 +65,10 @@ class Replay:
     def _record(self, function: Callable[..., dict[str, Tensor]], *arguments: Tensor) -> None:
         self._arguments = [argument.clone() for argument in arguments]
         self._graph = torch.cuda.CUDAGraph()
-        # other threads, such as one that reads rows ahead, may use the device meanwhile
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        # other threads, such as one that reads rows ahead, may use the device meanwhile; a recording that fails leaves
+        # its own stream in place, which the outer context takes away
+        recording = torch.cuda.graph(self._graph, capture_error_mode="thread_local")
+        with torch.cuda.stream(torch.cuda.current_stream()), recording:
             self._results = function(*self._arguments)
 
 
@@ -62,15 +77,15 @@ def waits_noted() -> Iterator[list[str]]:
     """Collect what Torch says of operations that wait for the device; the list is complete when the context ends."""
     waits: list[str] = []
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
             yield waits
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
     for warning in caught:
         if "synchronizing CUDA operation" in str(warning.message):
             waits.append(str(warning.message))
-        else:
+        elif "Synchronization debug mode is a prototype" not in str(warning.message):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -2,8 +2,9 @@
 
 The rank of an entry u is max(u, mirror u): its modulus for mirror = -1, itself for mirror = 1. Only positive ranks are
 ever selected. `top_k_mask` is the plain version, for every kind of array; `row_support` and `matrix_support` return
-the same selection as the sparse pattern (offsets, indices), by compiled loops in main memory and by Triton on CUDA.
-`outside_support` selects by an interval for each column.
+the same selection as the sparse pattern (offsets, indices), by compiled loops in main memory. On CUDA Triton selects in
+rows, and `row_support` fills rows with too few positive ranks up with others; elsewhere operations of the array's
+library select. `outside_support` selects by an interval for each column.
 """
 
 from __future__ import annotations

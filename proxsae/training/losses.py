@@ -17,6 +17,7 @@ from torch import Tensor
 from proxsae.encoders import Codes
 from proxsae.kernels.sparse import Pattern
 from proxsae.training.autoencoder import Forward, squared_norms
+from proxsae.training.distributed import mesh
 
 Loss = Callable[[Forward], Tensor]
 
@@ -204,7 +205,10 @@ class AuxK:
             values = values * (is_dead[pattern.indices] & ((values > 0) | (mirror == -1)))
         explained = replace(encoding.codes, pattern=pattern, values=values).decode(forward.atoms)
         unexplained = (forward.residual.detach() - explained)[::every]
-        return self.weight * 0.5 * forward.mean(squared_norms(unexplained), every)
+        loss = self.weight * 0.5 * forward.mean(squared_norms(unexplained), every)
+        if forward.room_for_dead is None:
+            return loss
+        return loss * mesh().atoms.any(is_dead.any())  # there may be room, and no dead atom any more
 
 
 def standard(n_features: int, dead_after: int, data_term: Loss | None = None) -> list[Loss]:

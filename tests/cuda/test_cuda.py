@@ -217,7 +217,7 @@ def test_a_replayed_step_is_the_step(kind, dead_after, precision, X, monkeypatch
     record = Replay._record
     monkeypatch.setattr(Replay, "_record", lambda self, *given: recorded.append(1) or record(self, *given))
     replayed = sae_of(kind, "cuda", **options).fit(X)
-    assert len(recorded) >= (0 if kind == "soft topk" else 1)  # whose selection by gains waits for the device
+    assert recorded
     monkeypatch.setattr(Replay, "__call__", lambda self, function, *given: function(*given))
     called = sae_of(kind, "cuda", **options).fit(X)
     np.testing.assert_allclose(replayed.history_["loss"][:10], called.history_["loss"][:10], rtol=1e-3)

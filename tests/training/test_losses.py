@@ -184,6 +184,8 @@ def test_dead_atoms_are_the_same_in_a_room_of_fixed_size(R):
         torch.testing.assert_close(loss(replace(forward, room_for_dead=room)), expected)
     assert loss(replace(forward, room_for_dead=4)) != expected
     assert loss(replace(forward, room_for_dead=0)) == 0
+    model.unused_for.zero_()  # all have come back since room was made
+    assert loss(replace(forward, room_for_dead=20)) == loss(forward) == 0
 
 
 @pytest.mark.parametrize("room", [None, 20])
