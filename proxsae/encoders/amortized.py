@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -14,10 +15,16 @@ from proxsae.encoders.base import Encoding, check_number, check_tensors
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import Columns, PreActivation
 from proxsae.encoders.thresholds import initial_thresholds, threshold_shape
-from proxsae.kernels.memory import ROWS
+from proxsae.kernels.memory import rows_at_once
 from proxsae.regularizers import Regularizer
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@cache
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA device multiplies factors in bfloat16 itself; earlier ones emulate it."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 class Amortized(Activated):
@@ -63,7 +70,7 @@ class Amortized(Activated):
         """Return the encoder with these parameters, see the attributes for their shapes, and options."""
         encoder = cls(**options)
         encoder.regularizer = R
-        encoder.weight = nn.Parameter(weight)
+        encoder.weight = nn.Parameter(weight.contiguous())  # kernels change it in place, row after row
         encoder.bias = nn.Parameter(bias)
         encoder.threshold = None if threshold is None else nn.Parameter(threshold)
         return encoder
@@ -107,7 +114,8 @@ class Amortized(Activated):
         """
         if not self.regularizer.is_scale_free and self.threshold is None:
             return
-        parts = torch.split(self.weight.detach(), ROWS), torch.split(atoms.detach(), ROWS)
+        size = rows_at_once(atoms)
+        parts = torch.split(self.weight.detach(), size), torch.split(atoms.detach(), size)
         for rows, along in zip(*parts, strict=True):
             sizes = (rows * along).sum(1, keepdim=True) / along.square().sum(1, keepdim=True)
             rows.mul_(1.0 - share).addcmul_(share * sizes, along)
@@ -142,7 +150,7 @@ class Amortized(Activated):
 
     def _argument(self, x: Tensor) -> PreActivation:
         """Return u, in training as a product of factors in the given precision."""
-        can = x.is_cuda and x.dtype == torch.float32 and torch.cuda.is_bf16_supported()
+        can = x.is_cuda and x.dtype == torch.float32 and _computes_in_bfloat16(x.device)
         in_bfloat16 = self.training and can and self.precision != "float32"
         return PreActivation(x, self.weight, self.bias, in_bfloat16=in_bfloat16)
 

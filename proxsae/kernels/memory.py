@@ -9,6 +9,11 @@ from torch import Tensor
 ROWS = 512  # of a matrix at a time, so that intermediate results stay in the cache of a CPU
 
 
+def rows_at_once(matrix: Tensor) -> int:
+    """Return how many rows of a matrix are changed at a time: all on a device, where each piece is a launch."""
+    return max(1, len(matrix)) if matrix.is_cuda else ROWS
+
+
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     """Return a tensor without content, to be filled at once.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from proxsae.kernels.dispatch import on_cuda
-from proxsae.kernels.memory import ROWS
+from proxsae.kernels.memory import rows_at_once
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.blocks import Blocks
 
@@ -33,9 +33,9 @@ def adam(model: Autoencoder) -> torch.optim.Adam:
         (matrices if is_matrix else biases if name == "encoder.bias" else others).append(parameter)
     n_features = model.encoder.weight.shape[1] if biases and not model.encoder.regularizer.is_scale_free else 1
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "betas": (0.9, 0.95), "pace": 1.0},
-        {"params": biases, "pace": n_features**0.5},
-        {"params": others, "pace": 1.0},
+        {"params": matrices, "betas": (0.9, 0.95), "pace": 1.0, "is_of_matrices": True},
+        {"params": biases, "pace": n_features**0.5, "is_of_matrices": False},
+        {"params": others, "pace": 1.0, "is_of_matrices": False},
     ]
     return torch.optim.Adam([group for group in groups if group["params"]], fused=True)
 
@@ -50,14 +50,14 @@ def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, block
     """
     for group in optimizer.param_groups:
         group["lr"], group["capturable"] = group["pace"] * rate, atoms.is_cuda
-        if on_cuda(atoms) and atoms.dtype == torch.float32:
+        if group["is_of_matrices"] and on_cuda(atoms) and atoms.dtype == torch.float32:
             fused = (p for p in group["params"] if p is not atoms or len(blocks.sizes) == 1)
-            for matrix in (p for p in fused if p.ndim == 2 and p.grad is not None):
+            for matrix in (p for p in fused if p.ndim == 2 and p.grad is not None):  # no stack, one matrix a layer
                 _move_matrix(optimizer, matrix, rate, group, on_sphere=matrix is atoms)
     if atoms.grad is None:
         optimizer.step()
     else:
-        size = len(atoms) if atoms.is_cuda else ROWS
+        size = rows_at_once(atoms)
         for gradient, part in zip(torch.split(atoms.grad, size), torch.split(atoms.detach(), size), strict=True):
             radial = (gradient * part).sum(1, keepdim=True)
             gradient.addcmul_(radial, blocks.slope(part), value=-1)
@@ -96,7 +96,7 @@ def _move_matrix(
     moments["step"] += 1
     adam_step(
         matrix,
-        matrix.grad.contiguous(),  # type: ignore[union-attr]
+        matrix.grad,  # type: ignore[arg-type]
         moments["exp_avg"],
         moments["exp_avg_sq"],
         step=moments["step"],

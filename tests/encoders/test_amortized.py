@@ -1,11 +1,13 @@
 """The amortized encoder: sparse equals dense, and equals a proximal-gradient step."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from proxsae import ProxSAE
-from proxsae.encoders import Amortized, pre_activation
+from proxsae.encoders import Amortized, amortized, pre_activation
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import Count, Jump, initial_thresholds, takes_thresholds, with_thresholds
 from proxsae.regularizers import L0, L1, AsymmetricL0, Box, Cardinality, NonNegative, SquaredL2, parse
@@ -194,6 +196,28 @@ def test_what_w_reads_beside_the_atoms_decays_where_non_zeros_keep_their_size(R,
     encoder.draw_to(D, 0.25)
     along = (W * D).sum(1, keepdim=True) * D
     torch.testing.assert_close(encoder.weight.detach(), along + 0.75 * (W - along), rtol=1e-13, atol=1e-15)
+
+
+def test_all_of_w_is_drawn_at_once_on_a_device(monkeypatch):
+    encoder = Amortized().initial(Cardinality(2), torch.eye(1100, 8), learn_thresholds=False)
+    sizes, split = [], torch.split
+    monkeypatch.setattr(torch, "split", lambda a, size: sizes.append(size) or split(a, size))
+    encoder.draw_to(torch.eye(1100, 8), 0.5)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    encoder.draw_to(torch.eye(1100, 8), 0.5)
+    assert sizes == [512, 512, 1100, 1100]
+
+
+@pytest.mark.parametrize(("capability", "does"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_factors_are_rounded_where_a_device_computes_with_them_itself(capability, does, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # by emulation at least
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    encoder = Amortized().initial(Cardinality(2), torch.eye(3), learn_thresholds=False).train()
+    x = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cuda", 0))
+    amortized._computes_in_bfloat16.cache_clear()
+    assert encoder._argument(x).in_bfloat16 == does
+    assert not encoder.eval()._argument(x).in_bfloat16
+    amortized._computes_in_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize("R", [0.1 * L1(), L0() + NonNegative(), 0.1 * L1() + Cardinality(3)])

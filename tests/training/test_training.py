@@ -12,7 +12,7 @@ from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized, Solved, Unrolled
 from proxsae.encoders.kinds import KINDS
 from proxsae.regularizers import L0, L1, AsymmetricL0, Cardinality, NonNegative, SquaredL2
-from proxsae.training import Scaling, Trainer, TrainingState
+from proxsae.training import Scaling, Trainer, TrainingState, optimizer
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
 from proxsae.training.losses import penalty, reconstruction
@@ -315,6 +315,46 @@ def test_codes_that_are_all_zero_are_said_to_be(options):
     X = np.random.default_rng(0).normal(size=(200, 6))
     with pytest.warns(UserWarning, match=r"every code of the last step is zero under 1000000.0\*L1\(\): take"):
         ProxSAE("1e6*L1", 12, n_steps=5, random_state=0, **options).fit(X)
+
+
+def test_one_pass_moves_matrices_and_no_thresholds_or_biases(monkeypatch):
+    atoms = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)))
+    model = Autoencoder(Amortized().initial(AsymmetricL0(0.1, 0.2), atoms, learn_thresholds=True), atoms, atoms[0])
+    moved = []
+    monkeypatch.setattr(optimizer, "on_cuda", lambda _: True)
+    monkeypatch.setattr(optimizer, "_move_matrix", lambda _, matrix, *rest, **options: moved.append(matrix))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert model.encoder.threshold.shape == (2, 6)  # a matrix of two rows as long as there are atoms
+    move(adam(model), model.atoms, 0.01, model.blocks)
+    assert {id(matrix) for matrix in moved} == {id(model.atoms), id(model.encoder.weight)}
+
+
+def test_a_step_begins_without_what_a_failed_recording_left():
+    ours, theirs = small_trainer(), small_trainer()
+    for parameter in ours.model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    x = torch.randn(64, 24, generator=torch.Generator().manual_seed(0))
+    for trainer in (ours, theirs):
+        trainer.step(x)
+    assert all(torch.equal(*pair) for pair in zip(ours.model.parameters(), theirs.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("encoder", [Amortized(), Unrolled(3, "lista-cp")], ids=repr)
+def test_parameters_lie_row_after_row_whatever_they_are_made_of(encoder):
+    """Kernels change them in place."""
+    atoms = torch.nn.functional.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).T)
+    assert not atoms.is_contiguous()
+    model = Autoencoder(encoder.initial(Cardinality(2), atoms, learn_thresholds=False), atoms, torch.zeros(4))
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+    torch.testing.assert_close(model.atoms.detach(), atoms)
+    A = atoms.numpy()
+    again = ProxSAE.from_parts(A, np.zeros(4), Amortized.of(Cardinality(2), atoms, torch.zeros(6)))
+    assert again.encoder_.weight.is_contiguous()
+    assert again.components_.flags.c_contiguous
+    X = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    fitted = ProxSAE("Cardinality(2)", 6, n_steps=2, random_state=0).fit(X, init=A)
+    assert fitted.components_.flags.c_contiguous
 
 
 @pytest.mark.parametrize("encoder", [Amortized(), Unrolled(3, "lista-cp")], ids=repr)
