@@ -54,7 +54,7 @@ test-gpu:
 	$(PYTHON) -m pytest tests/cuda tests/kernels/test_triton.py
 
 bench-gpu:
-	$(PYTHON) benchmarks/gpu.py
+	$(PYTHON) benchmarks/gpu.py --quick
 
 soak: $(INSTALLED)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \

@@ -1,5 +1,8 @@
 """The kernels for CUDA against the plain versions: on the device where there is one, else in Triton's interpreter."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -191,3 +194,46 @@ def test_adam_reads_any_gradient_and_moves_only_what_lies_row_after_row():
         parts = [transposed(draw(5, 33)) if i == j else draw(5, 33) for j in range(3)]
         with pytest.raises(ValueError, match="a matrix and its moments must be contiguous"):
             triton_adam.adam_step(parts[0], gradient, *parts[1:], **options)
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """What the benchmark does before it times, on small shapes."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "gpu.py"))
+    shapes = {"SELECTIONS": ((3, 640, 5), (2, 50, 8)), "PRODUCTS": ((6, 50, 4, 17),), "MATRICES": ((3, 17),)}
+    for name, few in shapes.items():
+        monkeypatch.setitem(benchmark["check"].__globals__, name, few)
+    return benchmark["check"]
+
+
+def test_the_benchmark_holds_every_kernel_against_its_plain_version(check):
+    torch.manual_seed(0)
+    check(DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (triton_top_k, "select_in_rows"),
+        (triton_sparse, "product"),
+        (triton_sparse, "row_dots"),
+        (triton_sparse, "transposed_product"),
+        (triton_adam, "adam_step"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_the_benchmark_tells_of_a_kernel_that_is_wrong(module, name, check, monkeypatch):
+    right = getattr(module, name)
+
+    def wrong(first, *rest, **options):
+        if name == "adam_step":
+            first += 0.01  # a matrix that is moved
+            return right(first, *rest, **options)
+        result = right(first, *rest, **options).clone()
+        result[-1] = result[-1].roll(1) if name == "select_in_rows" else result[-1] + 1
+        return result
+
+    monkeypatch.setattr(module, name, wrong)
+    torch.manual_seed(0)
+    with pytest.raises(AssertionError, match=name if name != "select_in_rows" else "ascend"):
+        check(DEVICE)
