@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from threading import Thread
 from urllib.error import HTTPError
@@ -14,6 +15,7 @@ from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer, tiny_
 
 from proxsae import ProxSAE, demo
 from proxsae.cli import main
+from proxsae.data.outputs import check_output
 from proxsae.llm import ActivationStore, evaluate, harvest, load_model
 from proxsae.metrics import reconstruction_metrics
 from proxsae.report.server import PageServer
@@ -317,6 +319,52 @@ def test_where_nothing_can_be_written_nothing_begins(folder, command, capsys):
     error = capsys.readouterr().err
     assert "cannot be written: " in error
     assert error.count("\n") == 1
+
+
+def _contents(path):
+    return {str(one): one.read_bytes() for one in sorted(path.rglob("*")) if one.is_file()}
+
+
+@pytest.mark.parametrize(
+    "command", ["fit", "fit a file", "fit into a store", "report", "probe", "axes", "convert", "demo"]
+)
+def test_no_command_writes_over_what_it_reads(folder, sae, command, tmp_path, capsys):
+    shutil.copytree(folder / "store", tmp_path / "store")
+    shutil.copy(sae, tmp_path / "sae")
+    np.save(tmp_path / "X.npy", np.ones((9, 3)))
+    (tmp_path / "link").symlink_to(tmp_path / "sae")
+    of, store, shard = tmp_path / "sae", tmp_path / "store", tmp_path / "store" / "shard-00000.safetensors"
+    before = _contents(tmp_path)
+    arguments = {
+        "fit": ["fit", store, "-R", "L1", "--out", shard],
+        "fit a file": ["fit", tmp_path / "X.npy", "-R", "L1", "--out", tmp_path / "X.npy"],
+        "fit into a store": ["fit", store, "-R", "L1", "--out", store / "new" / "sae"],
+        "report": ["report", of, store, "--out", tmp_path / "link"],
+        "probe": ["probe", "other", of, "--activations", store, "--out", of],
+        "axes": ["axes", "other", "--against", of, "--out", of],
+        "convert": ["convert", of, of, "--format", "proxsae"],
+        "demo": ["demo", "--folder", tmp_path, "--out", shard],
+    }[command]
+    assert main([str(argument) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    assert "nothing can be written there" in error
+    assert error.count("\n") == 1
+    assert _contents(tmp_path) == before
+
+
+def test_a_model_of_another_library_is_not_converted_into_itself_and_a_page_may_lie_beside_it(folder, sae, capsys):
+    there = folder / "of-saelens"
+    assert main(["convert", str(sae), str(there), "--format", "saelens"]) == 0
+    before = _contents(there)
+    for source in (there, *there.glob("*.safetensors")):
+        assert main(["convert", str(source), str(there), "--format", "saelens"]) == 1
+        assert "is read, so nothing" in capsys.readouterr().err
+    assert _contents(there) == before
+    check_output(there / "report.html", there)
+    (there / "report.html").touch()
+    check_output(there / "report.html", there, None, "hf://user/name")
+    with pytest.raises(ValueError, match="is inside"):
+        check_output(there / "cfg.json", there)
 
 
 def test_fit_into_a_device_leaves_the_device(folder, capsys):

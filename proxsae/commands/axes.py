@@ -37,14 +37,14 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the tables and write the page."""
-    from proxsae.data.files import check_writable
+    from proxsae.data.outputs import check_output
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, harvest, load_model
     from proxsae.llm.opposites import ANTONYMS, read_pairs
     from proxsae.llm.steering import site_of
 
     check_counts(options, "tokens", "least")
-    check_writable(options.out)
+    check_output(options.out, options.sae, options.store, options.against, options.pairs, options.text)
     pairs = read_pairs(options.pairs or ANTONYMS)
     saes = {Path(path).stem: load(path) for path in (options.sae, options.against) if path}
     model = load_model(options.model)

@@ -33,12 +33,16 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write a model for another library."""
+    from proxsae.data.outputs import check_not_read
     from proxsae.formats import load, save
     from proxsae.formats.convert import check_folder, format_named
     from proxsae.formats.files import shown
 
-    if (chosen := format_named(options.format)) is not None:  # a file may take minutes to read or fetch
+    chosen = format_named(options.format)  # a file may take minutes to read or fetch
+    if chosen is not None:
         check_folder(options.out.expanduser(), chosen)
+    for name in ("", *(chosen.written if chosen else ())):
+        check_not_read(options.out / name, options.source)
     sae = load(options.source, options.source_format, options.regularizer)
     save(sae, options.out, options.format, options.signed)
     n_components, n_features = sae.components_.shape

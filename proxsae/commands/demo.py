@@ -25,11 +25,11 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the demo and print its table."""
-    from proxsae.data.files import check_writable
+    from proxsae.data.outputs import check_output
     from proxsae.demo import FAST, FULL, run_demo
     from proxsae.report import format_table
 
-    check_writable(options.out)
+    check_output(options.out, options.folder)
     table = run_demo(options.out, options.folder, FAST if options.fast else FULL)
     print(format_table(table))
     print(f"report: {options.out.resolve()}")

@@ -59,12 +59,12 @@ def _pair(store: Any, target: str) -> tuple[Any, Any]:
 
 def _run(options: argparse.Namespace, *, is_first: bool) -> int:
     """Return the exit status, 130 if the training was interrupted; the first process alone saves the model."""
-    from proxsae.data.files import check_writable
+    from proxsae.data.outputs import check_output
     from proxsae.data.rows import mapped
     from proxsae.data.store import ActivationStore
     from proxsae.estimator import ProxSAE
 
-    check_writable(options.out)
+    check_output(options.out, options.data)
     is_array = options.data.suffix == ".npy"
     X, Y = mapped(options.data) if is_array else ActivationStore(options.data), None
     if is_array and (options.target or options.crosscoder):

@@ -31,7 +31,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Probe, write all accuracies and print their means."""
-    from proxsae.data.files import check_writable, replacing
+    from proxsae.data.files import replacing
+    from proxsae.data.outputs import check_output
     from proxsae.data.store import ActivationStore
     from proxsae.formats import load
     from proxsae.llm import load_model
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.studies.probing import probe, probe_table
 
     check_counts(options, "rows", "tokens")
-    check_writable(options.out)
+    check_output(options.out, *options.saes, options.activations, options.topics)
     try:
         ks = [int(text) for text in options.k.split(",")]
     except ValueError:

@@ -35,13 +35,13 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the page."""
-    from proxsae.data.files import check_writable
+    from proxsae.data.outputs import check_output
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, load_model
     from proxsae.report import explorer_page, write_page
 
     check_counts(options, "tokens")
-    check_writable(options.out)
+    check_output(options.out, options.sae, options.store)
     sae, store = load(options.sae), ActivationStore(options.store)
     html = explorer_page(
         sae,

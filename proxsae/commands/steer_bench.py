@@ -39,14 +39,14 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the benchmark, write its files after every axis, print the tables; run again, it goes on where it stopped."""
-    from proxsae.data.files import check_writable
+    from proxsae.data.outputs import check_output
     from proxsae.formats import load
     from proxsae.llm import load_model
     from proxsae.llm.concepts import FOLDER, read_axes
     from proxsae.llm.steer_bench import steer_bench
 
     check_counts(options, "tokens")
-    check_writable(options.out / FILE)
+    check_output(options.out / FILE, options.axes)
     axes = read_axes(options.axes or FOLDER)
     if options.only:
         if unknown := set(options.only) - {axis.name for axis in axes}:
