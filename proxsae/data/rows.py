@@ -193,6 +193,7 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     _check_source(X, "X")
     if reset:
         estimator.n_features_in_ = int(X.shape[1])
+        vars(estimator).pop("feature_names_in_", None)  # of a data frame before
     elif X.shape[1] != estimator.n_features_in_:
         raise ValueError(
             f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting "
@@ -285,12 +286,9 @@ def ordinary(rows: Rows, max_norm_ratio: float | None, most: int) -> Rows:
     if max_norm_ratio is not None:
         return rows.taken(np.flatnonzero(ratios <= max_norm_ratio))
     if n_large := int((ratios > LARGE_RATIO).sum()):
-        warnings.warn(
-            f"{n_large} of {len(ratios)} rows have a norm of more than {LARGE_RATIO:g} times the median "
-            f"({ratios.max():.3g} times at most) and dominate squared errors; max_norm_ratio={LARGE_RATIO:g} "
-            "leaves them out",
-            stacklevel=7,
-        )
+        told = f"{n_large} of {len(ratios)} rows have a norm of more than {LARGE_RATIO:g} times the median"
+        told += f" ({ratios.max():.3g} times at most) and dominate squared errors; max_norm_ratio={LARGE_RATIO:g}"
+        warnings.warn(f"{told} leaves them out", stacklevel=7)
     return rows
 
 

@@ -67,6 +67,8 @@ class Checkpoints:
     def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Write a checkpoint, then remove all but the last and the best; where it cannot be written, all stay."""
         present = clone(self.sae)
+        if hasattr(self.sae, "feature_names_in_"):
+            present.feature_names_in_ = self.sae.feature_names_in_
         present._set_fitted(None if mesh().is_sharded else finished(state), asked, history, provenance)
         present._training = state
         if mesh().is_sharded:

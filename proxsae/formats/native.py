@@ -37,6 +37,8 @@ class SavedFit:
     history : dict of str to ndarray
     provenance : dict
         JSON values.
+    feature_names : list of str or None
+        Of the data frame that it was fitted on.
     training : TrainingState or None
         Where the training is to go on exactly.
     """
@@ -46,6 +48,7 @@ class SavedFit:
     asked: tuple[Regularizer, float | None]
     history: dict[str, Any]
     provenance: dict[str, Any]
+    feature_names: list[str] | None = None
     training: TrainingState | None = None
 
     def estimator(self, cls: Any) -> Any:
@@ -55,6 +58,8 @@ class SavedFit:
             sae._validate_params()
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.path}: the field 'parameters': {error}") from None
+        if self.feature_names is not None:
+            sae.feature_names_in_ = np.array(self.feature_names, object)
         return sae
 
 
@@ -111,6 +116,8 @@ def told(sae: Any, training: dict[str, Any] | None) -> dict[str, Any]:
         **_under("history", sae.history_),
         **written("asked_regularizer", sae._asked[0]),
     }
+    if hasattr(sae, "feature_names_in_"):
+        fields["feature_names"] = list(sae.feature_names_in_)
     fields |= {"regularizer": None} if given is None else written("regularizer", given)
     if training is not None:
         fields |= _under("training", {name: value for name, value in training.items() if is_array(value)})
@@ -145,11 +152,14 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
         lambda: fitted_autoencoder(encoder, components, intercept, skip, is_transcoder=is_transcoder, blocks=blocks),
     )
     training = fields.of("training", dict, type(None))
+    told_of = read_told(fields)
+    if (names := told_of["feature_names"]) is not None and len(names) != encoder.n_features:
+        raise fields.wrong("feature_names", f"it has {len(names)} names, and the encoder {encoder.n_features} features")
     return SavedSAE(
         path=path,
         model=model,
         training=None if training is None else fields.built("training", lambda: _training(fields, training, model)),
-        **read_told(fields),
+        **told_of,
     )
 
 
@@ -168,6 +178,7 @@ def read_told(fields: Fields) -> dict[str, Any]:
         "asked": (fields.regularizer("asked_regularizer"), fields.of("target_l0", int, float, type(None))),
         "history": fields.history(),
         "provenance": fields.of("provenance", dict),
+        "feature_names": fields.names("feature_names"),
     }
 
 
@@ -189,6 +200,15 @@ class Fields:
         if not isinstance(value, types) or isinstance(value, bool):
             raise self.wrong(field, f"it is a {type(value).__name__}")
         return value
+
+    def names(self, field: str) -> list[str] | None:
+        """Return a list of texts, None where the file has no such field."""
+        if field not in self.metadata:
+            return None
+        names: list[str] = self.of(field, list)
+        if not all(isinstance(name, str) for name in names):
+            raise self.wrong(field, "it holds something else than texts")
+        return names
 
     def tensor(self, field: str, n_dimensions: int) -> torch.Tensor:
         """Return a finite floating tensor with so many dimensions."""

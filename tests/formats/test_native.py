@@ -4,6 +4,7 @@ import copy
 import json
 
 import numpy as np
+import pandas
 import pytest
 from hostile import answered, damaged_bytes, edit
 from hypothesis import given
@@ -120,3 +121,25 @@ def test_the_schema_has_bounds(files, tmp_path):
         write_file(tmp_path / "a", tensors, {**metadata, **wrong})
         with pytest.raises(ValueError, match=sentence):
             ProxSAE.load(tmp_path / "a")
+
+
+def test_the_names_of_the_features_are_kept(tmp_path):
+    frame = pandas.DataFrame(X, columns=list("abcd"))
+    sae = ProxSAE(Cardinality(2), 6, n_steps=2, random_state=0, checkpoint_dir=tmp_path / "steps").fit(frame)
+    sae.save(tmp_path / "a")
+    for path in (tmp_path / "a", *(tmp_path / "steps").iterdir()):
+        loaded = ProxSAE.load(path)
+        assert loaded.feature_names_in_.tolist() == list("abcd")
+        assert (loaded.transform(frame) != sae.transform(frame)).nnz == 0
+        with pytest.raises(ValueError, match="same order"):
+            loaded.transform(frame[list("dcba")])
+    tensors, metadata = read_file(tmp_path / "a")
+    for wrong in (["a"], [1, 2, 3, 4], "abcd"):
+        write_file(tmp_path / "b", tensors, {**metadata, "feature_names": wrong})
+        with pytest.raises(ValueError, match="the field 'feature_names': it "):
+            ProxSAE.load(tmp_path / "b")
+    del metadata["feature_names"]  # a file of an earlier version
+    write_file(tmp_path / "b", tensors, metadata)
+    assert not hasattr(ProxSAE.load(tmp_path / "b"), "feature_names_in_")
+    np.save(tmp_path / "X.npy", X)
+    assert not hasattr(sae.fit(np.load(tmp_path / "X.npy", mmap_mode="r"), resume=True), "feature_names_in_")
