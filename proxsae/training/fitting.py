@@ -208,10 +208,10 @@ class Fit:
     def _last_good(self) -> tuple[TrainingState, dict[str, Any]]:
         """Return the newest checkpoint and its history, or a new start."""
         if self.checkpoints is not None and (newest := self.checkpoints.newest()) is not None:
-            return resumed(*newest, self.rows, self.settings, self.n_steps), newest[0].history_
+            return resumed(*newest, self.rows, self.settings, self.n_steps, self.init), newest[0].history_
         state = start(self.rows, self.settings, self.n_steps, self.init, self.blocks)
         if self.checkpoints is not None:
-            mark(state, self.rows, self.settings)
+            mark(state, self.rows, self.settings, self.init)
         return state, {}
 
     def _begin(self, state: TrainingState, before: dict[str, Any]) -> None:

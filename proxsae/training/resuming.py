@@ -9,8 +9,10 @@ import torch
 
 from proxsae.data.rows import Rows, evenly_spaced
 from proxsae.regularizers.naming import checked_spelling
+from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.distributed import mesh
 from proxsae.training.settings import Asked, Settings
+from proxsae.training.starting import checked_atoms
 from proxsae.training.state import TrainingState, is_finite
 
 COMPARED_ROWS = 1024  # of the data, by which they are known again
@@ -26,24 +28,30 @@ class Checkpoints(Protocol):
         """Keep a training between two steps."""
 
 
-def mark(state: TrainingState, rows: Rows, settings: Settings) -> None:
-    """Note in a new state which rows it draws, for the check of :func:`resumed`; raise where R cannot be written."""
+def mark(state: TrainingState, rows: Rows, settings: Settings, init: Any) -> None:
+    """Note in a new state what it began with, for the check of :func:`resumed`; raise where R cannot be written."""
     checked_spelling(settings.regularizer)
-    state.data = fingerprint(rows)
+    state.data, state.init = fingerprint(rows), fingerprint_of_init(init, rows, settings)
 
 
-def resumed(fitted: Any, path: Any, rows: Rows, settings: Settings, n_steps: int | None) -> TrainingState:
+def resumed(fitted: Any, path: Any, rows: Rows, settings: Settings, n_steps: int | None, init: Any) -> TrainingState:
     """Return the state of a checkpoint, to go on with.
+
+    An init or a random_state of None asks for none in particular.
 
     Raises
     ------
     ValueError
-        If it is that of a fit with other parameters or on other rows, naming the first difference.
+        If it is that of a fit with other parameters, on other rows or from another init, naming the first difference.
     """
     state: TrainingState | None = fitted._training
     if state is None:
         raise ValueError(f"{path} is no checkpoint but a fitted model: the state of its training is not there")
     pairs = [("n_steps", state.n_steps, n_steps), ("data", state.data, fingerprint(rows))]
+    if init is not None and state.init is not None:
+        pairs.append(("init", state.init, fingerprint_of_init(init, rows, settings)))
+    if settings.random_state is not None:
+        pairs.append(("seed of random_state", state.seed, settings.seed))
     different = Settings.of(fitted.get_params(deep=False), fitted.n_features_in_).differences(settings)
     different += [(name, theirs, ours) for name, theirs, ours in pairs if theirs != ours]
     if different:
@@ -66,5 +74,24 @@ def fingerprint(rows: Rows) -> str:
     if rows.has_targets:
         return f"{fingerprint(rows.targets)} from {fingerprint(rows.alone())}"
     some = rows.read(evenly_spaced(len(rows), COMPARED_ROWS), rows.dtype, torch.device("cpu"))
-    checksum = zlib.crc32(some.contiguous().numpy().tobytes())
-    return f"{rows.shape[0]} x {rows.shape[1]} {str(rows.dtype).removeprefix('torch.')} with checksum {checksum:08x}"
+    dtype = str(rows.dtype).removeprefix("torch.")
+    return f"{rows.shape[0]} x {rows.shape[1]} {dtype} with checksum {_checksum(some)}"
+
+
+def fingerprint_of_init(init: Any, rows: Rows, settings: Settings) -> str:
+    """Return a checksum of the atoms that a fit begins with, or of the arrays of the fitted model."""
+    if init is None:
+        return "None"
+    if not isinstance(init, tuple):
+        return f"atoms with checksum {_checksum(checked_atoms(init, settings.n_components, rows.targets.shape[1]))}"
+    model: Autoencoder = init[0]
+    of_encoder = [tensor for _, tensor in sorted(model.encoder.tensors().items())]
+    parts = [part.detach() for part in (model.atoms, model.bias, model.skip) if part is not None]
+    return f"a model with checksum {_checksum(*parts, *of_encoder)}"
+
+
+def _checksum(*tensors: torch.Tensor) -> str:
+    crc = 0
+    for tensor in tensors:
+        crc = zlib.crc32(tensor.cpu().contiguous().numpy().tobytes(), crc)
+    return f"{crc:08x}"

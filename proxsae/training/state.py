@@ -50,6 +50,8 @@ class TrainingState:
         The order of the rows of the present data, and how many of them have been drawn.
     data : str or None
         By which the rows of a fit that writes checkpoints are known again.
+    init : str or None
+        By which the init of such a fit is.
     control : WeightControl or None
         Steers the weight of R.
     prices : float64 Tensor of shape (n_proxes,) or None
@@ -69,6 +71,7 @@ class TrainingState:
     order_seed: int = 0
     n_drawn: int = 0
     data: str | None = None
+    init: str | None = None
     control: WeightControl | None = None
     prices: Tensor | None = None
     statistics: Statistics | None = None
@@ -148,7 +151,7 @@ class TrainingState:
         state |= {"target_l0": None, "is_met": False, "gain": 0.0}
         if control is not None:
             state |= {"target_l0": control.target, "is_met": control.is_met, "gain": control.gain}
-        state |= {name: getattr(self, name) for name in (*NUMBERS, "data")}
+        state |= {name: getattr(self, name) for name in (*NUMBERS, "data", "init")}
         if self.statistics is not None:
             sums = self.statistics._asdict().items()
             state |= {f"statistics.{name}": torch.as_tensor(value, dtype=torch.float64) for name, value in sums}
@@ -200,7 +203,9 @@ class TrainingState:
             raise ValueError(f"the means of the data are not of the dtype {model.bias.dtype}")
         model(torch.zeros_like(inputs.mean)[None], torch.zeros_like(targets.mean)[None])  # raises where they do not fit
         numbers = {name: state[name] for name in NUMBERS}
-        training = cls(model, inputs, targets, given, optimizer, **numbers, data=state.get("data"))
+        training = cls(
+            model, inputs, targets, given, optimizer, **numbers, data=state.get("data"), init=state.get("init")
+        )
         if state["target_l0"] is not None:
             training.control = WeightControl(state["target_l0"], state["gain"])
             training.control.is_met = state["is_met"]
@@ -250,8 +255,9 @@ def _check_numbers(state: Mapping[str, Any]) -> None:
         "is_met": lambda value: isinstance(value, bool),
         "gain": is_finite,
     }
-    if not isinstance(state.get("data"), str | None):
-        raise ValueError("data is not a text")
+    for name in ("data", "init"):
+        if not isinstance(state.get(name), str | None):
+            raise ValueError(f"{name} is not a text")
     for name, holds in conditions.items():
         if not holds(state[name]):
             raise ValueError(f"{name} = {str(state[name])[:40]} is not a number that a training has")

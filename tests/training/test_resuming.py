@@ -75,14 +75,14 @@ def stop_after(monkeypatch, n_steps, act):
     monkeypatch.setattr(NormalisedBatches, "after", watched)
 
 
-def killed_after(monkeypatch, n_steps, sae, *, resume=False):
+def killed_after(monkeypatch, n_steps, sae, *, resume=False, init=None):
     def kill():
         raise KilledError
 
     with monkeypatch.context() as patch:
         stop_after(patch, n_steps, kill)
         with pytest.raises(KilledError):
-            sae.fit(X, resume=resume)
+            sae.fit(X, resume=resume, init=init)
 
 
 @QUIET
@@ -271,6 +271,33 @@ def test_a_checkpoint_of_another_fit_is_refused_and_stays(options, data, sentenc
         fit_of(folder=folder).set_params(**options).fit(data, resume=True)
     assert content(newest(folder)) == before
     assert steps_of(folder) == [4, 8]
+
+
+def inits():
+    rng = np.random.default_rng(0)
+    fitted = [fit_of(n_steps=2, random_state=seed).fit(X) for seed in (0, 1)]
+    return {"atoms": [rng.normal(size=(24, 12)) for _ in range(2)], "models": fitted, "none": [None, fitted[0]]}
+
+
+@pytest.mark.parametrize("kind", ["atoms", "models", "none"])
+def test_a_checkpoint_of_another_init_is_refused(kind, tmp_path, monkeypatch):
+    one, other = inits()[kind]
+    killed_after(monkeypatch, 10, fit_of(folder=tmp_path / "c"), init=one)
+    with pytest.raises(ValueError, match=r"is the checkpoint of another fit: its init = .*, that of this one is a"):
+        fit_of(folder=tmp_path / "c").fit(X, init=other, resume=True)
+    shutil.copytree(tmp_path / "c", tmp_path / "d")
+    whole = fit_of().fit(X, init=one)
+    for folder, init in (("c", one), ("d", None)):  # none in particular
+        assert same_model(fit_of(folder=tmp_path / folder).fit(X, init=init, resume=True), whole, tmp_path)
+
+
+def test_a_checkpoint_of_another_random_state_is_refused(tmp_path, monkeypatch):
+    killed_after(monkeypatch, 10, fit_of(folder=tmp_path / "c", random_state=np.random.RandomState(3)))
+    for other in (np.random.RandomState(4), 4):
+        with pytest.raises(ValueError, match=r"its seed of random_state = .*, that of this one is"):
+            fit_of(folder=tmp_path / "c", random_state=other).fit(X, resume=True)
+    again, whole = (fit_of(folder=f, random_state=np.random.RandomState(3)) for f in (tmp_path / "c", None))
+    assert same_model(again.fit(X, resume=True), whole.fit(X), tmp_path)
 
 
 def test_a_model_without_its_training_is_no_checkpoint(tmp_path):
