@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+UNKNOWN = "unknown"  # a hook, where a format must have one and nothing is known
+
 _NAMES = {
     "block": "hook_resid_post",
     "attn_out": "hook_attn_out",
@@ -27,7 +29,12 @@ def hook_of(site: str) -> str:
 def hook_in(provenance: Mapping[str, Any]) -> str | None:
     """Return the hook of a place that an autoencoder tells of, as a site of ours or as a hook."""
     site, hook = provenance.get("site"), provenance.get("hook")
-    return hook_of(str(site)) if site is not None else hook
+    return hook_of(str(site)) if site is not None else known(hook)
+
+
+def known(hook: Any) -> str | None:
+    """Return a hook, None for what is none."""
+    return hook if isinstance(hook, str) and hook != UNKNOWN else None
 
 
 def site_of(hook: str) -> str | None:

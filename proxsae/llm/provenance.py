@@ -54,25 +54,24 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str
     """Raise ValueError if the autoencoder was fitted on the activations of another model or another site.
 
     Several sites are one text, as in a store. ``sae.provenance_`` is what ``store.info`` or a file said, of a
-    transcoder's targets in ``target_site``; an autoencoder that names no model may come from anywhere. The model is the
-    same if its weights are, whatever its name; where they are not known or of another precision, so that they cannot be
+    transcoder's targets in ``target_site``; an autoencoder that names no model may come from any. The model is the same
+    if its weights are, whatever its name; where they are not known or of another precision, so that they cannot be
     compared, the last part of the name decides.
     """
     provenance = getattr(sae, "provenance_", None) or {}
     told = (provenance.get(field) for field in ("model", "weights", of))
     name_then, weights_then, site_then = (value if isinstance(value, str) else None for value in told)
-    if name_then is None:
-        return
     weights = model.fingerprint() if weights_then else ""
     if weights_then and weights_then.partition(":")[0] == weights.partition(":")[0]:
         is_same = weights_then == weights
     else:
-        is_same = _last_part(name_then) == _last_part(model.name)
+        is_same = name_then is None or _last_part(name_then) == _last_part(model.name)
     if is_same and site_then in (None, str(site)):
         return
+    then = f"'{site_then or 'some place'}' of {name_then or 'some model'}"
     changed = " with other weights" if name_then == model.name and not is_same else ""
     raise ValueError(
-        f"{name} was fitted on '{site_then or 'some place'}' of {name_then}{changed}, but is to be used on '{site}' of "
+        f"{name} was fitted on {then}{changed}, but is to be used on '{site}' of "
         f"{model.name}; check_provenance=False allows it."
     )
 

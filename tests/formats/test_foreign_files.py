@@ -1,11 +1,12 @@
 """Files that other libraries wrote give the outputs that those libraries recorded; see peers/make_foreign.py."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_saes import assert_same_outputs
+from small_saes import assert_same_outputs, sae_of
 
 from proxsae import ProxSAE
 from proxsae.formats import load, save
@@ -85,3 +86,34 @@ def test_it_is_written_and_read_back(folder, tmp_path):
             written += 1
     assert all("no place for" in text or "no other library has" in text or "has ReLU of" in text for text in refused)
     assert written or "groupmax" in folder.name
+
+
+@pytest.mark.parametrize("name", ["llama_scope_2024_topk", "llama_scope_topk"])
+def test_the_place_of_llama_scope_is_a_site_of_ours(name):
+    told = load(FOLDERS[0].parent / name).provenance_
+    assert told == {"hook": "blocks.7.hook_resid_post", "site": "block.8"}
+
+
+def test_the_places_of_others_are_sites_of_ours(tmp_path):
+    (files,) = FOLDERS[0].parent.glob("gemma_scope_second_release/*/*")
+    assert load(files).provenance_["site"] == "block.8"
+    shutil.copytree(FOLDERS[0].parent / "dictionary_learning_AutoEncoderTopK", tmp_path / "sae")
+    config = json.loads((tmp_path / "sae" / "config.json").read_text())
+    assert "site" not in load(tmp_path / "sae").provenance_
+    config["trainer"]["submodule_name"] = "resid_post_layer_7"
+    (tmp_path / "sae" / "config.json").write_text(json.dumps(config))
+    assert load(tmp_path / "sae").provenance_["site"] == "block.8"
+
+
+def test_an_unknown_place_stays_unknown(tmp_path):
+    save(sae_of("0.3*L1 + NonNegative"), tmp_path / "scope", format="llama_scope")
+    sae = load(tmp_path / "scope")
+    assert sae.provenance_ == {}
+    for provenance in ({}, {"hook": "unknown"}):  # which files of ours may hold that were read before
+        sae.provenance_ = provenance
+        save(sae, tmp_path / "lens", format="saelens")
+        assert "hook_name" not in json.loads((tmp_path / "lens" / "cfg.json").read_text())["metadata"]
+    config = json.loads((tmp_path / "lens" / "cfg.json").read_text())
+    config["metadata"]["hook_name"] = "unknown"
+    (tmp_path / "lens" / "cfg.json").write_text(json.dumps(config))
+    assert "hook" not in load(tmp_path / "lens").provenance_

@@ -280,6 +280,7 @@ def test_an_autoencoder_of_another_place_is_refused(model, texts, tmp_path):
         # what the file of another library says
         ({"model": "google/gemma-3-1b"}, r"fitted on 'some place' of google/gemma-3-1b, but .* of tiny gemma2"),
         ({"model": "owner/tiny gemma2", "site": "block.3"}, r"fitted on 'block\.3' of owner/tiny gemma2, but"),
+        ({"site": "block.3"}, r"fitted on 'block\.3' of some model, but .* on 'block\.2' of tiny gemma2"),
     ):
         with pytest.raises(ValueError, match=sentence):
             evaluate(model, {"mine": fitted(provenance)}, texts, **OPTIONS)

@@ -37,6 +37,7 @@ def tokens_of(model):
 def test_no_edit_changes_no_bit(architecture, site):
     model = tiny_model(architecture)
     tokens, sae = tokens_of(model), tiny_sae()
+    sae.provenance_ = {}  # of any place
     plain = model.logits(tokens)
     with steered(model, sae, {}, block=site):
         assert torch.equal(model.logits(tokens), plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, torch_weights
 from proxsae.formats.writing import write_json, write_torch
 
+_BLOCK = re.compile(r"resid_post_layer_(\d{1,6})")  # as its demos name the output of a block
 CONFIGURATION, WEIGHTS = "config.json", "ae.pt"
 CLASSES = (
     "AutoEncoder",
@@ -58,6 +60,8 @@ class DictionaryLearning(Format):
             if config.integer(field, size) != size:
                 raise config.wrong(field, f"it is {config.integer(field)}, and the matrices have {size}")
         provenance = {"model": config.get("trainer.lm_name"), "context_length": config.get("buffer.ctx_len")}
+        if block := _BLOCK.fullmatch(str(config.get("trainer.submodule_name"))):
+            provenance["site"] = f"block.{int(block[1]) + 1}"
         return _parts(kind, config, weights, W, D, {name: v for name, v in provenance.items() if v is not None})
 
     def write(self, path: Path, parts: Parts) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, npz_weights, safetensors_weights
 from proxsae.formats.writing import write_npz
 
+_BLOCK = re.compile(r"model\.layers\.(\d{1,6})\.output")
 CONFIGURATION, FIRST, SECOND = "config.json", "params.npz", "params.safetensors"
 
 
@@ -90,5 +92,7 @@ def _checked(config: Configuration) -> dict[str, Any]:
     config.one_of("architecture", ("jump_relu",))
     place, other = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
     found = {"model": config.get("model_name"), "hook": place}
+    if isinstance(place, str) and (block := _BLOCK.fullmatch(place)):
+        found["site"] = f"block.{int(block[1]) + 1}"
     found |= {"target_hook": other} if other != place else {}
     return {name: value for name, value in found.items() if isinstance(value, str)}

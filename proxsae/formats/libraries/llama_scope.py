@@ -16,7 +16,7 @@ from torch import Tensor
 
 from proxsae.formats.configuration import Configuration
 from proxsae.formats.parts import Activation, Parts, Rows, shifted, with_unit_atoms
-from proxsae.formats.places import hook_in
+from proxsae.formats.places import UNKNOWN, hook_in, known, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
 from proxsae.formats.writing import write_json, write_safetensors
@@ -62,7 +62,7 @@ class LlamaScope(Format):
     def write(self, path: Path, parts: Parts) -> None:
         """Write the folder of a later release, the weights first."""
         n_components, n_features = parts.atoms.shape
-        hook = str(hook_in(parts.provenance) or "unknown")
+        hook = str(hook_in(parts.provenance) or UNKNOWN)
         config: dict[str, Any] = {
             "sae_type": "sae",
             "d_model": n_features,
@@ -207,5 +207,6 @@ def _factor(n_components: int, n_features: int) -> float:
 
 
 def _provenance(config: Configuration) -> dict[str, Any]:
-    hook = config.get("hook_point_in")
-    return {"hook": hook} if isinstance(hook, str) else {}
+    if (hook := known(config.get("hook_point_in"))) is None:
+        return {}
+    return {"hook": hook} | ({} if (site := site_of(hook)) is None else {"site": site})

@@ -11,7 +11,7 @@ from torch import Tensor
 from proxsae.formats.configuration import Configuration
 from proxsae.formats.files import shown
 from proxsae.formats.parts import Activation, Parts, Rows, gated, positive_part, shifted, with_unit_atoms
-from proxsae.formats.places import hook_in, hook_of, site_of
+from proxsae.formats.places import hook_in, hook_of, known, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
 from proxsae.formats.writing import write_json, write_safetensors
@@ -245,11 +245,11 @@ def _metadata(parts: Parts) -> dict[str, Any]:
 
 
 def _provenance(config: Configuration) -> dict[str, Any]:
-    hook, other = config.get("metadata.hook_name"), config.get("metadata.hook_name_out")
+    hook, other = (known(config.get(f"metadata.{name}")) for name in ("hook_name", "hook_name_out"))
     found = {
         "model": config.get("metadata.model_name"),
-        "site": site_of(hook) if isinstance(hook, str) else None,
-        "target_site": site_of(other) if isinstance(other, str) else None,
+        "site": None if hook is None else site_of(hook),
+        "target_site": None if other is None else site_of(other),
         "hook": hook,
         "context_length": config.get("metadata.context_size"),
         "text": config.get("metadata.dataset_path"),
