@@ -181,7 +181,14 @@ class Fit:
     def finish(self, stop: Stop) -> None:
         """Meet the target L0, and say what a signal or the data have left undone; nothing is lost."""
         last = {name: values[-1] for name, values in self.trainer.history.arrays().items() if len(values)}
-        if last.get("l0") == 0 and last["fvu"] > UNEXPLAINED:
+        is_guarded = self.is_new and not isinstance(self.trainer, Alternation)
+        if last and is_guarded and last["fvu"] > self._explosion:  # in fewer steps than tell it from a bad batch
+            warnings.warn(
+                f"the last step has an FVU of {last['fvu']:.3g}: the training has diverged, unless rows of that batch "
+                "are far larger than others; try a smaller learning_rate",
+                stacklevel=6,
+            )
+        elif last.get("l0") == 0 and last["fvu"] > UNEXPLAINED:
             steered = self.state.control is not None
             better = "a larger target_l0" if steered else "a smaller weight, or a target_l0"
             warnings.warn(
@@ -236,9 +243,14 @@ class Fit:
             fvus, enough = fvus[1:], FEWEST
         if not self.is_new or len(fvus) < enough or isinstance(self.trainer, Alternation):
             return
-        first = self.before["fvu"][0] if self.before else self.trainer.history.first()["fvu"]
-        if min(fvus) > EXPLODES * max(1.0, first):
+        if min(fvus) > self._explosion:
             raise FloatingPointError(f"the loss explodes at step {self.state.n_done}, to an FVU of {fvus[-1]:.3g}")
+
+    @property
+    def _explosion(self) -> float:
+        """The FVU of a divergence."""
+        first: float = self.before["fvu"][0] if self.before else self.trainer.history.first()["fvu"]
+        return EXPLODES * max(1.0, first)
 
     def _go_back(self, error: FloatingPointError) -> None:
         if isinstance(self.trainer, Alternation):

@@ -463,3 +463,14 @@ def test_a_short_explosion_does_not_end_as_a_model(n_steps):
         pytest.raises(FloatingPointError, match="halved 3 times; try a smaller learning_rate"),
     ):
         fit_of(learning_rate=1e9, n_steps=n_steps).set_params(regularizer=0.3 * L1()).fit(X)
+
+
+def test_an_explosion_that_is_too_short_to_be_told_is_warned_of(monkeypatch):
+    for n_steps in (2, 3):
+        with pytest.warns(UserWarning, match=r"the last step has an FVU of .*e\+.*try a smaller learning_rate"):
+            fit_of(learning_rate=1e9, n_steps=n_steps).set_params(regularizer=0.3 * L1()).fit(X)
+    with monkeypatch.context() as patch:
+        exploding(patch, 10, 1)
+        patch.setattr("proxsae.training.fitting.LASTS", 10)  # of which the last three are bad
+        with pytest.warns(UserWarning, match="the last step has an FVU of"):
+            fit_of().fit(X)
