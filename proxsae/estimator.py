@@ -224,19 +224,19 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         if n_steps is not None:
             state.forget_moments()  # before the model is made anew in the units of the data
         self._training = state if n_steps is None else None
-        self._set_fitted(finished(state), asked, history, provenance)
-        return self
+        return self._set_fitted(finished(state), asked, history, provenance)
 
-    def _set_fitted(self, model: Autoencoder | None, asked: Asked, history: Any = None, provenance: Any = None) -> None:
+    def _set_fitted(self, model: Autoencoder | None, asked: Asked, history: Any = None, provenance: Any = None) -> Self:
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked
         self.n_iter_ = int(self.history_["step"][-1]) if self.history_ else 0
         if model is None:
-            return  # of a dictionary in shards the first process has it
+            return self  # of a dictionary in shards the first process has it
         self.encoder_ = encoder = model.encoder.requires_grad_(False)
         self.blocks_, self.is_transcoder_ = model.blocks, model.is_transcoder
         self._n_features_out, self.n_features_in_ = len(model.atoms), encoder.n_features
         self.components_, self.intercept_ = (part.detach().cpu().numpy() for part in (model.atoms, model.bias))
         self.skip_ = None if model.skip is None else model.skip.detach().cpu().numpy()
+        return self
 
     @classmethod
     def from_parts(
@@ -258,8 +258,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         model = fitted_autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder)
         R, of_model = encoder.current_regularizer, {"encoder": encoder.unfitted(), "n_components": len(model.atoms)}
         sae = cls(R, **{**of_model, "skip_connection": skip is not None, **parameters})
-        sae._set_fitted(model, (R, None))
-        return sae
+        return sae._set_fitted(model, (R, None))
 
     def calibrate(self, X: Any) -> Self:
         """Set the weight of the fitted R anew so that codes of X have a mean L0 of `target_l0`.
@@ -277,6 +276,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         """R as fitted."""
         from proxsae.encoders.base import on_device
 
+        check_is_fitted(self)
         return on_device(self.encoder_.current_regularizer, "cpu")
 
     def transform(self, X: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -368,6 +369,12 @@ def test_a_failed_save_leaves_the_old_file(X, tmp_path, monkeypatch):
 def test_bad_parameters_are_one_sentence(X, parameters, error, sentence):
     with pytest.raises(error, match=sentence):
         small().set_params(**parameters).fit(X)
+
+
+def test_the_regularizer_of_an_unfitted_model_is_one_sentence():
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        _ = ProxSAE().regularizer_
+    assert not hasattr(ProxSAE(), "regularizer_")
 
 
 def test_bad_data_is_one_sentence(X):
