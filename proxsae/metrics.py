@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,6 +173,12 @@ def reconstruct(
     if not np.isfinite(reconstruction).all():
         raise ValueError(f"{name} reconstructs NaN or infinity from finite activations.")
     return reconstruction, codes
+
+
+def check_fitted(sae: Any) -> None:
+    """Raise NotFittedError for an estimator that is not fitted; what else is given has its own ways."""
+    if isinstance(sae, BaseEstimator):
+        check_is_fitted(sae)
 
 
 def check_features(sae: SparseAutoencoder, n_features: int, of: str, name: str = "sae") -> None:

@@ -47,6 +47,9 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.formats import load
     from proxsae.llm import load_model, steer
 
+    atoms = [atom for atom, _ in options.atom]
+    if twice := [atom for atom in atoms if atoms.count(atom) > 1]:
+        raise ValueError(f"--atom {twice[0]} was given {atoms.count(twice[0])} times; give one value for it")
     sae = load(options.sae)
     model = load_model(options.model)
     said = [

@@ -149,7 +149,7 @@ def excluded_ids(tokens: Sequence[int | str], tokenizer: Any, name: str = "exclu
     if isinstance(tokens, str):
         raise ValueError(f"{name}={tokens!r} is one text; give a list of token ids or texts.")
     for token in tokens:
-        found = tokenizer(token, add_special_tokens=False)["input_ids"] if isinstance(token, str) else [token]
+        found = ids_of(token, tokenizer) if isinstance(token, str) else [token]
         is_id = len(found) == 1 and isinstance(found[0], int | np.integer) and 0 <= found[0] < len(tokenizer)
         if not is_id or isinstance(token, bool):
             raise ValueError(
@@ -158,6 +158,22 @@ def excluded_ids(tokens: Sequence[int | str], tokenizer: Any, name: str = "exclu
             )
         ids.add(int(found[0]))
     return sorted(ids)
+
+
+def ids_of(text: str, tokenizer: Any) -> list[int]:
+    """Return the tokens of a prompt or another short text, without any special ones.
+
+    Raises
+    ------
+    ValueError
+        If it holds half of a surrogate pair, as which Python also reads a byte that is no UTF-8; tokenizers fail there.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        where = f"character {error.start + 1} of the text {text[:60]!r}"
+        raise ValueError(f"{where} is a byte that is no UTF-8, or half of a surrogate pair") from None
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def boundary_tokens(tokenizer: Any) -> tuple[int | None, int | None]:

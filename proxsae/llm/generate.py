@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from proxsae.llm.contexts import boundary_tokens
+from proxsae.llm.contexts import boundary_tokens, ids_of
 from proxsae.llm.model import LanguageModel, evaluating
 
 
@@ -53,7 +53,8 @@ def generate(
     Raises
     ------
     ValueError
-        If an argument is not as described, or the prompt and the text are longer than the model reads.
+        If an argument is not as described, the prompt and the text are longer than the model reads, or its logits are
+        not finite.
     """
     if isinstance(n_tokens, bool) or not isinstance(n_tokens, int) or n_tokens < 1:
         raise ValueError(f"n_tokens={n_tokens!r} was given; an integer of at least 1 is allowed.")
@@ -75,7 +76,7 @@ def generate(
         while len(tokens) < n_tokens:
             output = model.model(input_ids=given, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            log_p = output.logits[0, -1].double().log_softmax(-1).cpu()
+            log_p = _log_softmax(model, output.logits[0, -1]).cpu()
             token = _drawn(log_p, temperature, random)
             if token == end:
                 break
@@ -83,6 +84,14 @@ def generate(
             log_probabilities.append(float(log_p[token]))
             given = torch.tensor([[token]], device=model.device)
     return Continuation(str(model.tokenizer.decode(tokens)), np.array(tokens, np.int64), np.array(log_probabilities))
+
+
+def _log_softmax(model: LanguageModel, logits: Tensor) -> Tensor:
+    """Return log p in float64, or raise ValueError where the logits give none; -inf is a token that never comes."""
+    log_p = logits.double().log_softmax(-1)
+    if bool(log_p.isnan().any()):
+        raise ValueError(f"the logits of {model.name} hold NaN or infinity, as of activations that are too large")
+    return log_p
 
 
 def _drawn(log_p: Tensor, temperature: float, random: torch.Generator) -> int:
@@ -97,7 +106,7 @@ def log_probabilities(model: LanguageModel, prompt: str, continuations: list[str
     Raises
     ------
     ValueError
-        If a continuation is empty.
+        If a continuation is empty, or the logits are not finite.
     """
     ids = prompt_ids(model, prompt)
     found = []
@@ -105,7 +114,7 @@ def log_probabilities(model: LanguageModel, prompt: str, continuations: list[str
         more = text_ids(model, text)
         if not more:
             raise ValueError(f"the continuation {text!r} has no token")
-        log_p = model.logits(torch.tensor([ids + more]))[0].double().log_softmax(-1)
+        log_p = _log_softmax(model, model.logits(torch.tensor([ids + more]))[0])
         places = torch.arange(len(ids) - 1, len(ids) + len(more) - 1)
         found.append(float(log_p[places, more].sum()))
     return np.array(found)
@@ -130,4 +139,4 @@ def prompt_ids(model: LanguageModel, prompt: str) -> list[int]:
 
 def text_ids(model: LanguageModel, text: str) -> list[int]:
     """Return the tokens of a text, without any special ones."""
-    return list(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return ids_of(text, model.tokenizer)

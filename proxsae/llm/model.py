@@ -219,6 +219,12 @@ class LanguageModel:
         return f"; only a decoder that is a chain of blocks can be used, and the list of {blocks} is none"
 
 
+def check_model(model: Any) -> None:
+    """Raise TypeError unless it is a language model as :func:`proxsae.llm.load_model` returns."""
+    if not isinstance(model, LanguageModel):
+        raise TypeError(f"model must be a LanguageModel, such as load_model returns, got a {type(model).__name__}")
+
+
 def find_blocks(model: nn.Module, name: str = "the model") -> nn.ModuleList:
     """Return the outermost module list that has as many members as the configuration has blocks."""
     config: Any = model.config

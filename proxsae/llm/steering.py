@@ -15,12 +15,13 @@ from torch import Tensor
 from proxsae.llm.contexts import special_ids
 from proxsae.llm.generate import Continuation, generate
 from proxsae.llm.massive import MASSIVE_RATIO
-from proxsae.llm.model import LanguageModel
+from proxsae.llm.model import LanguageModel, check_model
 from proxsae.llm.provenance import check_same_place
 from proxsae.llm.sites import Site
-from proxsae.metrics import check_features
+from proxsae.metrics import check_features, check_fitted
 
 Mode = Literal["clamp", "add"]
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def steer(
@@ -117,7 +118,8 @@ def steered(
         if not atoms or not edited.any():
             return x
         rows = x[edited].float()
-        change = torch.from_numpy(code_changes(sae.transform(rows.cpu().numpy()), atoms, values, mode) @ D)
+        with np.errstate(over="ignore", invalid="ignore"):  # which the logits will show
+            change = torch.from_numpy(code_changes(sae.transform(rows.cpu().numpy()), atoms, values, mode) @ D)
         out = x.clone()
         out[edited] = (rows + change.to(rows)).to(x.dtype)
         return out
@@ -140,14 +142,18 @@ def code_changes(codes: Any, atoms: list[int], values: NDArray[np.float32], mode
 
 def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, check_provenance: bool = True) -> Site:
     """Return the site at which an autoencoder is to be used, that of its harvest for None, if it fits there."""
+    check_model(model)
+    check_fitted(sae)
+    if getattr(sae, "is_transcoder_", False):
+        raise ValueError("the model is a transcoder, whose atoms are not activations of the place that it reads")
+    if len(sae.blocks_.sizes if hasattr(sae, "blocks_") else ()) > 1:
+        raise ValueError("the model is a crosscoder, whose atoms are of several places, so no edit of one follows")
     provenance = getattr(sae, "provenance_", None) or {}
     where = provenance.get("site") if block is None else block
     if where is None:
         raise ValueError("the autoencoder does not say where its activations come from; give block")
     if rows := provenance.get("normalised_rows"):
         raise ValueError(f"the autoencoder is for rows that are normalised first ({rows}), so no edit of x follows")
-    if getattr(sae, "is_transcoder_", False):
-        raise ValueError("the model is a transcoder, whose atoms are not activations of the place that it reads")
     site = model.site(where)
     if check_provenance:
         check_same_place(sae, model, site, "sae")
@@ -162,6 +168,9 @@ def checked_edits(edits: Mapping[Any, Any], n_atoms: int, mode: str) -> tuple[li
     for atom, value in edits.items():
         if isinstance(atom, bool) or not isinstance(atom, Integral) or not 0 <= int(atom) < n_atoms:
             raise ValueError(f"atom {atom!r} was given; the autoencoder has atoms 0 to {n_atoms - 1}")
-        if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value)):
-            raise ValueError(f"atom {atom} was given the value {value!r}; a finite number is needed")
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not abs(value) <= _LARGEST:
+            raise ValueError(
+                f"atom {atom} was given the value {value!r}; a finite number is needed, which float32 holds"
+            )
     return [int(atom) for atom in edits], np.array(list(edits.values()), np.float32)

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from proxsae.llm.model import LanguageModel
+from proxsae.data.store import ActivationStore
+from proxsae.llm.model import LanguageModel, check_model
 from proxsae.llm.opposites import logit_lens
 from proxsae.llm.provenance import check_raw_rows, check_same_place
 from proxsae.llm.sites import Site
+from proxsae.metrics import check_fitted
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
 from proxsae.report.examples import Places
 from proxsae.report.figures import training_curves
@@ -65,7 +67,11 @@ def explorer_page(
         If the autoencoder comes from another place, does not fit the store or is for rows that are normalised first, or
         a text cannot be read.
     """
+    check_fitted(sae)
     check_raw_rows(sae, "the autoencoder")
+    check_model(model)
+    if not isinstance(store, ActivationStore):
+        raise TypeError(f"store must be an ActivationStore, whose rows have tokens, got a {type(store).__name__}")
     told = sae.provenance_.get("site")
     if len(store.sites) > 1 and told not in (None, store.info["site"]):  # a crosscoder reads all
         store = store.at(told)
@@ -74,9 +80,9 @@ def explorer_page(
         check_same_place(sae, model, store.info["site"], "the autoencoder")
     if not len(store):
         raise ValueError("the store has no row to show")
+    readings = [read_text(model, sae, hooks, text) for text in texts]  # first: one may be refused
     codes, places = csr_array(sae.transform(store)), Places(store)
     spread = np.unique(np.linspace(0, len(places.tokens) - 1, N_TEXTS).astype(int))
-    readings = [read_text(model, sae, hooks, text) for text in texts]
     readings = readings or read_places(places, codes, spread.tolist())
     lens = logit_lens(model) if writes_to_stream(sae, hooks, model) else None
     content = explorer_content(sae, codes, places, decoder(model), lens=lens, readings=readings)

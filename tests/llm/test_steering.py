@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 import torch
 from llm_models import one_thread, tiny_model  # noqa: F401
+from sklearn.exceptions import NotFittedError
 from small_saes import sae_of
 
+from proxsae import ProxSAE
 from proxsae.cli import main
 from proxsae.llm import generate, log_probabilities, steer, steered
 from proxsae.llm.generate import prompt_ids
+from proxsae.report import read_text
+from proxsae.training.blocks import Blocks
 
 PROMPT = "w3 w14 w15 w9 w26"
 
@@ -158,6 +162,9 @@ def test_samples_follow_the_probabilities(model):
         ({64: 1.0}, {}, "atom 64 was given; the autoencoder has atoms 0 to 63"),
         ({-1: 1.0}, {}, "atom -1 was given"),
         ({3: float("nan")}, {}, "a finite number is needed"),
+        ({3: 1e39}, {}, "a finite number is needed, which float32 holds"),
+        ({3: 10**400}, {}, "a finite number is needed, which float32 holds"),
+        ({3: 3e38}, {}, "the logits of tiny llama hold NaN or infinity"),
         ({3: 1.0}, {"mode": "set"}, 'mode must be "clamp" or "add"'),
         ({3: 1.0}, {"block": 9}, "numbered from 1 to 4"),
         ({3: 1.0}, {"n_tokens": 0}, "n_tokens=0 was given"),
@@ -186,8 +193,28 @@ def test_an_autoencoder_from_elsewhere_is_refused(model):
     transcoder.is_transcoder_ = True
     with pytest.raises(ValueError, match="the model is a transcoder"):
         steer(model, transcoder, {}, PROMPT)
+    crosscoder = tiny_sae(site="block.2 block.3")
+    crosscoder.blocks_ = Blocks((8, 8), (1.0, 1.0))
+    with pytest.raises(ValueError, match="the model is a crosscoder"):
+        steer(model, crosscoder, {}, PROMPT)
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        steer(model, ProxSAE(), {}, PROMPT, block=2)
+    with pytest.raises(TypeError, match="model must be a LanguageModel, such as load_model returns, got a NoneType"):
+        steer(None, tiny_sae(), {}, PROMPT)
     with pytest.raises(ValueError, match="has no token"):
         log_probabilities(model, PROMPT, [""])
+    with steered(model, tiny_sae(), {3: 3e38}), pytest.raises(ValueError, match="the logits of tiny llama hold NaN"):
+        log_probabilities(model, PROMPT, [" w1"])
+
+
+@pytest.mark.parametrize("text", [b"w1 \xff".decode(errors="surrogateescape"), "w1 \ud83d"])
+def test_half_of_a_character_is_no_text(model, text):
+    with pytest.raises(ValueError, match=r"^character 4 of the text 'w1 .*' is a byte that is no UTF-8, or half of a"):
+        generate(model, text)
+    with pytest.raises(ValueError, match=r"^character 4 of the text"):
+        log_probabilities(model, PROMPT, [text])
+    with pytest.raises(ValueError, match=r"^character 4 of the text"):
+        read_text(model, tiny_sae(), 2, text)
 
 
 def test_the_command_prints_both_texts(model, tmp_path, capsys):
@@ -197,6 +224,9 @@ def test_the_command_prints_both_texts(model, tmp_path, capsys):
     path = tmp_path / "sae.safetensors"
     tiny_sae().save(path)
     arguments = ["steer", str(path), "--model", str(folder), "--prompt", PROMPT, "--tokens", "6", "--block", "2"]
+    capsys.readouterr()
+    assert main([*arguments, "--atom", "3=40", "--atom", "9=1", "--atom", "3=40"]) == 1
+    assert capsys.readouterr().err == "proxsae steer: --atom 3 was given 2 times; give one value for it\n"
     assert main([*arguments, "--atom", "3=40", "--atom", "9=-40"]) == 0
     printed = capsys.readouterr().out
     left, right = zip(*(line.split(" | ") for line in printed.splitlines() if " | " in line), strict=True)

@@ -10,6 +10,7 @@ import torch
 from llm_models import one_thread, tiny_texts  # noqa: F401
 from pages import data_of, unpacked
 from scipy.sparse import csr_array
+from sklearn.exceptions import NotFittedError
 
 from proxsae import ProxSAE
 from proxsae.llm import harvest
@@ -183,6 +184,18 @@ def test_transcoders_and_crosscoders_have_a_page(model, tmp_path):
         assert np.diff(reading.codes.indptr).tolist() == [0, 4, 4, 4]
     with pytest.raises(ValueError, match=r"was fitted on 'mlp_in.2' of tiny llama, but is to be used on 'mlp_out.2'"):
         explorer.explorer_page(transcoder, store.at(hooks[1]), model, title="A")
+
+
+def test_what_cannot_be_shown_is_one_sentence(model, sae, store):
+    for arguments, error, sentence in (
+        ((ProxSAE(), store, model), NotFittedError, "is not fitted yet"),
+        ((sae, np.zeros((9, 16)), model), TypeError, "store must be an ActivationStore, .*, got a ndarray"),
+        ((sae, store, None), TypeError, "model must be a LanguageModel, .*, got a NoneType"),
+    ):
+        with pytest.raises(error, match=sentence):
+            explorer.explorer_page(*arguments, title="A")
+    with pytest.raises(ValueError, match=r"character 1 of the text .* is a byte that is no UTF-8, or half of"):
+        explorer.explorer_page(sae, store, model, title="A", texts=["\ud83d"])
 
 
 def test_the_page_is_one_file_that_runs_its_own_script_alone(model, sae, store, monkeypatch):
