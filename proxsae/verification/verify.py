@@ -13,11 +13,11 @@ from proxsae.verification.functions import pairs_of_functions
 from proxsae.verification.oracles.backends import check_backends
 from proxsae.verification.oracles.codes import search_codes
 from proxsae.verification.oracles.convex import compare_with_solver
+from proxsae.verification.oracles.fenchel import check_fenchel, check_fenchel_young
 from proxsae.verification.oracles.line import search_pair
 from proxsae.verification.oracles.mixed_integer import compare_with_mixed_integer, is_mixed_integer
 from proxsae.verification.oracles.properties import (
     check_coordinates_apart,
-    check_fenchel_young,
     check_limits,
     check_monotone,
     check_repeatable,
@@ -150,6 +150,8 @@ def _checks_of_regularizer(R: Regularizer, pair: Pair, proof_timeout: float) -> 
     if R.is_convex:
         yield partial(compare_with_solver, R, pair)
         yield partial(check_fenchel_young, R, pair)
+    if R.has_conjugate or R.has_conjugate_with_ridge:  # of a nonconvex R too: solvers ask for the conjugate alone
+        yield partial(check_fenchel, R, pair)
     yield partial(check_traits, R, pair)
     yield partial(check_backends, R, pair)
     yield partial(check_rounding, R, pair)

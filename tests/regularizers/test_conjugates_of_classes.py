@@ -34,7 +34,7 @@ from proxsae.regularizers import (
 )
 from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling
 from proxsae.verification.oracles.convex import expression_of
-from proxsae.verification.oracles.properties import check_fenchel_young
+from proxsae.verification.oracles.fenchel import check_fenchel, check_fenchel_young
 from proxsae.verification.pair import pair_of_regularizer
 
 LABELS = [0, 2, 0, 2, 1]
@@ -91,8 +91,9 @@ def test_is_the_supremum_that_a_solver_finds(R):
 
 @pytest.mark.parametrize("R", WRITTEN, ids=repr)
 def test_fenchel_young(R):
-    found = check_fenchel_young(R, pair_of_regularizer(R))
-    assert found.verdict == "passed", str(found)
+    for check in (check_fenchel_young, check_fenchel):
+        found = check(R, pair_of_regularizer(R))
+        assert found.verdict == "passed", str(found)
     n = pair_of_regularizer(R).n
     rng = np.random.default_rng(2)
     Z = R.prox(3.0 * rng.normal(size=(400, n)))  # in the domain

@@ -14,10 +14,10 @@ from proxsae.verification import Check, Report, verify
 from proxsae.verification.functions import pairs_of_functions
 from proxsae.verification.oracles.codes import search_codes
 from proxsae.verification.oracles.convex import compare_with_solver
+from proxsae.verification.oracles.fenchel import check_fenchel_young
 from proxsae.verification.oracles.line import search_pair
 from proxsae.verification.oracles.mixed_integer import compare_with_mixed_integer
 from proxsae.verification.oracles.properties import (
-    check_fenchel_young,
     check_limits,
     check_monotone,
     check_repeatable,

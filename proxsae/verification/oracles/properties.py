@@ -7,7 +7,6 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.cardinality import Cardinality
-from proxsae.regularizers.conjugate import conjugate
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check, counterexample
@@ -82,26 +81,6 @@ def check_repeatable(pair: Pair) -> Check:
         numbers = {"u": U[i], "t": t, "claimed z": P[i], "claimed z again": again[i]}
         return Check("the same answer twice", covers, "failed", numbers, "the prox is random, or remembers")
     return Check("the same answer twice", covers, "passed")
-
-
-def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
-    """Check R(p) + R*(v) = <p, v> at v = (u - p) / t, with the conjugate R* that is written apart from the prox."""
-    rounding = max(ROUNDING, pair.tolerance)
-    method, covers = "Fenchel-Young equality with the conjugate", f"60 {pair.covers}"
-    if not R.has_conjugate:
-        return Check(method, covers, "skipped", reason="no conjugate is written for this R")
-    for t in pair.tried_steps:
-        U = pair.points(60)
-        P = R.prox(U, t)
-        # A difference that is all rounding is zero: at a zero weight nothing else is in the domain of R*.
-        V = np.where(np.abs(U - P) > 4.0 * EPS * (1.0 + np.abs(U)), U - P, 0.0) / t
-        gap = R.value(P) + conjugate(R, V) - (P * V).sum(-1)
-        scale = 1.0 + (np.abs(P) * np.abs(V)).sum(-1)
-        i = int(np.argmax(np.nan_to_num(np.abs(gap) / scale, nan=np.inf)))
-        if not abs(gap[i]) <= rounding * scale[i]:
-            numbers = {"u": U[i], "t": t, "prox(u)": P[i], "v": V[i], "R(p) + R*(v) - <p, v>": float(gap[i])}
-            return Check(method, covers, "failed", numbers, "p is not optimal, or R* is not the conjugate of R")
-    return Check(method, covers, "passed")
 
 
 def check_traits(R: Regularizer, pair: Pair) -> Check:
