@@ -5,10 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from proxsae.regularizers import L1, GroupL2, Huber, LInf, NonNegative, SquaredL2, Tilt, Translated
+from proxsae.regularizers import (
+    L0,
+    L1,
+    Cardinality,
+    GroupL2,
+    Huber,
+    LInf,
+    LInfBall,
+    NonNegative,
+    SquaredL2,
+    Tilt,
+    Translated,
+)
 from proxsae.regularizers.conjugate import Piece
 from proxsae.regularizers.separable import Separable
-from proxsae.verification import verify
+from proxsae.verification import prove, verify
 from proxsae.verification.oracles.fenchel import check_fenchel
 from proxsae.verification.pair import pair_of_regularizer
 
@@ -143,3 +155,30 @@ def test_a_right_one_passes(R):
 def test_verify_sees_it(R):
     report = verify(R, proof_timeout=0.0)
     assert [check.method for check in report.failures] == ["Fenchel's inequality with the conjugate"]
+
+
+class WrittenForArrays(Modulus):
+    def conjugate_of(self, xp, v):
+        return np.where(abs(v) <= 1.0, 0.0, np.inf)
+
+
+@pytest.mark.parametrize("form", [lambda R: R, lambda R: R + NonNegative(), lambda R: 0.3 * R + Tilt(0.2)])
+def test_the_proof_covers_the_conjugate(form):
+    proof = prove(form(Bounded()))
+    assert proof.verdict == "proved"
+    assert "r(z) + r*(v) >= z v for all real z and v" in proof.theorem
+    numbers = prove(form(Unbounded())).counterexample
+    assert numbers["fails"] == "r(z) + r*(v) >= z v"
+    assert numbers["r(z)"] + numbers["r*(v)"] < numbers["z v"] == numbers["z"] * numbers["v"]
+
+
+def test_the_proof_covers_the_conjugate_of_a_partner():
+    assert prove(Unbounded() + Cardinality(2)).counterexample["fails"] == "r(z) + r*(v) >= z v"
+
+
+@pytest.mark.parametrize("R", [L1(), LInfBall(2.0), GroupL2(2), WrittenForArrays()], ids=repr)
+def test_a_proof_without_the_conjugate_says_so(R):
+    proof = prove(R)
+    assert proof.verdict == "proved"
+    assert proof.theorem.endswith("the conjugate is not part of the proof")
+    assert "conjugate" not in prove(L0()).theorem

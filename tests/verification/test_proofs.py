@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -175,6 +177,12 @@ def test_wrong_formula_is_refuted(R, fails):
     assert proof.counterexample["fails"] == fails
 
 
+def test_a_weight_of_zero_times_infinity_is_called_that():
+    numbers = prove(WeightOfZeroTimesInfinity()).counterexample
+    assert (numbers["weight"], "better z" in numbers) == (0.0, False)
+    assert "weight 0 times infinity" in numbers["because"]
+
+
 def test_counterexample_is_one_in_floating_point_too():
     numbers = prove(HardAtTheWeight()).counterexample
     R = HardAtTheWeight(weight=numbers["weight"])
@@ -184,6 +192,32 @@ def test_counterexample_is_one_in_floating_point_too():
     claimed, better = (0.5 * (v - u) ** 2 + t * R.value(np.array([v])) for v in (p.item(), z))
     assert claimed > better
     assert (claimed, better) == (numbers["claimed objective"], numbers["better objective"])
+
+
+class ParameterNamedLikeTheStep(Separable):
+    """Right where the parameter t is the step t: a proof has to tell them apart."""
+
+    t: Any = 1.0
+
+    is_convex = True
+
+    def conditions(self):
+        return [*super().conditions(), (self.t >= 0, "t must not be negative")]
+
+    def value_of(self, xp, z):
+        return self.t * xp.abs(z)
+
+    def weighted_prox(self, xp, u, t):
+        return self.prox_of(xp, u, self.weight * t * t)
+
+    def prox_of(self, xp, u, t):
+        return xp.sign(u) * xp.maximum(xp.abs(u) - t, 0.0)
+
+
+def test_a_parameter_may_have_the_name_of_a_variable():
+    numbers = prove(ParameterNamedLikeTheStep()).counterexample
+    assert numbers["t"] > 0
+    assert numbers["r.t"] != numbers["t"]
 
 
 class Exponential(L1):
@@ -260,11 +294,23 @@ class NegativeBelowOne(L1):
         return xp.maximum(u + t, 0.0)
 
 
-def test_ranking_by_u_is_refuted_where_the_gain_orders_otherwise():
-    assert prove(NegativeBelowOne()).verdict == "proved"
-    proof = prove(Cardinality(1, partner=NegativeBelowOne()))
+class NegativeAndEven(NegativeBelowOne):
+    """It says that it is even, and not that it is least at zero."""
+
+    is_nonnegative = False
+    is_symmetric = True
+    is_least_at_zero = False
+
+
+@pytest.mark.parametrize(
+    ("partner", "fails"),
+    [(NegativeBelowOne(), "r(0) <= r(z)"), (NegativeAndEven(), "r is never negative")],
+    ids=repr,
+)
+def test_ranking_by_u_is_refuted_where_the_gain_orders_otherwise(partner, fails):
+    proof = prove(Cardinality(1, partner=partner))
     assert proof.verdict == "counterexample"
-    assert proof.counterexample["fails"] == "r is never negative"
+    assert proof.counterexample["fails"] == fails
 
 
 def test_only_regularizers_are_proved():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxsae.regularizers.base import Regularizer
@@ -27,7 +28,10 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
 
     1. p is defined (no division by zero, no root of a negative number) and r is finite there;
     2. F(p) <= F(z) for every z with r(z) finite;
-    3. F(p) < F(0) unless p = 0: at a threshold the smaller support wins.
+    3. F(p) < F(0) unless p = 0: at a threshold the smaller support wins;
+    4. r(0) <= r(z) for every z, where R says that it is least at zero;
+    5. r(z) + r*(v) >= z v for all z and v, where the class writes a conjugate that z3 reads. Elsewhere the theorem says
+       that the conjugate is not part of the proof.
 
     As every parameter is a variable, weights of one value a coordinate are covered too. For :class:`Cardinality` with a
     partner, the partner is proved, then the gain rule; that the code keeps the k largest gains is tried out in every
@@ -77,6 +81,7 @@ def can_prove() -> bool:
 
 
 def _prove(R: Regularizer, timeout: float) -> Proof:
+    from proxsae.verification.proofs.beside import NO_CONJUGATE, said_beside
     from proxsae.verification.proofs.certified import scalar_certificate
     from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
     from proxsae.verification.proofs.theorem import proof_of
@@ -85,7 +90,9 @@ def _prove(R: Regularizer, timeout: float) -> Proof:
         return _prove_blocks(R, timeout)
     start = time.monotonic()
     try:
-        proof = proof_of(R, _theorem_of(R), timeout)
+        theorem = _theorem_of(R)
+        said = said_beside(R, R.partner if isinstance(R, Cardinality) else R)
+        proof = proof_of(R, replace(theorem, statement=theorem.statement + said), timeout)
     except NotAlgebraicError:
         if not isinstance(R, Separable):
             raise
@@ -93,7 +100,10 @@ def _prove(R: Regularizer, timeout: float) -> Proof:
         # Of powers, which may be too high for z3, no verdict is known beforehand.
         if proof.verdict != "unknown" or R.is_algebraic or not isinstance(R, Separable):
             return proof
-    return proof_of(R, scalar_certificate(R), timeout - (time.monotonic() - start))
+    certificate = scalar_certificate(R)
+    said = f"; {NO_CONJUGATE}" if R.has_conjugate else ""
+    certificate = replace(certificate, statement=certificate.statement + said)
+    return proof_of(R, certificate, timeout - (time.monotonic() - start))
 
 
 def _theorem_of(R: Regularizer) -> Theorem:

@@ -14,6 +14,7 @@ import z3
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.sums import WithCount
 from proxsae.regularizers.translated import TranslatedSeparable
+from proxsae.verification.proofs.beside import FENCHEL, LEAST, claims_beside, numbers_beside
 from proxsae.verification.proofs.decide import conjuncts, decide, is_possible
 from proxsae.verification.proofs.formulas_z3 import Number, Reader, either, negation
 from proxsae.verification.proofs.jets import Jet, Jets
@@ -22,6 +23,8 @@ from proxsae.verification.proofs.theorem import NotProvedError, Theorem
 OPTIMAL = "F(prox(u)) <= F(z)"
 STEP = "step"
 TIES = "the smaller support wins ties"
+DEFINED = "the value is defined everywhere"
+BOUND = "weight 0 times infinity: write a bound as a sum, as in L1() + Box(0.0, 1.0), or set is_indicator"
 ATTAINED = "r >= 0, so that F is least somewhere"  # wanted of a formula with a logarithm
 
 
@@ -37,10 +40,20 @@ class Objective:
     value: Number
     value_of_claimed: Number
     assumptions: list[Any]
+    shipped: Separable  # r with its numbers
+
+    def parameters(self) -> dict[str, Number]:
+        """Return the symbols of the parameters by the names that a counterexample gives them."""
+        return {shown(name): symbol for name, symbol in self.r.parameters()}
 
     def at(self, v: Number, value: Number) -> Number:
         """Return F(v), given r(v)."""
         return (self.u - v) * (self.u - v) * 0.5 + self.t * value
+
+
+def shown(name: str) -> str:
+    """Return the name of a parameter that no other number of a counterexample has."""
+    return f"r.{name}" if name in ("u", "z", "t", "v") else name
 
 
 def scalar_theorem(R: Separable) -> Theorem:
@@ -74,7 +87,10 @@ def parts(R: Separable) -> Iterator[Separable]:
 def read(R: Separable, reader: Reader, *, has_weight: bool = True) -> Objective:
     """Run the shipped formulas of R on symbols; without a weight, it is one."""
     u, z, t = (reader.real(name) for name in ("u", "z", "t"))
-    r = R.map_parameters(lambda name, _: reader.real(name) if has_weight or name != "weight" else reader.number(1))
+    # A parameter may be named u, z or t too.
+    r = R.map_parameters(
+        lambda name, _: reader.real(f"r.{name}") if has_weight or name != "weight" else reader.number(1)
+    )
     claimed = r.weighted_prox(reader, u, t)
     assumptions = [t.term > 0]
     for holds, _ in r.conditions():
@@ -83,7 +99,8 @@ def read(R: Separable, reader: Reader, *, has_weight: bool = True) -> Objective:
         if isinstance(part, WithCount):  # the condition under which the rule may be used
             free = part.inner.weighted_value(reader, reader.number(0))
             assumptions += [free.is_finite, free.term == 0]
-    return Objective(u, z, t, r, claimed, r.weighted_value(reader, z), r.weighted_value(reader, claimed), assumptions)
+    value, value_of_claimed = r.weighted_value(reader, z), r.weighted_value(reader, claimed)
+    return Objective(u, z, t, r, claimed, value, value_of_claimed, assumptions, R)
 
 
 def _prefers_zero(R: Separable) -> bool:
@@ -101,7 +118,7 @@ def obligations(objective: Objective) -> dict[str, Any]:
     claims = {
         **{f"{STEP} {i} of the formula": lemma for i, lemma in enumerate(t.reader.lemmas, start=1)},
         "the prox is a real number": p.is_finite,
-        "the value is defined everywhere": objective.value.defined,
+        DEFINED: objective.value.defined,
         "the prox is in the domain": objective.value_of_claimed.is_finite,
         OPTIMAL: either(objective.value.infinite, best <= objective.at(objective.z, objective.value).term),
     }
@@ -110,7 +127,7 @@ def obligations(objective: Objective) -> dict[str, Any]:
         claims[OPTIMAL] = either(negation(may_be_least(objective)), claims[OPTIMAL])
     if _prefers_zero(objective.r):
         claims[TIES] = either(p.term == 0, better_than_zero)
-    return claims
+    return claims | claims_beside(objective)
 
 
 def may_be_least(objective: Objective) -> Any:
@@ -148,10 +165,7 @@ def prove_claims(objective: Objective, claims: dict[str, Any], reader: Reader, d
             result, model = decide([z3.Not(part), *given], reader.definitions, deadline)
             if result == z3.sat:
                 numbers = _numbers(objective, words, model)
-                # The prover may be told too little: of steps of a formula what they say, of logarithms next to nothing.
-                if words == ATTAINED or (reader.logarithms and not _is_worse(objective.r, numbers)):
-                    raise NotProvedError
-                if reader.lemmas and not words.startswith(STEP) and not _is_what_runs(objective.r, numbers):
+                if _may_be_told_too_little(objective.r, words, numbers, reader):
                     raise NotProvedError
                 raise NotProvedError({"fails": words, **numbers})
             if result == z3.unknown:
@@ -160,15 +174,27 @@ def prove_claims(objective: Objective, claims: dict[str, Any], reader: Reader, d
                 given.append(part)
 
 
+def _may_be_told_too_little(r: Separable, fails: str, numbers: dict[str, Any], reader: Reader) -> bool:
+    """Whether a model need not be one: the prover knows of a step what it says, of logarithms next to nothing."""
+    if fails == ATTAINED:
+        return True
+    if fails in (DEFINED, FENCHEL, LEAST):
+        return bool(reader.logarithms or reader.lemmas)
+    if reader.logarithms and not _is_worse(r, numbers):
+        return True
+    return bool(reader.lemmas) and not fails.startswith(STEP) and not _is_what_runs(r, numbers)
+
+
 def _is_what_runs(r: Separable, numbers: dict[str, Any]) -> bool:
     """Whether the claimed z of a model is what the formula gives."""
-    shipped = r.map_parameters(lambda name, _: numbers[name]).prox_unchecked(np.array([numbers["u"]]), numbers["t"])
+    r = r.map_parameters(lambda name, _: numbers[shown(name)])
+    shipped = r.prox_unchecked(np.array([numbers["u"]]), numbers["t"])
     return bool(np.isclose(shipped[0], numbers["claimed z"], rtol=1e-6, atol=1e-9))
 
 
 def _is_worse(r: Separable, numbers: dict[str, Any]) -> bool:
     """Whether the better z of a model is better by the formulas that run."""
-    r = r.map_parameters(lambda name, _: numbers[name])
+    r = r.map_parameters(lambda name, _: numbers[shown(name)])
     z = np.array([[r.prox_unchecked(np.array([numbers["u"]]), numbers["t"])[0]], [numbers["better z"]]])
     claimed, better = 0.5 * ((z - numbers["u"]) ** 2).sum(-1) + numbers["t"] * r.value(z)
     return bool(better < claimed - 1e-9 * (1.0 + abs(claimed)))
@@ -185,14 +211,26 @@ def as_float(model: Any, number: Number) -> float:
 
 def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
     o = objective
+    if fails == DEFINED:
+        return _numbers_undefined(o, model)
+    if fails in (FENCHEL, LEAST):
+        return {name: as_float(model, number) for name, number in numbers_beside(o, fails).items()}
     better = o.t.reader.number(0) if fails == TIES else o.z
     numbers = {
         "u": o.u,
         "t": o.t,
-        **dict(o.r.parameters()),
+        **o.parameters(),
         "claimed z": o.claimed,
         "better z": better,
         "claimed objective": o.at(o.claimed, o.value_of_claimed),
         "better objective": o.at(better, o.r.weighted_value(o.t.reader, better)),
     }
     return {name: as_float(model, number) for name, number in numbers.items()}
+
+
+def _numbers_undefined(o: Objective, model: Any) -> dict[str, Any]:
+    """Return where the value is no number, and why, if that is a weight of 0 times infinity."""
+    numbers: dict[str, Any] = {name: as_float(model, x) for name, x in {"z": o.z, **o.parameters()}.items()}
+    if numbers.get("weight") == 0 and as_float(model, o.r.value_of(o.t.reader, o.z)) == math.inf:
+        numbers["because"] = BOUND
+    return numbers
