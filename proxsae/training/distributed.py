@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -179,6 +180,7 @@ class Mesh:
 
 
 _present = [Mesh()]
+_contexts = count()
 
 
 def mesh() -> Mesh:
@@ -224,13 +226,24 @@ def data_parallel(shards: int = 1) -> Iterator[Group]:
         torch.cuda.set_device(local_rank)
     with lost_ranks_named():
         # flags and Python objects lie in main memory, whatever the device of the model
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo")
+        _begin("cpu:gloo,cuda:nccl" if has_cuda else "gloo")
         _present.append(_mesh_of(size, shards))
     try:
         yield mesh().all
     finally:
         _present.pop()
         distributed.destroy_process_group()
+
+
+def _begin(backends: str) -> None:
+    """Meet the other processes, with a backend for each kind of device."""
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://"))
+    # under a name of its own, or one process may read where another was to be found in an earlier context
+    store = PrefixStore(f"data_parallel {next(_contexts)}", store)
+    distributed.init_process_group(backends, store=store, rank=rank, world_size=size)
 
 
 def _mesh_of(size: int, shards: int) -> Mesh:
