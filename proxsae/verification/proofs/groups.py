@@ -8,13 +8,16 @@ of groups where it has one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import z3
 
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import Box
 from proxsae.regularizers.groups import OfNorms
+from proxsae.regularizers.partition import Grouped
 from proxsae.regularizers.separable import Separable
 from proxsae.verification.proofs.formulas_z3 import Reader
 from proxsae.verification.proofs.separable import obligations, parts, prove_claims, read
@@ -25,12 +28,35 @@ from proxsae.verification.proofs.whole_vectors import length, prove_radial, prov
 def groups_theorem(R: Regularizer) -> Theorem:
     """Return the theorem about norms of groups, counts of groups, or both together; s is part of the form."""
     if length(R) > 1:  # two groups and a stand-in are too much for z3
-        return read_theorem(R)
+        return replace(read_theorem(R), prove=partial(_prove_counted, R))
     return Theorem(statement(R), partial(prove_norms, R))
+
+
+def _prove_counted(R: Regularizer, deadline: float) -> None:
+    check_groups(R)
+    prove_read(R, deadline)
+
+
+def check_groups(R: Regularizer) -> None:
+    """Raise NotProvedError unless the code adds and spreads over the groups given, or over three of the size given.
+
+    These maps are linear, or take a maximum, so that the codes with a single 1 are enough. What is proved is then read
+    at vectors, of which each is one group.
+    """
+    for term in R.terms:
+        if isinstance(term, Grouped):
+            size = term.groups if isinstance(term.groups, int) else None
+            n = 3 * (size or 1) if term.width is None else term.width
+            labels = np.arange(n) // (size or n) if term.width is None else term.groups
+            parts, is_member = term.units(n), np.equal.outer(labels, np.unique(labels))
+            sums = [parts.sums(np.eye(n)), parts.largest(np.eye(n)), parts.spread(np.eye(is_member.shape[1])).T]
+            if not all(np.array_equal(one, is_member) for one in sums):
+                raise NotProvedError
 
 
 def prove_norms(R: Regularizer, deadline: float) -> None:
     """Prove every r in R, then the array code for any r, which moves along rays."""
+    check_groups(R)
     for term in R.terms:
         if isinstance(term, OfNorms):
             prove_scalar(term.r, deadline)

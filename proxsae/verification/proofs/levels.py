@@ -22,6 +22,7 @@ from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.arrays_z3 import PathReader, paths
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.formulas_z3 import Number
+from proxsae.verification.proofs.groups import check_groups
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ def goes_from_the_leaves(R: TreeGroups, n: int, deadline: float) -> bool:
     for reader, (equal, proxes, values) in paths(partial(_read, R, n)):
         if decide([z3.Not(equal), *reader.facts], reader.definitions, deadline)[0] != z3.unsat:
             return False
-        if not all(type(call.level) is GroupL2 for call in (*proxes, *values)):  # of which the theorem is
-            return False
+        for call in (*proxes, *values):
+            if type(call.level) is not GroupL2:  # of which the theorem is
+                return False
+            check_groups(call.level)
         shrunk = _groups_of(proxes)
         is_inner_first = not any(first > second for (first, _), (second, _) in combinations(shrunk, 2))
         if not (is_inner_first and Counter(shrunk) == Counter(_groups_of(values)) == given):
