@@ -21,10 +21,10 @@ from proxsae.verification.oracles.properties import (
     check_limits,
     check_monotone,
     check_repeatable,
-    check_traits,
 )
 from proxsae.verification.oracles.rounding import check_rounding
 from proxsae.verification.oracles.supports import enumerate_supports
+from proxsae.verification.oracles.traits import check_sums, check_traits, has_sums
 from proxsae.verification.pair import Effort, Pair, pair_of_regularizer
 from proxsae.verification.proofs.prove import can_prove, prove
 from proxsae.verification.report import Check, Outcome, Report, run
@@ -153,6 +153,8 @@ def _checks_of_regularizer(R: Regularizer, pair: Pair, proof_timeout: float) -> 
     if R.has_conjugate or R.has_conjugate_with_ridge:  # of a nonconvex R too: solvers ask for the conjugate alone
         yield partial(check_fenchel, R, pair)
     yield partial(check_traits, R, pair)
+    if has_sums(R):
+        yield partial(check_sums, R, pair)
     yield partial(check_backends, R, pair)
     yield partial(check_rounding, R, pair)
     if proof_timeout > 0:

@@ -29,7 +29,8 @@ from proxsae.regularizers import (
 from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.verification import verify
 from proxsae.verification.oracles.convex import compare_with_solver
-from proxsae.verification.oracles.properties import check_monotone, check_traits
+from proxsae.verification.oracles.properties import check_monotone
+from proxsae.verification.oracles.traits import check_traits
 from proxsae.verification.pair import pair_of_regularizer
 
 

@@ -21,10 +21,10 @@ from proxsae.verification.oracles.properties import (
     check_limits,
     check_monotone,
     check_repeatable,
-    check_traits,
 )
 from proxsae.verification.oracles.rounding import check_rounding
 from proxsae.verification.oracles.supports import enumerate_supports
+from proxsae.verification.oracles.traits import check_traits
 from proxsae.verification.pair import pair_of_regularizer
 
 SELECTIONS = [

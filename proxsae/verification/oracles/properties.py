@@ -1,13 +1,9 @@
-"""What every prox has to satisfy, and what follows from the traits of R: checks that need no minimiser."""
+"""What every prox has to satisfy: checks that need no minimiser."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from proxsae.formulas.arrays import Array
-from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.cardinality import Cardinality
-from proxsae.regularizers.separable import Separable
 from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check, counterexample
 
@@ -81,52 +77,6 @@ def check_repeatable(pair: Pair) -> Check:
         numbers = {"u": U[i], "t": t, "claimed z": P[i], "claimed z again": again[i]}
         return Check("the same answer twice", covers, "failed", numbers, "the prox is random, or remembers")
     return Check("the same answer twice", covers, "passed")
-
-
-def check_traits(R: Regularizer, pair: Pair) -> Check:
-    """Check what the traits of R promise of its prox."""
-    rounding = max(ROUNDING, pair.tolerance)
-    claims = _claims(R, pair)
-    covers = ", ".join(claims) or "no trait with a consequence"
-    for words, (expected, got, U) in claims.items():
-        wrong = ~(np.abs(expected - got) <= rounding * (1.0 + np.abs(U)))
-        if wrong.any():
-            i = int(np.argmax(wrong.any(axis=-1)))
-            numbers = {"u": U[i], "expected": expected[i], "got": got[i]}
-            return Check("traits", covers, "failed", numbers, f"not true: {words}")
-    return Check("traits", covers, "passed")
-
-
-def _claims(R: Regularizer, pair: Pair) -> dict[str, tuple[Array, Array, Array]]:
-    t = (pair.steps or (1.0,))[0]
-    U = pair.points(40)
-    P = R.prox(U, t)
-    claims: dict[str, tuple[Array, Array, Array]] = {}
-    if R.is_nonnegative:
-        claims["codes are non-negative"] = (np.maximum(P, 0.0), P, U)
-    if R.is_scale_free:
-        claims["the step does not matter"] = (P, R.prox(U, 23.0 * t), U)
-        claims["prox(3 u) = 3 prox(u)"] = (3.0 * P, R.prox(3.0 * U, t), U)
-    if not np.any(R.value(P)) and R.is_convex:
-        claims["a projection is idempotent"] = (P, R.prox(P, t), U)
-    if isinstance(R, Separable) and R.is_symmetric:
-        claims["prox(-u) = -prox(u)"] = (-P, R.prox(-U, t), U)
-    if isinstance(R, Separable) and R.is_uniform:
-        order = np.random.default_rng(1).permutation(pair.n)
-        claims["a permutation of u permutes the code"] = (P[:, order], R.prox(U[:, order], t), U)
-    if isinstance(R, Cardinality) and R.partner.is_uniform and R.scope == "sample":
-        tied = np.resize([1.5, -1.5 if R.partner.is_symmetric else 1.5], (1, pair.n))
-        partner = R.partner.prox(tied, t)
-        claims["among equal gains the lowest index is kept"] = (
-            partner * (np.arange(pair.n) < R.k),
-            R.prox(tied, t),
-            tied,
-        )
-    if R.scope != "batch":
-        claims["rows are independent"] = (np.stack([R.prox(u, t) for u in U]), P, U)
-    scaled = R.rescaled(4.0).prox(4.0 * U, t) if R.scope != "batch" else 4.0 * P
-    claims["codes in other units: prox of R.rescaled(s) at s u is s prox(u)"] = (4.0 * P, scaled, U)
-    return claims
 
 
 def check_limits(pair: Pair) -> Check:
