@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.base import Regularizer
@@ -37,10 +38,9 @@ class Blocks(NonSeparable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        blocks = tuple((R, width) for R, width in self.blocks)
+        given = self.blocks if isinstance(self.blocks, Iterable) else [self.blocks]
+        blocks = tuple(_as_block(block) for block in given)
         for R, width in blocks:
-            if not isinstance(R, Regularizer) or R.scope == "batch" or isinstance(width, bool) or width < 1:
-                raise ValueError(f"Blocks takes a regularizer (not at batch scope) and a width, got {(R, width)}")
             R.check_width(width)
         object.__setattr__(self, "blocks", blocks)
 
@@ -89,3 +89,16 @@ class Blocks(NonSeparable):
     def check_width(self, n_components: int) -> None:
         if self.width != n_components:
             raise ValueError(f"Blocks: the widths add up to {self.width} and the codes have {n_components} components")
+
+
+def _as_block(block: Any) -> tuple[Regularizer, int]:
+    """Return a regularizer and its width, or raise ValueError."""
+    if isinstance(block, tuple | list) and len(block) == 2:
+        R, width = block
+        is_count = isinstance(width, int | np.integer) and not isinstance(width, bool) and width >= 1
+        if isinstance(R, Regularizer) and R.scope != "batch" and is_count:
+            return R, int(width)
+    raise ValueError(
+        "Blocks takes pairs of a regularizer, not at batch scope, and the width of its block, as in "
+        f"Blocks([(L1(), 4), (Simplex(), 12)]); got {block!r}"
+    )
