@@ -46,9 +46,9 @@ def verify(
     r"""Check whether a prox is right: :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12\|z - u\|^2 + t R(z)`.
 
     Every oracle that applies is run: a search over the whole line, brute force over codes, enumeration of supports, a
-    convex and a mixed-integer solver, the properties that every prox has, agreement of the backends, the rounding
-    errors over the whole range of a dtype, and a proof. How many points are looked at is fixed by `effort`, and does
-    not depend on the time that they take.
+    convex and a mixed-integer solver, the properties that every prox has, what the traits and the conjugate of R
+    promise, agreement of the backends, the rounding errors over the whole range of a dtype, and a proof. How many
+    points are looked at is fixed by `effort`, and does not depend on the time that they take.
 
     Parameters
     ----------

@@ -24,7 +24,10 @@ OPTIMAL = "F(prox(u)) <= F(z)"
 STEP = "step"
 TIES = "the smaller support wins ties"
 DEFINED = "the value is defined everywhere"
-BOUND = "weight 0 times infinity: write a bound as a sum, as in L1() + Box(0.0, 1.0), or set is_indicator"
+BOUND = (
+    "weight 0 times infinity: write a bound as a sum, as in L1() + Box(0.0, 1.0); an r that is 0 or infinite sets "
+    "is_indicator"
+)
 ATTAINED = "r >= 0, so that F is least somewhere"  # wanted of a formula with a logarithm
 
 
