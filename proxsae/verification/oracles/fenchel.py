@@ -63,9 +63,10 @@ def check_fenchel(R: Regularizer, pair: Pair) -> Check:
         steepest = (heights / (1.0 + sizes.sum(-1))).max()  # the edge of dom R* may be a rounding of this too far out
         scale = 1.0 + (1.0 + sizes) @ np.abs(V.T) + _finite(np.abs(conjugates))
         scale += (heights + steepest * sizes.sum(-1))[:, None]
-        ratios = np.nan_to_num(gap / scale, nan=np.inf)
-        i, j = np.unravel_index(int(np.argmin(ratios)), ratios.shape)
-        if ratios[i, j] < -rounding:
+        wrong = np.nan_to_num(gap, nan=np.inf) < -rounding * scale
+        if wrong.any():  # the smallest numbers show it best
+            lengths = np.where(wrong, np.outer(sizes.max(-1), np.abs(V).max(-1)), np.inf)
+            i, j = np.unravel_index(int(np.argmin(lengths)), lengths.shape)
             names = (f"R(z){added}", "its conjugate at v", "<z, v>")
             sides = (float(values[i]), float(conjugates[j]), float(products[i, j]))
             numbers = {"z": Z[i], "v": V[j], **dict(zip(names, sides, strict=True))}
