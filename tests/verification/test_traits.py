@@ -194,6 +194,12 @@ def test_verify_fails(R):
     assert methods == ["sum that rests on is_radial" if R.is_radial else "traits"]
 
 
+def test_the_counterexample_names_both_codes():
+    numbers = check_traits(DipBelowZero(), pair_of_regularizer(DipBelowZero())).counterexample
+    assert (numbers["z"], numbers["R(z)"], numbers["at most"]) == (0.0, 0.0, -3.0)
+    assert numbers["other z"] == -0.777
+
+
 @pytest.mark.parametrize("R", [DipBelowZero(), LeastAtOne(), 0.3 * LeastAtOne()], ids=repr)
 def test_the_proof_refutes_that_r_is_least_at_zero(R):
     numbers = prove(R).counterexample

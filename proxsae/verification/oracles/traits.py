@@ -40,6 +40,7 @@ class Claim(NamedTuple):
     values: Array
     least: Any
     most: Any
+    others: Array | None = None  # the codes whose values are the bounds
 
 
 def check_traits(R: Regularizer, pair: Pair) -> Check:
@@ -143,13 +144,13 @@ def _claims_on_the_value(R: Regularizer, value: Value, Z: Array) -> Iterator[Cla
         yield Claim("R is 0 or infinite", Z, here, 0.0, np.where(np.isposinf(here), np.inf, 0.0))
     if R.is_symmetric:
         flipped = Z * (np.random.default_rng(2).choice([-1.0, 1.0], Z.shape) if Z.shape[1] > 1 else -1.0)
-        yield Claim("R ignores signs", flipped, value(flipped), here, here)
+        yield Claim("R ignores signs", flipped, value(flipped), here, here, Z)
     if R.is_symmetric or R.is_least_at_zero:
         words = "R does not fall as an abs(z_i) grows" if R.is_symmetric else "R is least at zero in each coordinate"
         for axis in axes:
             for factor in SHRUNK if R.is_symmetric else SHRUNK[:1]:
-                smaller = np.where(axis, factor * Z, Z)
-                yield Claim(words, smaller, value(smaller), -np.inf, here)
+                smaller = np.where(axis, factor * Z, Z) + 0.0
+                yield Claim(words, smaller, value(smaller), -np.inf, here, Z)
     if R.is_nonnegative:
         for axis in axes:
             for entry in BELOW:
@@ -159,7 +160,7 @@ def _claims_on_the_value(R: Regularizer, value: Value, Z: Array) -> Iterator[Cla
         order = np.random.default_rng(3).permutation(len(Z))
         for other in (order, np.roll(np.arange(len(Z)), 1)):
             middle, chord = 0.5 * (Z + Z[other]), 0.5 * (here + here[other])
-            yield Claim("R is convex: half-way it is not above its chord", middle, value(middle), -np.inf, chord)
+            yield Claim("R is convex: half-way it is not above its chord", middle, value(middle), -np.inf, chord, Z)
     if isinstance(R, Grouped) and R.is_sum_over(R.groups):
         yield from _claims_on_the_groups(R, value, Z)
 
@@ -185,4 +186,6 @@ def _refuted(claim: Claim, rounding: float) -> dict[str, Any] | None:
         return None
     i = int(np.argmax(wrong))
     numbers = {"z": claim.codes[i], "R(z)": values[i], "at least": least[i], "at most": most[i]}
+    if claim.others is not None:
+        numbers["other z"] = claim.others[i]
     return {name: number if np.ndim(number) else float(number) for name, number in numbers.items()}
