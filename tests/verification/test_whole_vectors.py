@@ -58,7 +58,7 @@ SLOW = ("L1 + NonNegative + GroupCardinality(1, 2)", "L1 + TreeGroups([[0], [0, 
 
 @pytest.mark.parametrize("text", apart_from(SLOW, GROUPS))
 def test_shipped_code_is_proved(text):
-    proof = prove(parse(text))
+    proof = prove(parse(text), timeout=600)  # on a busy machine too
     assert (proof.verdict.startswith("proved"), proof.counterexample) == (True, None), str(proof)
 
 
