@@ -223,7 +223,7 @@ class Separable(Regularizer):
 class RescaledSeparable(Rescaling, Separable, named=False):
     r"""The function :math:`s^2 r(z / s)` of every coordinate; ``Rescaled(R, s)`` in a text."""
 
-    is_conjugate_written = of_parts("has_conjugate")
+    is_conjugate_written = of_parts("is_conjugate_written")
 
     def weighted_conjugate(self, xp: Any, v: Any) -> Any:
         return self.scale * self.scale * self.inner.weighted_conjugate(xp, v / self.scale)

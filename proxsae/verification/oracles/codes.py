@@ -151,7 +151,7 @@ def _questions(pair: Pair, t: float, seed: int) -> Array:
         weights = rng.normal(size=pair.n)
 
         def along(s: Array, ray: Array = ray, weights: Array = weights) -> Array:
-            return np.nan_to_num(pair.prox(s[:, None] * ray, t) @ weights, nan=0.0, posinf=0.0, neginf=0.0)
+            return np.nan_to_num(pair.prox(s[:, None] * ray, t), nan=0.0, posinf=0.0, neginf=0.0) @ weights
 
         near = jumps(along, spread, along(spread), limit=2)
         sizes = np.concatenate([near * (1.0 + e) for e in (-0.02, -4e-3, -1e-3, -1e-6, 1e-6, 1e-3, 4e-3, 0.02)])
