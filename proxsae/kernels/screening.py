@@ -135,6 +135,6 @@ def screen_for(x: Tensor, weight: Tensor, bias: Tensor | None, rule: Rule) -> Sc
     if p < LARGE or x.numel() < LARGE**2 or (isinstance(rule, Largest) and rule.k > 0.5 * MOST * p):
         return None
     screen = Screen(weight, bias, rule)
-    few = x[:: len(x) // FEW_ROWS]
+    few = x[:: max(1, len(x) // FEW_ROWS)]
     is_worth_it = bool(screen.rounded.are_within.all()) and len(screen.near(few).indices) <= MOST * len(few) * p
     return screen if is_worth_it else None
