@@ -10,7 +10,7 @@ import math
 import numba
 import numpy as np
 
-from proxsae.kernels.compiled_top_k import BLOCK, bound_from_below, keep_largest
+from proxsae.kernels.compiled_top_k import BLOCK, bound_from_below, group_maxima, groups_for, keep_largest
 from proxsae.kernels.threads import parallel_loops
 
 UPPER = np.uint32(0xFFFF0000)  # the half of a float32 that is a bfloat16
@@ -108,23 +108,17 @@ def near_largest(
         p where nothing is known or there is no room: every index is meant.
     """
     n, p = bits.shape
-    n_groups = BLOCK * (int(math.sqrt(k * p)) // BLOCK + 1)  # see the selection without doubt
-    if 4 * n_groups > p:
-        n_groups = p
+    n_groups = groups_for(p, k)
     for i in numba.prange(n):
         counts[i] = p
         if of_rows[1, i] < np.inf:
-            center, error, maxima = np.empty(p, np.float32), np.empty(p, np.float32), np.zeros(n_groups, np.float32)
+            center, error = np.empty(p, np.float32), np.empty(p, np.float32)
             _estimate(bits[i], bias, of_rows[0, i], of_rows[1, i], of_columns[0], of_columns[1], center, error)
             for j in range(p):
                 rank = center[j] if center[j] > mirror * center[j] else mirror * center[j]
                 center[j] = rank - error[j]
                 error[j] += rank
-            for start in range(0, p - n_groups + 1, n_groups):
-                group = center[start : start + n_groups]
-                for c in range(n_groups):
-                    maxima[c] = group[c] if group[c] > maxima[c] else maxima[c]
-            cut, _ = bound_from_below(maxima, k)
+            cut, _ = bound_from_below(group_maxima(center, np.float32(1), n_groups), k)
             for j in range(p):
                 error[j] -= cut
             counts[i] = _write_positive(error, held[i])

@@ -71,7 +71,14 @@ def keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> f
 
 
 @numba.njit(cache=True)
-def _maxima(row: np.ndarray, mirror: float, n_groups: int) -> np.ndarray:
+def groups_for(size: int, k: int) -> int:
+    """Return in how many groups the k largest of a row are looked for: maxima and entries to read again are as many."""
+    n_groups = BLOCK * (int(math.sqrt(k * size)) // BLOCK + 1)
+    return size if 4 * n_groups > size else n_groups
+
+
+@numba.njit(cache=True)
+def group_maxima(row: np.ndarray, mirror: float, n_groups: int) -> np.ndarray:
     """Return the largest max(u, mirror u), at least 0, of each group: of every n_groups-th entry from its first on.
 
     Neighbours compare with neighbours, which vectorises.
@@ -87,10 +94,8 @@ def _maxima(row: np.ndarray, mirror: float, n_groups: int) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> int:
-    n_groups = BLOCK * (int(math.sqrt(k * row.size)) // BLOCK + 1)  # maxima and entries to read again are as many
-    if 4 * n_groups > row.size:
-        n_groups = row.size
-    maxima = _maxima(row, mirror, n_groups)
+    n_groups = groups_for(row.size, k)
+    maxima = group_maxima(row, mirror, n_groups)
     threshold, _ = bound_from_below(maxima, k)
     groups = np.empty(n_groups, np.int64)
     n_held = 0
