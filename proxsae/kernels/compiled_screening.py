@@ -41,16 +41,11 @@ def to_bfloat16(A: np.ndarray, bits: np.ndarray, sizes: np.ndarray, losses: np.n
 
 @numba.njit(cache=True, fastmath={"nsz", "contract"})
 def _estimate(
-    bits: np.ndarray,
-    bias: np.ndarray,
-    size: float,
-    loss: float,
-    sizes: np.ndarray,
-    losses: np.ndarray,
-    center: np.ndarray,
-    error: np.ndarray,
-) -> None:
-    """Write a row of x W^T + b from rounded products, and how far from it that of x and W may be."""
+    bits: np.ndarray, bias: np.ndarray, size: float, loss: float, of_columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a row of x W^T + b from rounded products, and how far from it that of x and W may be."""
+    center, error = np.empty(bits.size, np.float32), np.empty(bits.size, np.float32)
+    sizes, losses = of_columns[0], of_columns[1]
     words = center.view(np.uint32)
     for j in range(bits.size):
         words[j] = np.uint32(bits[j]) << SHIFT
@@ -58,6 +53,7 @@ def _estimate(
         product = center[j]
         error[j] = size * losses[j] + loss * sizes[j] + HALF_UNIT * abs(product) + SLACK * abs(bias[j])
         center[j] = product + bias[j]
+    return center, error
 
 
 @numba.njit(cache=True)
@@ -112,8 +108,7 @@ def near_largest(
     for i in numba.prange(n):
         counts[i] = p
         if of_rows[1, i] < np.inf:
-            center, error = np.empty(p, np.float32), np.empty(p, np.float32)
-            _estimate(bits[i], bias, of_rows[0, i], of_rows[1, i], of_columns[0], of_columns[1], center, error)
+            center, error = _estimate(bits[i], bias, of_rows[0, i], of_rows[1, i], of_columns)
             for j in range(p):
                 rank = center[j] if center[j] > mirror * center[j] else mirror * center[j]
                 center[j] = rank - error[j]
@@ -140,8 +135,7 @@ def near_outside(
     for i in numba.prange(n):
         counts[i] = p
         if of_rows[1, i] < np.inf:
-            center, error = np.empty(p, np.float32), np.empty(p, np.float32)
-            _estimate(bits[i], bias, of_rows[0, i], of_rows[1, i], of_columns[0], of_columns[1], center, error)
+            center, error = _estimate(bits[i], bias, of_rows[0, i], of_rows[1, i], of_columns)
             for j in range(p):
                 above, below = center[j] - high[j], low[j] - center[j]
                 error[j] += above if above > below else below

@@ -130,7 +130,12 @@ class Screen:
 def screen_for(x: Tensor, weight: Tensor, bias: Tensor | None, rule: Rule) -> Screen | None:
     """Return a screen where it is faster than the product in float32: on some CPUs, where little is left in doubt."""
     p, is_float32 = len(weight), x.dtype == weight.dtype == torch.float32
-    if not isinstance(rule, Largest | Outside) or x.is_cuda or not is_float32 or not _multiplies_bfloat16():
+    if (
+        not isinstance(rule, Largest | Outside)
+        or x.device.type != "cpu"
+        or not is_float32
+        or not _multiplies_bfloat16()
+    ):
         return None
     if p < LARGE or x.numel() < LARGE**2 or (isinstance(rule, Largest) and rule.k > 0.5 * MOST * p):
         return None

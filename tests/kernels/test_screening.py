@@ -121,7 +121,7 @@ def test_a_pre_activation_selects_by_a_screen(rule, monkeypatch):
     usable(monkeypatch)
     monkeypatch.setattr(pre_activation, "BLOCK_SIZE", 300 * 512)
     x, weight, bias = numbers(1000, 512, 64, seed=5)
-    with_screen = PreActivation(x, weight, bias).select(rule, by_rows=True)
+    with_screen = PreActivation(x.clone().requires_grad_(), weight, bias).select(rule, by_rows=True)
     assert screen_for(x, weight, bias, rule) is not None
     monkeypatch.setattr(pre_activation, "screen_for", lambda *_: None)
     without = PreActivation(x, weight, bias).select(rule, by_rows=True)
@@ -138,6 +138,7 @@ def test_when_there_is_no_screen(monkeypatch):
     assert screen_for(x, weight, bias, Largest(256, 1.0)) is None
     assert screen_for(x, weight, bias, lambda u: few(u)) is None, "a rule that it does not know"
     assert screen_for(x.double(), weight.double(), bias.double(), few) is None
+    assert screen_for(x.to("meta"), weight.to("meta"), bias.to("meta"), few) is None, "not in main memory"
     assert screen_for(x[:8], weight, bias, few) is None, "too few rows"
     assert screen_for(x, 1e-20 * weight, bias, few) is None, "too small for bfloat16"
     assert screen_for(x, weight * torch.nan, bias, few) is None
