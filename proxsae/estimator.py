@@ -56,7 +56,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         Of a transcoder: add a linear map of the input, x S, to what the codes decode to.
     blocks : sequence of int, optional
         Of a crosscoder: how many features each layer or model has, side by side in X or in targets. Each is divided by
-        its scale, R is in these units, and atoms have :math:`\sum_b \|d^b\|_2 = 1`: :class:`proxsae.training.Blocks`.
+        its scale, and R is in these units: see :class:`proxsae.training.FeatureBlocks`.
     target_l0 : float, optional
         Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
         each atom then learns a threshold of its own.
@@ -94,7 +94,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         S.
     is_transcoder_ : bool
         Whether the model was fitted with targets.
-    blocks_ : proxsae.training.Blocks
+    blocks_ : proxsae.training.FeatureBlocks
         Sizes and scales of the blocks, one of scale 1 but for crosscoders; D, b and the encoder are in their units.
     encoder_ : proxsae.encoders.Encoder
         The trained encoder, for raw X; a torch module.
@@ -216,7 +216,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
 
     def _train(self, X: Any, Y: Any, n_steps: int | None, *, resume: bool = False, **options: Any) -> Self:
         from proxsae.formats.checkpoints import checkpoints_of
-        from proxsae.training.fitting import finished, train
+        from proxsae.training.fitting import finished_model, train
 
         self._validate_params()
         checkpoints = None if n_steps is None else checkpoints_of(self, resume=resume)
@@ -224,7 +224,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         if n_steps is not None:
             state.forget_moments()  # before the model is made anew in the units of the data
         self._training = state if n_steps is None else None
-        return self._set_fitted(finished(state), asked, history, provenance)
+        return self._set_fitted(finished_model(state), asked, history, provenance)
 
     def _set_fitted(self, model: Autoencoder | None, asked: Asked, history: Any = None, provenance: Any = None) -> Self:
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked
@@ -292,11 +292,11 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         Of a transcoder (n_samples, n_targets), and without its skip connection, which :meth:`predict` adds.
         """
         from proxsae.data.rows import checked_codes
-        from proxsae.training.inference import raw
+        from proxsae.training.inference import in_data_units
 
         check_is_fitted(self)
         decoded = checked_codes(Z, len(self.components_)) @ self.components_ + self.intercept_
-        return raw(decoded, self.blocks_)
+        return in_data_units(decoded, self.blocks_)
 
     def predict(self, X: Any) -> Any:
         """Return the reconstruction of X, or what a transcoder makes of it: Z D + b + X S, with the codes Z of X."""

@@ -68,18 +68,18 @@ def fit_many(
     [1000, 2000, 4000]
     """
     from proxsae.formats.checkpoints import checkpoints_of
-    from proxsae.training.batches import source_of
-    from proxsae.training.fitting import Fit, drive, finished
+    from proxsae.training.batches import batch_source
+    from proxsae.training.fitting import Fit, drive, finished_model
 
     saes = list(saes)
     _check(saes)
-    with closing(source_of(X, y, sample_weight)) as source:
+    with closing(batch_source(X, y, sample_weight)) as source:
         fits = [Fit(s, source, s.n_steps, is_new=True, checkpoints=checkpoints_of(s, resume=resume)) for s in saes]
         drive(fits)
     for sae, fit in zip(saes, fits, strict=True):
         if fit.error is None:
             fit.state.forget_moments()
-            sae._set_fitted(finished(fit.state), fit.settings.asked, fit.history(), fit.provenance)
+            sae._set_fitted(finished_model(fit.state), fit.settings.asked, fit.history(), fit.provenance)
     if errors := {number: fit.error for number, fit in enumerate(fits) if fit.error is not None}:
         raise FitManyError(errors, len(saes))
     return saes

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.data.outputs import check_not_read
     from proxsae.formats import load, save
     from proxsae.formats.convert import check_folder, format_named
-    from proxsae.formats.files import shown
+    from proxsae.formats.files import one_line
 
     chosen = format_named(options.format)  # a file may take minutes to read or fetch
     if chosen is not None:
@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> None:
     sae = load(options.source, options.source_format, options.regularizer)
     save(sae, options.out, options.format, options.signed)
     n_components, n_features = sae.components_.shape
-    R = shown(str(getattr(sae, "regularizer_", "none")))
+    R = one_line(str(getattr(sae, "regularizer_", "none")))
     print(f"{options.source}: {n_components} atoms, {n_features} features, R = {R}")
     print(f"saved {options.out} for {options.format}")

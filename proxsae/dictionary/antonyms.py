@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from proxsae.dictionary.arrays import Matrix, checked_codes, checked_dictionary
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes
 
 
 class PairCode(NamedTuple):
@@ -41,7 +41,7 @@ def pair_code(Z_a: Any, Z_b: Any, X_a: Any, X_b: Any, D: Any, *, most: int = 64)
         If the shapes do not fit.
     """
     D = checked_dictionary(D)
-    codes = [checked_codes(Z).toarray() for Z in (Z_a, Z_b)]
+    codes = [csr_codes(Z).toarray() for Z in (Z_a, Z_b)]
     X_a, X_b = np.asarray(X_a, np.float64), np.asarray(X_b, np.float64)
     for Z, X in zip(codes, (X_a, X_b), strict=True):
         if Z.shape != (len(X), len(D)) or X.shape[1] != D.shape[1] or not len(X):

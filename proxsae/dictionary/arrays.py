@@ -26,7 +26,7 @@ def checked_dictionary(D: Any, name: str = "D", n_features: int | None = None) -
     return atoms
 
 
-def checked_codes(Z: Any, name: str = "Z") -> csr_array:
+def csr_codes(Z: Any, name: str = "Z") -> csr_array:
     """Return codes as a float64 CSR array of shape (n_samples, n_components) without stored zeros, or raise."""
     if issparse(Z):
         Z = csr_array(Z, dtype=np.float64, copy=True)

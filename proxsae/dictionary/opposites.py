@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from proxsae.dictionary.arrays import Matrix, checked_codes, checked_dictionary, unit
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes, unit
 
 _DIRECTIONS = 128  # given to the lens at once
 
@@ -140,7 +140,7 @@ def opposition(
 
 
 def _fitting(Z: Any, D: Any) -> tuple[csr_array, Matrix]:
-    Z, D = checked_codes(Z), checked_dictionary(D)
+    Z, D = csr_codes(Z), checked_dictionary(D)
     if Z.shape[1] != len(D):
         raise ValueError(f"Z must have {len(D)} components as D has atoms, got {Z.shape[1]}")
     return Z, D

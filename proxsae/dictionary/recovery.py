@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
-from proxsae.dictionary.arrays import Matrix, checked_codes, checked_dictionary, unit
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes, unit
 
 
 class Matching(NamedTuple):
@@ -190,7 +190,7 @@ def seed_stability(dictionaries: Sequence[Any], *, signed: bool = True) -> float
 
 
 def _same_samples(Z: Any, Z_true: Any) -> tuple[csr_array, csr_array]:
-    Z, Z_true = checked_codes(Z), checked_codes(Z_true, "Z_true")
+    Z, Z_true = csr_codes(Z), csr_codes(Z_true, "Z_true")
     if Z.shape[0] != Z_true.shape[0]:
         raise ValueError(f"Z and Z_true must be codes of the same samples, got {Z.shape[0]} and {Z_true.shape[0]}")
     return Z, Z_true

@@ -103,7 +103,7 @@ def doubles(D: Matrix, usage: Matrix, *, signed: bool) -> NDArray[np.bool_]:
     return found
 
 
-def replaced(
+def with_replacements(
     D: Matrix, which: NDArray[np.bool_], residual: Matrix, random: np.random.Generator, *, nonnegative: bool = False
 ) -> Matrix:
     """Return the dictionary with some atoms replaced by the residuals of the worst-reconstructed samples.

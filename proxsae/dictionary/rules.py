@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from proxsae.dictionary.arrays import Matrix, is_number
-from proxsae.dictionary.replacement import Start, doubles, initial_atoms, replaced
+from proxsae.dictionary.replacement import Start, doubles, initial_atoms, with_replacements
 from proxsae.dictionary.updates import AtomSet, Statistics, descend_atoms, ksvd_atoms, least_squares_atoms
 from proxsae.regularizers import Regularizer
 
@@ -168,7 +168,7 @@ class Learned(NamedTuple):
         if t % DOUBLES_EVERY == 0:
             which |= doubles(D, S.gram.diagonal(), signed=not R.is_nonnegative)
         if which.any():
-            D = replaced(D, which, X - b - Z @ D, random, nonnegative=update.nonnegative)
+            D = with_replacements(D, which, X - b - Z @ D, random, nonnegative=update.nonnegative)
             S = S.rescaled(np.where(which, 0.0, 1.0))
         return Learned(D, b, S, unused_for, t)
 

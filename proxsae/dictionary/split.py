@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from proxsae.dictionary.arrays import Matrix, checked_codes, checked_dictionary
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes
 from proxsae.dictionary.recovery import code_correlation, match_atoms, matched_cosine, support_scores
 from proxsae.dictionary.replacement import initial_atoms
 from proxsae.formulas.arrays import to_numpy
@@ -99,7 +99,7 @@ def error_split(
         raise ValueError("a crosscoder has units of its own for each of its blocks, and D_true has none")
     R, D, b = sae.regularizer_, checked_dictionary(sae.components_), np.asarray(sae.intercept_, dtype=np.float64)
     truth = Truth.of(D_true, Z_true, signed=not R.is_nonnegative if signed is None else signed)
-    Z = checked_codes(sae.transform(X))
+    Z = csr_codes(sae.transform(X))
     X = to_numpy(X).astype(np.float64)
     k = int(np.clip(round(Z.nnz / len(X)), 1, len(D)))
     few: Regularizer = Cardinality(k) + NonNegative() if R.is_nonnegative else Cardinality(k)
@@ -132,7 +132,7 @@ def coded(X: Matrix, D: Matrix, b: Matrix, R: Regularizer, **options: Any) -> cs
     """Return solved codes; those that have not converged count as they are."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return checked_codes(solve(X, D, R, intercept=b, sparse_output=True, **options).codes)
+        return csr_codes(solve(X, D, R, intercept=b, sparse_output=True, **options).codes)
 
 
 class Truth(NamedTuple):
@@ -150,7 +150,7 @@ class Truth(NamedTuple):
                 raise ValueError("Z_true needs D_true, whose atoms the learned ones are matched with")
             return cls(None, None, signed)
         D = checked_dictionary(D_true, "D_true")
-        Z = None if Z_true is None else checked_codes(Z_true, "Z_true")
+        Z = None if Z_true is None else csr_codes(Z_true, "Z_true")
         if Z is not None and Z.shape[1] != len(D):
             raise ValueError(f"Z_true must have {len(D)} components as D_true has atoms, got {Z.shape[1]}")
         return cls(D, Z, signed)

@@ -47,7 +47,7 @@ class OneSide:
 
 
 @dataclass(frozen=True)
-class Sides:
+class ActivationSides:
     """A prox as the sides that it has, and how many non-zeros are kept (None: all)."""
 
     sides: tuple[OneSide, ...]
@@ -64,7 +64,7 @@ class Sides:
         return any(np.any(side.threshold > 0) for side in self.sides)
 
 
-def sides_of(R: Regularizer) -> Sides:
+def activation_sides(R: Regularizer) -> ActivationSides:
     """Return the prox of R at step 1 as ReLU, JumpReLU or TopK of its two sides.
 
     Raises
@@ -83,7 +83,7 @@ def sides_of(R: Regularizer) -> Sides:
     scale = 1.0 + _total(terms, SquaredL2)
     costs = [_total(terms, L0) + _total(terms, AsymmetricL0, side) for side in ("positive", "negative")]
     signs = (1,) if R.is_nonnegative else (1, -1)
-    sides = Sides(
+    sides = ActivationSides(
         tuple(
             OneSide(sign, 1.0 / scale, (lam + sign * tilt) / scale, np.sqrt(2.0 * cost / scale))
             for sign, cost in zip(signs, costs, strict=False)
@@ -97,7 +97,7 @@ def sides_of(R: Regularizer) -> Sides:
     return sides
 
 
-def regularizer_of(parts: Parts) -> Regularizer:
+def regularizer_of_parts(parts: Parts) -> Regularizer:
     """Return the R whose prox at step 1 is the activation."""
     if parts.activation == "relu":
         return NonNegative()

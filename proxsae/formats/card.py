@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proxsae.data.files import replacing
-from proxsae.formats.files import shown
+from proxsae.formats.files import one_line
 from proxsae.formats.parts import FORMULAS, Parts
 from proxsae.formats.places import hook_in
 from proxsae.formats.registry import Format
@@ -98,4 +98,4 @@ def _as_written(sae: Any, parts: Parts) -> str:
 
 def _plain(value: Any) -> str:
     """Return a text in one line that stays in its cell of the table."""
-    return re.sub(r"[`|\\\s]+", " ", shown(str(value)))
+    return re.sub(r"[`|\\\s]+", " ", one_line(str(value)))

@@ -17,7 +17,7 @@ from proxsae.data.files import check_writable
 from proxsae.formats.native import write
 from proxsae.formats.shards import read_shards, write_shards
 from proxsae.training.distributed import mesh
-from proxsae.training.fitting import finished
+from proxsae.training.fitting import finished_model
 from proxsae.training.settings import Asked
 from proxsae.training.sharded import shard_of
 from proxsae.training.state import TrainingState
@@ -69,7 +69,7 @@ class Checkpoints:
         present = clone(self.sae)
         if hasattr(self.sae, "feature_names_in_"):
             present.feature_names_in_ = self.sae.feature_names_in_
-        present._set_fitted(None if mesh().is_sharded else finished(state), asked, history, provenance)
+        present._set_fitted(None if mesh().is_sharded else finished_model(state), asked, history, provenance)
         present._training = state
         if mesh().is_sharded:
             write_shards(self._path(state.n_done), present)

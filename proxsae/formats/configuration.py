@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from proxsae.formats.files import shown
+from proxsae.formats.files import one_line
 
 MAX_BYTES = 2**24  # a configuration has a few thousand
 _REQUIRED = object()
 
 
-class Configuration:
+class JsonConfig:
     """The values of a JSON object; a refusal names the file and the field. ``"a.b"`` is b in the object a.
 
     Parameters
@@ -26,7 +26,7 @@ class Configuration:
         self.path, self.values = path, values
 
     @classmethod
-    def read(cls, path: Path) -> Configuration:
+    def read(cls, path: Path) -> JsonConfig:
         """Return the content of a JSON file.
 
         Raises
@@ -43,7 +43,7 @@ class Configuration:
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from None
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON: {shown(str(error))}") from None
+            raise ValueError(f"{path} is not JSON: {one_line(str(error))}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{path} is not a JSON object, it is a {type(values).__name__}")
         return cls(path, values)
@@ -67,21 +67,21 @@ class Configuration:
         """Return a text that is one of those."""
         value = self.text(field, default)
         if value not in allowed:
-            raise self.wrong(field, f"it is {shown(value)!r}, known are {', '.join(map(repr, allowed))}")
+            raise self.wrong(field, f"it is {one_line(value)!r}, known are {', '.join(map(repr, allowed))}")
         return value
 
     def integer(self, field: str, default: Any = _REQUIRED) -> int:
         """Return a number of things, >= 1."""
         value: int = self._of(field, int, "an integer", default)
         if value < 1:
-            raise self.wrong(field, f"it is {shown(value)}, needed is at least 1")
+            raise self.wrong(field, f"it is {one_line(value)}, needed is at least 1")
         return value
 
     def number(self, field: str, default: Any = _REQUIRED) -> float:
         """Return a finite number."""
         value = self._of(field, (int, float), "a number", default)
         if not abs(value) < 1e300:
-            raise self.wrong(field, f"it is {shown(value)}, needed is a finite number")
+            raise self.wrong(field, f"it is {one_line(value)}, needed is a finite number")
         return float(value)
 
     def flag(self, field: str, default: Any = _REQUIRED) -> bool:
@@ -95,5 +95,5 @@ class Configuration:
         if value is None:
             raise self.wrong(field, "it is missing")
         if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
-            raise self.wrong(field, f"it is {shown(value)}, needed is {kind}")
+            raise self.wrong(field, f"it is {one_line(value)}, needed is {kind}")
         return value

@@ -14,7 +14,7 @@ from proxsae.formats.hub import PREFIX, fetched
 from proxsae.formats.parts import FORMULAS, Parts
 from proxsae.formats.registry import Format, formats
 from proxsae.formats.releases import released
-from proxsae.formats.stated import encoder_with, stated_parts
+from proxsae.formats.with_regularizer import encoder_with, stated_parts
 from proxsae.formats.without_prox import CANNOT, SAEWithoutProx
 from proxsae.regularizers import Regularizer, parse
 

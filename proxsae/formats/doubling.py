@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from proxsae.encoders import Amortized
-from proxsae.formats.activations import OneSide, cost_of, count, regularizer_of, sides_of
+from proxsae.formats.activations import OneSide, activation_sides, cost_of, count, regularizer_of_parts
 from proxsae.formats.parts import Activation, Parts
 from proxsae.regularizers import L1, AsymmetricL0, Cardinality, Regularizer, Zero
 
@@ -45,7 +45,7 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
 def written_parts(encoder: Amortized, D: Tensor, intercept: Tensor, signed: Signed = "double") -> Parts:
     """Return the parts of an encoder and a decoder, see :func:`parts_of`."""
     R = encoder.current_regularizer
-    sides = sides_of(R)
+    sides = activation_sides(R)
     W, b = encoder.weight.detach().cpu(), encoder.bias.detach().cpu()
     is_signed = len(sides.sides) == 2
     if is_signed and signed == "native":
@@ -70,7 +70,7 @@ def encoder_and_atoms(parts: Parts) -> tuple[Amortized, Tensor]:
     """Return the encoder and D; where the second half of the atoms is exactly the first with the other sign, as one."""
     folded = _folded(parts)
     if folded is None:
-        return Amortized.of(regularizer_of(parts), parts.weight, parts.bias), parts.atoms
+        return Amortized.of(regularizer_of_parts(parts), parts.weight, parts.bias), parts.atoms
     R, bias = folded
     half = len(parts.atoms) // 2
     return Amortized.of(R, parts.weight[:half].clone(), bias), parts.atoms[:half].clone()

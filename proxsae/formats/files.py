@@ -68,13 +68,13 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
             for field, wanted in (("format", FORMAT), ("version", VERSION)):
                 found = header.get(field)
                 if found != wanted:
-                    raise ValueError(f"{path}: the field {field!r} is {shown(found)}, needed is {wanted!r}")
+                    raise ValueError(f"{path}: the field {field!r} is {one_line(found)}, needed is {wanted!r}")
             text = header.get("metadata", "")
             if len(text) > MAX_METADATA:
                 raise ValueError(f"{path}: the field 'metadata' has {len(text)} characters, at most {MAX_METADATA}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, AttributeError) as error:  # the last two: a dtype that NumPy does not have
-        raise ValueError(f"{path} is not a whole safetensors file: {shown(str(error))}") from None
+        raise ValueError(f"{path} is not a whole safetensors file: {one_line(str(error))}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if header.get("checksum") != _checksum(text, tensors):
@@ -96,7 +96,7 @@ def _checksum(text: str, tensors: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def shown(value: Any) -> str:
+def one_line(value: Any) -> str:
     """Return a text for a sentence: not too long, and in one line."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."

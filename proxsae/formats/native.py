@@ -18,9 +18,9 @@ from proxsae.formats.files import read_file, write_file
 from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Regularizer, parse
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
-from proxsae.training.blocks import Blocks
+from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.losses import LOSSES, HierarchicalTopK, Matryoshka
-from proxsae.training.state import TrainingState, written
+from proxsae.training.state import TrainingState, regularizer_entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +97,13 @@ def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> Non
         "blocks": asdict(sae.blocks_),
         "encoder": _as_json(encoder),
         **_under("encoder", encoder.tensors()),
-        **written("fitted_regularizer", encoder.current_regularizer),
-        **told(sae, sae._training.state_dict() if with_training else None),
+        **regularizer_entries("fitted_regularizer", encoder.current_regularizer),
+        **fit_fields(sae, sae._training.state_dict() if with_training else None),
     }
     write_fields(path, fields)
 
 
-def told(sae: Any, training: dict[str, Any] | None) -> dict[str, Any]:
+def fit_fields(sae: Any, training: dict[str, Any] | None) -> dict[str, Any]:
     """Return the fields of a :class:`SavedFit`: those of an estimator and of entries of the state of its training."""
     parameters = sae.get_params(deep=False)
     given = parameters.pop("regularizer")
@@ -114,11 +114,11 @@ def told(sae: Any, training: dict[str, Any] | None) -> dict[str, Any]:
         "provenance": sae.provenance_,
         "target_l0": sae._asked[1],
         **_under("history", sae.history_),
-        **written("asked_regularizer", sae._asked[0]),
+        **regularizer_entries("asked_regularizer", sae._asked[0]),
     }
     if hasattr(sae, "feature_names_in_"):
         fields["feature_names"] = list(sae.feature_names_in_)
-    fields |= {"regularizer": None} if given is None else written("regularizer", given)
+    fields |= {"regularizer": None} if given is None else regularizer_entries("regularizer", given)
     if training is not None:
         fields |= _under("training", {name: value for name, value in training.items() if is_array(value)})
         training = {name: value for name, value in training.items() if not is_array(value)}
@@ -152,7 +152,7 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
         lambda: fitted_autoencoder(encoder, components, intercept, skip, is_transcoder=is_transcoder, blocks=blocks),
     )
     training = fields.of("training", dict, type(None))
-    told_of = read_told(fields)
+    told_of = read_fit_fields(fields)
     if (names := told_of["feature_names"]) is not None and len(names) != encoder.n_features:
         raise fields.wrong("feature_names", f"it has {len(names)} names, and the encoder {encoder.n_features} features")
     return SavedSAE(
@@ -163,8 +163,8 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
     )
 
 
-def read_told(fields: Fields) -> dict[str, Any]:
-    """Return what :func:`told` of an estimator, by the attributes of :class:`SavedFit`."""
+def read_fit_fields(fields: Fields) -> dict[str, Any]:
+    """Return what :func:`fit_fields` says of an estimator, by the attributes of :class:`SavedFit`."""
     parameters = dict(fields.of("parameters", dict))
     if isinstance(parameters.get("encoder"), dict):
         parameters["encoder"] = fields.built("parameters.encoder", lambda: _unfitted(parameters["encoder"]))
@@ -278,8 +278,8 @@ def _as_json(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _blocks(description: dict[str, Any]) -> Blocks:
-    return Blocks(tuple(description["sizes"]), tuple(description["scales"]))
+def _blocks(description: dict[str, Any]) -> FeatureBlocks:
+    return FeatureBlocks(tuple(description["sizes"]), tuple(description["scales"]))
 
 
 def _unfitted(description: dict[str, Any]) -> Encoder:

@@ -29,10 +29,10 @@ def hook_of(site: str) -> str:
 def hook_in(provenance: Mapping[str, Any]) -> str | None:
     """Return the hook of a place that an autoencoder tells of, as a site of ours or as a hook."""
     site, hook = provenance.get("site"), provenance.get("hook")
-    return hook_of(str(site)) if site is not None else known(hook)
+    return hook_of(str(site)) if site is not None else known_hook(hook)
 
 
-def known(hook: Any) -> str | None:
+def known_hook(hook: Any) -> str | None:
     """Return a hook, None for what is none."""
     return hook if isinstance(hook, str) and hook != UNKNOWN else None
 

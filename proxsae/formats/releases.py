@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from proxsae.formats.files import shown
+from proxsae.formats.files import one_line
 from proxsae.formats.hub import PREFIX
 
 TABLE = "pretrained_saes.yaml"
@@ -50,12 +50,12 @@ def released(name: str) -> Release:
             f"no file at {name}; if it is a release of SAELens, the package sae-lens is needed, which has their table"
         )
     if release not in table:
-        raise FileNotFoundError(f"no file at {name}, nor a release of SAELens called {shown(release)!r}")
+        raise FileNotFoundError(f"no file at {name}, nor a release of SAELens called {one_line(release)!r}")
     found = table[release]
     entries = {str(one["id"]): one for one in found["saes"]}
     if sae_id not in entries:
         some = ", ".join(list(entries)[:5])
-        raise FileNotFoundError(f"the release {release} of SAELens has no {shown(sae_id)!r}; it has {some}, ...")
+        raise FileNotFoundError(f"the release {release} of SAELens has no {one_line(sae_id)!r}; it has {some}, ...")
     if normalised := (found.get("config_overrides") or {}).get("normalize_activations"):
         raise FileNotFoundError(f"{name} is for rows normalised by {normalised!r}, which its file does not say")
     entry = entries[sae_id]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from proxsae.encoders import Amortized
-from proxsae.formats.files import shown
+from proxsae.formats.files import one_line
 from proxsae.formats.other_encoders import LargestValues
 from proxsae.formats.parts import with_unit_atoms
 from proxsae.formats.places import hook_in
@@ -157,7 +157,7 @@ def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None =
         hook_layer=int(number),
         d_in=n_features,
         d_sae=p if getattr(activation, "is_nonnegative", False) else 2 * p,
-        architecture=shown(f"proxsae {type(activation).__name__ if R is None else R}"),
+        architecture=one_line(f"proxsae {type(activation).__name__ if R is None else R}"),
         dtype=str(sae.components_.dtype),
         device="cpu",
         context_size=told.get("context_length", 128),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxsae.formats.doubling import Signed
 from proxsae.formats.registry import formats
-from proxsae.formats.stated import stated_parts
-from proxsae.formats.writing import own
+from proxsae.formats.with_regularizer import stated_parts
+from proxsae.formats.writing import copied_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,4 +49,4 @@ def saelens_contents(sae: Any, signed: Signed) -> tuple[dict[str, Any], dict[str
     parts = stated_parts(sae, signed)
     formats()["saelens"].check_written(parts)
     config, tensors = contents(parts)
-    return config, own(tensors)
+    return config, copied_tensors(tensors)

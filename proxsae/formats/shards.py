@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxsae.formats.files import read_file, shown
-from proxsae.formats.native import Fields, SavedFit, is_array, read_told, told, write_fields
+from proxsae.formats.files import one_line, read_file
+from proxsae.formats.native import Fields, SavedFit, fit_fields, is_array, read_fit_fields, write_fields
 from proxsae.training.distributed import lost_ranks_named, mesh, tells_of_a_lost_rank
 from proxsae.training.sharded import axis_of, state_of
 from proxsae.training.state import TrainingState
@@ -55,7 +55,7 @@ def write_shards(path: Path, sae: Any) -> None:
     checksums = _checksums(folder / "tensors")
     if everyone.rank == 0:
         beside = {name: value for name, value in entries.items() if name not in tensors}
-        write_fields(folder / "fit.safetensors", {**told(sae, beside), "checksums": checksums})
+        write_fields(folder / "fit.safetensors", {**fit_fields(sae, beside), "checksums": checksums})
         shutil.rmtree(path, ignore_errors=True)
         folder.rename(path)
     everyone.of_first(None)
@@ -74,7 +74,7 @@ def read_shards(path: Path, cls: Any) -> Any:
     if _checksums(path / "tensors") != fields.of("checksums", dict):
         raise ValueError(f"{path}: the field 'checksums' does not match the files; the checkpoint is damaged")
     training: TrainingState = fields.built("training", lambda: _training(path, fields))
-    saved = SavedFit(path=path, training=training, **read_told(fields))
+    saved = SavedFit(path=path, training=training, **read_fit_fields(fields))
     sae = saved.estimator(cls)
     sae._set_fitted(None, saved.asked, saved.history, saved.provenance)
     sae._training, sae.n_features_in_ = training, len(training.inputs.mean)
@@ -140,4 +140,4 @@ def _failures_named(kind: type[Exception], sentence: str) -> Iterator[None]:
         if mesh().all.size > 1 and tells_of_a_lost_rank(causes[0]):
             with lost_ranks_named():
                 raise causes[0] from None
-        raise kind(f"{sentence}: {shown(str(causes[0]))}") from None
+        raise kind(f"{sentence}: {one_line(str(causes[0]))}") from None

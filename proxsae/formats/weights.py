@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from proxsae.data.memory import physical_memory
-from proxsae.formats.files import shown
+from proxsae.formats.files import one_line
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_PICKLE = 2**24  # bytes of the pickle in a Torch file, which names its tensors
@@ -41,12 +41,12 @@ class Weights:
 
     def wrong(self, name: str, sentence: object) -> ValueError:
         """Return the error to raise."""
-        return ValueError(f"{self.path}: the field {shown(name)!r}: {sentence}")
+        return ValueError(f"{self.path}: the field {one_line(name)!r}: {sentence}")
 
     def shape(self, name: str, n_dimensions: int = 2) -> tuple[int, ...]:
         """Return the shape of a tensor that must be there, with so many dimensions, none of them empty."""
         if name not in self.shapes:
-            raise self.wrong(name, f"it is missing; there are {shown(', '.join(sorted(self.shapes)) or 'none')}")
+            raise self.wrong(name, f"it is missing; there are {one_line(', '.join(sorted(self.shapes)) or 'none')}")
         shape = self.shapes[name]
         if len(shape) != n_dimensions or 0 in shape:
             raise self.wrong(name, f"it has shape {shape}, needed are {n_dimensions} dimensions that are not empty")
@@ -150,7 +150,7 @@ def torch_weights(path: Path) -> tuple[Weights, dict[str, Any]]:
         is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not is_plain or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
             raise ValueError(
-                f"{path}: the field {shown(name)!r}: it is not a plain tensor whose numbers are all stored"
+                f"{path}: the field {one_line(name)!r}: it is not a plain tensor whose numbers are all stored"
             )
     others = {str(name): value for name, value in content.items() if not isinstance(value, Tensor)}
     return Weights(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__), others
@@ -193,5 +193,5 @@ def _guarded(path: Path, kind: str, read: Callable[..., Any], *arguments: Any) -
     try:
         return read(*arguments)
     except Exception as error:  # what a library raises on a damaged file is any of a dozen types
-        sentence = shown(" ".join(str(error).split()) or type(error).__name__)
+        sentence = one_line(" ".join(str(error).split()) or type(error).__name__)
         raise ValueError(f"{path} is not a whole {kind} file: {sentence}") from None

@@ -18,19 +18,21 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file(own(tensors), temporary)
+        save_file(copied_tensors(tensors), temporary)
 
 
 def write_torch(path: Path, values: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values with torch.save."""
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        torch.save({**values, **own({name: t for name, t in values.items() if isinstance(t, Tensor)})}, stream)
+        torch.save(
+            {**values, **copied_tensors({name: t for name, t in values.items() if isinstance(t, Tensor)})}, stream
+        )
 
 
 def write_npz(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors to a NumPy archive."""
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **{name: tensor.numpy() for name, tensor in own(tensors).items()})  # type: ignore[arg-type]
+        np.savez(stream, **{name: tensor.numpy() for name, tensor in copied_tensors(tensors).items()})  # type: ignore[arg-type]
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -39,6 +41,6 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         temporary.write_text(f"{json.dumps(values, indent=2, allow_nan=False)}\n", encoding="utf-8")
 
 
-def own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def copied_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return copies: tensors that share memory are refused by safetensors, and written whole by Torch."""
     return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}

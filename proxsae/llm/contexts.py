@@ -34,7 +34,7 @@ class Packing(NamedTuple):
     concatenate: bool = True
     """Documents follow one another and run on into the next context; else each begins a context of its own."""
 
-    def told(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """Return what differs from the default, for the index of a store."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
 

@@ -46,7 +46,7 @@ def header(
         "n_features": sum(widths),
         "context_length": context_length,
         "batch_size": batch_size,
-        **packing.told(),
+        **packing.non_defaults(),
     }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 
 
-class Places:
+class AxisIndices:
     """Places in the last axis, brought to a device once."""
 
     def __init__(self, numbers: Any) -> None:
@@ -37,11 +37,13 @@ class Places:
 class Partition:
     """Groups 0, 1, ... of coordinates; none is empty."""
 
-    labels: Places  # the group of each coordinate
+    labels: AxisIndices  # the group of each coordinate
     names: Any  # the label that the user gave each group, ascending
     sizes: Any
-    order: Places  # the coordinates sorted by group
-    halvings: tuple[tuple[Places, Places], ...]  # each adds neighbours in the groups, until one number a group is left
+    order: AxisIndices  # the coordinates sorted by group
+    halvings: tuple[
+        tuple[AxisIndices, AxisIndices], ...
+    ]  # each adds neighbours in the groups, until one number a group is left
 
     def sums(self, Z: Array) -> Array:
         """Return the sums over the groups, shape (..., n_groups), added in the same pairs by every backend."""
@@ -174,6 +176,6 @@ def _partition(label_bytes: bytes) -> Partition:
         rank = np.concatenate([np.arange(size) for size in left_over])
         left = np.flatnonzero(rank % 2 == 0)
         has_right = rank[left] + 1 < np.repeat(left_over, (left_over + 1) // 2)
-        halvings.append((Places(left), Places(np.where(has_right, left + 1, len(rank)))))
+        halvings.append((AxisIndices(left), AxisIndices(np.where(has_right, left + 1, len(rank)))))
         left_over = (left_over + 1) // 2
-    return Partition(Places(labels), names, sizes, Places(np.argsort(labels, kind="stable")), tuple(halvings))
+    return Partition(AxisIndices(labels), names, sizes, AxisIndices(np.argsort(labels, kind="stable")), tuple(halvings))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxsae.dictionary.arrays import checked_dictionary, cosines_of_others, unit
-from proxsae.report.examples import Places
+from proxsae.report.examples import TokenPlaces
 from proxsae.report.features import clearness
 
 SIDES = (1, -1)  # the order of every axis of two sides: where the code is positive, where it is negative
@@ -66,7 +66,7 @@ def firing(columns: Any) -> Firing:
     return Firing(histogram.sum(axis=2), strongest, histogram, clearness(columns))
 
 
-def examples(columns: Any, places: Places, n: int, width: int) -> Examples:
+def examples(columns: Any, places: TokenPlaces, n: int, width: int) -> Examples:
     """Return where each side of each atom is strongest.
 
     Parameters

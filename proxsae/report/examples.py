@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Rows = NDArray[np.int64]
 
 
-class Places:
+class TokenPlaces:
     """The contexts of the rows of a store.
 
     Parameters

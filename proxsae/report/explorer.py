@@ -19,7 +19,7 @@ from proxsae.llm.provenance import check_raw_rows, check_same_place
 from proxsae.llm.sites import Site
 from proxsae.metrics import check_fitted
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
-from proxsae.report.examples import Places
+from proxsae.report.examples import TokenPlaces
 from proxsae.report.figures import training_curves
 from proxsae.report.packing import packed
 from proxsae.report.page import render
@@ -81,7 +81,7 @@ def explorer_page(
     if not len(store):
         raise ValueError("the store has no row to show")
     readings = [read_text(model, sae, hooks, text) for text in texts]  # first: one may be refused
-    codes, places = csr_array(sae.transform(store)), Places(store)
+    codes, places = csr_array(sae.transform(store)), TokenPlaces(store)
     spread = np.unique(np.linspace(0, len(places.tokens) - 1, N_TEXTS).astype(int))
     readings = readings or read_places(places, codes, spread.tolist())
     lens = logit_lens(model) if writes_to_stream(sae, hooks, model) else None
@@ -112,7 +112,7 @@ def explorer_page(
 def explorer_content(
     sae: Any,
     codes: csr_array,
-    places: Places,
+    places: TokenPlaces,
     decode: Callable[[int], str],
     *,
     lens: Callable[[Any], Any] | None,

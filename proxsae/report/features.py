@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxsae.report.examples import Places
+from proxsae.report.examples import TokenPlaces
 
 if TYPE_CHECKING:
     from proxsae.data.store import ActivationStore
@@ -77,7 +77,7 @@ def feature_cards(
         Tokens shown on each side of the active one.
     """
     columns = codes.tocsc()
-    places = Places(store)
+    places = TokenPlaces(store)
     cards = []
     for atom in clearest_atoms(columns, n_features) if atoms is None else atoms:
         entries = slice(columns.indptr[atom], columns.indptr[atom + 1])
@@ -114,7 +114,7 @@ def clearness(columns: Any, max_density: float = 0.02, top: int = 20) -> NDArray
 
 
 def _contexts(
-    places: Places, rows: Any, z: Any, side: int, decode: Callable[[int], str], n_contexts: int, window: int
+    places: TokenPlaces, rows: Any, z: Any, side: int, decode: Callable[[int], str], n_contexts: int, window: int
 ) -> list[list[Token]]:
     """Return the tokens around the strongest rows with the activations there; dropped positions show none."""
     activation_of = dict(zip(rows.tolist(), z.tolist(), strict=True))

@@ -15,7 +15,7 @@ from proxsae.llm.generate import prompt_ids
 from proxsae.llm.harvest import Hook, sites_of
 from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel
-from proxsae.report.examples import Places
+from proxsae.report.examples import TokenPlaces
 
 
 class Reading(NamedTuple):
@@ -64,7 +64,7 @@ def read_text(
     return Reading(ids, is_read, _placed(csr_array(sae.transform(rows[is_read])), np.flatnonzero(is_read), len(ids)))
 
 
-def read_places(places: Places, codes: Any, contexts: Sequence[int]) -> list[Reading]:
+def read_places(places: TokenPlaces, codes: Any, contexts: Sequence[int]) -> list[Reading]:
     """Return contexts of a store, given by their line in ``places.tokens``, with the codes of their rows."""
     found = []
     for line in contexts:

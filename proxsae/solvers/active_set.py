@@ -10,7 +10,7 @@ from proxsae.formulas.arrays import Array, dtype_name
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
 from proxsae.solvers.bounded import LONGEST
-from proxsae.solvers.certificates import Fit
+from proxsae.solvers.certificates import FitTerms
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.scalar import lacks_formula, resting_slopes, scalar_prox, squared_norms
 
@@ -96,11 +96,11 @@ def may_be_done(problem: Problem, state: ActiveSetState, tol: float) -> Array:
     return done
 
 
-def fit_of_active_set(problem: Problem, state: ActiveSetState) -> Fit:
+def fit_of_active_set(problem: Problem, state: ActiveSetState) -> FitTerms:
     """Return the fit that the state knows, its sums in float64."""
     E, Y = state.residuals.astype(np.float64), problem.targets.astype(np.float64)
     residual, explained, target = (np.einsum("ij,ij->i", a, a) for a in (E, Y - E, Y))
-    return Fit(state.correlations, residual, explained, target)
+    return FitTerms(state.correlations, residual, explained, target)
 
 
 def prepare(R: Regularizer, D: Array) -> tuple[Any, ...]:

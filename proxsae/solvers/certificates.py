@@ -29,7 +29,7 @@ ROUNDINGS = 2.0  # roundings that a correlation is off by, in units of its large
 FAR = 1e140  # outside of every domain; its square does not overflow
 
 
-class Report(NamedTuple):
+class CertificateReport(NamedTuple):
     """What is known of each sample at given codes; float64 arrays of shape (n_samples,)."""
 
     objective: Array  # F(z)
@@ -44,7 +44,7 @@ class Report(NamedTuple):
         return xp.isfinite(self.certificate) & xp.isfinite(limit) & (self.certificate <= limit)
 
 
-class Fit(NamedTuple):
+class FitTerms(NamedTuple):
     """The smooth part at given codes, a row a sample, in float64; correlations may be in float32."""
 
     correlations: Array  # (y - z D) D^T, (n_samples, n_components)
@@ -53,24 +53,24 @@ class Fit(NamedTuple):
     target: Array  # ||y||^2
 
 
-Certify = Callable[[Problem, Array, Fit], Report]
+Certify = Callable[[Problem, Array, FitTerms], CertificateReport]
 
 
-def fit_of(problem: Problem, Z: Array) -> Fit:
+def fit_of(problem: Problem, Z: Array) -> FitTerms:
     """Return the fit in float64, through the features: what the certificates that are returned rest on."""
     D, Y = _double(problem.dictionary), _double(problem.targets)
     explained = _double(Z) @ D
     residual = Y - explained
-    return Fit(residual @ D.T, _squares(residual), _squares(explained), _squares(Y))
+    return FitTerms(residual @ D.T, _squares(residual), _squares(explained), _squares(Y))
 
 
-def quick_fit_of(problem: Problem, Z: Array, correlations: Array | None = None) -> Fit:
+def quick_fit_of(problem: Problem, Z: Array, correlations: Array | None = None) -> FitTerms:
     """Return the fit through the Gram matrix and in the dtype of Z: good enough to see when to look closer."""
     V = _double(-problem.gradient(Z) if correlations is None else correlations)
     C, Z, target = _double(problem.correlations), _double(Z), _squares(_double(problem.targets))
     xp = ArrayNamespace(V)
     residual = xp.maximum(target - (Z * (C + V)).sum(-1), 0.0)
-    return Fit(V, residual, xp.maximum((Z * (C - V)).sum(-1), 0.0), target)
+    return FitTerms(V, residual, xp.maximum((Z * (C - V)).sum(-1), 0.0), target)
 
 
 def certificate_of(R: Regularizer, D: Array, *, by_coordinates: bool = False) -> tuple[CertificateKind, Certify]:
@@ -102,7 +102,9 @@ def certificate_of(R: Regularizer, D: Array, *, by_coordinates: bool = False) ->
     return "duality gap", partial(duality_gap, direction=direction)
 
 
-def duality_gap(problem: Problem, Z: Array, fit: Fit | None = None, direction: Array | None = None) -> Report:
+def duality_gap(
+    problem: Problem, Z: Array, fit: FitTerms | None = None, direction: Array | None = None
+) -> CertificateReport:
     r"""Return F(z) and the duality gap, an upper bound on F(z) - min F.
 
     With the residual :math:`\nu = y - zD` and the dual function
@@ -165,7 +167,7 @@ def summed(R: Separable, Z: Array, V: Array, s: Array) -> tuple[Array, Array, Ar
     return penalties, (penalties + conjugates(R, V) - products).sum(-1), abs(products).sum(-1)
 
 
-def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:
+def joint_duality_gap(problem: Problem, Z: Array, fit: FitTerms | None = None) -> CertificateReport:
     """Return F(z) and the duality gap where R looks at a whole code: :func:`duality_gap` with one term for all i.
 
     R(z) is computed in the dtype of Z: what rounding puts outside a ball in float32 is far outside in float64.
@@ -182,7 +184,9 @@ def joint_duality_gap(problem: Problem, Z: Array, fit: Fit | None = None) -> Rep
     return gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding, at_zero)
 
 
-def gap_report(fit: Fit, distance: Array, penalty: Array, excess: Array, rounding: Array, at_zero: Array) -> Report:
+def gap_report(
+    fit: FitTerms, distance: Array, penalty: Array, excess: Array, rounding: Array, at_zero: Array
+) -> CertificateReport:
     r"""Return the report at the dual points theta: ||nu - theta||^2, R(z), R(z) + R*(v) - <v, z> and R(0).
 
     No minimum is above F(0). A code that is, by more than :math:`\frac12\|y\|^2`, is not excused by its own size: its
@@ -192,10 +196,12 @@ def gap_report(fit: Fit, distance: Array, penalty: Array, excess: Array, roundin
     gap = xp.maximum(0.5 * distance + excess, 0.0)
     objective, scale = 0.5 * fit.residual + penalty, 0.5 * xp.maximum(fit.target, fit.explained)
     is_sensible = objective <= fit.target + at_zero
-    return Report(objective, gap, xp.where(is_sensible, scale, 0.5 * fit.target), xp.where(is_sensible, rounding, 0.0))
+    return CertificateReport(
+        objective, gap, xp.where(is_sensible, scale, 0.5 * fit.target), xp.where(is_sensible, rounding, 0.0)
+    )
 
 
-def fixed_point_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:
+def fixed_point_residual(problem: Problem, Z: Array, fit: FitTerms | None = None) -> CertificateReport:
     r"""Return F(z) and the length of a proximal step, relative to that of the code; the scale is 1.
 
     :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(\|z\|, \sqrt t\|y\|)`.
@@ -213,10 +219,10 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> 
     least = xp.maximum(length, xp.sqrt(problem.step * fit.target))
     least = xp.where(least > 0, least, 1.0)
     blur = problem.step * noise.unit * float(_squares(noise.norms)) ** 0.5 + noise.eps * length
-    return Report(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
+    return CertificateReport(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
 
 
-def coordinate_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> Report:
+def coordinate_residual(problem: Problem, Z: Array, fit: FitTerms | None = None) -> CertificateReport:
     r"""Return F(z) and how far the coordinates are from the best value of each, relative to the code; the scale is 1.
 
     :math:`\|z - \hat z\|_D / \max(\|z\|_D, \|y\|)` with :math:`\hat z_j = \mathrm{prox}_{t_j r_j}(z_j + t_j v_j)`,
@@ -244,7 +250,7 @@ def coordinate_residual(problem: Problem, Z: Array, fit: Fit | None = None) -> R
     least = xp.sqrt(xp.maximum(size, fit.target))
     least = xp.where(least > 0, least, 1.0)
     blur = noise.unit * ((Z != 0).sum(-1) + 1) ** 0.5 + noise.eps * xp.sqrt(size)
-    return Report(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
+    return CertificateReport(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
 
 
 class Noise(NamedTuple):
@@ -263,7 +269,7 @@ class Noise(NamedTuple):
         return self.unit * (self.load + steepness * products)
 
 
-def noise_of(problem: Problem, Z: Array, fit: Fit) -> Noise:
+def noise_of(problem: Problem, Z: Array, fit: FitTerms) -> Noise:
     """Return the noise of the correlations of codes z: each |z_j| ||d_j|| and ||y|| is right to a few roundings."""
     D = problem.dictionary
     xp = ArrayNamespace(fit.residual)

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numba import float32, float64, int8, int64, void
 
-from proxsae.solvers.compiled_newton import solved
+from proxsae.solvers.compiled_newton import minimise_on_set
 from proxsae.solvers.compiled_path import follow
 from proxsae.solvers.compiled_rows import add_rows, largest, products_of
 from proxsae.solvers.compiled_scalar import by_dtype, prox64, uncounted
@@ -263,7 +263,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
                 at_rest[i] = at_rest[i] + 1 if rests else 0
             _products(D, G, index, known, m, A)
             enough = POLISHED if at_rest[i] else SETTLED
-            solved(
+            minimise_on_set(
                 prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, enough, rounding * ref
             )
             known = m = _kept(z, index, m, support, A, G, row, q)

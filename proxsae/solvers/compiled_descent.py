@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numba import float64, void
 
-from proxsae.solvers.compiled_newton import solved
+from proxsae.solvers.compiled_newton import minimise_on_set
 from proxsae.solvers.compiled_scalar import by_dtype, prox64
 
 MOST = 256  # non-zeros that are settled by themselves: their Gram matrix stays in the cache
@@ -73,7 +73,7 @@ def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: 
                 for b in range(m):
                     A[a, b] = atom[index[b]]
             noise = 32 * EPS * ref
-            solved(prox, parameters, A, t, rest, x, r, index, m, L, work, support, kinked, ref, SETTLED, noise)
+            minimise_on_set(prox, parameters, A, t, rest, x, r, index, m, L, work, support, kinked, ref, SETTLED, noise)
             for a in range(m):
                 z[index[a]] = x[a]
                 if z[index[a]] != old[a]:

@@ -195,7 +195,7 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
 
 
 @uncounted()
-def solved(prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, settled, noise):  # type: ignore[no-untyped-def]
+def minimise_on_set(prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, settled, noise):  # type: ignore[no-untyped-def]
     """Solve on the active set: passes of coordinate descent, and Newton steps once the zeros stand still."""
     calm = 0
     for n_pass in range(1, PASSES + 1):

@@ -11,7 +11,7 @@ from scipy.sparse import issparse, vstack
 
 from proxsae.formulas.arrays import Array, dtype_name
 from proxsae.solvers.algorithm import Algorithm, restricted
-from proxsae.solvers.certificates import Certify, Report, fit_of, quick_fit_of
+from proxsae.solvers.certificates import CertificateReport, Certify, fit_of, quick_fit_of
 from proxsae.solvers.problem import Problem
 
 STALLED = 4  # steps at rest, the last ones spent on rounding: the certificate cannot be met
@@ -39,7 +39,7 @@ def run(
     on_finished: Callable[[int], object],
     stop: Event,
 ) -> Outcome:
-    """Iterate from `codes` until :meth:`Report.meets` holds, sample by sample, or max_iter steps, or `stop` is set.
+    """Iterate from `codes` until :meth:`CertificateReport.meets` holds for every sample, or max_iter steps, or `stop`.
 
     At batch scope the samples are one problem, and stop together. Ctrl-C during a step sets `stop`, and the codes are
     those before that step.
@@ -109,7 +109,9 @@ def _finished(
     return finished
 
 
-def _report(problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, picked: Array, tol: float) -> Report:
+def _report(
+    problem: Problem, algorithm: Algorithm, state: Any, certify: Certify, picked: Array, tol: float
+) -> CertificateReport:
     """Return what is known of some samples: in float64, through the features.
 
     Where the algorithm knows the fit in float32, what rounding may hide there is added to the certificate, and only

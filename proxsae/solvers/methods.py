@@ -15,7 +15,7 @@ from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.batched_active_set import BATCHED_ACTIVE_SET
 from proxsae.solvers.descent import CD
 from proxsae.solvers.groups import GROUP_CD
-from proxsae.solvers.prepared import own
+from proxsae.solvers.prepared import with_own_arrays
 from proxsae.solvers.problem import GRAM_LIMIT
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
 from proxsae.solvers.pursuits.exact import EXACT
@@ -59,7 +59,7 @@ def method_for(R: Regularizer, D: Array, gram_limit: int = GRAM_LIMIT) -> str:
     if last is not None and last[1] == size and last[0] == R:
         return last[2]
     name = _fastest(R, D, gram_limit)
-    _last = own(R), size, name
+    _last = with_own_arrays(R), size, name
     return name
 
 

@@ -35,11 +35,11 @@ def prepared(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
         return last[3]
     found = _prepare(algorithm, R, D)
     if algorithm.is_compiled and D.size <= LARGEST_KEPT:
-        _last = algorithm, own(R), D.copy(), found
+        _last = algorithm, with_own_arrays(R), D.copy(), found
     return found
 
 
-def own(R: Regularizer) -> Regularizer:
+def with_own_arrays(R: Regularizer) -> Regularizer:
     """Return R with arrays that nobody else changes."""
     return R.map_parameters(lambda _, value: np.copy(value) if np.ndim(value) else value)
 

@@ -9,7 +9,16 @@ import numpy as np
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.regularizers.conjugate import conjugate_domain, conjugates, scaling_between
-from proxsae.solvers.certificates import Fit, Noise, Report, gap_report, rounded, roundings, steepness, summed
+from proxsae.solvers.certificates import (
+    CertificateReport,
+    FitTerms,
+    Noise,
+    gap_report,
+    rounded,
+    roundings,
+    steepness,
+    summed,
+)
 from proxsae.solvers.problem import Problem
 
 CANCELS = 1e-14  # of its terms: a sum this small is zero
@@ -33,7 +42,7 @@ class SparseGap:
     eps: float  # the relative rounding of the correlations
     steepness: float  # of the dual scaling
 
-    def __call__(self, _: Problem, Z: Array, fit: Fit) -> Report:
+    def __call__(self, _: Problem, Z: Array, fit: FitTerms) -> CertificateReport:
         """Return F(z) and the gap."""
         V = fit.correlations
         columns, is_there = _gathered((Z != 0) | (V > self.above) | (V < self.below))

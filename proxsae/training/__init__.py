@@ -1,7 +1,7 @@
 """The gradient engine: scaling, losses, state, the training step, sparsity control."""
 
 from proxsae.training.autoencoder import Autoencoder, Forward
-from proxsae.training.blocks import Blocks
+from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.losses import HierarchicalTopK, Matryoshka
 from proxsae.training.refinement import Refined, Refinement
 from proxsae.training.scaling import Scaling
@@ -10,7 +10,7 @@ from proxsae.training.trainer import Trainer
 
 __all__ = [
     "Autoencoder",
-    "Blocks",
+    "FeatureBlocks",
     "Forward",
     "HierarchicalTopK",
     "Matryoshka",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from proxsae.encoders import Encoder, Encoding
 from proxsae.encoders.pre_activation import Columns
 from proxsae.regularizers import Regularizer
-from proxsae.training.blocks import Blocks
+from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.scaling import Scaling
 
 
@@ -32,7 +32,7 @@ class SquaredNorms(torch.autograd.Function):
         return rows * (2.0 * gradient)[:, None]  # type: ignore[no-any-return]
 
 
-def squared_norms(rows: Tensor) -> Tensor:
+def row_squared_norms(rows: Tensor) -> Tensor:
     """Return the squared norm of each row."""
     norms: Tensor = SquaredNorms.apply(rows)  # type: ignore[no-untyped-call]
     return norms
@@ -82,7 +82,7 @@ class Forward:
     @property
     def squared_error(self) -> Tensor:
         """The mean squared norm of the residual."""
-        return self.mean(squared_norms(self.residual))
+        return self.mean(row_squared_norms(self.residual))
 
 
 class Autoencoder(nn.Module):
@@ -113,14 +113,14 @@ class Autoencoder(nn.Module):
         skip: Tensor | None = None,
         *,
         is_transcoder: bool = False,
-        blocks: Blocks | None = None,
+        blocks: FeatureBlocks | None = None,
     ) -> None:
         super().__init__()
         self.atoms = nn.Parameter(atoms.contiguous())  # kernels change matrices in place, row after row
         self.bias = nn.Parameter(bias)
         self.skip = None if skip is None else nn.Parameter(skip.contiguous())
         self.is_transcoder = is_transcoder
-        self.blocks = Blocks.one(atoms.shape[1]) if blocks is None else blocks
+        self.blocks = FeatureBlocks.one(atoms.shape[1]) if blocks is None else blocks
         if sum(self.blocks.sizes) != atoms.shape[1]:
             raise ValueError(f"blocks of {self.blocks.sizes} features do not make up the {atoms.shape[1]} of the atoms")
         self.register_buffer("unused_for", torch.zeros(len(atoms), dtype=torch.int64, device=atoms.device))
@@ -179,7 +179,7 @@ def initial_autoencoder(
     linear_map: Tensor | None = None,
     has_skip: bool = False,
     atoms: Tensor | None = None,
-    blocks: Blocks | None = None,
+    blocks: FeatureBlocks | None = None,
 ) -> Autoencoder:
     """Return an autoencoder for normalised data: random unit atoms or those given, an encoder started there, b = 0.
 
@@ -188,7 +188,7 @@ def initial_autoencoder(
     """
     if atoms is None:
         atoms = torch.randn(n_components, n_features, generator=generator, dtype=torch.float64)
-    blocks = Blocks.one(n_features) if blocks is None else blocks
+    blocks = FeatureBlocks.one(n_features) if blocks is None else blocks
     atoms = (atoms / blocks.norm(atoms)).to(dtype)  # one start for both precisions
     of_inputs = atoms if linear_map is None else torch.nn.functional.normalize(atoms @ linear_map.T)
     of_inputs = 0.1 * of_inputs if has_skip else of_inputs  # what the skip matrix explains is not explained twice
@@ -205,7 +205,7 @@ def fitted_autoencoder(
     skip: Any = None,
     *,
     is_transcoder: bool = False,
-    blocks: Blocks | None = None,
+    blocks: FeatureBlocks | None = None,
 ) -> Autoencoder:
     """Return the autoencoder of a fitted encoder, atoms, a bias and of a transcoder a skip matrix, arrays of any kind.
 

@@ -70,7 +70,7 @@ class NormalisedBatches:
         return self.targets.normalised(self.rows.targets.read(numbers, self.dtype, self.device))
 
 
-class Source:
+class BatchSource:
     """The rows of one X for all trainings that begin together.
 
     The order is that of :class:`proxsae.data.order.BatchOrder`, a function of the seed of a training, its batch size
@@ -120,7 +120,7 @@ class Source:
         """Let go of what reads ahead."""
 
 
-class StreamSource(Source):
+class StreamSource(BatchSource):
     """The rows of one stream for all trainings that begin together, in its order; its first block stands for all."""
 
     def __init__(self, stream: Stream) -> None:
@@ -169,7 +169,7 @@ class StreamBatches(NormalisedBatches):
         return x, x, None
 
 
-def source_of(X: Any, Y: Any = None, sample_weight: Any = None) -> Source:
+def batch_source(X: Any, Y: Any = None, sample_weight: Any = None) -> BatchSource:
     """Return where trainings take the rows of X from; one larger than the memory is read as a stream is.
 
     Raises
@@ -180,7 +180,7 @@ def source_of(X: Any, Y: Any = None, sample_weight: Any = None) -> Source:
     if mesh().all.size > 1:  # each process reads its part of every batch, wherever that lies
         if isinstance(X, Stream):
             raise ValueError("a stream is read in its order by one process: give several a store or a memory map")
-        return Source(X, Y, sample_weight)
+        return BatchSource(X, Y, sample_weight)
     is_alone = has_labels_alone(Y) and sample_weight is None
     if isinstance(X, Stream):
         if not is_alone:
@@ -189,9 +189,9 @@ def source_of(X: Any, Y: Any = None, sample_weight: Any = None) -> Source:
             )
         return StreamSource(X)
     if not is_alone:
-        return Source(X, Y, sample_weight)
+        return BatchSource(X, Y, sample_weight)
     if is_row_source(X) and not isinstance(X, Tensor) and len(X.shape) == 2:
         size = X.shape[0] * X.shape[1] * np.dtype(X.dtype).itemsize
         if size > physical_memory():
             return StreamSource(ShuffledRows(X))
-    return Source(X)
+    return BatchSource(X)

@@ -17,7 +17,7 @@ from proxsae.training.scaling import Scaling
 
 
 @dataclass(frozen=True)
-class Blocks:
+class FeatureBlocks:
     r"""Features side by side, :math:`x = (s_1 x^1, \dots, s_B x^B)`; a plain autoencoder has one block of scale 1.
 
     The model is one of :math:`(x^1, \dots, x^B)`, and its atoms have norm 1 in :math:`\sum_b \|d^b\|_2`. Codes and
@@ -49,12 +49,12 @@ class Blocks:
             raise ValueError(f"the blocks of sizes {self.sizes} have no scales {self.scales}")
 
     @classmethod
-    def one(cls, n_features: int) -> Blocks:
+    def one(cls, n_features: int) -> FeatureBlocks:
         """Return the single block of a plain autoencoder."""
         return cls((n_features,), (1.0,))
 
     @classmethod
-    def of(cls, rows: Rows, sizes: Sequence[int] | None, device: torch.device) -> Blocks:
+    def of(cls, rows: Rows, sizes: Sequence[int] | None, device: torch.device) -> FeatureBlocks:
         """Return the blocks of rows with their scales; one block as the rows are, where no sizes are given."""
         if sizes is None:
             return cls.one(rows.shape[1])

@@ -15,15 +15,15 @@ from tqdm import tqdm
 from proxsae.data.rows import evenly_spaced
 from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
-from proxsae.training.batches import Source, StreamBatches, source_of
-from proxsae.training.blocks import Blocks
+from proxsae.training.batches import BatchSource, StreamBatches, batch_source
+from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.distributed import mesh
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT, model_of
 from proxsae.training.losses import standard
-from proxsae.training.resuming import Checkpoints, check_finite, mark, resumed
+from proxsae.training.resuming import CheckpointStore, check_finite, note_start, resumed_state
 from proxsae.training.settings import Asked, Settings
-from proxsae.training.sharded import check_shardable, whole
+from proxsae.training.sharded import check_shardable, gathered_model
 from proxsae.training.signals import Stop, signals_held_back
 from proxsae.training.starting import continued, fitted_start, start
 from proxsae.training.state import TrainingState
@@ -44,7 +44,7 @@ def train(
     *,
     is_new: bool,
     sample_weight: Any = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: CheckpointStore | None = None,
     init: Any = None,
 ) -> tuple[TrainingState, Asked, dict[str, Any], dict[str, Any]]:
     """Train an estimator on X and its targets, from a new start or from what is fitted: for `n_steps`, or for one pass.
@@ -54,7 +54,7 @@ def train(
     state, asked, history, provenance
         The history includes what was before; the provenance is what X says of itself.
     """
-    with closing(source_of(X, Y, sample_weight)) as source:
+    with closing(batch_source(X, Y, sample_weight)) as source:
         fit = Fit(sae, source, n_steps, is_new=is_new, checkpoints=checkpoints, init=init)
         drive([fit])
     return fit.state, fit.settings.asked, fit.history(), fit.provenance
@@ -83,11 +83,11 @@ class Fit:
     def __init__(
         self,
         sae: Any,
-        source: Source,
+        source: BatchSource,
         n_steps: int | None,
         *,
         is_new: bool,
-        checkpoints: Checkpoints | None = None,
+        checkpoints: CheckpointStore | None = None,
         init: Any = None,
     ) -> None:
         self.init = fitted_start(init)  # before the estimator, which it may be, takes note of other features
@@ -97,7 +97,7 @@ class Fit:
         rows = source.ordinary(rows, self.settings.max_norm_ratio)
         fitted = model_of(sae) if not is_new else self.init[0] if isinstance(self.init, tuple) else None
         sizes, device = self.settings.blocks, self.settings.device
-        self.blocks = Blocks.of(rows.targets, sizes, device) if fitted is None else fitted.blocks
+        self.blocks = FeatureBlocks.of(rows.targets, sizes, device) if fitted is None else fitted.blocks
         self.rows = rows.in_units(self.blocks.units)
         self.mesh = mesh()
         if self.mesh.all.size > 1:
@@ -215,10 +215,10 @@ class Fit:
     def _last_good(self) -> tuple[TrainingState, dict[str, Any]]:
         """Return the newest checkpoint and its history, or a new start."""
         if self.checkpoints is not None and (newest := self.checkpoints.newest()) is not None:
-            return resumed(*newest, self.rows, self.settings, self.n_steps, self.init), newest[0].history_
+            return resumed_state(*newest, self.rows, self.settings, self.n_steps, self.init), newest[0].history_
         state = start(self.rows, self.settings, self.n_steps, self.init, self.blocks)
         if self.checkpoints is not None:
-            mark(state, self.rows, self.settings, self.init)
+            note_start(state, self.rows, self.settings, self.init)
         return state, {}
 
     def _begin(self, state: TrainingState, before: dict[str, Any]) -> None:
@@ -299,12 +299,12 @@ def drive(fits: Sequence[Fit]) -> None:
                 fit.finish(stop)
 
 
-def finished(state: TrainingState) -> Autoencoder | None:
+def finished_model(state: TrainingState) -> Autoencoder | None:
     """Return the autoencoder in the units of the data, whose codes do not depend on other samples.
 
     Of shards the first process has it, and the others None.
     """
-    if (model := whole(state.model)) is None:
+    if (model := gathered_model(state.model)) is None:
         return None
     model = model.in_units(*(scaling.to(model.atoms.device) for scaling in (state.inputs, state.targets)))
     if state.given.scope == "batch":

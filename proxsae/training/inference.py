@@ -15,7 +15,7 @@ from proxsae.encoders import Codes, Encoder
 from proxsae.formulas.arrays import to_numpy
 from proxsae.metrics import ReconstructionSums
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
-from proxsae.training.blocks import Blocks
+from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.sparsity import WeightControl
 
 N_FOR_WEIGHT = 4096  # rows on which the weight of R is set
@@ -68,10 +68,10 @@ def predictions(sae: Any, X: Any) -> Any:
     blocks = encoded(model.encoder, rows, sae.batch_size)
     dtype = str(rows.dtype).removeprefix("torch.")
     decoded = np.concatenate([to_numpy(Z.decode(model.atoms) + model.beside_codes(x)) for x, Z in blocks])
-    return raw(decoded, model.blocks).astype(dtype, copy=False)
+    return in_data_units(decoded, model.blocks).astype(dtype, copy=False)
 
 
-def raw(decoded: Any, blocks: Blocks) -> Any:
+def in_data_units(decoded: Any, blocks: FeatureBlocks) -> Any:
     """Return what codes decode to in the units of the data."""
     return decoded if blocks.units is None else decoded * blocks.units.numpy()
 

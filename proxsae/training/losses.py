@@ -16,7 +16,7 @@ from torch import Tensor
 
 from proxsae.encoders import Codes
 from proxsae.kernels.sparse import Pattern
-from proxsae.training.autoencoder import Forward, squared_norms
+from proxsae.training.autoencoder import Forward, row_squared_norms
 from proxsae.training.distributed import mesh
 
 Loss = Callable[[Forward], Tensor]
@@ -129,14 +129,14 @@ def _nested_error(forward: Forward, levels: Tensor, n_levels: int, weights: Sequ
     """Return the weighted sum over m of half the squared error of the codes up to level m, mean over the samples."""
     codes = forward.encoding.codes
     w = [1.0 / n_levels] * n_levels if weights is None else list(weights)
-    residual, total = forward.residual, w[-1] * squared_norms(forward.residual)
+    residual, total = forward.residual, w[-1] * row_squared_norms(forward.residual)
     for level in range(n_levels - 1, 0, -1):  # from the whole, what each level adds is taken away
         of_level = (levels == level).nonzero()[:, 0]
         counts = torch.bincount(codes.pattern.rows[of_level], minlength=codes.pattern.n_rows)
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         pattern = Pattern(offsets, codes.pattern.indices[of_level], codes.pattern.n_columns)
         residual = residual + Codes(pattern, codes.values[of_level]).decode(forward.atoms)
-        total = total + w[level - 1] * squared_norms(residual)
+        total = total + w[level - 1] * row_squared_norms(residual)
     return 0.5 * forward.mean(total)
 
 
@@ -205,7 +205,7 @@ class AuxK:
             values = values * (is_dead[pattern.indices] & ((values > 0) | (mirror == -1)))
         explained = replace(encoding.codes, pattern=pattern, values=values).decode(forward.atoms)
         unexplained = (forward.residual.detach() - explained)[::every]
-        loss = self.weight * 0.5 * forward.mean(squared_norms(unexplained), every)
+        loss = self.weight * 0.5 * forward.mean(row_squared_norms(unexplained), every)
         if forward.room_for_dead is None:
             return loss
         return loss * mesh().atoms.any(is_dead.any())  # there may be room, and no dead atom any more

@@ -12,7 +12,7 @@ from torch import Tensor
 from proxsae.kernels.dispatch import on_cuda
 from proxsae.kernels.memory import rows_at_once
 from proxsae.training.autoencoder import Autoencoder
-from proxsae.training.blocks import Blocks
+from proxsae.training.blocks import FeatureBlocks
 
 
 def adam(model: Autoencoder) -> torch.optim.Adam:
@@ -41,7 +41,7 @@ def adam(model: Autoencoder) -> torch.optim.Adam:
 
 
 @torch.no_grad()
-def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, blocks: Blocks) -> None:
+def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, blocks: FeatureBlocks) -> None:
     """Do a step of size `rate`; the rows of `atoms` keep unit norm, and the radial part of their gradient is left out.
 
     Where there are several blocks, it is the norm of these.
@@ -68,7 +68,7 @@ def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, block
 
 @contextmanager
 def moved_in_backward(
-    optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, blocks: Blocks
+    optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, blocks: FeatureBlocks
 ) -> Iterator[None]:
     """Do the step of :func:`move` within a backward pass, each parameter as soon as its gradient is whole.
 

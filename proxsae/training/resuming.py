@@ -18,7 +18,7 @@ from proxsae.training.state import TrainingState, is_finite
 COMPARED_ROWS = 1024  # of the data, by which they are known again
 
 
-class Checkpoints(Protocol):
+class CheckpointStore(Protocol):
     """Where a fit is kept between two steps; :mod:`proxsae.formats.checkpoints` keeps it in files."""
 
     def newest(self) -> tuple[Any, Any] | None:
@@ -28,13 +28,15 @@ class Checkpoints(Protocol):
         """Keep a training between two steps."""
 
 
-def mark(state: TrainingState, rows: Rows, settings: Settings, init: Any) -> None:
-    """Note in a new state what it began with, for the check of :func:`resumed`; raise where R cannot be written."""
+def note_start(state: TrainingState, rows: Rows, settings: Settings, init: Any) -> None:
+    """Note in a new state what it began with, for :func:`resumed_state`; raise where R cannot be written."""
     checked_spelling(settings.regularizer)
     state.data, state.init = fingerprint(rows), fingerprint_of_init(init, rows, settings)
 
 
-def resumed(fitted: Any, path: Any, rows: Rows, settings: Settings, n_steps: int | None, init: Any) -> TrainingState:
+def resumed_state(
+    fitted: Any, path: Any, rows: Rows, settings: Settings, n_steps: int | None, init: Any
+) -> TrainingState:
     """Return the state of a checkpoint, to go on with.
 
     An init or a random_state of None asks for none in particular.

@@ -87,7 +87,7 @@ def state_of(entries: Mapping[str, Any]) -> TrainingState:
     return TrainingState.from_state_dict(entries, {Amortized.name: ShardedAmortized})
 
 
-def whole(model: Autoencoder) -> Autoencoder | None:
+def gathered_model(model: Autoencoder) -> Autoencoder | None:
     """Return the autoencoder of all shards in the first process, and None in the others; one that is whole as it is."""
     present, shard = mesh(), model.encoder
     if not isinstance(shard, ShardedAmortized):

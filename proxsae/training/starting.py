@@ -16,7 +16,7 @@ from proxsae.formulas.arrays import to_numpy
 from proxsae.training.alternating import take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
-from proxsae.training.blocks import Blocks
+from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.distributed import mesh
 from proxsae.training.inference import model_of
 from proxsae.training.linear_map import linear_map
@@ -33,7 +33,7 @@ def fitted_start(init: Any) -> Any:
 
 
 def start(
-    rows: Rows, settings: Settings, n_steps: int | None, init: Any = None, blocks: Blocks | None = None
+    rows: Rows, settings: Settings, n_steps: int | None, init: Any = None, blocks: FeatureBlocks | None = None
 ) -> TrainingState:
     """Return the state before the first step, with the scaling of the rows, from random atoms or from `init`."""
     if isinstance(init, tuple):

@@ -17,7 +17,7 @@ from proxsae.encoders.base import ENCODERS
 from proxsae.regularizers import Regularizer, parse
 from proxsae.regularizers.naming import checked_spelling
 from proxsae.training.autoencoder import Autoencoder
-from proxsae.training.blocks import Blocks
+from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.optimizer import adam
 from proxsae.training.scaling import Scaling
 from proxsae.training.sparsity import WeightControl
@@ -146,7 +146,7 @@ class TrainingState:
         for name, scaling in (("inputs", self.inputs), ("targets", self.targets)):
             state |= {f"{name}_mean": scaling.mean, f"{name}_scale": scaling.scale}
         for name, R in (("given", self.given), ("regularizer", encoder.regularizer)):
-            state |= written(name, R)
+            state |= regularizer_entries(name, R)
         control = self.control
         state |= {"target_l0": None, "is_met": False, "gain": 0.0}
         if control is not None:
@@ -175,7 +175,7 @@ class TrainingState:
         skip = state["skip"].clone() if "skip" in state else None
         is_transcoder = bool(state.get("is_transcoder", False))
         atoms, bias = state["atoms"].clone(), state["bias"].clone()
-        blocks = Blocks(tuple(state["block_sizes"]), tuple(state["block_scales"]))
+        blocks = FeatureBlocks(tuple(state["block_sizes"]), tuple(state["block_scales"]))
         model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder, blocks=blocks).cpu().train()
         model.unused_for.copy_(state["unused_for"])
         if not is_finite(state):
@@ -263,7 +263,7 @@ def _check_numbers(state: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} = {str(state[name])[:40]} is not a number that a training has")
 
 
-def written(name: str, R: Regularizer) -> dict[str, Any]:
+def regularizer_entries(name: str, R: Regularizer) -> dict[str, Any]:
     """Return the text of R under `name` and its arrays as tensors under `name.key`; raise where it has none."""
     text, arrays = checked_spelling(R)
     return {name: text, **{f"{name}.{key}": torch.as_tensor(array) for key, array in arrays.items()}}

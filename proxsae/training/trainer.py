@@ -12,7 +12,7 @@ from torch import Tensor
 from proxsae.encoders.pre_activation import Columns
 from proxsae.kernels.dispatch import on_cuda
 from proxsae.kernels.replay import Replay
-from proxsae.training.autoencoder import Forward, squared_norms
+from proxsae.training.autoencoder import Forward, row_squared_norms
 from proxsae.training.distributed import mesh
 from proxsae.training.history import READ_EVERY, History
 from proxsae.training.losses import Loss, standard
@@ -135,8 +135,8 @@ class Trainer:
         is_alone = not on_cuda(x) and self.mesh.all.size == 1
         with moved_in_backward(*step) if is_alone else nullcontext():
             loss.backward()  # type: ignore[no-untyped-call]
-        n_active, squares = forward.encoding.codes.l0.double(), squared_norms(forward.y)
-        of_samples = (squared_norms(forward.residual.detach()), squares, n_active, torch.ones_like(squares))
+        n_active, squares = forward.encoding.codes.l0.double(), row_squared_norms(forward.y)
+        of_samples = (row_squared_norms(forward.residual.detach()), squares, n_active, torch.ones_like(squares))
         sums = [forward.mean(numbers).double() * len(x) for numbers in of_samples]
         n_rows, means, (error, spread, n_active, total) = self.group.over_all(len(x), [loss.detach()], sums)
         if not is_alone:

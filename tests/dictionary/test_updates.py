@@ -24,7 +24,7 @@ from proxsae.dictionary import (
     sphere_atoms,
     updates,
 )
-from proxsae.dictionary.replacement import doubles, replaced
+from proxsae.dictionary.replacement import doubles, with_replacements
 from proxsae.regularizers import L0, L1, Cardinality, GroupL2, L1Ball, NonNegative, SquaredL2
 
 
@@ -203,11 +203,11 @@ def test_the_less_used_of_two_alike_is_double():
 def test_dead_atoms_become_the_worst_residuals():
     D, random = np.eye(4), np.random.default_rng(0)
     residual = np.array([[1, 1, 0, 0], [9, 0, 0.1, 0], [2, 2, 0, 0], [0, 0, 3, 3], [0, 0, 0, 0.0]])
-    new = replaced(D, np.array([False, False, True, True]), residual, random)
+    new = with_replacements(D, np.array([False, False, True, True]), residual, random)
     np.testing.assert_array_equal(new[:2], D[:2])
     np.testing.assert_allclose(new[2:], np.array([[0, 0, 1, 1], [1, 1, 0, 0]]) / 2**0.5)
-    assert replaced(D, np.zeros(4, bool), residual, random) is D
-    random_atom = replaced(D, np.array([True, False, False, False]), 0 * residual, random)
+    assert with_replacements(D, np.zeros(4, bool), residual, random) is D
+    random_atom = with_replacements(D, np.array([True, False, False, False]), 0 * residual, random)
     np.testing.assert_allclose(np.linalg.norm(random_atom, axis=1), 1)
 
 

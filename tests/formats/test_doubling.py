@@ -7,7 +7,7 @@ from small_saes import D, P, assert_same_outputs, rows, sae_of
 
 from proxsae import ProxSAE
 from proxsae.encoders import Amortized
-from proxsae.formats.activations import regularizer_of, sides_of
+from proxsae.formats.activations import activation_sides, regularizer_of_parts
 from proxsae.formats.doubling import encoder_and_atoms, parts_of
 from proxsae.regularizers import L0, L1, NonNegative, SquaredL2, parse
 
@@ -40,7 +40,7 @@ NON_NEGATIVE = [
 
 def unfolded(parts):
     """The model that the parts are, without folding."""
-    encoder = Amortized.of(regularizer_of(parts), parts.weight, parts.bias)
+    encoder = Amortized.of(regularizer_of_parts(parts), parts.weight, parts.bias)
     return ProxSAE.from_parts(parts.atoms, parts.intercept, encoder)
 
 
@@ -94,7 +94,7 @@ def test_thresholds_are_met_exactly():
     sae = sae_of(0.5 * torch.as_tensor(theta) ** 2 * L0() + NonNegative())
     parts = parts_of(sae, "double")
     np.testing.assert_array_equal(parts.threshold.numpy(), theta)
-    R = regularizer_of(parts)
+    R = regularizer_of_parts(parts)
     np.testing.assert_array_equal(R.prox(theta), 0)
     np.testing.assert_array_equal(R.prox(np.nextafter(theta, np.float32(9))), np.nextafter(theta, np.float32(9)))
 
@@ -129,7 +129,7 @@ def test_what_is_not_tied_is_not_folded(change):
 )
 def test_what_no_library_has_is_one_sentence(R, sentence):
     with pytest.raises(ValueError, match=sentence):
-        sides_of(parse(R) if isinstance(R, str) else R)
+        activation_sides(parse(R) if isinstance(R, str) else R)
 
 
 def test_native_signs_are_for_abstopk():

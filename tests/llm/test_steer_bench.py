@@ -16,8 +16,8 @@ from proxsae.llm import steered
 from proxsae.llm.concepts import Axis
 from proxsae.llm.generate import prompt_ids
 from proxsae.llm.steer_bench import at_damage, differences, steer_bench, summarise
+from proxsae.llm.steer_bench.axis_contexts import read_neutral, read_sides
 from proxsae.llm.steer_bench.choice import mean_difference, one_atom, pair_of_atoms
-from proxsae.llm.steer_bench.material import read_neutral, read_sides
 
 TARGETS = ((" w10",), (" w11", " w12"))
 OPTIONS = {"text": tiny_texts(400), "neutral_tokens": 128, "verbose": False, "check_provenance": False}

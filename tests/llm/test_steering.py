@@ -12,7 +12,7 @@ from proxsae.cli import main
 from proxsae.llm import generate, log_probabilities, steer, steered
 from proxsae.llm.generate import prompt_ids
 from proxsae.report import read_text
-from proxsae.training.blocks import Blocks
+from proxsae.training.blocks import FeatureBlocks
 
 PROMPT = "w3 w14 w15 w9 w26"
 
@@ -194,7 +194,7 @@ def test_an_autoencoder_from_elsewhere_is_refused(model):
     with pytest.raises(ValueError, match="the model is a transcoder"):
         steer(model, transcoder, {}, PROMPT)
     crosscoder = tiny_sae(site="block.2 block.3")
-    crosscoder.blocks_ = Blocks((8, 8), (1.0, 1.0))
+    crosscoder.blocks_ = FeatureBlocks((8, 8), (1.0, 1.0))
     with pytest.raises(ValueError, match="the model is a crosscoder"):
         steer(model, crosscoder, {}, PROMPT)
     with pytest.raises(NotFittedError, match="is not fitted yet"):

@@ -17,7 +17,7 @@ from proxsae.llm import harvest
 from proxsae.llm.opposites import logit_lens
 from proxsae.report import explorer
 from proxsae.report.atoms import BINS, examples, firing, neighbours, pushed_tokens
-from proxsae.report.examples import Places
+from proxsae.report.examples import TokenPlaces
 from proxsae.report.packing import packed
 from proxsae.report.reading import read_text
 
@@ -29,7 +29,7 @@ def codes(sae, store):
 
 @pytest.fixture(scope="module")
 def places(store):
-    return Places(store)
+    return TokenPlaces(store)
 
 
 def test_arrays_come_out_as_they_went_in():

@@ -23,7 +23,7 @@ from proxsae.regularizers import (
 )
 from proxsae.solvers import Problem, driver, solve
 from proxsae.solvers.certificates import (
-    Report,
+    CertificateReport,
     certificate_of,
     duality_gap,
     fit_of,
@@ -186,10 +186,10 @@ def test_a_certificate_that_is_not_finite_never_converges():
     assert not s.converged.any()
     for part in range(4):
         numbers = [np.zeros(1), np.zeros(1), np.ones(1), np.zeros(1)]
-        assert Report(*numbers).meets(1e-6).all()
+        assert CertificateReport(*numbers).meets(1e-6).all()
         for bad in (np.inf, np.nan):
             numbers[part] = np.array([bad])
-            assert part == 0 or not Report(*numbers).meets(1e-6).any()
+            assert part == 0 or not CertificateReport(*numbers).meets(1e-6).any()
 
 
 @pytest.mark.parametrize("size", [2049, 2])

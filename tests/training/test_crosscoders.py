@@ -13,7 +13,7 @@ from proxsae.encoders import Solved, Unrolled
 from proxsae.formats import save
 from proxsae.metrics import reconstruction_metrics
 from proxsae.regularizers import L1, Cardinality, NonNegative
-from proxsae.training import Blocks, Matryoshka
+from proxsae.training import FeatureBlocks, Matryoshka
 from proxsae.training.optimizer import adam, move
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* rows have a norm of more than 10 times")
@@ -92,7 +92,7 @@ def test_the_constraint_is_the_penalty_of_the_sum_of_decoder_norms(fitted, truth
 
 
 def test_a_step_follows_the_gradient_of_the_loss_of_normalised_atoms():
-    blocks = Blocks((2, 3), (1.0, 1.0))
+    blocks = FeatureBlocks((2, 3), (1.0, 1.0))
     atoms = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     target = torch.randn(4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     free = atoms.clone().requires_grad_()
@@ -105,7 +105,7 @@ def test_a_step_follows_the_gradient_of_the_loss_of_normalised_atoms():
     move(adam(torch.nn.ParameterList([on])), on, 1e-3, blocks)
     torch.testing.assert_close(blocks.norm(on.detach()), torch.ones(4, 1, dtype=torch.float64))
     assert (on.detach() * target).sum() < (before * target).sum()
-    torch.testing.assert_close(Blocks.one(5).norm(atoms), torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
+    torch.testing.assert_close(FeatureBlocks.one(5).norm(atoms), torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
 
 
 def test_the_units_of_a_block_are_its_own(truth):
@@ -201,7 +201,7 @@ def test_other_blocks_need_a_new_fit(truth):
     with pytest.raises(ValueError, match="needs a new fit"):
         small(blocks=None).fit(truth[1], init=sae)
     with pytest.raises(ValueError, match="have no scales"):
-        Blocks((2, 3), (1.0,))
+        FeatureBlocks((2, 3), (1.0,))
     with pytest.raises(ValueError, match="other libraries have no blocks"):
         save(sae, "nowhere", "saelens")
     with pytest.raises(ValueError, match="a crosscoder has units of its own"):

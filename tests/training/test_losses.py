@@ -10,7 +10,7 @@ from proxsae import ProxSAE
 from proxsae.encoders import Amortized, pre_activation
 from proxsae.regularizers import Cardinality, NonNegative, parse
 from proxsae.training import HierarchicalTopK, Matryoshka, Scaling, Trainer, TrainingState
-from proxsae.training.autoencoder import initial_autoencoder, squared_norms
+from proxsae.training.autoencoder import initial_autoencoder, row_squared_norms
 from proxsae.training.losses import AuxK, reconstruction
 
 
@@ -210,8 +210,8 @@ def test_dead_atoms_look_at_some_of_the_samples(room):
 def test_squared_norms_have_the_gradient_of_their_definition():
     rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rows[2] = 0
-    torch.testing.assert_close(squared_norms(rows), rows.square().sum(1))
-    assert torch.autograd.gradcheck(squared_norms, rows.requires_grad_())
+    torch.testing.assert_close(row_squared_norms(rows), rows.square().sum(1))
+    assert torch.autograd.gradcheck(row_squared_norms, rows.requires_grad_())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxsae.formats.configuration import Configuration
+from proxsae.formats.configuration import JsonConfig
 from proxsae.formats.parts import Parts, gated, positive_part, shifted, with_unit_atoms
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, torch_weights
@@ -46,7 +46,7 @@ class DictionaryLearning(Format):
     def read(self, path: Path) -> Parts:
         """Return the autoencoder of a folder, or of the folder of a file ``ae.pt``."""
         folder = path.parent if path.name == WEIGHTS else path
-        config = Configuration.read(folder / CONFIGURATION)
+        config = JsonConfig.read(folder / CONFIGURATION)
         kind = config.one_of("trainer.dict_class", CLASSES)
         weights, _ = torch_weights(folder / WEIGHTS)
         matrices = weights.first("encoder.weight", "W_enc")
@@ -103,9 +103,7 @@ class DictionaryLearning(Format):
         write_json(path / CONFIGURATION, {"trainer": trainer, "buffer": _buffer(parts.provenance)})
 
 
-def _parts(
-    kind: str, config: Configuration, weights: Weights, W: Tensor, D: Tensor, provenance: dict[str, Any]
-) -> Parts:
+def _parts(kind: str, config: JsonConfig, weights: Weights, W: Tensor, D: Tensor, provenance: dict[str, Any]) -> Parts:
     p, d = W.shape
     if kind == "AutoEncoderNew":
         bias, intercept = weights.tensor("encoder.bias", p), weights.tensor("decoder.bias", d)
@@ -135,7 +133,7 @@ def _parts(
     return Parts(W, bias, D, intercept, "jumprelu", threshold=threshold, provenance=provenance)
 
 
-def _k(config: Configuration, weights: Weights, n_components: int) -> int:
+def _k(config: JsonConfig, weights: Weights, n_components: int) -> int:
     k = config.integer("trainer.k")
     if "k" in weights and (stored := weights.integer("k")) != k:
         raise config.wrong("trainer.k", f"it is {k}, and that of the weights is {stored}")

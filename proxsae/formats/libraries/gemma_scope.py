@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from proxsae.formats.configuration import Configuration
+from proxsae.formats.configuration import JsonConfig
 from proxsae.formats.parts import Parts, positive_part
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, npz_weights, safetensors_weights
@@ -39,7 +39,7 @@ class GemmaScope(Format):
         if path.name != SECOND and (folder / FIRST).is_file():
             weights = npz_weights(folder / FIRST)
         else:
-            weights, config = safetensors_weights(folder / SECOND), Configuration.read(folder / CONFIGURATION)
+            weights, config = safetensors_weights(folder / SECOND), JsonConfig.read(folder / CONFIGURATION)
             provenance = _checked(config)
         parts = _parts(weights, provenance, is_transcoder=any("transcoder" in name for name in folder.absolute().parts))
         if "embedding" not in folder.absolute().parts[-3:]:  # embedding/width_4k/average_l0_6
@@ -87,7 +87,7 @@ def _parts(weights: Weights, provenance: dict[str, Any], *, is_transcoder: bool)
     )
 
 
-def _checked(config: Configuration) -> dict[str, Any]:
+def _checked(config: JsonConfig) -> dict[str, Any]:
     """Return what a configuration of the second release says of the activations."""
     config.one_of("architecture", ("jump_relu",))
     place, other = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxsae.formats.configuration import Configuration
+from proxsae.formats.configuration import JsonConfig
 from proxsae.formats.parts import Activation, Parts, Rows, shifted, with_unit_atoms
-from proxsae.formats.places import UNKNOWN, hook_in, known, site_of
+from proxsae.formats.places import UNKNOWN, hook_in, known_hook, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
 from proxsae.formats.writing import write_json, write_safetensors
@@ -54,7 +54,7 @@ class LlamaScope(Format):
     def read(self, path: Path) -> Parts:
         """Return the autoencoder of a folder."""
         is_first = (path / FIRST).is_file()
-        config = Configuration.read(path / (FIRST if is_first else LATER))
+        config = JsonConfig.read(path / (FIRST if is_first else LATER))
         weights = safetensors_weights(path / (FIRST_WEIGHTS if is_first else LATER_WEIGHTS))
         _check_autoencoder(config)
         return (_first if is_first else _later)(config, weights)
@@ -101,7 +101,7 @@ class _Model:
         return self.W, self.bias, self.D, self.intercept
 
 
-def _first(config: Configuration, weights: Weights) -> Parts:
+def _first(config: JsonConfig, weights: Weights) -> Parts:
     d = config.integer("d_model")
     p = config.integer("d_sae") if config.get("d_sae") is not None else d * config.integer("expansion_factor")
     model = _of_linear(config, weights, d, p)
@@ -127,7 +127,7 @@ def _first(config: Configuration, weights: Weights) -> Parts:
     return Parts(*model.all, activation, k, threshold, ROWS[norm], provenance=_provenance(config))
 
 
-def _later(config: Configuration, weights: Weights) -> Parts:
+def _later(config: JsonConfig, weights: Weights) -> Parts:
     d = config.integer("d_model")
     p = int(d * config.number("expansion_factor"))
     if "W_E" in weights:
@@ -161,7 +161,7 @@ def _later(config: Configuration, weights: Weights) -> Parts:
     return Parts(*model.all, activation, k, threshold, ROWS[norm], provenance=_provenance(config))
 
 
-def _of_linear(config: Configuration, weights: Weights, d: int, p: int) -> _Model:
+def _of_linear(config: JsonConfig, weights: Weights, d: int, p: int) -> _Model:
     has_bias = config.flag("use_decoder_bias", True)
     return _Model(
         weights.tensor("encoder.weight", p, d),
@@ -171,7 +171,7 @@ def _of_linear(config: Configuration, weights: Weights, d: int, p: int) -> _Mode
     )
 
 
-def _average_norm(config: Configuration, weights: Weights) -> float:
+def _average_norm(config: JsonConfig, weights: Weights) -> float:
     """Return the mean norm of the rows of the training, which the first release has beside the weights."""
     field = "dataset_average_activation_norm"
     if config.get(f"{field}.in") is not None:
@@ -183,7 +183,7 @@ def _average_norm(config: Configuration, weights: Weights) -> float:
     return norm
 
 
-def _check_autoencoder(config: Configuration) -> None:
+def _check_autoencoder(config: JsonConfig) -> None:
     """Raise ValueError for what is not an autoencoder with one matrix."""
     config.one_of("sae_type", ("sae",), "sae")
     place, other = config.get("hook_point_in"), config.get("hook_point_out")
@@ -193,7 +193,7 @@ def _check_autoencoder(config: Configuration) -> None:
         raise config.wrong("use_glu_encoder", "an encoder of two matrices is not a prox")
 
 
-def _k(config: Configuration, n_components: int) -> int:
+def _k(config: JsonConfig, n_components: int) -> int:
     k = config.integer("top_k", 50)
     if k > n_components:
         raise config.wrong("top_k", f"it is {k}, and there are {n_components} atoms")
@@ -206,7 +206,7 @@ def _factor(n_components: int, n_features: int) -> float:
     return factor if int(n_features * factor) == n_components else math.nextafter(factor, math.inf)
 
 
-def _provenance(config: Configuration) -> dict[str, Any]:
-    if (hook := known(config.get("hook_point_in"))) is None:
+def _provenance(config: JsonConfig) -> dict[str, Any]:
+    if (hook := known_hook(config.get("hook_point_in"))) is None:
         return {}
     return {"hook": hook} | ({} if (site := site_of(hook)) is None else {"site": site})

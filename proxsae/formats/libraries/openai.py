@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from proxsae.formats.files import shown
+from proxsae.formats.files import one_line
 from proxsae.formats.parts import Activation, Parts, shifted
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import torch_weights
@@ -41,14 +41,14 @@ class OpenAI(Format):
         if name == "ReLU":
             return Parts(W, bias, D, intercept, "relu")
         if name != "TopK":
-            raise weights.wrong("activation", f"it is {shown(name)}, known are 'ReLU' and 'TopK'")
+            raise weights.wrong("activation", f"it is {one_line(name)}, known are 'ReLU' and 'TopK'")
         settings = settings if isinstance(settings, dict) else {}
         k, after = settings.get("k"), settings.get("postact_fn")
         if not isinstance(k, int) or not 1 <= k <= p:
-            raise weights.wrong("activation_state_dict", f"k is {shown(k)}, needed is an integer from 1 to {p}")
+            raise weights.wrong("activation_state_dict", f"k is {one_line(k)}, needed is an integer from 1 to {p}")
         if after not in AFTER.values():
             known = " and ".join(map(repr, AFTER.values()))
-            raise weights.wrong("activation_state_dict", f"postact_fn is {shown(after)}, known are {known}")
+            raise weights.wrong("activation_state_dict", f"postact_fn is {one_line(after)}, known are {known}")
         activation: Activation = "topk" if after == AFTER["topk"] else "topk_without_relu"
         return Parts(W, bias, D, intercept, activation, k, rows="layer_norm")
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxsae.formats.configuration import Configuration
-from proxsae.formats.files import shown
+from proxsae.formats.configuration import JsonConfig
+from proxsae.formats.files import one_line
 from proxsae.formats.parts import Activation, Parts, Rows, gated, positive_part, shifted, with_unit_atoms
-from proxsae.formats.places import hook_in, hook_of, known, site_of
+from proxsae.formats.places import hook_in, hook_of, known_hook, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
 from proxsae.formats.writing import write_json, write_safetensors
@@ -65,7 +65,7 @@ class SAELens(Format):
 
     def read(self, path: Path) -> Parts:
         """Return the autoencoder of a folder."""
-        config = _renamed(Configuration.read(path / CONFIGURATION))
+        config = _renamed(JsonConfig.read(path / CONFIGURATION))
         architecture = config.text("architecture")
         if architecture in REFUSED:
             raise config.wrong("architecture", f"{architecture!r} cannot be read: {REFUSED[architecture]}")
@@ -129,12 +129,12 @@ def _architecture(parts: Parts) -> str:
 class _Reader:
     """The tensors of one folder, in the precision in which SAELens computes with them."""
 
-    def __init__(self, config: Configuration, weights: Weights) -> None:
+    def __init__(self, config: JsonConfig, weights: Weights) -> None:
         self.config, self.weights = config, weights
         self.d, self.p = config.integer("d_in"), config.integer("d_sae")
         dtype = config.text("dtype", "float32").removeprefix("torch.")
         if dtype not in DTYPES:
-            raise config.wrong("dtype", f"it is {shown(dtype)!r}, known are {', '.join(DTYPES)}")
+            raise config.wrong("dtype", f"it is {one_line(dtype)!r}, known are {', '.join(DTYPES)}")
         self.dtype: torch.dtype = getattr(torch, dtype)
         normalised = config.one_of("normalize_activations", tuple(ROWS), "none")
         self.rows = ROWS[normalised]
@@ -205,12 +205,12 @@ def _check_names(weights: Weights, architecture: str) -> None:
         raise weights.wrong(unknown[0], f"a SAE of architecture {architecture!r} has no such tensor")
 
 
-def _renamed(config: Configuration) -> Configuration:
+def _renamed(config: JsonConfig) -> JsonConfig:
     """Return a configuration of any version with the names of 6.0."""
     version = config.text("sae_lens_version", "") or config.text("metadata.sae_lens_version", "")
     major = version.partition(".")[0]
     if version and not major.isdecimal():
-        raise config.wrong("sae_lens_version", f"it is {shown(version)!r}, needed is one such as {VERSION}")
+        raise config.wrong("sae_lens_version", f"it is {one_line(version)!r}, needed is one such as {VERSION}")
     if version and int(major) >= 6:
         return config
     names = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
@@ -218,7 +218,7 @@ def _renamed(config: Configuration) -> Configuration:
     values = {"architecture": "standard", **values, "metadata": values}
     if isinstance(normalised := values.get("normalize_activations"), bool):
         values["normalize_activations"] = "expected_average_only_in" if normalised else "none"
-    old = Configuration(config.path, values)
+    old = JsonConfig(config.path, values)
     if old.get("activation_fn") == "topk" and old.get("activation_fn_kwargs.k") is not None:
         values |= {"architecture": "topk", "k": old.get("activation_fn_kwargs.k")}
     return old
@@ -244,8 +244,8 @@ def _metadata(parts: Parts) -> dict[str, Any]:
     return {"sae_lens_version": VERSION, "sae_lens_training_version": None, "training_library": "proxsae", **known}
 
 
-def _provenance(config: Configuration) -> dict[str, Any]:
-    hook, other = (known(config.get(f"metadata.{name}")) for name in ("hook_name", "hook_name_out"))
+def _provenance(config: JsonConfig) -> dict[str, Any]:
+    hook, other = (known_hook(config.get(f"metadata.{name}")) for name in ("hook_name", "hook_name_out"))
     found = {
         "model": config.get("metadata.model_name"),
         "site": None if hook is None else site_of(hook),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxsae.formats.configuration import Configuration
+from proxsae.formats.configuration import JsonConfig
 from proxsae.formats.parts import Activation, Parts, shifted
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import safetensors_weights
@@ -29,7 +29,7 @@ class Sparsify(Format):
 
     def read(self, path: Path) -> Parts:
         """Return the autoencoder of a folder."""
-        config = Configuration.read(path / CONFIGURATION)
+        config = JsonConfig.read(path / CONFIGURATION)
         transcodes, skips = config.flag("transcode", False), config.flag("skip_connection", False)
         d = config.integer("d_in")
         # 0 latents, as is usual there, means the expansion factor
@@ -80,7 +80,7 @@ class Sparsify(Format):
         write_json(path / CONFIGURATION, config)
 
     @staticmethod
-    def _activation(config: Configuration) -> Activation:
+    def _activation(config: JsonConfig) -> Activation:
         activation = config.one_of("activation", ("topk", "groupmax"), "topk")
         if config.flag("signed", False):
             return "abstopk"

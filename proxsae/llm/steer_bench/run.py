@@ -16,6 +16,7 @@ from proxsae.llm.concepts import Axis, read_axes
 from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.sites import Site
+from proxsae.llm.steer_bench.axis_contexts import AxisContexts, Neutral, Passage, read_neutral, read_sides, steered_odds
 from proxsae.llm.steer_bench.choice import (
     Push,
     mean_difference,
@@ -24,7 +25,6 @@ from proxsae.llm.steer_bench.choice import (
     random_atom,
     random_direction,
 )
-from proxsae.llm.steer_bench.material import Neutral, Passage, Sides, read_neutral, read_sides, steered_odds
 from proxsae.llm.steering import code_changes, site_of
 from proxsae.llm.text import TextSource
 
@@ -158,7 +158,7 @@ def _common_site(model: LanguageModel, saes: Mapping[str, Sequence[Any]], block:
 
 
 def _of_method(
-    path: _Path, method: _Method, sides: Sides, train: NDArray[np.int64], test: NDArray[np.int64], seed: int
+    path: _Path, method: _Method, sides: AxisContexts, train: NDArray[np.int64], test: NDArray[np.int64], seed: int
 ) -> Iterator[Row]:
     """Yield the rows of a method on an axis: of each variant, both directions."""
     n = sides.n_templates
@@ -171,7 +171,7 @@ def _of_method(
 
 
 def _pushes(
-    path: _Path, method: _Method, sides: Sides, train: NDArray[np.int64], seed: int
+    path: _Path, method: _Method, sides: AxisContexts, train: NDArray[np.int64], seed: int
 ) -> Iterator[tuple[str, str, tuple[Push, Push]]]:
     n, last = sides.n_templates, sides.last_rows
     random = np.random.default_rng([seed, method.seed])  # the same for every axis, so that damage is measured once
@@ -201,7 +201,9 @@ class _Path:
         self.most_damage = most_damage
         self._damage: dict[tuple[bytes, float, int], tuple[float, float]] = {}
 
-    def of(self, method: _Method, sides: Sides, contexts: NDArray[np.int64], push: Push, towards: int) -> Iterator[Row]:
+    def of(
+        self, method: _Method, sides: AxisContexts, contexts: NDArray[np.int64], push: Push, towards: int
+    ) -> Iterator[Row]:
         """Yield strength, damage and shifts of the contexts, until the damage is beyond the most that is asked."""
         rows = torch.from_numpy(contexts)
         whole = sides.passage

@@ -17,7 +17,7 @@ from proxsae.solvers.compiled_scalar import uncounted
 Gram = namedtuple("Gram", "rows place atoms taken")
 
 
-def whole(G: Array) -> Any:
+def all_rows(G: Array) -> Any:
     """Return all rows of a Gram matrix."""
     return Gram(G, np.arange(len(G)), G[:0], np.array([len(G)]))
 

@@ -60,13 +60,13 @@ class Enumeration:
     def run(self, Y: Array, init: Array | None, tol: float, max_iter: int) -> Ended:  # noqa: ARG002
         """Return the best codes of the targets Y."""
         from proxsae.solvers.pursuits.compiled_enumeration import enumerate_rows
-        from proxsae.solvers.pursuits.compiled_gram import whole
+        from proxsae.solvers.pursuits.compiled_gram import all_rows
 
         used, atoms = self.used, self.atoms
         r = self.regularizer.partner
         prox, value, parameters = scalar_formulas(r.at(used), len(used))
         T = Y.astype(np.float64)
-        energies, G = squared_norms(T), whole(self.gram)
+        energies, G = squared_norms(T), all_rows(self.gram)
         found = room_for(len(Y), self.k, np.float64)
 
         def work(rows: slice) -> None:

@@ -120,10 +120,10 @@ class Pursuit:
     @contextmanager
     def rows_of_gram(self) -> Iterator[Any]:
         """Lend its rows to a thread."""
-        from proxsae.solvers.pursuits.compiled_gram import on_demand, whole
+        from proxsae.solvers.pursuits.compiled_gram import all_rows, on_demand
 
         if self.keeps_gram:
-            yield whole(self.gram)
+            yield all_rows(self.gram)
             return
         p = len(self.atoms)
         capacity = max(self.k, self.gram_limit**2 // (p * n_threads()))

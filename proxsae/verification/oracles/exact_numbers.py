@@ -128,7 +128,7 @@ def with_parameters(R: Any, function: Callable[[Any], Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExactResult:
     """The exact result, and how much it moves as the inputs do: both like the result."""
 
     exact: Array
@@ -140,7 +140,7 @@ def as_float(x: Any) -> float:
     return float(mpmath.libmp.to_float(x._mpf_, rnd="n")) if hasattr(x, "_mpf_") else float(x)
 
 
-def answer(R: Regularizer, U: Array, t: Array) -> Answer:
+def answer(R: Regularizer, U: Array, t: Array) -> ExactResult:
     """Return the exact prox at (u, t)."""
     U, t = exact(U), exact(t)
     numbers: list[Any] = []
@@ -165,7 +165,7 @@ def answer(R: Regularizer, U: Array, t: Array) -> Answer:
     moves = largest(abs(result))
     for i in [*([0] if len(R.terms) > 1 else []), 1, *range(2, 2 + len(numbers))]:
         moves = moves + largest(abs(at(i) - result) / MOVE)
-    return Answer(result, moves)
+    return ExactResult(result, moves)
 
 
 def rounded(R: Regularizer, dtype: str) -> Any:

@@ -81,9 +81,9 @@ def can_prove() -> bool:
 
 
 def _prove(R: Regularizer, timeout: float) -> Proof:
-    from proxsae.verification.proofs.beside import NO_CONJUGATE, said_beside
     from proxsae.verification.proofs.certified import scalar_certificate
     from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
+    from proxsae.verification.proofs.other_claims import NO_CONJUGATE, said_beside
     from proxsae.verification.proofs.theorem import proof_of
 
     if isinstance(R, Blocks):
@@ -113,12 +113,12 @@ def _theorem_of(R: Regularizer) -> Theorem:
     from proxsae.verification.proofs.gain_rule import gain_rule
     from proxsae.verification.proofs.groups import groups_theorem
     from proxsae.verification.proofs.separable import scalar_theorem
-    from proxsae.verification.proofs.whole_vectors import is_radial, read_theorem
+    from proxsae.verification.proofs.whole_vectors import read_theorem, takes_norms_only
 
     match R:
         case FromCvxpy():
             raise NotAlgebraicError("a solver")
-        case NonSeparableSum() if is_radial(R.core) or isinstance(R.core, TreeGroups):
+        case NonSeparableSum() if takes_norms_only(R.core) or isinstance(R.core, TreeGroups):
             return sparse_groups_theorem(R)
         case Separable():
             return scalar_theorem(R)
@@ -128,7 +128,7 @@ def _theorem_of(R: Regularizer) -> Theorem:
             return entmax_certificate(R)
         case TreeGroups():
             return tree_theorem(R)
-    return groups_theorem(R) if is_radial(R) else read_theorem(R)
+    return groups_theorem(R) if takes_norms_only(R) else read_theorem(R)
 
 
 def _prove_blocks(R: Blocks, timeout: float) -> Proof:

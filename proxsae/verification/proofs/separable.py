@@ -14,10 +14,10 @@ import z3
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.sums import WithCount
 from proxsae.regularizers.translated import TranslatedSeparable
-from proxsae.verification.proofs.beside import FENCHEL, LEAST, claims_beside, numbers_beside
 from proxsae.verification.proofs.decide import conjuncts, decide, is_possible
 from proxsae.verification.proofs.formulas_z3 import Number, Reader, either, negation
 from proxsae.verification.proofs.jets import Jet, Jets
+from proxsae.verification.proofs.other_claims import FENCHEL, LEAST, claims_beside, numbers_beside
 from proxsae.verification.proofs.theorem import NotProvedError, Theorem
 
 OPTIMAL = "F(prox(u)) <= F(z)"
@@ -47,14 +47,14 @@ class Objective:
 
     def parameters(self) -> dict[str, Number]:
         """Return the symbols of the parameters by the names that a counterexample gives them."""
-        return {shown(name): symbol for name, symbol in self.r.parameters()}
+        return {reported_name(name): symbol for name, symbol in self.r.parameters()}
 
     def at(self, v: Number, value: Number) -> Number:
         """Return F(v), given r(v)."""
         return (self.u - v) * (self.u - v) * 0.5 + self.t * value
 
 
-def shown(name: str) -> str:
+def reported_name(name: str) -> str:
     """Return the name of a parameter that no other number of a counterexample has."""
     return f"r.{name}" if name in ("u", "z", "t", "v") else name
 
@@ -190,14 +190,14 @@ def _may_be_told_too_little(r: Separable, fails: str, numbers: dict[str, Any], r
 
 def _is_what_runs(r: Separable, numbers: dict[str, Any]) -> bool:
     """Whether the claimed z of a model is what the formula gives."""
-    r = r.map_parameters(lambda name, _: numbers[shown(name)])
+    r = r.map_parameters(lambda name, _: numbers[reported_name(name)])
     shipped = r.prox_unchecked(np.array([numbers["u"]]), numbers["t"])
     return bool(np.isclose(shipped[0], numbers["claimed z"], rtol=1e-6, atol=1e-9))
 
 
 def _is_worse(r: Separable, numbers: dict[str, Any]) -> bool:
     """Whether the better z of a model is better by the formulas that run."""
-    r = r.map_parameters(lambda name, _: numbers[shown(name)])
+    r = r.map_parameters(lambda name, _: numbers[reported_name(name)])
     z = np.array([[r.prox_unchecked(np.array([numbers["u"]]), numbers["t"])[0]], [numbers["better z"]]])
     claimed, better = 0.5 * ((z - numbers["u"]) ** 2).sum(-1) + numbers["t"] * r.value(z)
     return bool(better < claimed - 1e-9 * (1.0 + abs(claimed)))

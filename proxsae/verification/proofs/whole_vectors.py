@@ -38,7 +38,7 @@ VARIATIONAL = "<u - p, z - p> <= t (R(z) - R(p))"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProxPath:
     """A path of the prox: p = prox_{tR}(u) and R(p), with the facts about u."""
 
     reader: PathReader
@@ -73,7 +73,7 @@ def prove_read(R: Regularizer, deadline: float) -> None:
 def _in_words(R: Regularizer) -> str:
     """Return the verdict on what was proved, which names the length where it is about codes of one length."""
     n = length(R)
-    if not is_radial(R):
+    if not takes_norms_only(R):
         return f"proved for n = {n}"
     return "proved" if n == 1 else f"proved for {n} groups"
 
@@ -81,14 +81,14 @@ def _in_words(R: Regularizer) -> str:
 def statement(R: Regularizer) -> str:
     """Return the theorem about R in words."""
     n = length(R)
-    if not is_radial(R):
+    if not takes_norms_only(R):
         subject = f"all real u and z of {n} coordinates"
     elif n == 1:
         subject = "all u and z" if isinstance(R, L2Ball) else "groups of every size, all real u and z"
     else:
         subject = f"{n} groups of every size, all real u and z"
     given = R.width
-    if given not in (None, n) and not is_radial(R):
+    if given not in (None, n) and not takes_norms_only(R):
         subject += f" (the one given is for {given})"
     ties = f"; {TIES}" if _prefers_zero(R) else ""
     return f"{OPTIMAL} for {subject}, t > 0 and all admissible weights{ties}"
@@ -99,7 +99,7 @@ def _prefers_zero(R: Regularizer) -> bool:
     return not R.is_convex and not any(isinstance(term, TranslatedNonSeparable) for term in R.terms)
 
 
-def is_radial(R: Regularizer) -> bool:
+def takes_norms_only(R: Regularizer) -> bool:
     """Whether only norms and inner products of groups are taken."""
     return all(isinstance(term, RADIAL) and np.ndim(term.weight) == 0 for term in R.terms)
 
@@ -108,21 +108,21 @@ def length(R: Regularizer) -> int:
     """Return how many coordinates, or groups, are read."""
     for term in R.terms:
         if isinstance(term, GroupCardinality):  # one group more than are kept; a pair among them where codes are real
-            return term.s + (1 if is_radial(R) else 2)
-    if is_radial(R):
+            return term.s + (1 if takes_norms_only(R) else 2)
+    if takes_norms_only(R):
         return 1
     return 1 + max([1, *(getattr(term, "k", 1) for term in R.terms)])
 
 
-def _answers(R: Regularizer, deadline: float, *, any_scalar: bool = False) -> Iterator[Answer]:
-    def run(reader: PathReader) -> Answer:
+def _answers(R: Regularizer, deadline: float, *, any_scalar: bool = False) -> Iterator[ProxPath]:
+    def run(reader: PathReader) -> ProxPath:
         reader.scalars = {} if any_scalar else None
         symbolic = with_symbols(R, reader, length(R))
         t = reader.real("t")
         reader.assume(t > 0)
         u = _code(R, reader, "u")
         p = symbolic.prox_on(reader, u, reader.asarray([[t]]))  # type: ignore[arg-type]
-        answer = Answer(reader, u[0], t, p[0], _value(symbolic, reader, p))
+        answer = ProxPath(reader, u[0], t, p[0], _value(symbolic, reader, p))
         reader.facts += _theorems(reader, reader)
         return answer
 
@@ -150,7 +150,7 @@ def _theorems(proxes: PathReader, values: PathReader) -> list[Any]:
 
 def _code(R: Regularizer, reader: PathReader, name: str) -> Array:
     n = length(R)
-    return (reader.vectors(name, n) if is_radial(R) else reader.reals(name, n))[None]
+    return (reader.vectors(name, n) if takes_norms_only(R) else reader.reals(name, n))[None]
 
 
 def _value(R: Regularizer, reader: PathReader, Z: Array) -> Number:
@@ -187,7 +187,7 @@ def _with_scalar_symbols(R: Separable, reader: PathReader, n: int, path: str) ->
 
 def _groups(R: Regularizer, n: int) -> Any:
     """Return the groups read: each vector is one; of a selection the first two real entries are; else there is one."""
-    if is_radial(R):
+    if takes_norms_only(R):
         return 1
     is_selection = any(isinstance(term, GroupCardinality) for term in R.terms)
     return np.maximum(np.arange(n) - 1, 0) if is_selection else n
@@ -266,7 +266,7 @@ def prove_equal(R: Regularizer, formula: Callable[..., Array], deadline: float, 
             raise NotProvedError
 
 
-def _settle(R: Regularizer, answers: list[Answer], rivals: list[Rival], deadline: float) -> None:
+def _settle(R: Regularizer, answers: list[ProxPath], rivals: list[Rival], deadline: float) -> None:
     is_proved = all(
         any(is_possible(side.reader.facts, side.reader.definitions, deadline) for side in sides)
         for sides in (answers, rivals)
@@ -288,7 +288,7 @@ def _settle(R: Regularizer, answers: list[Answer], rivals: list[Rival], deadline
         raise NotProvedError
 
 
-def _claims(R: Regularizer, answer: Answer) -> dict[str, Any]:
+def _claims(R: Regularizer, answer: ProxPath) -> dict[str, Any]:
     """Return what has to hold of p alone."""
     entries = [part for entry in answer.p for part in (entry.parts.values() if isinstance(entry, Vector) else [entry])]
     claims: dict[str, Any] = {
@@ -304,7 +304,7 @@ def _claims(R: Regularizer, answer: Answer) -> dict[str, Any]:
     return claims
 
 
-def _objective(answer: Answer, z: Any, value: Number) -> Number:
+def _objective(answer: ProxPath, z: Any, value: Number) -> Number:
     return inner(z - answer.u, z - answer.u) * 0.5 + answer.t * value
 
 
@@ -314,7 +314,7 @@ def inner(a: Any, b: Any) -> Number:
     return sum(products[1:], products[0])
 
 
-def _beats(answer: Answer, rival: Rival, deadline: float, *, by_slope: bool) -> tuple[Any, Any]:
+def _beats(answer: ProxPath, rival: Rival, deadline: float, *, by_slope: bool) -> tuple[Any, Any]:
     """Ask for a u and a z on the two paths such that z refutes p."""
     u, t, p, z = answer.u, answer.t, answer.p, rival.z
     if by_slope:
@@ -331,13 +331,13 @@ def _beats(answer: Answer, rival: Rival, deadline: float, *, by_slope: bool) -> 
     return decide(facts, answer.reader.definitions + rival.reader.definitions, deadline)
 
 
-def _cauchy_schwarz(answer: Answer, rival: Rival) -> list[Any]:
+def _cauchy_schwarz(answer: ProxPath, rival: Rival) -> list[Any]:
     """Return all that inner products have to satisfy: then there are vectors that have them."""
     pairs = [(u, z) for u, z in zip(answer.u, rival.z, strict=True) if isinstance(u, Vector)]
     return [((u * z) * (u * z)).term <= ((u * u) * (z * z)).term for u, z in pairs]
 
 
-def _refutation(answer: Answer, rival: Rival, model: Any, rivals: list[Rival], deadline: float) -> dict[str, Any]:
+def _refutation(answer: ProxPath, rival: Rival, model: Any, rivals: list[Rival], deadline: float) -> dict[str, Any]:
     """Return a z of smaller objective where there is one on some path, else the slope that is too small."""
     for other in rivals:
         result, found = _beats(answer, other, min(deadline, time.monotonic() + 2.0), by_slope=False)
@@ -346,7 +346,7 @@ def _refutation(answer: Answer, rival: Rival, model: Any, rivals: list[Rival], d
     return {"fails": VARIATIONAL, **_numbers(model, answer, rival)}
 
 
-def _numbers(model: Any, answer: Answer, rival: Rival | None) -> dict[str, Any]:
+def _numbers(model: Any, answer: ProxPath, rival: Rival | None) -> dict[str, Any]:
     reader = answer.reader
     names = sorted({str(d) for d in model.decls() if not str(d).startswith(("#", "z#", "u", "z", "t", "<"))})
     numbers: dict[str, Any] = {

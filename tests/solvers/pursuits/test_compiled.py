@@ -7,7 +7,7 @@ from scipy.linalg import hadamard
 
 from proxsae.regularizers import Zero, parse
 from proxsae.solvers.pursuits import compiled_partner, compiled_pursuit
-from proxsae.solvers.pursuits.compiled_gram import whole
+from proxsae.solvers.pursuits.compiled_gram import all_rows
 from proxsae.solvers.pursuits.pursuit import scalar_formulas
 from proxsae.solvers.pursuits.supports import room_for
 
@@ -36,7 +36,7 @@ def signed(C, energies, G, k, *, by_error, dtype=np.float64):
     weights = diagonal if by_error else np.ones_like(diagonal)
     out = room_for(len(C), k, dtype)
     compiled_pursuit.pursue_rows(
-        C.astype(dtype), energies.astype(dtype), whole(G.astype(dtype)), diagonal, weights, k, by_error,
+        C.astype(dtype), energies.astype(dtype), all_rows(G.astype(dtype)), diagonal, weights, k, by_error,
         out.atoms, out.codes, out.counts,
     )  # fmt: skip
     return out
@@ -46,7 +46,7 @@ def penalized(C, energies, G, k, method, r, out=None):
     prox, value, parameters = scalar_formulas(r, len(G))
     out = room_for(len(C), k, np.float64) if out is None else out
     compiled_partner.pursue_rows(
-        prox, value, parameters, C, energies, whole(G), G.diagonal().copy(), k, method, r.is_convex, 1000, 0.1, *out
+        prox, value, parameters, C, energies, all_rows(G), G.diagonal().copy(), k, method, r.is_convex, 1000, 0.1, *out
     )
     return out
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from proxsae.encoders import Amortized
-from proxsae.formats.activations import regularizer_of, sides_of
+from proxsae.formats.activations import activation_sides, regularizer_of_parts
 from proxsae.formats.doubling import Signed, parts_of, written_parts
 from proxsae.formats.parts import Parts
 from proxsae.regularizers import Regularizer
@@ -31,9 +31,9 @@ def encoder_with(R: Regularizer, parts: Parts) -> tuple[Amortized, Tensor]:
     ValueError
         If the activation is not the prox of R up to the scale and the bias of its argument.
     """
-    if R == regularizer_of(parts):
+    if R == regularizer_of_parts(parts):
         return Amortized.of(R, parts.weight, parts.bias), parts.atoms
-    sides = sides_of(R)
+    sides = activation_sides(R)
     half = len(parts.atoms) // len(sides.sides)
     R.check_width(half)
     slope, shift = (np.asarray(value) for value in (sides.sides[0].slope, sides.sides[0].shift))

@@ -47,7 +47,7 @@ class Passage:
 
 
 @dataclass
-class Sides:
+class AxisContexts:
     """The templates of an axis, read: contexts of side a, then those of side b."""
 
     axis: Axis
@@ -112,7 +112,7 @@ def read_neutral(model: LanguageModel, site: Site, text: TextSource, n_tokens: i
     return Neutral(passage, is_target, log_p, cross_entropy, median)
 
 
-def read_sides(model: LanguageModel, site: Site, axis: Axis, limit: float) -> Sides:
+def read_sides(model: LanguageModel, site: Site, axis: Axis, limit: float) -> AxisContexts:
     """Run the templates of an axis once, with the gradient of their log-odds; rows above the limit are not edited."""
     a, b, multi_token = target_ids(model, axis)
     ids = [prompt_ids(model, context) for side in zip(*axis.templates, strict=True) for context in side]
@@ -125,7 +125,7 @@ def read_sides(model: LanguageModel, site: Site, axis: Axis, limit: float) -> Si
     passage = Passage(tokens, rows, is_text & (rows.norm(dim=-1) <= limit))
     last = torch.tensor([len(found) - 1 for found in ids])
     odds, slopes = _odds_and_slopes(model, site, passage, last, (a, b))
-    return Sides(axis, passage, last, (a, b), multi_token, odds, slopes)
+    return AxisContexts(axis, passage, last, (a, b), multi_token, odds, slopes)
 
 
 def steered_odds(
