@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.regularizers.base import Regularizer
+from proxsae.regularizers.base import Regularizer, combine
+from proxsae.regularizers.basic import Box, LInfBall
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.parameters import as_parameter
@@ -32,11 +33,12 @@ class Translation(Wrapper, named=False):
         return self.inner_value(xp, z - self.center)
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        z = self.center + self.inner_prox(xp, u - self.center, t)
+        p = self.inner_prox(xp, u - self.center, t)
+        z = self.center + p
         if self.is_convex or not self.is_separable:
             return z
         # Among equals r chose the one nearest to c; here it is the one at zero, if that is one of them.
-        gain = z * (u - 0.5 * z) - t * self.value_of(xp, z)
+        gain = z * (u - 0.5 * z) - t * self.inner_value(xp, p)  # at an end of the domain z - c may round beyond it
         return xp.where(gain > -t * self.value_of(xp, 0.0 * u), z, 0.0)
 
     def in_units(self, scale: float) -> Regularizer:
@@ -86,6 +88,12 @@ class TranslatedNonSeparable(Translation, NonSeparable, named=False):
         return self.inner.gauge_on(xp, V)
 
 
+def moved_bounds(bounds: Box | LInfBall, center: Any) -> Box:
+    """Return the indicator of the same interval about c."""
+    lower, upper = (bounds.lower, bounds.upper) if isinstance(bounds, Box) else (-bounds.radius, bounds.radius)
+    return Box(lower + center, upper + center)
+
+
 def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
     r"""Return z -> R(z - c), whose prox is :math:`c + \mathrm{prox}_{tR}(u - c)`.
 
@@ -102,7 +110,14 @@ def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
         If R is a selection or a sum with a term of whole codes: translate the term and add the rest.
     """
     if isinstance(inner, Separable):
-        return TranslatedSeparable(inner, center)
+        center = as_parameter(center, "center")
+        # Bounds are moved themselves: (c + h) - c may round beyond h, and R would be infinite at its own prox.
+        bounds = [term for term in inner.terms if isinstance(term, Box | LInfBall)] if inner.is_convex else []
+        if not bounds:
+            return TranslatedSeparable(inner, center)
+        rest = [term for term in inner.terms if not isinstance(term, Box | LInfBall)]
+        moved = [TranslatedSeparable(combine(rest), center)] if rest else []
+        return combine([*moved, *(moved_bounds(term, center) for term in bounds)])
     if isinstance(inner, NonSeparable) and not isinstance(inner, Cardinality):
         return TranslatedNonSeparable(inner, center)
     raise TypeError(f"Translated takes a separable regularizer or a single term of whole codes, got {inner}")

@@ -18,6 +18,7 @@ from proxsae.regularizers import (
     L1Ball,
     L1MinusL2,
     LInf,
+    LInfBall,
     NonNegative,
     Simplex,
     SquaredL2,
@@ -175,3 +176,23 @@ def test_a_tie_of_a_translated_penalty_goes_to_zero():
     z = R.prox(np.array([-1.0]), 2.0)[0]
     assert 0.5 * (z + 1) ** 2 + 2.0 * R.value(np.array([z])) == 0.5 + 2.0 * R.value(np.zeros(1))
     assert z == 0
+
+
+BOUNDED = {
+    "box": (Box(-0.4, 0.8), Box(-0.4 + 0.477, 0.8 + 0.477)),
+    "ball": (LInfBall(0.8), Box(-0.8 + 0.477, 0.8 + 0.477)),
+    "with a sum": (0.3 * L1() + Box(-0.4, 0.8) + SquaredL2(), None),
+    "with a count": (0.1 * L1() + Box(-0.4, 0.8) + 0.01 * L0(), None),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_ends_of_a_moved_interval_are_inside(name):
+    """Since (0.477 + 0.8) - 0.477 > 0.8, an end was outside of its own interval, and a code there gained nothing."""
+    R, same = BOUNDED[name]
+    u = np.array([5.0])
+    moved = Translated(R, 0.477)
+    np.testing.assert_allclose(moved.prox(u), 0.477 + R.prox(u - 0.477), rtol=1e-15)
+    if R.is_convex:
+        np.testing.assert_allclose(moved.value(moved.prox(u)), R.value(R.prox(u - 0.477)), rtol=1e-12)
+    assert same is None or moved == same
