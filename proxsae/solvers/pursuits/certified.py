@@ -11,7 +11,7 @@ from proxsae.formulas.arrays import Array
 from proxsae.regularizers import Separable, Zero
 from proxsae.solvers.algorithm import Ended
 from proxsae.solvers.bounded import falls_without_end, slopes_at_infinity
-from proxsae.solvers.certificates import ROUNDINGS, certificate_of, fit_of
+from proxsae.solvers.certificates import ROUNDINGS, certificate_of, fit_of, rounded
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.pursuits.supports import Supports
 from proxsae.solvers.threads import by_blocks
@@ -23,8 +23,11 @@ class Certifier:
 
     dictionary: Array  # NumPy, in the working dtype
     norms: Array  # of the atoms, in float64
-    penalty: Separable  # r, the partner of the cardinality
+    penalty: Separable  # r, the partner of the cardinality; with its parameters as codes in float32 meet them
     k: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "penalty", rounded(self.penalty, self.dictionary))
 
     def fit(self, Y: Array, D: Array, found: Supports) -> tuple[Array, Array]:
         """Return F, and the correlations of the atoms in use with the residual, over a dictionary like the given."""

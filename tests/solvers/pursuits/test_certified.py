@@ -167,3 +167,13 @@ def test_refusals_are_one_sentence():
     with pytest.warns(ConvergenceWarning, match="not converged"):
         s = solve(X, D, Cardinality(3), method="swap", max_iter=0, tol=1e-9)
     assert not s.converged.all()
+
+
+@pytest.mark.parametrize("method", ["exact", *PURSUITS])
+def test_bounds_that_float32_rounds_up_are_met(method):
+    bound = 0.8824925965060328
+    assert float(np.float32(bound)) > bound
+    random = np.random.default_rng(0)
+    X, D = (random.normal(size=(n, 7)).astype(np.float32) for n in (60, 6))
+    for text in (f"Box(-0.88, {bound}) + Cardinality(3)", f"LInfBall({bound}) + Cardinality(6)"):
+        assert solve(3 * X, D, parse(text), method=method).converged.all()
