@@ -56,6 +56,7 @@ class KSupport(OfKLargest):
     def prox_of(self, xp: ArrayNamespace, U: Array, t: Array) -> Array:
         space = array_api_compat.array_namespace(U)
         a = space.astype(xp.abs(U), space.float64)
+        a = a / xp.wide.magnitudes(a, partition(None, U.shape[-1]))  # its shares do not depend on the scale of u
         t = space.astype(t, space.float64)
         theta = _shares(space, a, t, space.ones_like(t), self.k)
         return xp.asarray(U * (theta / (theta + t + (theta + t == 0))))

@@ -354,3 +354,13 @@ def test_the_fit_is_isotonic_regression():
 def test_bad_input_is_refused_in_words(build, sentence):
     with pytest.raises(ValueError, match=sentence):
         build()
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e200])
+def test_the_slope_of_the_k_support_prox_does_not_depend_on_units(size):
+    slopes = []
+    for scale in (1.0, size):
+        U = torch.tensor([[1.0, -2.0, 1.5, 0.1]], dtype=torch.float64) * scale
+        (0.3 * KSupport(2)).prox(U.requires_grad_()).sum().backward()
+        slopes.append(U.grad)
+    torch.testing.assert_close(*slopes)
