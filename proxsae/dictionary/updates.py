@@ -74,12 +74,12 @@ class Statistics(NamedTuple):
     @property
     def centred(self) -> tuple[Matrix, Matrix]:
         """A and B of the problem in which b is always the best one for D."""
-        mean = self.code_sum / max(self.weight, 1.0)
+        mean = self.code_sum / (self.weight or 1.0)
         return self.gram - np.outer(self.code_sum, mean), self.moments - np.outer(mean, self.sample_sum)
 
     def intercept(self, D: Matrix) -> Matrix:
         """Return the best b for D, the mean of x - z D."""
-        b: Matrix = (self.sample_sum - self.code_sum @ D) / max(self.weight, 1.0)
+        b: Matrix = (self.sample_sum - self.code_sum @ D) / (self.weight or 1.0)
         return b
 
 

@@ -308,3 +308,8 @@ def test_a_batch_of_no_samples_changes_nothing():
 def test_bad_options_are_one_sentence(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_the_intercept_of_light_samples_is_their_mean():
+    sums = Statistics.zeros(3, 6).plus(csr_array((2, 3)), np.ones((2, 6)), weights=np.array([0.05, 0.05]))
+    np.testing.assert_allclose(sums.intercept(np.zeros((3, 6))), 1.0)
