@@ -160,10 +160,22 @@ class Fit:
             if self.is_done:
                 self.trainer.history.read()
             self._check_explosion()
-            if self.is_done or self.state.n_done % self.settings.checkpoint_every == 0:
+            if self.is_done or (self._is_due and not self._is_exploding):
                 self.write()
         except FloatingPointError as error:
             self._go_back(error)
+
+    @property
+    def _is_due(self) -> bool:
+        every = self.settings.checkpoint_every
+        return self.checkpoints is not None and self.state.n_done // every > self.written // every
+
+    @property
+    def _is_exploding(self) -> bool:
+        """Whether the last step may be one of a divergence, to which no training should go back."""
+        self.trainer.history.read()
+        is_guarded = self.is_new and not isinstance(self.trainer, Alternation)
+        return is_guarded and self.trainer.history.last()["fvu"] > self._explosion
 
     def write(self) -> None:
         """Write a checkpoint, unless that of this step is there or none is to be written."""
@@ -228,11 +240,13 @@ class Fit:
         self.batches = self.source.batches(self.rows, settings, state)
         self.trainer: Trainer | Alternation
         if settings.update is None:
+            state.statistics = None  # the sums of solved updates are not those of the atoms that gradients leave
             rate = settings.learning_rate * 0.5**state.n_halvings
             losses = standard(state.model.atoms.shape[1], settings.dead_after, settings.loss)
             state.model.atoms.requires_grad_(not settings.is_frozen)
             self.trainer = Trainer(state, learning_rate=rate, dead_after=settings.dead_after, losses=losses)
         else:
+            state.forget_moments()  # the atoms move without Adam
             n_rows = self.source.n_rows(self.rows) if self.is_new else None
             self.trainer = Alternation(state, settings.update, dead_after=settings.dead_after, n_rows=n_rows)
 

@@ -139,9 +139,9 @@ def take_up(state: TrainingState, settings: Settings) -> None:
     _check_same_model(state.model, settings)
     target = None if state.control is None else state.control.target
     if settings.regularizer != state.given or (target is None) != (settings.target_l0 is None):
-        state.given = settings.regularizer
+        _set_regularizer(state, settings)  # before anything else changes: it may refuse
+        state.given, state.prices = settings.regularizer, None
         state.control = None if settings.target_l0 is None else WeightControl(settings.target_l0)
-        _set_regularizer(state, settings)
     elif state.control is not None and settings.target_l0 is not None:
         state.control.target = settings.target_l0
     state.n_halvings = 0

@@ -118,7 +118,7 @@ class TrainingState:
                 self.optimizer.state[parameter] = moments
 
     def forget_moments(self) -> None:
-        """Free the moments of Adam, two thirds of the memory: no step follows."""
+        """Free the moments of Adam, two thirds of the memory: no step of it follows."""
         self.optimizer.state.clear()
 
     def to(self, device: torch.device) -> TrainingState:
@@ -211,7 +211,7 @@ class TrainingState:
             training.control.is_met = state["is_met"]
         if sums := _group(state, "statistics"):
             training.statistics = checked_sums(sums, *model.atoms.shape)
-        if "prices" in state:
+        if "prices" in state and given.scope == "batch":
             training.prices = state["prices"].cpu().clone()
             wanted = encoder.encode(torch.zeros_like(inputs.mean)[None]).prices
             if wanted is None or training.prices.shape != wanted.shape or bool((training.prices < 0).any()):

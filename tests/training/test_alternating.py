@@ -183,3 +183,15 @@ def test_codes_at_the_edge_of_a_domain_are_inside_of_it_in_float32(R):
     X = np.random.default_rng(0).normal(size=(600, 12)).astype(np.float32)
     sae = ProxSAE(R, 24, encoder="solved", n_steps=3, batch_size=128, random_state=0).fit(X)
     assert np.isfinite(sae.history_["loss"]).all()
+
+
+def test_gradients_between_solved_updates_are_kept():
+    """The sums of solved updates are of rows that the atoms have left behind when gradients have moved them."""
+    X = np.random.default_rng(1).laplace(size=(1000, 12)) + 5
+    sae = learner(0.3 * L1(), 20, update="online").partial_fit(np.random.default_rng(0).normal(size=(1000, 12)))
+    sae.set_params(update="gradient", learning_rate=0.02)
+    for _ in range(5):
+        sae.partial_fit(X)
+    atoms = sae.components_
+    sae.set_params(update="online").partial_fit(X[:200])
+    assert (sae.components_ * atoms).sum(axis=1).min() > 0.99

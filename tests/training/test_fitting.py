@@ -334,3 +334,22 @@ def test_a_target_missed_at_the_end_loses_nothing(X, monkeypatch):
         sae = small(L1(), target_l0=3).fit(X)
     assert sae.n_iter_ == 30
     assert np.isfinite(sae.score(X))
+
+
+def test_prices_of_batches_end_with_their_regularizer(X, tmp_path):
+    sae = small(Cardinality(2, "batch")).partial_fit(X)
+    sae.set_params(regularizer="0.3*L1").partial_fit(X)
+    restored = loaded(sae, tmp_path, training_state=True)
+    np.testing.assert_array_equal(restored.transform(X).toarray(), sae.transform(X).toarray())
+    once = small(Cardinality(6, "batch")).partial_fit(X)
+    sae.set_params(regularizer=Cardinality(6, "batch")).partial_fit(X)
+    counts = [model.transform(X).nnz / len(X) for model in (once, sae)]
+    np.testing.assert_allclose(counts, 6.0, atol=0.6)
+
+
+def test_a_refused_regularizer_is_refused_again(X):
+    sae = small("0.3*L1").partial_fit(X)
+    sae.set_params(regularizer="1e-44*L1")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="leaves float32"):
+            sae.partial_fit(X)

@@ -375,6 +375,19 @@ def exploding(monkeypatch, at_step, n_times, factor=100.0):
     monkeypatch.setattr(Trainer, "step", longer)
 
 
+def test_no_checkpoint_is_of_a_step_that_explodes(tmp_path):
+    """Ten bad steps tell a divergence, and the checkpoints between them would be all that is kept."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(2000, 8)).astype(np.float32) @ random.normal(size=(8, 8)).astype(np.float32)
+    options = {"n_components": 16, "learning_rate": 12.0, "n_steps": 60, "batch_size": 64, "random_state": 0}
+    plain = ProxSAE(0.05 * L1(), **options)
+    often = ProxSAE(0.05 * L1(), checkpoint_dir=tmp_path / "c", checkpoint_every=5, **options)
+    for sae in (plain, often):
+        with pytest.warns(UserWarning, match="goes back to step 0 with half the step size"):
+            sae.fit(rows)
+    np.testing.assert_array_equal(often.components_, plain.components_)
+
+
 @pytest.mark.parametrize(
     ("factor", "sentence"), [(100.0, "explodes at step 11, to an FVU"), (1e30, "is inf at step 11")]
 )
