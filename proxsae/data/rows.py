@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -19,7 +18,6 @@ from torch import Tensor
 from proxsae.formulas.arrays import to_numpy
 from proxsae.kernels.threads import note_threads
 
-LARGE_RATIO = 10.0  # a row of more than so many times the median norm is worth a warning
 TORCH_DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -267,41 +265,6 @@ def mapped(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # a damaged header is read as Python text, and fails in a dozen ways
         sentence = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"'{path}' is not a whole .npy array of numbers: {sentence}") from None
-
-
-def ordinary(rows: Rows, max_norm_ratio: float | None, most: int) -> Rows:
-    """Return the rows to train on, and warn of those that dominate squared errors.
-
-    Parameters
-    ----------
-    rows : Rows
-    max_norm_ratio : float or None
-        Leave out the rows whose norm exceeds this many times the median; all rows are read once for it. None: none.
-    most : int
-        How many rows are looked at for the warning.
-    """
-    sample = rows.sample(most) if max_norm_ratio is None else rows.blocks()
-    both = [_ratios(rows, sample)] + ([_ratios(rows.targets, sample)] if rows.has_targets else [])
-    ratios = np.max(both, axis=0)
-    if max_norm_ratio is not None:
-        return rows.taken(np.flatnonzero(ratios <= max_norm_ratio))
-    if n_large := int((ratios > LARGE_RATIO).sum()):
-        told = f"{n_large} of {len(ratios)} rows have a norm of more than {LARGE_RATIO:g} times the median"
-        told += f" ({ratios.max():.3g} times at most) and dominate squared errors; max_norm_ratio={LARGE_RATIO:g}"
-        warnings.warn(f"{told} leaves them out", stacklevel=7)
-    return rows
-
-
-def _ratios(rows: Rows, sample: list[Any]) -> Any:
-    """Return the norms of rows over their median; zeros where that is zero."""
-    parts = (rows.read(some, torch.float64, torch.device("cpu")) for some in sample)
-    norms = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in parts]).numpy()
-    median = float(np.median(norms))
-    if rows.weights is not None:
-        w = np.concatenate([rows.weights[some] for some in sample])
-        low, high = (s * np.quantile(s * norms, 0.5, weights=w, method="inverted_cdf") for s in (1, -1))
-        median = float(low + high) / 2  # of an even number of rows the mean of the middle two, as without weights
-    return norms / median if median > 0 else np.zeros_like(norms)
 
 
 def provenance_of(X: Any) -> dict[str, Any]:

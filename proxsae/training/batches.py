@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from proxsae.data.large_rows import ordinary
 from proxsae.data.memory import physical_memory
 from proxsae.data.order import BatchOrder
 from proxsae.data.rows import (
@@ -14,7 +15,6 @@ from proxsae.data.rows import (
     checked_rows,
     has_labels_alone,
     is_row_source,
-    ordinary,
     provenance_of,
     with_targets,
     with_weights,
@@ -99,7 +99,7 @@ class BatchSource:
         return self._checked
 
     def ordinary(self, rows: Rows, max_norm_ratio: float | None) -> Rows:
-        """Return the rows to train on; see :func:`proxsae.data.rows.ordinary`."""
+        """Return the rows to train on; see :func:`proxsae.data.large_rows.ordinary`."""
         if max_norm_ratio not in self._ordinary:
             self._ordinary[max_norm_ratio] = ordinary(rows, max_norm_ratio, MAX_ROWS)
         return self._ordinary[max_norm_ratio]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from proxsae.data.large_rows import row_norms
 from proxsae.data.rows import Rows
 from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Regularizer
@@ -51,10 +51,8 @@ class Scaling:
         norms, largest = 0.0, 0.0
         for block, w in zip(blocks, weights, strict=True):
             centred = rows.read(block, dtype, device)[:, columns] - mean
-            size = float(centred.abs().max())
-            unit = 2.0 ** (math.frexp(size)[1] - 1) if size else 1.0  # squares stay in range, and no bit is lost
-            norms += unit * float(_sum(torch.linalg.vector_norm(centred / unit, dim=-1), w))
-            largest = max(largest, size)
+            norms += float(_sum(row_norms(centred), w))
+            largest = max(largest, float(centred.abs().max()))
         limits = torch.finfo(dtype)
         if largest <= 4 * limits.eps * float(mean.abs().max()):  # all rows are equal, up to the rounding of their mean
             return cls(rows.read(blocks[0], dtype, device)[0, columns], 1.0)

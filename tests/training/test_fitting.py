@@ -252,6 +252,24 @@ def test_rows_of_huge_norm_are_announced_and_left_out_on_request():
     np.testing.assert_array_equal(sae.components_, tensor.components_)
 
 
+@pytest.mark.parametrize("unit", [2.0**660, 2.0**-660])
+def test_rows_whose_squares_leave_float64_are_left_out_alike(unit):
+    X = np.random.default_rng(0).normal(size=(600, 8))
+    X[3] *= 100
+    sae = small(max_norm_ratio=10, n_steps=30).fit(X)
+    np.testing.assert_array_equal(small(max_norm_ratio=10, n_steps=30).fit(unit * X).components_, sae.components_)
+    with pytest.warns(UserWarning, match="1 of 600 rows have a norm of more than 10 times the median"):
+        small(n_steps=1).fit(unit * X)
+
+
+def test_a_ratio_that_leaves_no_row_is_refused():
+    X, Y = np.ones((2, 40, 8)) + np.random.default_rng(0).normal(size=(2, 40, 8)) / 100
+    X[:20] *= 100
+    Y[20:] *= 100
+    with pytest.raises(ValueError, match=r"max_norm_ratio=1\.5 leaves no row: each, or its target"):
+        small(max_norm_ratio=1.5).fit(X, Y)
+
+
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
