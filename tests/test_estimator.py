@@ -382,8 +382,18 @@ def test_bad_data_is_one_sentence(X):
     bad[7, 2] = np.inf
     with pytest.raises(ValueError, match="row 7 of 300"):
         small().fit(torch.from_numpy(bad))
-    with pytest.raises(ValueError, match="infinity"):
-        small().fit(bad)
+    first = "contains NaN or infinity: row 7 of 300 is the first such row read$"
+    for given in (
+        bad,
+        bad.tolist(),
+        bad.astype(np.float32),
+        pandas.DataFrame(bad),
+        pandas.DataFrame(bad, dtype="Float64"),
+    ):
+        with pytest.raises(ValueError, match=f"^Input X {first}"):
+            small().fit(given)
+        with pytest.raises(ValueError, match=f"^Input Y {first}"):
+            small().fit(X, given)
     with pytest.raises(ValueError, match="X has 5 features, but ProxSAE is expecting 8"):
         small().fit(X).transform(torch.zeros(3, 5))
     with pytest.raises(TypeError, match=r"real numbers, got torch\.complex64"):

@@ -81,6 +81,11 @@ class Rows:
         """Whether the targets are other rows than these."""
         return self._targets is not None
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether they are a tensor or an array, and neither a memory map nor a store."""
+        return isinstance(self.source, Tensor) or type(self.source) is np.ndarray
+
     def alone(self) -> Rows:
         """Return the rows without targets and weights."""
         return self._with(_targets=None, weights=None)
@@ -134,9 +139,8 @@ class Rows:
 
     def moved(self, dtype: torch.dtype, device: torch.device) -> Rows:
         """Return rows that lie in memory on a CUDA device, where they take a quarter of what is free there at most."""
-        is_in_memory = isinstance(self.source, Tensor) or type(self.source) is np.ndarray
         size = self.source.shape[0] * self.source.shape[1] * dtype.itemsize
-        if device.type != "cuda" or not is_in_memory or 4 * size > torch.cuda.mem_get_info(device)[0]:
+        if device.type != "cuda" or not self.is_in_memory or 4 * size > torch.cuda.mem_get_info(device)[0]:
             return self
         targets = None if self._targets is None else self._targets.moved(dtype, device)
         return self._with(source=torch.as_tensor(self.source).to(device, dtype), _targets=targets)
@@ -151,12 +155,13 @@ class Rows:
         return [slice(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
     def check_finite(self) -> Rows:
-        """Look at all rows of a tensor; those of maps and stores are looked at when they are read."""
-        if isinstance(self.source, Tensor):
+        """Look at all rows in memory, of a tensor or an array; those of maps and stores when they are read."""
+        if self.is_in_memory:
+            is_finite: Any = torch.isfinite if isinstance(self.source, Tensor) else np.isfinite
             for rows in self.blocks():
-                finite = torch.isfinite(self.source[rows]).all(-1)
+                finite = is_finite(self.source[rows]).all(-1)
                 if not bool(finite.all()):
-                    self._refuse(rows.start + int((~finite).nonzero()[0]))
+                    self._refuse(rows.start + int(to_numpy(finite).argmin()))
             self.is_finite = True
         return self
 
@@ -187,7 +192,8 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     note_threads()
     if not is_row_source(X):
         _check_matrix(X, "X")
-        return Rows(validate_data(estimator, X, reset=reset, dtype=_dtype_in_memory(X), order="C"), is_finite=True)
+        options: dict[str, Any] = {"dtype": _dtype_in_memory(X), "order": "C", "ensure_all_finite": False}
+        return Rows(validate_data(estimator, X, reset=reset, **options)).check_finite()
     _check_source(X, "X")
     if reset:
         estimator.n_features_in_ = int(X.shape[1])
@@ -220,8 +226,8 @@ def with_targets(rows: Rows, Y: Any) -> Rows:
         targets = Rows(Y, name="Y").check_finite()
     else:
         _check_matrix(Y, "Y")
-        array = check_array(Y, dtype=_dtype_in_memory(Y), order="C", input_name="Y")
-        targets = Rows(array, is_finite=True, name="Y")
+        array = check_array(Y, dtype=_dtype_in_memory(Y), order="C", input_name="Y", ensure_all_finite=False)
+        targets = Rows(array, name="Y").check_finite()
     if len(targets) != len(rows):
         raise ValueError(f"Y has {len(targets)} rows, and X has {len(rows)}")
     return rows._with(_targets=targets)
