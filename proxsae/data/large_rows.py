@@ -52,7 +52,8 @@ def row_norms(x: Tensor) -> Tensor:
     sizes = torch.linalg.vector_norm(x, ord=torch.inf, dim=-1, keepdim=True)
     mantissas, _ = torch.frexp(sizes)
     units = torch.where(sizes > 0, sizes / (2 * mantissas), 1.0)  # powers of two, so that no bit is lost
-    return units[..., 0].double() * torch.linalg.vector_norm(x / units, dim=-1).double()
+    norms: Tensor = torch.linalg.vector_norm(x / units, dim=-1)
+    return units[..., 0].double() * norms.double()
 
 
 def _ratios(rows: Rows, sample: list[Any]) -> Any:
