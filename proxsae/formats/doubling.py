@@ -99,7 +99,7 @@ def _folded(parts: Parts) -> tuple[Regularizer, Tensor] | None:
     lam = -0.5 * (b[:half].double() + b[half:].double())
     if bool((lam < 0).any()):  # both codes of a pair may be positive
         return None
-    shrinkage: Regularizer = lam.numpy() * L1() if bool(lam.any()) else Zero()
+    shrinkage: Regularizer = _weight(lam, parts) * L1() if bool(lam.any()) else Zero()
     bias = (0.5 * (b[:half].double() - b[half:].double())).to(b.dtype)
     if parts.activation == "relu":
         return shrinkage, bias
@@ -113,6 +113,23 @@ def _folded(parts: Parts) -> tuple[Regularizer, Tensor] | None:
     if bool(lam.any()):
         return None
     return AsymmetricL0(cost_of(above), cost_of(below)), bias
+
+
+def _weight(lam: Tensor, parts: Parts) -> Any:
+    """Return the weight that was folded into the biases: one number where all agree up to the rounding of these.
+
+    It is the number of fewest digits that they agree on, so that a weight of 0.3 is 0.3 again. What was rounded is the
+    bias, or with some libraries the bias of centred rows.
+    """
+    sizes = parts.bias.double().abs() + parts.bias_of_centred.double().abs()
+    half, room = len(lam), torch.finfo(parts.bias.dtype).eps
+    reach = room * (sizes[:half] + sizes[half:])
+    low, high = float((lam - reach).max()), float((lam + reach).min())
+    if not 0 < low <= high:
+        return lam.numpy()
+    middle = 0.5 * (low + high)
+    rounded = (float(f"{middle:.{digits}e}") for digits in range(17))
+    return next(number for number in rounded if low <= number <= high)
 
 
 def _is_tied(rows: Tensor) -> bool:

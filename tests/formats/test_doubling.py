@@ -9,7 +9,7 @@ from proxsae import ProxSAE
 from proxsae.encoders import Amortized
 from proxsae.formats.activations import activation_sides, regularizer_of_parts
 from proxsae.formats.doubling import encoder_and_atoms, parts_of
-from proxsae.regularizers import L0, L1, NonNegative, SquaredL2, parse
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2, parse
 
 EACH = np.linspace(0.05, 0.6, P)
 SIGNED = [
@@ -137,3 +137,22 @@ def test_native_signs_are_for_abstopk():
     assert (parts.activation, parts.k, len(parts.atoms)) == ("abstopk", 3, P)
     with pytest.raises(ValueError, match=r'signed="native" is for AbsTopK alone'):
         parts_of(sae_of("0.2*L1"), "native")
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.2, 1 / 3, 2.0, 1e-3, 123.456])
+def test_one_weight_is_one_number_again(weight):
+    R = weight * L1()
+    encoder, _ = encoder_and_atoms(parts_of(sae_of(R), "double"))
+    again = encoder.regularizer
+    assert np.ndim(again.weight) == 0
+    assert float(again.weight) == pytest.approx(weight, rel=1e-5)
+    assert again == R or weight == 1 / 3
+    sae = sae_of(R + Cardinality(3))
+    assert encoder_and_atoms(parts_of(sae, "double"))[0].regularizer.terms[0].weight == again.weight
+
+
+def test_weights_that_differ_by_more_than_rounding_stay():
+    weights = 0.3 + 1e-5 * np.arange(P)
+    encoder, _ = encoder_and_atoms(parts_of(sae_of(weights * L1()), "double"))
+    np.testing.assert_allclose(encoder.regularizer.weight, weights, atol=1e-6)
+    assert np.ptp(encoder.regularizer.weight) > 1e-5
