@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from proxsae.formats.card import write_card
 from proxsae.formats.doubling import encoder_and_atoms
+from proxsae.formats.files import is_ours
 from proxsae.formats.hub import PREFIX, fetched
 from proxsae.formats.parts import FORMULAS, Parts
 from proxsae.formats.registry import Format, formats
@@ -51,7 +52,7 @@ def load(
         A file or folder, or one on the Hub, ``"hf://owner/repository/path"``. Or the name of a release and an id in it
         as SAELens has them, ``"gemma-scope-2b-pt-res-canonical/layer_20/width_16k/canonical"``, where it is installed.
     format : str, default "auto"
-        "proxsae" or the name of another format; "auto" looks at the names of the files.
+        "proxsae" or the name of another format; "auto" knows our files by their header, others by their names.
     regularizer : Regularizer or str, optional
         R, such as ``"0.1*L1 + NonNegative"``; its prox must be the activation of the file up to scale and bias. None:
         the R that :func:`save` noted, where the file has it and it fits, else the plainest.
@@ -206,7 +207,9 @@ def check_folder(folder: Path, chosen: Format) -> None:
 
 
 def _format_of(path: Path) -> Format | None:
-    """Return the format that a file or folder is of; a single safetensors file that no other claims is ours."""
+    """Return the format that a file or folder is of, None for ours: by the header, or where no other claims it."""
+    if is_ours(path):
+        return None
     claimed = next((one for one in formats().values() if one.recognises(path)), None)
     if claimed is None and path.is_dir():
         raise ValueError(f"{path} is a folder of no format that is known: {_lacking(path)}")

@@ -88,6 +88,19 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
     return tensors, metadata
 
 
+def is_ours(path: Path) -> bool:
+    """Whether the header of a file says that :func:`write_file` wrote it, whatever its name."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
 def _checksum(text: str, tensors: dict[str, Any]) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):

@@ -1,11 +1,15 @@
 """load, save and the command line: which format it is, and what is refused."""
 
+from contextlib import suppress
+
+import numpy as np
 import pytest
 from small_saes import assert_same_outputs, rows, sae_of
 
 from proxsae import ProxSAE
 from proxsae.cli import main
 from proxsae.formats import load, save
+from proxsae.regularizers import parse
 
 
 def test_ours_is_read_and_written(tmp_path):
@@ -50,6 +54,25 @@ def test_a_file_of_openai_has_any_name(tmp_path):
     sae = sae_of("0.3*L1 + NonNegative")
     save(sae, tmp_path / "resid_post", format="openai")
     assert_same_outputs(sae, load(tmp_path / "resid_post"), rows(), rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["x.pt", "ae.pt", "params.npz", "params.safetensors", "x.npz", "x.bin"])
+def test_our_files_are_known_by_their_header(name, tmp_path):
+    sae = sae_of("Cardinality(3)")
+    sae.save(tmp_path / name)
+    np.testing.assert_array_equal(load(tmp_path / name).components_, sae.components_)
+    (tmp_path / "x.pt").write_bytes((tmp_path / name).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"x\.pt is not a "):
+        load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("format_", ["sparsify", "dictionary_learning", "openai", "gemma_scope", "llama_scope"])
+def test_one_weight_comes_back_as_one_number(format_, tmp_path):
+    for R in ("0.3*L1", "0.3*L1 + Cardinality(3)"):
+        with suppress(ValueError):  # not every format has both activations
+            save(sae_of(R), tmp_path / f"{format_}{len(R)}", format_)
+            assert load(tmp_path / f"{format_}{len(R)}", format_).regularizer_ == parse(R)
+    assert list(tmp_path.iterdir())
 
 
 def test_an_R_that_does_not_fit_names_the_file(tmp_path):
