@@ -129,7 +129,10 @@ def harvest(
     writer = StoreWriter(out, identity | measured, resume=resume)
     packed, padding = pack(texts, model.tokenizer, context_length, packing), padding_id(model.tokenizer)
     if writer.index["complete"]:
-        return _complete(writer, packed, padding, n_tokens)
+        store = _complete(writer, packed, padding, n_tokens)
+        if verbose:
+            tqdm.write(f"{describe(store)}; complete already, nothing was run.", file=sys.stderr)
+        return store
     if writer.rows > n_tokens:
         raise StoreError(f"'{out}' holds {writer.rows} rows already, so n_tokens={n_tokens} needs another folder.")
     writer.index["n_tokens"] = n_tokens
@@ -178,10 +181,11 @@ def _add(writer: StoreWriter, batch: Activations, room: int) -> int:
     positions, medians = writer.index["dropped_positions"], writer.index["median_norms"]
     kept = kept_rows(batch, positions, writer.index["drop"], medians)
     context, position = (where[:room] for where in np.nonzero(kept))
-    dropped = ~kept & ~batch.contexts.is_padding
+    dropped, tokens = ~kept & ~batch.contexts.is_padding, batch.contexts.tokens
     if len(context) == room:
-        # what lies behind the last row stored does not count as dropped
+        # what lies behind the last row stored does not count, neither as dropped nor as contexts
         dropped.reshape(-1)[context[-1] * kept.shape[1] + position[-1] :] = False
+        tokens = tokens[: context[-1] + 1]
     by_position = dropped[:, positions].sum()
     dropped[:, positions] = False
     counts = {
@@ -190,7 +194,7 @@ def _add(writer: StoreWriter, batch: Activations, room: int) -> int:
         "dropped_massive": int((dropped & batch.contexts.is_text).sum()),
         "large_kept": int(large_rows(batch, medians)[context, position].sum()),
     }
-    writer.add(batch.rows[context, position], context, position, batch.contexts.tokens, counts)
+    writer.add(batch.rows[context, position], context, position, tokens, counts)
     return len(context)
 
 

@@ -42,6 +42,24 @@ def test_every_row_is_the_hidden_state_at_its_token(architecture, texts, tmp_pat
     np.testing.assert_array_equal(np.flatnonzero(kept)[:300], context * 16 + position)
 
 
+def test_contexts_behind_the_last_row_are_not_counted(model, texts, tmp_path):
+    few = OPTIONS | {"n_tokens": 20}
+    store = harvest(model, texts, out=tmp_path, drop=1, **few)
+    assert store.info["contexts"] == store.trace([19])[0][0] + 1 == 2
+    assert "20 rows of 16 features from 2 contexts of" in describe(store)
+    assert len(harvest(model, texts, out=tmp_path, drop=1, **few)) == 20
+
+
+def test_a_complete_harvest_says_so(model, texts, tmp_path, capsys):
+    verbose = OPTIONS | {"verbose": True}
+    store = harvest(model, texts, out=tmp_path, **verbose)
+    assert capsys.readouterr().err.endswith(" tokens/s.\n")
+    harvest(model, texts, out=tmp_path, **verbose)
+    assert capsys.readouterr().err == f"{describe(store)}; complete already, nothing was run.\n"
+    harvest(model, texts, out=tmp_path, **OPTIONS)
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_dropped_is_counted(model, texts, tmp_path):
     store = harvest(model, texts, out=tmp_path, drop=2, **OPTIONS)
     info = store.info
