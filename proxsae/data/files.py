@@ -51,7 +51,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise OSError unless a file can be written at `path`; for the start of work whose end writes it.
 
-    Folders are made as needed; a file that is there is left as it is.
+    Folders that are missing stay so until then, and a file that is there is left as it is.
     """
     target, folder, is_special = _where(path)
     try:
@@ -61,8 +61,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         elif is_special:
             with target.open("ab"):
                 pass
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        with tempfile.TemporaryFile(dir=there):
             return
     except OSError as error:
         raise OSError(f"'{path}' cannot be written: {error.strerror}.") from error
