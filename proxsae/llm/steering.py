@@ -165,6 +165,8 @@ def checked_edits(edits: Mapping[Any, Any], n_atoms: int, mode: str) -> tuple[li
     """Return atoms and values, or raise ValueError."""
     if mode not in ("clamp", "add"):
         raise ValueError(f'mode must be "clamp" or "add", got {mode!r}')
+    if not isinstance(edits, Mapping):
+        raise ValueError(f"edits must be a dict from atom to value, such as {{12: 80.0}}, got {type(edits).__name__}")
     for atom, value in edits.items():
         if isinstance(atom, bool) or not isinstance(atom, Integral) or not 0 <= int(atom) < n_atoms:
             raise ValueError(f"atom {atom!r} was given; the autoencoder has atoms 0 to {n_atoms - 1}")

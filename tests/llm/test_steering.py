@@ -161,6 +161,7 @@ def test_samples_follow_the_probabilities(model):
     [
         ({64: 1.0}, {}, "atom 64 was given; the autoencoder has atoms 0 to 63"),
         ({-1: 1.0}, {}, "atom -1 was given"),
+        ([1], {}, r"edits must be a dict from atom to value, such as \{12: 80.0\}, got list"),
         ({3: float("nan")}, {}, "a finite number is needed"),
         ({3: 1e39}, {}, "a finite number is needed, which float32 holds"),
         ({3: 10**400}, {}, "a finite number is needed, which float32 holds"),
