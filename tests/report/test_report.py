@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from proxsae.dictionary.antonyms import PairCode
 from proxsae.report import feature_cards, write_report
 from proxsae.report.features import clearest_atoms
+from proxsae.report.opposites import pairs_summary
 
 
 class Store:
@@ -96,3 +98,9 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"report\.html' cannot be written: No space left on device"):
         write_report(tmp_path / "report.html", title="A", facts={}, histories={}, table=[], cards={})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("needed", "said"), [((1, 3, None), "3"), ((2, None, None), "not reached")])
+def test_what_pairs_do_not_reach_is_said(needed, said):
+    codes = [PairCode(None, 0, np.array([0.1, 0.2]), n_half) for n_half in needed]
+    assert pairs_summary(codes)["atoms for half of it"] == said
