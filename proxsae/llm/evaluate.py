@@ -38,7 +38,7 @@ def evaluate(
     sae: SparseAutoencoder | Mapping[str, SparseAutoencoder],
     text: TextSource = None,
     *,
-    block: Hook | Sequence[Hook],
+    block: Hook | Sequence[Hook] | None = None,
     reads: Hook | Sequence[Hook] | None = None,
     n_tokens: int = 8192,
     context_length: int = 128,
@@ -72,9 +72,10 @@ def evaluate(
         activations), both in the raw units of the model.
     text : str, path, iterable of str or None
         See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
-    block : int, str, Site or a list of them
+    block : int, str, Site or a list of them, optional
         Where to replace; as in :func:`proxsae.llm.harvest`. Several, also as one text ``"block.7 block.15"``, where
-        they are side by side in the rows of the autoencoders.
+        they are side by side in the rows of the autoencoders. None: the place of their harvest, of transcoders that
+        of the targets.
     reads : int, str, Site or a list of them, optional
         Where transcoders read; `block` is then what they write, such as ``reads="mlp_in.15", block="mlp_out.15"``, and
         zero is the layer taken out. None: where the store was read that they were fitted on.
@@ -118,7 +119,7 @@ def evaluate(
     saes = dict(sae) if isinstance(sae, Mapping) else {"sae": sae}
     if not saes:
         raise ValueError("sae is an empty dict; give at least one sparse autoencoder.")
-    places = sites_of(model, block)
+    places = sites_of(model, _harvested_at(saes) if block is None else block)
     source = _source(model, saes, reads, places)
     columns, width = _columns(model, places), _width(model, places)
     at, read_at = names_of(places), names_of(source)
@@ -210,6 +211,17 @@ def _reconstructed(sae: SparseAutoencoder, x: NDArray[Any], y: NDArray[Any], nam
 
 def _is_transcoder(sae: SparseAutoencoder) -> bool:
     return bool(getattr(sae, "is_transcoder_", False))
+
+
+def _harvested_at(saes: Mapping[str, SparseAutoencoder]) -> str:
+    """Return the place that autoencoders say their activations, or those they decode to, come from."""
+    field = {name: "target_site" if _is_transcoder(one) else "site" for name, one in saes.items()}
+    told = {name: (getattr(one, "provenance_", None) or {}).get(field[name]) for name, one in saes.items()}
+    if silent := next((name for name, place in told.items() if place is None), None):
+        raise ValueError(f"{silent} does not say where its activations come from; give block")
+    if len(set(told.values())) > 1:
+        raise ValueError(f"{', '.join(f'{name} is of {place!r}' for name, place in told.items())}; give block")
+    return str(next(iter(told.values())))
 
 
 def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: Any, places: list[Site]) -> list[Site]:

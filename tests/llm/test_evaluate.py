@@ -266,6 +266,12 @@ def test_an_autoencoder_of_another_place_is_refused(model, texts, tmp_path):
 
     info = harvest(model, texts, block=2, n_tokens=50, out=tmp_path, context_length=16, verbose=False).info
     own = evaluate(model, fitted(info), texts, **OPTIONS)
+    anywhere = {name: value for name, value in OPTIONS.items() if name != "block"}
+    assert evaluate(model, fitted(info), texts, **anywhere) == own
+    with pytest.raises(ValueError, match="mine does not say where its activations come from; give block"):
+        evaluate(model, {"first": fitted(info), "mine": Linear()}, texts, **anywhere)
+    with pytest.raises(ValueError, match=r"first is of 'block\.2', mine is of 'block\.3'; give block"):
+        evaluate(model, {"first": fitted(info), "mine": fitted(info | {"site": "block.3"})}, texts, **anywhere)
     assert own == evaluate(model, fitted({}), texts, **OPTIONS) == evaluate(model, Linear(), texts, **OPTIONS)
     assert evaluate(model, fitted(info | {"model": "a path to the same"}), texts, **OPTIONS) == own
     other = tiny_model("gemma3").fingerprint()
@@ -326,6 +332,7 @@ def test_a_transcoder_takes_the_place_of_its_layer(model, texts, tmp_path):
     sae = ProxSAE("Cardinality(8)", 64, n_steps=150, skip_connection=True, random_state=0).fit(X, Y)
     options = OPTIONS | {"block": "mlp_out.2"}
     own = evaluate(model, sae, texts, **options)
+    assert evaluate(model, sae, texts, **{name: value for name, value in OPTIONS.items() if name != "block"}) == own
     assert own["l0"] == 8
     assert own["loss_recovered"] > 0.2  # beyond 1, too: the weights of this model are random
     assert reconstruction_metrics(sae, X, Y)["explained_variance"] == pytest.approx(sae.score(X, Y), rel=1e-5)
