@@ -143,7 +143,8 @@ def conjugate_domain(R: Any, like: Array) -> tuple[Array, Array]:
 
     ends = dead_zone(is_infinite, R.width or 1, "float64", is_uniform=R.is_uniform)
     low, high = ends if ends is not None else (0.0, 0.0)
-    return xp.asarray(low), xp.asarray(high)
+    with np.errstate(over="ignore"):  # an end beyond the dtype is none
+        return xp.asarray(low), xp.asarray(high)
 
 
 def domain_gauge(R: Any, V: Array) -> Array:

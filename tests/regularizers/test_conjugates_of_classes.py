@@ -23,6 +23,7 @@ from proxsae.regularizers import (
     LInfBall,
     NonNegative,
     Numeric,
+    Separable,
     Simplex,
     SortedL1,
     SquaredL2,
@@ -32,7 +33,7 @@ from proxsae.regularizers import (
     TreeGroups,
     from_cvxpy,
 )
-from proxsae.regularizers.conjugate import conjugate, conjugates, dual_scaling
+from proxsae.regularizers.conjugate import conjugate, conjugate_domain, conjugates, dual_scaling
 from proxsae.verification.oracles.convex import expression_of
 from proxsae.verification.oracles.fenchel import check_fenchel, check_fenchel_young
 from proxsae.verification.pair import pair_of_regularizer
@@ -238,3 +239,23 @@ def test_the_check_sees_a_wrong_prox_and_a_wrong_conjugate():
 
     for R in (WrongProx(2), WrongConjugate(2)):
         assert check_fenchel_young(R, pair_of_regularizer(R)).verdict == "failed"
+
+
+class RidgeByHand(Separable, named=False):
+    """z^2 / 2, of whose conjugate nothing is known but its values."""
+
+    is_convex, is_symmetric = True, True
+
+    def value_of(self, xp, z):
+        return z * z / 2
+
+    def prox_of(self, xp, u, t):
+        return u / (1 + t)
+
+    def conjugate_of(self, xp, v):
+        return v * v / 2
+
+
+def test_ends_of_a_domain_beyond_the_dtype_are_none():
+    low, high = conjugate_domain(RidgeByHand(), np.zeros(3, np.float32))  # a warning would be an error
+    assert (low, high) == (-np.inf, np.inf)
