@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ def add_command(
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example: {example}"
     )
+    command._negative_number_matcher = re.compile(r"-[\d.]")  # "-0.1*L1" is no option, for the parser of R to refuse
     command.set_defaults(run=run)
     return command
 

@@ -270,6 +270,9 @@ class Regularizer(Traits, ABC):
             return NotImplemented
         return combine(self.terms + other.terms)
 
+    def __radd__(self, other: Any) -> Regularizer:  # sum() begins with 0
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     @property
     def rank(self) -> int:
         """When a term joins a sum, the lower first; of those that have rank 0 there is at most one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -145,9 +146,12 @@ def builder_of(name: str, text: str) -> Callable[..., Regularizer]:
         raise ValueError(f"the name {name!r} belongs to classes of {' and of '.join(homes)}: rename one")
     builder = next(iter(homes.values()), None) or BUILDERS.get(name)
     if builder is None:
-        known = ", ".join(sorted([*CLASSES, *BUILDERS]))
+        known = sorted([*CLASSES, *BUILDERS])
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {close[0]}?" if close else ""
         raise ValueError(
-            f"unknown regularizer {name!r} in {_short(text)}; known are {known}, and what you define or import"
+            f"unknown regularizer {name!r} in {_short(text)}{hint}; known are {', '.join(known)}, and what you define "
+            "or import"
         )
     return builder
 
@@ -217,7 +221,8 @@ class _Reader:
         try:
             return build()
         except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-            raise ValueError(f"{what} in {_short(self.text)}: {' '.join(str(error).split())}") from None
+            sentence = " ".join(str(error).split()).removeprefix(f"{what}: ")
+            raise ValueError(f"{what} in {_short(self.text)}: {sentence}") from None
 
 
 def _operands(node: ast.expr, operation: type) -> list[ast.expr]:

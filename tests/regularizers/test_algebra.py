@@ -208,6 +208,8 @@ def test_parse(text, R):
         ("L1.weight", "cannot read the regularizer 'L1.weight' at 'L1.weight'"),
         ("L1 - L0", "cannot read the regularizer 'L1 - L0' at 'L1 - L0'"),
         ("Cardinality", "Cardinality in 'Cardinality': .*k"),
+        ("Cardinality(4.5)", r"^Cardinality in 'Cardinality\(4.5\)': k must be an integer >= 0, got 4.5$"),
+        ("Cardinalty(3)", r"'Cardinalty' in 'Cardinalty\(3\)', did you mean Cardinality\?; known are AsymmetricL0, "),
         ("-0.1*L1", "the weight must not be negative"),
         ("[L1 for L1 in L1]", "cannot read"),
         ("True*L1", "cannot read"),
@@ -311,3 +313,9 @@ def test_import_is_light():
 def test_base_class_is_abstract():
     with pytest.raises(TypeError, match="abstract"):
         Regularizer()
+
+
+def test_python_sums_regularizers():
+    assert sum([0.1 * L1(), NonNegative()]) == 0.1 * L1() + NonNegative()
+    with pytest.raises(TypeError):
+        1 + L1()
