@@ -71,7 +71,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     max_norm_ratio : float, optional
         Leave rows out whose norm exceeds this many times the median. None: warn of those of more than 10 times.
     sparse_output : bool, default True
-        Return codes as SciPy CSR; False: as a dense array.
+        Return codes as SciPy CSR; False: as a dense array, which ``set_output(transform="pandas")`` needs.
     device : str, default "auto"
         A torch device; "auto" takes CUDA where there is one.
     random_state : int, RandomState or None
