@@ -1,5 +1,6 @@
 """The command line on the user's own files."""
 
+import argparse
 import subprocess
 import sys
 
@@ -40,6 +41,8 @@ def test_fit_into_a_pipe_writes_the_model_and_nothing_else(data, tmp_path):
     ("arguments", "sentence"),
     [
         (["fit", "X", "-R", "Foo", "--out", "o"], "unknown regularizer 'Foo'"),
+        (["fit", "X", "-R", "-0.1*L1", "--out", "o"], "the weight must not be negative"),
+        (["verify", "-0.1*L1"], "the weight must not be negative, got -0.1*L1()"),
         (["fit", "X", "-R", "Cardinality(99)", "--components", "16", "--out", "o"], "k must not exceed n_components"),
         (["fit", "missing", "-R", "L1", "--out", "o"], "missing"),
         (["evaluate", "missing", "--block", "1"], "no file at missing"),
@@ -60,6 +63,15 @@ def test_python_m_is_the_command_line():
     )
     assert (ran.returncode, ran.stdout) == (1, b"")
     assert ran.stderr.startswith(b"proxsae fit: ")
+
+
+def test_every_option_has_help_and_says_its_default():
+    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
+    for name, command in commands.choices.items():
+        for action in command._actions:
+            assert action.help, (name, action.dest)
+            if action.default not in (None, False, argparse.SUPPRESS, []):
+                assert "default: " in action.help, (name, action.dest)
 
 
 @pytest.mark.parametrize("command", [module.__name__.rsplit(".", 1)[1].replace("_", "-") for module in COMMANDS])

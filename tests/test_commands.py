@@ -85,7 +85,9 @@ def test_fit_and_evaluate(folder, sae, capsys):
     assert fitted.transform(store[:100]).getnnz(axis=1).tolist() == [8] * 100
     options = [*_model(folder), "--block", "2", "--context", "16", "--tokens", "200"]
     assert main(["evaluate", str(sae), *options]) == 0
-    row = _rows(capsys.readouterr().out)[str(sae)]
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"\d{3} rows replaced, 200 asked for: whole batches are run", printed.err.splitlines()[-1])
+    row = _rows(printed.out)[str(sae)]
     assert float(row["L0"]) == 8
     # on unseen text much as on what it was fitted on
     assert 0 < float(row["FVU"]) < 2 * (1 - fitted.score(store)) < 0.6
@@ -137,6 +139,7 @@ def test_how_documents_become_contexts_is_said_by_flags(folder, capsys):
     assert printed[0]["FVU"] == f"{found['fvu']:.4f}"
     assert main(["harvest", *_model(folder), *at, "--separator", "w1 w2", "--out", str(folder / "wrong")]) == 1
     assert "separator holds 'w1 w2', which is neither an id" in capsys.readouterr().err
+    assert not (folder / "wrong").exists()
 
 
 def test_evaluate_and_report_take_the_files_of_other_libraries(folder, sae, capsys):

@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that are read (default: 30000)")
     add_packing(command)
     command.add_argument("--least", type=int, default=20, help="non-zeros a side that an atom needs (default: 20)")
-    command.add_argument("--out", type=Path, default=Path("axes.html"))
+    command.add_argument("--out", type=Path, default=Path("axes.html"), help="the page (default: axes.html)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -20,7 +20,8 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--fast", action="store_true", help="a small run, under 90 seconds")
     command.add_argument("--out", type=Path, default=Path("report.html"), help="the report (default: report.html)")
-    command.add_argument("--folder", type=Path, default=Path("proxsae-demo"), help="activations and models go here")
+    where = "activations and models go here (default: proxsae-demo)"
+    command.add_argument("--folder", type=Path, default=Path("proxsae-demo"), help=where)
 
 
 def run(options: argparse.Namespace) -> None:

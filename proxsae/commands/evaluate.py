@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
@@ -36,10 +37,12 @@ def add(commands: Any) -> None:
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     refined = "also with the codes that a solver finds from those of the encoder (minutes for thousands of tokens)"
     command.add_argument("--refined", action="store_true", help=refined)
-    command.add_argument("--tokens", type=int, default=8192)
+    replaced = "rows to replace, at least (default: 8192); whole batches are run"
+    command.add_argument("--tokens", type=int, default=8192, help=replaced)
     command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest, or 128)")
     add_packing(command, "as in the harvest")
-    command.add_argument("--split", choices=["heldout", "train", "all"], default="heldout")
+    which = "which documents (default: heldout)"
+    command.add_argument("--split", choices=["heldout", "train", "all"], default="heldout", help=which)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -68,7 +71,10 @@ def run(options: argparse.Namespace) -> None:
         split=options.split,
         field=options.field,
     )
-    print(format_table([table_row(name, result) for name, result in _lines(results)]))
+    lines = _lines(results)
+    print(format_table([table_row(name, result) for name, result in lines]))
+    n_rows = lines[0][1]["n_tokens"]
+    print(f"{n_rows:,} rows replaced, {options.tokens:,} asked for: whole batches are run", file=sys.stderr)
 
 
 def _lines(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -26,11 +26,12 @@ def add(commands: Any) -> None:
     command.add_argument("--skip-connection", action="store_true", help="with --target: and a linear map beside it")
     command.add_argument("--crosscoder", action="store_true", help="the places in the store are blocks of features")
     command.add_argument("--target-l0", type=float, help="steer the weight of R to this mean number of non-zeros")
-    command.add_argument("--steps", type=int, default=1000)
-    command.add_argument("--batch-size", type=int, default=2048)
-    command.add_argument("--learning-rate", type=float, help="peak step size of Adam")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--shards", type=int, default=1, help="of processes of torchrun, how many share the atoms out")
+    command.add_argument("--steps", type=int, default=1000, help="of the training (default: 1000)")
+    command.add_argument("--batch-size", type=int, default=2048, help="rows a step (default: 2048)")
+    command.add_argument("--learning-rate", type=float, help="peak step size of Adam (default: 0.004)")
+    command.add_argument("--seed", type=int, default=0, help="of the first atoms and the batches (default: 0)")
+    shards = "of processes of torchrun, how many share the atoms out (default: 1)"
+    command.add_argument("--shards", type=int, default=1, help=shards)
     command.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="keep the last two checkpoints and the best here"
     )

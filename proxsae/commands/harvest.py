@@ -23,7 +23,8 @@ def add(commands: Any) -> None:
     command.add_argument("--tokens", type=int, required=True, help="rows to store")
     command.add_argument("--context", type=int, default=128, help="tokens in a context (default: 128)")
     add_packing(command)
-    command.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
+    dtypes = ["float32", "float16", "bfloat16"]
+    command.add_argument("--dtype", choices=dtypes, default="float32", help="of the stored rows (default: float32)")
     command.add_argument("--out", type=Path, required=True, help="folder of the activation store")
 
 

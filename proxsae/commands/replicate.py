@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     command.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
     command.add_argument("--components", type=int, default=1152, metavar="P", help="atoms (default: 1152)")
     command.add_argument("--steps", type=int, default=200, help="of each training (default: 200)")
-    command.add_argument("--batch-size", type=int, default=1024)
+    command.add_argument("--batch-size", type=int, default=1024, help="rows a step (default: 1024)")
     command.add_argument("--learning-rate", type=float, default=2e-3, help="peak step size of Adam (default: 0.002)")
     command.add_argument("--out", type=Path, default=Path("replication"), help="folder (default: replication)")
 

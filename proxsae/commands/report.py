@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         help="a text to show; may be repeated (default: of the store)",
     )
     command.add_argument("--any-place", action="store_true", help="even where the SAE is of another model or block")
-    command.add_argument("--out", type=Path, default=Path("report.html"))
+    command.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
 
 
 def run(options: argparse.Namespace) -> None:

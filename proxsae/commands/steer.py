@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--atom", action="append", type=_edit, default=[], metavar="ATOM=VALUE", help="a code to set; may be repeated"
     )
-    command.add_argument("--prompt", required=True)
+    command.add_argument("--prompt", required=True, help="the text that the model goes on with")
     command.add_argument("--add", action="store_true", help="add the values to the codes (default: clamp them)")
     command.add_argument("--tokens", type=int, default=40, help="to generate (default: 40)")
     command.add_argument("--temperature", type=float, default=0.0, help="of samples (default: 0, greedy)")

@@ -37,17 +37,16 @@ def add(commands: Any) -> None:
     command.add_argument("--l0", default="16,32,64,128", help="non-zeros a token (default: 16,32,64,128)")
     command.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
     command.add_argument("--components", type=int, default=4608, metavar="P", help="atoms (default: 4608)")
+    match = "parameters: all have P atoms; atoms: one of signed codes counts for two, so that the others have 2 P"
     command.add_argument(
-        "--match",
-        choices=["parameters", "atoms"],
-        default="parameters",
-        help="all have P atoms, or an atom of signed codes counts for two, so that the others have 2 P",
+        "--match", choices=["parameters", "atoms"], default="parameters", help=f"{match} (default: parameters)"
     )
-    command.add_argument("--scaling", default="mean-norm", help="mean-norm, token (standardised), or both with a comma")
+    scaling = "mean-norm, token (standardised), or both with a comma (default: mean-norm)"
+    command.add_argument("--scaling", default="mean-norm", help=scaling)
     auxk = "train dead atoms on the residual: yes, no, or yes,no (default: yes; of the preset: yes,no)"
     command.add_argument("--auxk", help=auxk)
-    command.add_argument("--steps", type=int, default=1000)
-    command.add_argument("--batch-size", type=int, default=2048)
+    command.add_argument("--steps", type=int, default=1000, help="of each training (default: 1000)")
+    command.add_argument("--batch-size", type=int, default=2048, help="rows a step (default: 2048)")
     command.add_argument("--learning-rate", type=float, default=4e-3, help="peak step size of Adam (default: 0.004)")
     command.add_argument(
         "--preset",
