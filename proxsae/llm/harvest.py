@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
 from tqdm import tqdm
@@ -126,8 +127,9 @@ def harvest(
     measured = {"dtype": dtype, "n_tokens": n_tokens, "complete": False}
     measured |= {"dropped_positions": [], "median_norm": 0.0, "median_norms": []}
     texts = documents(text, split=split, field=field, seed=seed)
-    writer = StoreWriter(out, identity | measured, resume=resume)
     packed, padding = pack(texts, model.tokenizer, context_length, packing), padding_id(model.tokenizer)
+    packed = chain(list(islice(packed, 1)), packed)  # a text or a separator that is refused leaves no folder
+    writer = StoreWriter(out, identity | measured, resume=resume)
     if writer.index["complete"]:
         store = _complete(writer, packed, padding, n_tokens)
         if verbose:

@@ -50,6 +50,21 @@ def test_contexts_behind_the_last_row_are_not_counted(model, texts, tmp_path):
     assert len(harvest(model, texts, out=tmp_path, drop=1, **few)) == 20
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "sentence"),
+    [
+        (None, {"separator": "w1 w2"}, "separator holds 'w1 w2'"),
+        (["w1", 3], {}, "must be a string or token ids"),
+        (None, {"n_tokens": 0}, "n_tokens=0 was given"),
+        (None, {"block": 31}, "numbered from 1 to 4"),
+    ],
+)
+def test_a_refused_harvest_leaves_no_folder(model, texts, tmp_path, text, options, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        harvest(model, text or texts, out=tmp_path / "store", **(OPTIONS | {"split": "all"} | options))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_complete_harvest_says_so(model, texts, tmp_path, capsys):
     verbose = OPTIONS | {"verbose": True}
     store = harvest(model, texts, out=tmp_path, **verbose)
