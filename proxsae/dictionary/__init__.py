@@ -1,8 +1,8 @@
 """Dictionaries: how they are learned, how good one is, whether it is the true one, and data with a known one."""
 
 from proxsae.dictionary.antonyms import PairCode, pair_code
-from proxsae.dictionary.atoms import clustered_atoms, coherent_atoms, sphere_atoms
-from proxsae.dictionary.coherence import RestrictedIsometry, mutual_coherence, restricted_isometry, welch_bound
+from proxsae.dictionary.atoms import sphere_atoms
+from proxsae.dictionary.coherence import mutual_coherence
 from proxsae.dictionary.directions import Bipolarity, bipolarity
 from proxsae.dictionary.opposites import Opposition, Sides, opposition, random_sides, sides_of
 from proxsae.dictionary.recovery import (
@@ -31,7 +31,6 @@ __all__ = [
     "Online",
     "Opposition",
     "PairCode",
-    "RestrictedIsometry",
     "Sides",
     "SparseSignals",
     "SplitRow",
@@ -39,9 +38,7 @@ __all__ = [
     "SupportScores",
     "Update",
     "bipolarity",
-    "clustered_atoms",
     "code_correlation",
-    "coherent_atoms",
     "descend_atoms",
     "error_split",
     "forest",
@@ -54,11 +51,9 @@ __all__ = [
     "opposition",
     "pair_code",
     "random_sides",
-    "restricted_isometry",
     "seed_stability",
     "sides_of",
     "sparse_signals",
     "sphere_atoms",
     "support_scores",
-    "welch_bound",
 ]

@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from proxsae.dictionary import (
-    clustered_atoms,
-    coherent_atoms,
-    forest,
-    mutual_coherence,
-    signals,
-    sparse_signals,
-    sphere_atoms,
-    welch_bound,
-)
+from proxsae.dictionary import forest, signals, sparse_signals, sphere_atoms
 
 
 def within_chance(counts, n, rates):
@@ -27,35 +18,11 @@ def firing(data):
 
 @pytest.mark.parametrize(("p", "d"), [(40, 16), (5, 16), (200, 20)])
 def test_atoms_have_norm_one_and_the_seed_decides(p, d):
-    for make in (
-        lambda seed: sphere_atoms(p, d, random_state=seed),
-        lambda seed: clustered_atoms(p, d, 5, random_state=seed),
-        lambda seed: coherent_atoms(p, d, 0.8, random_state=seed),
-    ):
-        D = make(0)
-        assert D.shape == (p, d)
-        np.testing.assert_allclose(np.linalg.norm(D, axis=1), 1)
-        np.testing.assert_array_equal(D, make(0))
-        assert not np.array_equal(D, make(1))
-
-
-def test_cosines_of_clusters():
-    D = clustered_atoms(60, 2000, 3, spread=0.5, random_state=0)
-    same = np.arange(60) % 3
-    C = D @ D.T
-    inside = C[(same[:, None] == same) & ~np.eye(60, dtype=bool)]
-    assert inside.mean() == pytest.approx(1 / 1.25, abs=0.01)
-    assert np.abs(C[same[:, None] != same]).max() < 0.15
-    assert mutual_coherence(clustered_atoms(6, 4, 3, spread=0, random_state=0)) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(("p", "d"), [(64, 32), (30, 10), (6, 8)])
-def test_the_coherence_is_the_one_asked_for(p, d):
-    for coherence in (max(1.3 * welch_bound(p, d), 0.1), 0.4, 0.9, 1.0):
-        D = coherent_atoms(p, d, coherence, random_state=0)
-        assert mutual_coherence(D) == pytest.approx(coherence, rel=2e-3)
-        np.testing.assert_allclose(np.linalg.norm(D, axis=1), 1)
-    assert mutual_coherence(coherent_atoms(4, 8, 0.0, random_state=0)) < 1e-12
+    D = sphere_atoms(p, d, random_state=0)
+    assert D.shape == (p, d)
+    np.testing.assert_allclose(np.linalg.norm(D, axis=1), 1)
+    np.testing.assert_array_equal(D, sphere_atoms(p, d, random_state=0))
+    assert not np.array_equal(D, sphere_atoms(p, d, random_state=1))
 
 
 def test_rates_of_zipf():
@@ -174,12 +141,6 @@ def test_bad_input_is_one_sentence(options, sentence):
     ("call", "sentence"),
     [
         (lambda: sphere_atoms(0, 3), "must be integers >= 1, got 0 and 3"),
-        (lambda: clustered_atoms(4, 3, 5), "n_clusters must lie between 1 and n_components = 4, got 5"),
-        (lambda: clustered_atoms(4, 3, 2, spread=-1), "spread must be finite and >= 0, got -1"),
-        (lambda: coherent_atoms(4, 3, 1.5), "coherence must lie between 0 and 1, got 1.5"),
-        (lambda: coherent_atoms(1, 3, 0.5), "one atom has coherence 0"),
-        (lambda: coherent_atoms(20, 4, 0.1, random_state=0), "the least was .* the Welch bound is 0.459"),
-        (lambda: coherent_atoms(30, 10, 0.0, random_state=0), "the least was .* the Welch bound is 0.263"),
         (lambda: forest(5, 6, 1), "a forest of 5 atoms needs 1 to 5 roots"),
         (lambda: forest(5, 2.5, 1), "a forest of 5 atoms needs 1 to 5 roots"),
     ],
