@@ -34,10 +34,6 @@ class Alista(Kind):
         W = past.once("weight", lambda: least_coherent(past.atoms))
         return PreActivation(positive(own["step"]) * past.residual, W, codes=past.point)
 
-    def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
-        """Return t."""
-        return positive(own["prox_step"])
-
 
 def least_coherent(D: Tensor) -> Tensor:
     r"""Return the W that minimises :math:`\sum_{ij} \langle w_i, d_j\rangle^2` with every <w_i, d_i> = 1.

@@ -92,9 +92,9 @@ class Kind(ABC):
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
 
-    @abstractmethod
     def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
-        """Return t > 0."""
+        """Return t > 0, a number of its own unless a kind says otherwise."""
+        return positive(own["prox_step"])
 
 
 def positive(t: Tensor) -> Tensor:

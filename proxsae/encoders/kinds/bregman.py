@@ -40,10 +40,6 @@ class Bregman(Kind):
         codes += [(own["leak"] * factor, Z) for factor, Z in past.point]
         return PreActivation(x + kept * before.x, past.atoms, codes=tuple(codes))
 
-    def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
-        """Return the step of the prox."""
-        return positive(own["prox_step"])
-
 
 class Lca(Bregman):
     r"""The same with rho = t before training: the locally competitive algorithm in discrete time.

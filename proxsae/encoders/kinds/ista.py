@@ -33,5 +33,5 @@ class Ista(Kind):
         return PreActivation(positive(own["step"]) * past.residual, past.atoms, codes=past.point)
 
     def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
-        """Return t."""
+        """Return t, which is both steps."""
         return positive(own["step"])

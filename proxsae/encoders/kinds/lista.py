@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from proxsae.encoders.kinds.base import Kind, Past, positive
+from proxsae.encoders.kinds.base import Kind, Past
 from proxsae.encoders.pre_activation import PreActivation
 
 
@@ -35,7 +35,3 @@ class Lista(Kind):
         """Return u."""
         W, S = own["weight"], own["lateral"]
         return PreActivation(past.target, W, through=past.point, lateral=S, known=lambda: past.of_target(W))
-
-    def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
-        """Return t."""
-        return positive(own["prox_step"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from proxsae.encoders.kinds.base import Kind, Past, positive
+from proxsae.encoders.kinds.base import Kind, Past
 from proxsae.encoders.pre_activation import PreActivation
 
 
@@ -32,7 +32,3 @@ class ListaCp(Kind):
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
         return PreActivation(past.residual, own["weight"], codes=past.point)
-
-    def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
-        """Return t."""
-        return positive(own["prox_step"])
