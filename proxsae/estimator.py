@@ -204,7 +204,12 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             training diverges: a loss that explodes or is not finite leads back to the last checkpoint, or without them
             to the first step, with half the step size and a warning, at most three times.
         """
-        return self._train(X, y, self.n_steps, resume=resume, is_new=True, init=init, sample_weight=sample_weight)
+        from proxsae.formats.checkpoints import checkpoints_of
+        from proxsae.training.fitting import train
+
+        self._validate_params()
+        train([self], X, y, sample_weight, checkpoints=[checkpoints_of(self, resume=resume)], init=init)
+        return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Go on training with one pass over X, at a constant step size after 100 steps; parameters are read anew.
@@ -212,19 +217,11 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
         state of the training is kept, but not pickled; :meth:`save` writes it where asked to.
         """
-        return self._train(X, y, None, is_new=not hasattr(self, "components_"), sample_weight=sample_weight)
-
-    def _train(self, X: Any, Y: Any, n_steps: int | None, *, resume: bool = False, **options: Any) -> Self:
-        from proxsae.formats.checkpoints import checkpoints_of
-        from proxsae.training.fitting import finished_model, train
+        from proxsae.training.fitting import train
 
         self._validate_params()
-        checkpoints = None if n_steps is None else checkpoints_of(self, resume=resume)
-        state, asked, history, provenance = train(self, X, Y, n_steps, checkpoints=checkpoints, **options)
-        if n_steps is not None:
-            state.forget_moments()  # before the model is made anew in the units of the data
-        self._training = state if n_steps is None else None
-        return self._set_fitted(finished_model(state), asked, history, provenance)
+        train([self], X, y, sample_weight, checkpoints=[None], in_one_pass=True)
+        return self
 
     def _set_fitted(self, model: Autoencoder | None, asked: Asked, history: Any = None, provenance: Any = None) -> Self:
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +67,13 @@ def fit_many(
     [1000, 2000, 4000]
     """
     from proxsae.formats.checkpoints import checkpoints_of
-    from proxsae.training.batches import batch_source
-    from proxsae.training.fitting import Fit, drive, finished_model
+    from proxsae.training.fitting import train
 
     saes = list(saes)
     _check(saes)
-    with closing(batch_source(X, y, sample_weight)) as source:
-        fits = [Fit(s, source, s.n_steps, is_new=True, checkpoints=checkpoints_of(s, resume=resume)) for s in saes]
-        drive(fits)
-    for sae, fit in zip(saes, fits, strict=True):
-        if fit.error is None:
-            fit.state.forget_moments()
-            sae._set_fitted(finished_model(fit.state), fit.settings.asked, fit.history(), fit.provenance)
-    if errors := {number: fit.error for number, fit in enumerate(fits) if fit.error is not None}:
+    stores = [checkpoints_of(sae, resume=resume) for sae in saes]
+    results = train(saes, X, y, sample_weight, checkpoints=stores)
+    if errors := {number: error for number, error in enumerate(results) if error is not None}:
         raise FitManyError(errors, len(saes))
     return saes
 

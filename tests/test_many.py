@@ -155,7 +155,9 @@ def test_what_is_no_list_of_different_estimators_is_refused():
 
 def test_moments_are_freed_before_models_are_made_in_the_units_of_the_data(monkeypatch):
     finished, held = fitting.finished_model, []
-    monkeypatch.setattr(fitting, "finished", lambda state: held.append(len(state.optimizer.state)) or finished(state))
+    monkeypatch.setattr(
+        fitting, "finished_model", lambda state: held.append(len(state.optimizer.state)) or finished(state)
+    )
     X = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
     sae = ProxSAE(Cardinality(2), 8, n_steps=2, batch_size=20, random_state=0)
     sae.fit(X)

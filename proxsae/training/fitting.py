@@ -1,4 +1,4 @@
-"""From rows and settings to a trained autoencoder in the units of the data: what `fit` and `partial_fit` do."""
+"""From rows and settings to trained autoencoders in the units of the data: what `fit` and `partial_fit` do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT, model_of
 from proxsae.training.losses import standard
 from proxsae.training.resuming import CheckpointStore, check_finite, note_start, resumed_state
-from proxsae.training.settings import Asked, Settings
+from proxsae.training.settings import Settings
 from proxsae.training.sharded import check_shardable, gathered_model
 from proxsae.training.signals import Stop, signals_held_back
 from proxsae.training.starting import continued, fitted_start, start
@@ -37,27 +37,42 @@ UNEXPLAINED = 0.5  # the FVU of codes that are zero is 1, and 0 where there is n
 
 
 def train(
-    sae: Any,
+    saes: Sequence[Any],
     X: Any,
     Y: Any,
-    n_steps: int | None,
-    *,
-    is_new: bool,
     sample_weight: Any = None,
-    checkpoints: CheckpointStore | None = None,
+    *,
+    checkpoints: Sequence[CheckpointStore | None],
     init: Any = None,
-) -> tuple[TrainingState, Asked, dict[str, Any], dict[str, Any]]:
-    """Train an estimator on X and its targets, from a new start or from what is fitted: for `n_steps`, or for one pass.
+    in_one_pass: bool = False,
+) -> list[Exception | None]:
+    """Train estimators on X and its targets, their steps taken in turn, and leave them fitted.
+
+    Each anew, for its ``n_steps``; or `in_one_pass` from what is fitted, if anything is, and ready to go on.
 
     Returns
     -------
-    state, asked, history, provenance
-        The history includes what was before; the provenance is what X says of itself.
+    list of Exception or None
+        What has ended the training of each, where that failed; of one alone it is raised.
     """
+
+    def begin(sae: Any, store: CheckpointStore | None) -> Fit:
+        n_steps = None if in_one_pass else sae.n_steps
+        is_new = not (in_one_pass and hasattr(sae, "components_"))
+        return Fit(sae, source, n_steps, is_new=is_new, checkpoints=store, init=init)
+
     with closing(batch_source(X, Y, sample_weight)) as source:
-        fit = Fit(sae, source, n_steps, is_new=is_new, checkpoints=checkpoints, init=init)
-        drive([fit])
-    return fit.state, fit.settings.asked, fit.history(), fit.provenance
+        fits = list(map(begin, saes, checkpoints))
+        drive(fits)
+    for sae, fit in zip(saes, fits, strict=True):
+        if fit.error is not None:
+            continue
+        if in_one_pass:
+            sae._training = fit.state
+        else:
+            fit.state.forget_moments()  # before the model is made anew in the units of the data
+        sae._set_fitted(finished_model(fit.state), fit.settings.asked, fit.history(), fit.provenance)
+    return [fit.error for fit in fits]
 
 
 class Fit:
@@ -198,31 +213,31 @@ class Fit:
             warnings.warn(
                 f"the last step has an FVU of {last['fvu']:.3g}: the training has diverged, unless rows of that batch "
                 "are far larger than others; try a smaller learning_rate",
-                stacklevel=6,
+                stacklevel=5,
             )
         elif last.get("l0") == 0 and last["fvu"] > UNEXPLAINED:
             steered = self.state.control is not None
             better = "a larger target_l0" if steered else "a smaller weight, or a target_l0"
             warnings.warn(
-                f"every code of the last step is zero under {self.settings.regularizer}: take {better}", stacklevel=6
+                f"every code of the last step is zero under {self.settings.regularizer}: take {better}", stacklevel=5
             )
         elif isinstance(self.trainer, Alternation) and self.trainer.n_dead:
             warnings.warn(
                 f"{self.trainer.n_dead} of {self.settings.n_components} atoms were used by none of the last "
                 f"{self.trainer.dead_after} samples, though replaced by what was reconstructed worst: there are more "
                 "than these data need",
-                stacklevel=6,
+                stacklevel=5,
             )
         if stop:
             self.write()
             which = "the model is that" if self.checkpoints is None else "the model and the last checkpoint are those"
-            warnings.warn(f"{stop.signal_name}: {which} of step {self.state.n_done}", stacklevel=6)
+            warnings.warn(f"{stop.signal_name}: {which} of step {self.state.n_done}", stacklevel=5)
         if self.state.control is not None:
             some = evenly_spaced(len(self.rows), N_FOR_WEIGHT)
             try:
                 self.state.control.meet(self.state.model.encoder, self.batches.read(some), self.batches.weights(some))
             except ValueError as error:
-                warnings.warn(f"the weight of R is that of the last step: {error}", stacklevel=6)
+                warnings.warn(f"the weight of R is that of the last step: {error}", stacklevel=5)
 
     def _last_good(self) -> tuple[TrainingState, dict[str, Any]]:
         """Return the newest checkpoint and its history, or a new start."""
@@ -279,7 +294,7 @@ class Fit:
         warnings.warn(
             f"{error}: the training goes back to step {state.n_done} with half the step size, "
             f"{self.settings.learning_rate * 0.5**n_halvings:.3g}",
-            stacklevel=7,
+            stacklevel=6,
         )
 
 
