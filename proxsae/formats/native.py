@@ -145,8 +145,8 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
     components, intercept = fields.tensor("components", 2), fields.tensor("intercept", 1)
     encoder = fields.built("encoder", lambda: fields.encoder("encoder", R))
     skip = fields.tensor("skip", 2) if "skip" in tensors else None
-    is_transcoder = bool(fields.of("is_transcoder", int)) if "is_transcoder" in metadata else False
-    blocks = fields.built("blocks", lambda: _blocks(fields.of("blocks", dict))) if "blocks" in metadata else None
+    is_transcoder = bool(fields.of("is_transcoder", int))
+    blocks = fields.built("blocks", lambda: _blocks(fields.of("blocks", dict)))
     model = fields.built(
         "components",
         lambda: fitted_autoencoder(encoder, components, intercept, skip, is_transcoder=is_transcoder, blocks=blocks),

@@ -166,14 +166,12 @@ class TrainingState:
         KeyError, ValueError
             If an entry is missing or does not fit the others.
         """
-        one = {"block_sizes": [state["atoms"].shape[1]], "block_scales": [1.0]}
-        state = {"n_halvings": 0, **one, **state}  # which files of earlier versions do not have
         _check_numbers(state)
         given, R = (parse(state[name], **_group(state, name)) for name in ("given", "regularizer"))
         encoder_type = kinds[state["encoder"]]
         encoder = encoder_type.from_tensors(R, _group(state, "encoder"), **state["encoder_options"])
         skip = state["skip"].clone() if "skip" in state else None
-        is_transcoder = bool(state.get("is_transcoder", False))
+        is_transcoder = bool(state["is_transcoder"])
         atoms, bias = state["atoms"].clone(), state["bias"].clone()
         blocks = FeatureBlocks(tuple(state["block_sizes"]), tuple(state["block_scales"]))
         model = Autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder, blocks=blocks).cpu().train()
@@ -203,9 +201,7 @@ class TrainingState:
             raise ValueError(f"the means of the data are not of the dtype {model.bias.dtype}")
         model(torch.zeros_like(inputs.mean)[None], torch.zeros_like(targets.mean)[None])  # raises where they do not fit
         numbers = {name: state[name] for name in NUMBERS}
-        training = cls(
-            model, inputs, targets, given, optimizer, **numbers, data=state.get("data"), init=state.get("init")
-        )
+        training = cls(model, inputs, targets, given, optimizer, **numbers, data=state["data"], init=state["init"])
         if state["target_l0"] is not None:
             training.control = WeightControl(state["target_l0"], state["gain"])
             training.control.is_met = state["is_met"]
@@ -256,7 +252,7 @@ def _check_numbers(state: Mapping[str, Any]) -> None:
         "gain": is_finite,
     }
     for name in ("data", "init"):
-        if not isinstance(state.get(name), str | None):
+        if not isinstance(state[name], str | None):
             raise ValueError(f"{name} is not a text")
     for name, holds in conditions.items():
         if not holds(state[name]):

@@ -138,7 +138,7 @@ def test_the_names_of_the_features_are_kept(tmp_path):
         write_file(tmp_path / "b", tensors, {**metadata, "feature_names": wrong})
         with pytest.raises(ValueError, match="the field 'feature_names': it "):
             ProxSAE.load(tmp_path / "b")
-    del metadata["feature_names"]  # a file of an earlier version
+    del metadata["feature_names"]  # which a model of an array does not have
     write_file(tmp_path / "b", tensors, metadata)
     assert not hasattr(ProxSAE.load(tmp_path / "b"), "feature_names_in_")
     np.save(tmp_path / "X.npy", X)
