@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from proxsae import ProxSAE
 from proxsae.encoders import Amortized
@@ -25,6 +26,19 @@ def sae_of(R, *, d=D, p=P, dtype=torch.float32, seed=0):
     weight[-1], bias[-1] = 0.0, 0.0
     encoder = Amortized.of(parse(R) if isinstance(R, str) else R, weight, bias)
     return ProxSAE.from_parts(normal(p, d), normal(d), encoder)
+
+
+class UntiedGate(nn.Module):
+    """max(x W^T + b, 0) where x G^T + g > 0: the prox of no R, unless G = W up to a factor > 0 a row."""
+
+    is_nonnegative = True
+
+    def __init__(self, G, g, W, b):
+        super().__init__()
+        self.G, self.g, self.W, self.b = (nn.Parameter(part) for part in (G, g, W, b))
+
+    def forward(self, x):
+        return (x @ self.G.T + self.g > 0) * (x @ self.W.T + self.b).clamp(min=0)
 
 
 def assert_same_outputs(first, second, X, rtol=0.0):

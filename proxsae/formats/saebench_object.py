@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from proxsae.encoders import Amortized
 from proxsae.formats.files import one_line
-from proxsae.formats.other_encoders import LargestValues
+from proxsae.formats.largest_values import LargestValues
 from proxsae.formats.parts import with_unit_atoms
 from proxsae.formats.places import hook_in
 

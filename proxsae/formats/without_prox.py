@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 from torch import nn
 
 from proxsae.data.rows import Rows, checked_codes, is_row_source
-from proxsae.formats.other_encoders import LargestValues
+from proxsae.formats.largest_values import LargestValues
 from proxsae.formats.parts import Parts
 from proxsae.formulas.arrays import to_numpy
 from proxsae.metrics import reconstruction_metrics
@@ -50,9 +50,8 @@ class SAEWithoutProx:
     intercept : array of shape (n_features,)
         b.
     encoder : torch.nn.Module
-        From x, (n_samples, n_features), to dense codes, (n_samples, n_components): :class:`LargestValues`,
-        :class:`UntiedGate`, or one of your own. With an attribute ``is_nonnegative``, true where codes never are
-        negative.
+        From x, (n_samples, n_features), to dense codes, (n_samples, n_components): :class:`LargestValues`, or one of
+        your own. With an attribute ``is_nonnegative``, true where codes never are negative.
     provenance : dict, optional
         What is known of the activations, under the names that a store has for it.
 
@@ -64,9 +63,9 @@ class SAEWithoutProx:
     Examples
     --------
     >>> import torch
-    >>> from proxsae.formats import SAEWithoutProx, UntiedGate
-    >>> G, W, D = (torch.randn(8, 3) for _ in range(3))
-    >>> sae = SAEWithoutProx(D, torch.zeros(3), UntiedGate(G, torch.zeros(8), W, torch.zeros(8)))
+    >>> from proxsae.formats import LargestValues, SAEWithoutProx
+    >>> W, D = torch.randn(8, 3), torch.randn(8, 3)
+    >>> sae = SAEWithoutProx(D, torch.zeros(3), LargestValues(W, torch.zeros(8), k=2))
     >>> sae.transform([[1.0, 2.0, 3.0]]).shape
     (1, 8)
     """

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_saes import D, P, assert_same_outputs, rows, sae_of
+from small_saes import D, P, UntiedGate, assert_same_outputs, rows, sae_of
 
 from proxsae import ProxSAE
 from proxsae.cli import main
-from proxsae.formats import LargestValues, SAEWithoutProx, UntiedGate, load, save
+from proxsae.formats import LargestValues, SAEWithoutProx, load, save
 from proxsae.metrics import reconstruction_metrics
 from proxsae.solvers import solve
 
@@ -85,10 +85,10 @@ def test_on_the_command_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_gate_is_its_formula(dtype):
+def test_an_encoder_of_your_own_is_used_as_it_is(dtype):
     encoder, X = gate_of(), rows(30, dtype=dtype)
     sae = SAEWithoutProx(normal(P, D), normal(D), encoder)
-    G, g, W, b = (getattr(encoder, name).numpy() for name in ("gate_weight", "gate_bias", "weight", "bias"))
+    G, g, W, b = (getattr(encoder, name).numpy() for name in ("G", "g", "W", "b"))
     expected = (X @ G.T + g > 0) * np.maximum(X @ W.T + b, 0)
     Z = sae.transform(X)
     assert Z.dtype == dtype

@@ -3,9 +3,10 @@ import pytest
 import scipy.sparse
 import torch
 from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer  # noqa: F401
+from small_saes import UntiedGate
 
 from proxsae import ProxSAE
-from proxsae.formats import SAEWithoutProx, UntiedGate
+from proxsae.formats import SAEWithoutProx
 from proxsae.llm import LanguageModel, documents, evaluate, harvest
 from proxsae.llm.contexts import batches, pack
 from proxsae.metrics import reconstruction_metrics
