@@ -11,10 +11,11 @@ import numpy as np
 from proxsae.verification.functions import on_arrays
 
 ACCURACY = 1e-5  # of a Jacobian by central differences
+N_POINTS, RADIUS = 40, 3.0  # which are normal with this standard deviation
 
 
 @dataclass(frozen=True, eq=False)
-class MapInverse:
+class MapCheck:
     """What :func:`check_map` found: the first violation, or none.
 
     Attributes
@@ -38,9 +39,7 @@ class MapInverse:
         return f"no violation found: {self.detail}" if self.is_prox else f"not a prox of any R: {self.detail}"
 
 
-def check_map(
-    function: Callable[[Any], Any], n_components: int, *, radius: float = 3.0, samples: int = 40, random_state: int = 0
-) -> MapInverse:
+def check_map(function: Callable[[Any], Any], n_components: int, *, random_state: int = 0) -> MapCheck:
     r"""Return whether a map R^p -> R^p can be a prox, by the conditions of Gribonval and Nikolova.
 
     A map is the prox of some R exactly if it is a subgradient of a convex function. Then
@@ -53,12 +52,8 @@ def check_map(
         F, of a float64 vector of shape (n_components,), NumPy or Torch.
     n_components : int
         p.
-    radius : float, default 3
-        The points are normal with this standard deviation.
-    samples : int, default 40
-        How many points; each is paired with others, near and far, and with its own entries exchanged.
     random_state : int, default 0
-        Seed of the points.
+        Seed of the points; each is paired with others, near and far, and with its own entries exchanged.
 
     Raises
     ------
@@ -72,7 +67,7 @@ def check_map(
     if not callable(function):
         raise TypeError(f"the map must be a function, got {function!r}")
     rng = np.random.default_rng(random_state)
-    points = rng.normal(size=(samples, n_components)) * radius
+    points = rng.normal(size=(N_POINTS, n_components)) * RADIUS
     function = on_arrays(function, points[0])
 
     def image_of(u: Any) -> Any:
@@ -82,12 +77,12 @@ def check_map(
         return image
 
     for u in points:
-        others = [*points[:8], *(u + rng.normal(size=(4, n_components)) * radius * 10.0**-k for k in range(4)), -u]
+        others = [*points[:8], *(u + rng.normal(size=(4, n_components)) * RADIUS * 10.0**-k for k in range(4)), -u]
         for v in (*np.concatenate([np.atleast_2d(other) for other in others]), *_exchanges(u, rng)):
             product = float((image_of(u) - image_of(v)) @ (u - v))
             if product < -1e-9 * (1 + np.abs(u).max() + np.abs(v).max()) ** 2:
                 sentence = f"<F(u) - F(v), u - v> = {product:.6g} < 0 at u = {u}, v = {v}"
-                return MapInverse(False, "monotone", sentence, (u, v))
+                return MapCheck(False, "monotone", sentence, (u, v))
     differentiable = 0
     for u in points:
         J = _jacobian(image_of, u)
@@ -99,12 +94,12 @@ def check_map(
         scale = 1 + np.abs(J).max()
         if skew[i, j] > 10 * ACCURACY * scale:
             sentence = f"dF_{i}/du_{j} = {J[i, j]:.6g} and dF_{j}/du_{i} = {J[j, i]:.6g} at u = {u}"
-            return MapInverse(False, "symmetric", sentence, (u,))
+            return MapCheck(False, "symmetric", sentence, (u,))
         least = float(np.linalg.eigvalsh(0.5 * (J + J.T))[0])
         if least < -10 * ACCURACY * scale:
             sentence = f"the Jacobian has the eigenvalue {least:.6g} < 0 at u = {u}"
-            return MapInverse(False, "semidefinite", sentence, (u,))
-    return MapInverse(True, None, f"{samples} points, {differentiable} with a Jacobian", ())
+            return MapCheck(False, "semidefinite", sentence, (u,))
+    return MapCheck(True, None, f"{N_POINTS} points, {differentiable} with a Jacobian", ())
 
 
 def _exchanges(u: Any, rng: Any) -> list[Any]:

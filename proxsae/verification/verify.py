@@ -55,8 +55,9 @@ def verify(
     R : Regularizer or str
         A regularizer, or the text of one: ``verify("0.1*L1 + NonNegative")``.
     value : callable
-        In place of R: ``value(z)`` of an array z of shape (n,), which returns n numbers (a penalty applied entry by
-        entry) or one (a penalty of the whole code); ``inf`` or NaN outside the domain. NumPy or Torch.
+        In place of R: ``value(z)`` of an array z of shape (n,), which returns n numbers if the penalty is a sum over
+        entries, ``abs(z)`` and not ``abs(z).sum()``, or one number for the whole code; ``inf`` or NaN outside the
+        domain. NumPy or Torch. Of a sum the whole line of each entry is searched, of one number codes alone.
     prox : callable
         With value: ``prox(u, t)``, which returns an array of the shape of u. Where it, or the value, overflows, it is
         not judged.
