@@ -15,7 +15,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
-from proxsae.formulas.arrays import to_numpy
+from proxsae.formulas.arrays import name_of_dtype, to_numpy
 from proxsae.kernels.threads import note_threads
 
 TORCH_DTYPES = (
@@ -127,7 +127,7 @@ class Rows:
         if isinstance(self.source, Tensor):
             chosen = torch.from_numpy(rows).to(self.source.device) if isinstance(rows, np.ndarray) else rows
             return self.scaled(self.source[chosen].detach().to(device, dtype, copy=isinstance(rows, slice)))
-        array = self.source[rows].astype(str(dtype).removeprefix("torch."), copy=isinstance(rows, slice))
+        array = self.source[rows].astype(name_of_dtype(dtype), copy=isinstance(rows, slice))
         if not self.is_finite and not np.isfinite(array).all():
             first = int(np.flatnonzero(~np.isfinite(array).all(-1))[0])
             self._refuse(int(rows[first]) if isinstance(rows, np.ndarray) else rows.start + first)

@@ -15,6 +15,7 @@ from proxsae.encoders.base import Encoder, Encoding
 from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import Count, Jump, thresholds_at, with_thresholds
+from proxsae.formulas.arrays import name_of_dtype
 from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import FEW_ROWS, Outside, Rule, above, bound_below_kth, kept, top_k_mask
 from proxsae.regularizers import L0, Cardinality, Regularizer, Separable
@@ -106,7 +107,7 @@ class Activation:
     def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Rule:
         """Return the rule that selects of u where codes may be non-zero, learned thresholds lower by a margin."""
         if self.threshold is None:
-            return self.regularizer.support_rule(p, str(dtype).removeprefix("torch."), float(step))
+            return self.regularizer.support_rule(p, name_of_dtype(dtype), float(step))
         high = (self.threshold - margin).clamp(min=0) * float(step) ** 0.5
         high, low = (high[0], -high[1]) if high.ndim == 2 else (high, -high)
         low = torch.full_like(low, -torch.inf) if self.regularizer.is_nonnegative else low

@@ -15,6 +15,7 @@ from proxsae.formats.files import one_line
 from proxsae.formats.parts import FORMULAS, Parts
 from proxsae.formats.places import hook_in
 from proxsae.formats.registry import Format
+from proxsae.formulas.arrays import dtype_name
 
 NAME = "README.md"
 TAG = "proxsae"
@@ -56,7 +57,7 @@ def _card(sae: Any, format: Format, parts: Parts) -> str:  # noqa: A002
         "regularizer R": sae.regularizer_,
         "features": sae.n_features_in_,
         "atoms": len(sae.components_),
-        "numbers": str(parts.atoms.dtype).removeprefix("torch."),
+        "numbers": dtype_name(parts.atoms),
         f"here, for {format.library}": _as_written(sae, parts),
         **{name: told[field] for field, name in TOLD.items() if told.get(field) is not None},
     }

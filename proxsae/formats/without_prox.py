@@ -12,7 +12,7 @@ from torch import nn
 from proxsae.data.rows import Rows, checked_codes, is_row_source
 from proxsae.formats.largest_values import LargestValues
 from proxsae.formats.parts import Parts
-from proxsae.formulas.arrays import to_numpy
+from proxsae.formulas.arrays import name_of_dtype, to_numpy
 from proxsae.metrics import reconstruction_metrics
 
 BATCH = 2048  # rows whose codes are dense at once
@@ -123,7 +123,7 @@ class SAEWithoutProx:
         like = torch.as_tensor(self.components_)
         with torch.no_grad():
             blocks = [self.encoder_(rows.read(block, like.dtype, like.device)) for block in rows.blocks(BATCH)]
-        dtype = str(rows.dtype).removeprefix("torch.")
+        dtype = name_of_dtype(rows.dtype)
         return vstack([csr_matrix(to_numpy(z)) for z in blocks], format="csr").astype(dtype, copy=False)
 
     def inverse_transform(self, Z: Any) -> Any:

@@ -188,11 +188,12 @@ def newton(xp: Any, equation: Equation, start: Any, low: Any, high: Any, steps: 
 
 def dtype_name(x: Array) -> str:
     """Return the dtype of an array as text without its library: 'float32'."""
-    return _name_of(x.dtype)
+    return name_of_dtype(x.dtype)
 
 
 @cache
-def _name_of(dtype: Any) -> str:
+def name_of_dtype(dtype: Any) -> str:
+    """Return a dtype of either library as text, as NumPy and Torch both call it."""
     return str(dtype).removeprefix("torch.")
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from proxsae.formulas.arrays import name_of_dtype
+
 ROWS = 512  # of a matrix at a time, so that intermediate results stay in the cache of a CPU
 
 
@@ -22,4 +24,4 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     """
     if dtype not in (torch.float32, torch.float64):
         return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
+    return torch.from_numpy(np.empty(shape, name_of_dtype(dtype)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from proxsae.data.rows import Rows, checked_rows, evenly_spaced, torch_device, with_targets, with_weights
 from proxsae.encoders import Codes, Encoder
-from proxsae.formulas.arrays import to_numpy
+from proxsae.formulas.arrays import name_of_dtype, to_numpy
 from proxsae.metrics import ReconstructionSums
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
 from proxsae.training.blocks import FeatureBlocks
@@ -56,7 +56,7 @@ def codes(sae: Any, X: Any) -> Any:
     from scipy.sparse import vstack
 
     model, rows = model_and_rows(sae, X)
-    dtype = str(rows.dtype).removeprefix("torch.")
+    dtype = name_of_dtype(rows.dtype)
     parts = [Z.to_csr().astype(dtype, copy=False) for _, Z in encoded(model.encoder, rows, sae.batch_size)]
     return vstack(parts, format="csr")
 
@@ -66,7 +66,7 @@ def predictions(sae: Any, X: Any) -> Any:
     """Return what the codes of X decode to, with the skip connection of a transcoder, as an array."""
     model, rows = model_and_rows(sae, X)
     blocks = encoded(model.encoder, rows, sae.batch_size)
-    dtype = str(rows.dtype).removeprefix("torch.")
+    dtype = name_of_dtype(rows.dtype)
     decoded = np.concatenate([to_numpy(Z.decode(model.atoms) + model.beside_codes(x)) for x, Z in blocks])
     return in_data_units(decoded, model.blocks).astype(dtype, copy=False)
 

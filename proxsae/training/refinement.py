@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix, diags_array, vstack
 from torch import Tensor
 
 from proxsae.encoders import Codes
-from proxsae.formulas.arrays import to_numpy
+from proxsae.formulas.arrays import name_of_dtype, to_numpy
 from proxsae.regularizers import Regularizer
 from proxsae.solvers import solve
 from proxsae.solvers.direct import weakest
@@ -50,7 +50,7 @@ def refine(sae: Any, X: Any, Y: Any, **options: Any) -> Refinement:
     R = model.encoder.current_regularizer
     blocks = encoded_pairs(model.encoder, rows, max(1, ENTRIES // len(model.atoms)))
     parts = [_refined(model, R, y.double() - model.beside_codes(x), codes, options) for x, y, codes in blocks]
-    codes = vstack([part.codes for part in parts], format="csr").astype(str(rows.dtype).removeprefix("torch."))
+    codes = vstack([part.codes for part in parts], format="csr").astype(name_of_dtype(rows.dtype))
     before, after, certificate = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
     kind = weakest(np.array([part.certificate_kind for part in parts]))
     return Refinement(codes, before, after, certificate, kind)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from proxsae.data.rows import Rows, evenly_spaced
+from proxsae.formulas.arrays import name_of_dtype
 from proxsae.regularizers.naming import checked_spelling
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.distributed import mesh
@@ -76,7 +77,7 @@ def fingerprint(rows: Rows) -> str:
     if rows.has_targets:
         return f"{fingerprint(rows.targets)} from {fingerprint(rows.alone())}"
     some = rows.read(evenly_spaced(len(rows), COMPARED_ROWS), rows.dtype, torch.device("cpu"))
-    dtype = str(rows.dtype).removeprefix("torch.")
+    dtype = name_of_dtype(rows.dtype)
     return f"{rows.shape[0]} x {rows.shape[1]} {dtype} with checksum {_checksum(some)}"
 
 

@@ -15,6 +15,7 @@ from proxsae.formats.places import hook_in, hook_of, known_hook, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
 from proxsae.formats.writing import write_json, write_safetensors
+from proxsae.formulas.arrays import dtype_name
 
 CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 VERSION = "6.54.12"  # whose conventions are written; a file without a version is read by those before 6.0
@@ -95,7 +96,7 @@ def contents(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "architecture": _architecture(parts),
         "d_in": n_features,
         "d_sae": n_components,
-        "dtype": str(parts.atoms.dtype).removeprefix("torch."),
+        "dtype": dtype_name(parts.atoms),
         "device": "cpu",
         "apply_b_dec_to_input": False,
         "normalize_activations": next(name for name, rows in ROWS.items() if rows == parts.rows),
