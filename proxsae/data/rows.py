@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from proxsae.formulas.arrays import name_of_dtype, to_numpy
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.kernels.threads import note_threads
 
 TORCH_DTYPES = (
@@ -291,11 +292,6 @@ def checked_codes(Z: Any, n_components: int) -> Any:
     if len(shape) != 2 or shape[1] != n_components:
         raise ValueError(f"Z must have shape (n_samples, {n_components}), got {'None' if Z is None else shape}")
     return check_array(Z, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="Z")
-
-
-def evenly_spaced(n_rows: int, most: int) -> Any:
-    """Return the indices of at most `most` evenly spaced rows."""
-    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, most)).astype(np.int64))
 
 
 def torch_device(name: str) -> torch.device:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from proxsae.data.rows import Rows
+from proxsae.formulas.integers import checked_count
 
 __all__ = ["ReadAhead", "ShuffledRows", "Stream"]
 
@@ -171,6 +172,5 @@ class ReadAhead:
 
 def check_buffer(seed: Any, buffer_rows: Any) -> None:
     """Raise ValueError unless a seed is an integer >= 0 and a block has rows."""
-    for name, value, least in (("seed", seed, 0), ("buffer_rows", buffer_rows, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    checked_count("seed", seed, 0)
+    checked_count("buffer_rows", buffer_rows)

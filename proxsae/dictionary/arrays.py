@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,6 @@ def csr_codes(Z: Any, name: str = "Z") -> csr_array:
 def is_number(value: Any, low: float, high: float = np.inf) -> bool:
     """Whether it is a finite number from `low` to `high`, and not text, NaN or an array."""
     return isinstance(value, Real) and np.isfinite(float(value)) and low <= float(value) <= high
-
-
-def is_count(value: Any) -> bool:
-    """Whether it is an integer of at least 1."""
-    return isinstance(value, Integral) and int(value) >= 1
 
 
 def unit(D: Matrix) -> Matrix:

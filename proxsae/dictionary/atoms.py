@@ -6,7 +6,8 @@ from typing import Any
 
 from sklearn.utils import check_random_state
 
-from proxsae.dictionary.arrays import Matrix, is_count, unit
+from proxsae.dictionary.arrays import Matrix, unit
+from proxsae.formulas.integers import is_count
 
 
 def sphere_atoms(n_components: int, n_features: int, *, random_state: Any = None) -> Matrix:

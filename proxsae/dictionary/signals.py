@@ -10,7 +10,8 @@ from scipy.sparse import csr_array, csr_matrix, vstack
 from scipy.special import ndtri
 from sklearn.utils import check_random_state
 
-from proxsae.dictionary.arrays import Matrix, checked_dictionary, is_count, is_number
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, is_number
+from proxsae.formulas.integers import is_count
 
 BLOCK = 2**22  # entries of the dense codes that are drawn at once
 SURE = -40.0  # a threshold that every g exceeds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, Self
 
 import torch
@@ -17,6 +16,7 @@ from proxsae.encoders.isometry import isometry_defect
 from proxsae.encoders.kinds import KINDS, Past
 from proxsae.encoders.pre_activation import PreActivation
 from proxsae.encoders.thresholds import initial_thresholds, threshold_shape
+from proxsae.formulas.integers import checked_count
 from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import Regularizer
@@ -95,8 +95,6 @@ class Unrolled(Activated):
         bandwidth: float = 0.5,
     ) -> None:
         super().__init__()
-        if isinstance(n_layers, bool) or not isinstance(n_layers, Integral) or n_layers < 1:
-            raise ValueError(f"n_layers must be an integer >= 1, got {n_layers!r}")
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
         if shared not in SHARED:
@@ -107,7 +105,7 @@ class Unrolled(Activated):
             check_number("step", step)
         check_number("isometry", isometry, may_be_zero=True)
         check_number("bandwidth", bandwidth)
-        self.n_layers = int(n_layers)
+        self.n_layers = checked_count("n_layers", n_layers)
         self.kind, self.shared, self.momentum, self.step = kind, shared, momentum, step
         self.isometry, self.bandwidth = isometry, bandwidth
 

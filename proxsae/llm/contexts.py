@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from proxsae.formulas.integers import is_count
+
 _PIECES_AT_ONCE = 64
 _PIECE_CHARACTERS = 20_000
 
@@ -185,7 +187,7 @@ def boundary_tokens(tokenizer: Any) -> tuple[int | None, int | None]:
 def check_contexts(length: int, batch_size: int, n_tokens: int, model: Any) -> None:
     """Raise ValueError unless the sizes are positive, and the model has a tokenizer and reads contexts that long."""
     for name, value, least in (("context_length", length, 2), ("batch_size", batch_size, 1), ("n_tokens", n_tokens, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_count(value, least):
             raise ValueError(f"{name}={value!r} was given; an integer of at least {least} is allowed.")
     if model.tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer, so it cannot read text; give LanguageModel one.")

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from proxsae.formulas.integers import is_count
 from proxsae.llm.contexts import boundary_tokens, ids_of
 from proxsae.llm.model import LanguageModel, evaluating
 
@@ -56,7 +57,7 @@ def generate(
         If an argument is not as described, the prompt and the text are longer than the model reads, or its logits are
         not finite.
     """
-    if isinstance(n_tokens, bool) or not isinstance(n_tokens, int) or n_tokens < 1:
+    if not is_count(n_tokens):
         raise ValueError(f"n_tokens={n_tokens!r} was given; an integer of at least 1 is allowed.")
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature!r} was given; a number of at least 0 is allowed.")

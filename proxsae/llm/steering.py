@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from proxsae.formulas.integers import is_count
 from proxsae.llm.contexts import special_ids
 from proxsae.llm.generate import Continuation, generate
 from proxsae.llm.massive import MASSIVE_RATIO
@@ -168,7 +169,7 @@ def checked_edits(edits: Mapping[Any, Any], n_atoms: int, mode: str) -> tuple[li
     if not isinstance(edits, Mapping):
         raise ValueError(f"edits must be a dict from atom to value, such as {{12: 80.0}}, got {type(edits).__name__}")
     for atom, value in edits.items():
-        if isinstance(atom, bool) or not isinstance(atom, Integral) or not 0 <= int(atom) < n_atoms:
+        if not is_count(atom, 0) or atom >= n_atoms:
             raise ValueError(f"atom {atom!r} was given; the autoencoder has atoms 0 to {n_atoms - 1}")
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not is_number or not abs(value) <= _LARGEST:

@@ -7,9 +7,9 @@ from functools import reduce
 from typing import Any
 
 import array_api_compat
-import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.formulas.integers import is_count
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.traits import Scope, of_parts
@@ -95,8 +95,7 @@ def _as_block(block: Any) -> tuple[Regularizer, int]:
     """Return a regularizer and its width, or raise ValueError."""
     if isinstance(block, tuple | list) and len(block) == 2:
         R, width = block
-        is_count = isinstance(width, int | np.integer) and not isinstance(width, bool) and width >= 1
-        if isinstance(R, Regularizer) and R.scope != "batch" and is_count:
+        if isinstance(R, Regularizer) and R.scope != "batch" and is_count(width):
             return R, int(width)
     raise ValueError(
         "Blocks takes pairs of a regularizer, not at batch scope, and the width of its block, as in "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.formulas.integers import checked_count
 from proxsae.formulas.latex import printed
 from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.base import Regularizer, combine, no_rule
@@ -249,9 +250,7 @@ def as_positive(value: Any, name: str, owner: str) -> float:
 
 def as_count(value: Any, name: str, owner: str, least: int = 1) -> int:
     """Return a parameter that is an integer, not too small, or raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{owner}: {name} must be an integer >= {least}, got {value!r}")
-    return int(value)
+    return checked_count(f"{owner}: {name}", value, least)
 
 
 def is_positively_homogeneous(r: Separable) -> bool:

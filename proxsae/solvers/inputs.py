@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import reduce
-from numbers import Integral, Real
+from numbers import Real
 from threading import Lock
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from proxsae.formulas.arrays import HALF_DTYPES, Array, as_float_array, dtype_name, to_numpy
+from proxsae.formulas.integers import checked_count
 from proxsae.regularizers import Regularizer, parse
 from proxsae.solvers.problem import default_step, lipschitz_constant
 from proxsae.solvers.threads import blocks_of
@@ -233,9 +234,8 @@ def check_limits(tol: Any, max_iter: Any, gram_limit: Any = 0) -> None:
     """Raise ValueError unless tol >= 0, and max_iter and gram_limit are integers >= 0."""
     if not isinstance(tol, Real) or not 0 <= float(tol) < math.inf:
         raise ValueError(f"tol must be a finite number >= 0, got {tol!r}")
-    for name, limit in (("max_iter", max_iter), ("gram_limit", gram_limit)):
-        if isinstance(limit, bool) or not isinstance(limit, Integral) or int(limit) < 0:
-            raise ValueError(f"{name} must be an integer >= 0, got {limit!r}")
+    checked_count("max_iter", max_iter, 0)
+    checked_count("gram_limit", gram_limit, 0)
 
 
 def _checked(x: Any, name: str, like: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proxsae.data.rows import evenly_spaced
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.llm.provenance import check_raw_rows
 from proxsae.metrics import SparseAutoencoder
 from proxsae.studies.labels import Bits, documents_of, token_properties, topics

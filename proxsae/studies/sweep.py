@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from proxsae.data.files import check_writable
-from proxsae.data.rows import evenly_spaced
 from proxsae.estimator import ProxSAE
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.studies.configuration import Configuration
 from proxsae.studies.results import Results, Row, is_finished
 from proxsae.studies.source import Source

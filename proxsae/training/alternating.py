@@ -13,11 +13,11 @@ from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from proxsae.data.rows import evenly_spaced
 from proxsae.dictionary import Learned, Online, Statistics, Update
 from proxsae.dictionary.rules import update_of
 from proxsae.encoders import Encoder, Solved
 from proxsae.formulas.arrays import to_numpy
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.solvers.threads import blocks_of, in_threads, one_blas_thread
 from proxsae.training.history import History
 from proxsae.training.state import TrainingState

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from proxsae.data.rows import Rows
+from proxsae.formulas.integers import is_count
 from proxsae.training.scaling import Scaling
 
 
@@ -108,6 +108,6 @@ def checked_sizes(sizes: Any) -> tuple[int, ...] | None:
     if sizes is None:
         return None
     is_sequence = isinstance(sizes, Sequence) and not isinstance(sizes, str)
-    if not is_sequence or not sizes or any(isinstance(n, bool) or not isinstance(n, Integral) or n < 1 for n in sizes):
+    if not is_sequence or not sizes or not all(map(is_count, sizes)):
         raise ValueError(f"blocks must be a list of positive whole numbers, the features of each, got {sizes!r}")
     return tuple(int(n) for n in sizes)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from proxsae.data.rows import evenly_spaced
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.batches import BatchSource, StreamBatches, batch_source

@@ -10,9 +10,10 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from proxsae.data.rows import Rows, checked_rows, evenly_spaced, torch_device, with_targets, with_weights
+from proxsae.data.rows import Rows, checked_rows, torch_device, with_targets, with_weights
 from proxsae.encoders import Codes, Encoder
 from proxsae.formulas.arrays import name_of_dtype, to_numpy
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.metrics import ReconstructionSums
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
 from proxsae.training.blocks import FeatureBlocks

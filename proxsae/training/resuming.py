@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import torch
 
-from proxsae.data.rows import Rows, evenly_spaced
+from proxsae.data.rows import Rows
 from proxsae.formulas.arrays import name_of_dtype
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.regularizers.naming import checked_spelling
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.distributed import mesh

@@ -147,11 +147,6 @@ def points(n: int, count: int, seed: int) -> Array:
     return np.concatenate([np.array(special), ties, normal])[order][:count]
 
 
-def spread(size: int, count: int) -> Array:
-    """Return evenly chosen indices, as many as are wanted."""
-    return np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)) if size else np.empty(0, int)
-
-
 def quiet(function: Callable[..., Array]) -> Callable[..., Array]:
     """Return the function without floating-point warnings: NaN and infinity are findings here, not accidents."""
 

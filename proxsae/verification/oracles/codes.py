@@ -15,9 +15,10 @@ from itertools import combinations, product
 import numpy as np
 
 from proxsae.formulas.arrays import Array
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.regularizers.tabulation import jumps
 from proxsae.verification.oracles.judge import into_the_domain, judge
-from proxsae.verification.pair import STEPS, Pair, spread
+from proxsae.verification.pair import STEPS, Pair
 from proxsae.verification.report import Check
 
 MORE_STEPS = tuple(float(t) for t in np.logspace(-2, 2, 13))
@@ -49,7 +50,7 @@ def search_codes(pair: Pair) -> Check:
     for is_far in (False, True)[: 2 if pair.n <= MOST_SEARCHED else 1]:
         for t, (U, Z) in questions.items():
             count = (sizes.far if t in pair.tried_steps else 0) if is_far else sizes.near
-            some = spread(len(U), -(-count // fewer))
+            some = evenly_spaced(len(U), -(-count // fewer))
             found = _refute(pair, pool, heights, targets, U[some], t, Z[some], is_far=is_far)
             if found is not None:
                 return Check(method, covers, "failed", *found)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.conjugate import conjugate
 from proxsae.verification.oracles.properties import EPS, ROUNDING
-from proxsae.verification.pair import Pair, spread
+from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check
 
 RIDGE = 0.7  # of R + ridge/2 ||z||^2, where that has a conjugate
@@ -105,7 +106,7 @@ def _subgradients(U: Array, P: Array, t: float) -> Array:
 
 def _along_axes(start: Array, sizes: Array) -> Array:
     """Return points that differ from a start in one coordinate by these sizes, for a few of the coordinates."""
-    axes = np.eye(len(start))[spread(len(start), MOST_AXES)]
+    axes = np.eye(len(start))[evenly_spaced(len(start), MOST_AXES)]
     moves = sizes[:, None, None] * axes
     return (start + moves).reshape(-1, len(start))
 

@@ -15,10 +15,11 @@ from collections.abc import Callable
 import numpy as np
 
 from proxsae.formulas.arrays import Array
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.kernels.lower_hull import lower_hull
 from proxsae.regularizers.tabulation import jumps
 from proxsae.verification.oracles.judge import judge
-from proxsae.verification.pair import Pair, spread
+from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check
 
 STEPS = (1e-4, 0.01, 0.1, 0.37, 0.5, 1.0, 2.0, 3.7, 11.0, 100.0, 1e4)
@@ -71,7 +72,7 @@ def search_pair(pair: Pair, j: int = 0) -> Check:
     for t, (u, z) in scans.items():
         if failed := judged(t, u, z, _best_candidate(candidates, heights, u, t)):
             return failed
-        near = spread(len(u), sizes.around // 2 if t in more else sizes.around)
+        near = evenly_spaced(len(u), sizes.around // 2 if t in more else sizes.around)
         if failed := judged(t, u[near], z[near], _nearby(value, u[near], t, z[near])):
             return failed
     for t, (u, z) in questions.items():
@@ -89,7 +90,7 @@ def _judged(prox: ScalarProx, u: Array, t: float, reach: float) -> Answers:
 
 
 def _thin(points: Array, count: int) -> Array:
-    return points[spread(len(points), count)]
+    return points[evenly_spaced(len(points), count)]
 
 
 def _scan(t: float, is_coarse: bool, count: int) -> Array:

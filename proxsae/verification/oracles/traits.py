@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.formulas.integers import evenly_spaced
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L1
 from proxsae.regularizers.cardinality import Cardinality
@@ -22,7 +23,7 @@ from proxsae.regularizers.separable import Separable
 from proxsae.verification.oracles.codes import search_codes
 from proxsae.verification.oracles.line import GRID, POINTS
 from proxsae.verification.oracles.properties import ROUNDING
-from proxsae.verification.pair import Pair, pair_of_regularizer, spread
+from proxsae.verification.pair import Pair, pair_of_regularizer
 from proxsae.verification.report import Check
 
 Value = Callable[[Array], Array]
@@ -115,7 +116,7 @@ def _parts(R: Regularizer, pair: Pair) -> Iterator[tuple[Value, Array]]:
         yield pair.value, _codes(pair)
         return
     shared = pair.scalar is not None
-    for j in [0] if shared else spread(pair.n, MOST_AXES):
+    for j in [0] if shared else evenly_spaced(pair.n, MOST_AXES):
         value, prox = pair.coordinate(int(j))
         steps = pair.tried_steps[:1] if pair.tolerance else pair.tried_steps
         claimed = [prox(POINTS[np.abs(POINTS) <= pair.reach], t) for t in steps]
@@ -133,13 +134,13 @@ def _codes(pair: Pair) -> Array:
     count, t = pair.sizes.codes, pair.tried_steps
     U = pair.points(count)
     answers = [pair.answers(U, step)[1] for step in ((t[0], t[-1]) if pair.sizes.is_thorough else t[:1])]
-    Z = np.concatenate([U, *answers, *(U * axis for axis in np.eye(pair.n)[spread(pair.n, MOST_AXES)])])
+    Z = np.concatenate([U, *answers, *(U * axis for axis in np.eye(pair.n)[evenly_spaced(pair.n, MOST_AXES)])])
     return Z[np.isfinite(Z).all(axis=-1)]
 
 
 def _claims_on_the_value(R: Regularizer, value: Value, Z: Array) -> Iterator[Claim]:
     here = value(Z)
-    axes = np.eye(Z.shape[1], dtype=bool)[spread(Z.shape[1], MOST_AXES)]
+    axes = np.eye(Z.shape[1], dtype=bool)[evenly_spaced(Z.shape[1], MOST_AXES)]
     if R.is_indicator or R.is_scale_free:
         yield Claim("R is 0 or infinite", Z, here, 0.0, np.where(np.isposinf(here), np.inf, 0.0))
     if R.is_symmetric:
@@ -169,7 +170,7 @@ def _claims_on_the_groups(R: Any, value: Value, Z: Array) -> Iterator[Claim]:
     units = R.units(Z.shape[1])
     each = np.asarray(R.group_values(ArrayNamespace(Z), Z, units), float)
     yield Claim("R is the sum of its groups", Z, value(Z), each.sum(-1), each.sum(-1))
-    for g in spread(each.shape[1], MOST_AXES):
+    for g in evenly_spaced(each.shape[1], MOST_AXES):
         alone = np.where(units.spread(np.arange(each.shape[1])) == g, Z, 0.0)
         yield Claim(
             "the value of a group is that of R with the others at 0", alone, value(alone), each[:, g], each[:, g]
