@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxsae.dictionary.arrays import Matrix, checked_dictionary, cosines_of_others, csr_codes, is_number
 
@@ -48,6 +49,11 @@ def bipolarity(D: Any, Z: Any = None, *, threshold: float = 0.9) -> Bipolarity:
     if Z.shape[1] != len(D):
         raise ValueError(f"Z must have {len(D)} components as D has atoms, got {Z.shape[1]}")
     positive, negative = (np.bincount(Z.indices[side], minlength=len(D)) for side in (Z.data > 0, Z.data < 0))
-    fires = positive + negative
-    balance = 2.0 * np.minimum(positive, negative) / np.maximum(fires, 1)
+    fires, balance = positive + negative, balance_of(positive, negative)
     return Bipolarity(antipodal, float(balance[fires > 0].mean()) if fires.any() else 0.0, balance)
+
+
+def balance_of(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[Any]:
+    """Return 2 min(n+, n-) / (n+ + n-): 1 where codes of both signs are as many, 0 where one sign is alone."""
+    balance: NDArray[Any] = 2.0 * np.minimum(positive, negative) / np.maximum(positive + negative, 1)
+    return balance

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes, unit
+from proxsae.dictionary.directions import balance_of
 
 _DIRECTIONS = 128  # given to the lens at once
 
@@ -135,7 +136,7 @@ def opposition(
     scores = np.full(len(axes), np.nan), np.full(len(axes), np.nan)
     if lens is not None:
         scores = _lens_scores(lens, unit(D_plus - D_minus), (plus, minus), np.asarray(next_tokens))
-    balance = 2.0 * np.minimum(n_plus, n_minus) / (n_plus + n_minus)
+    balance = balance_of(n_plus, n_minus)
     return Opposition(axes, balance, (contexts[0] * contexts[1]).sum(axis=1), *scores)
 
 

@@ -25,6 +25,11 @@ class Pattern:
     indices: Tensor
     n_columns: int
 
+    @classmethod
+    def of_counts(cls, counts: Tensor, indices: Tensor, n_columns: int) -> Pattern:
+        """Return the pattern with so many entries in each row."""
+        return cls(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), indices, n_columns)
+
     @property
     def n_rows(self) -> int:
         """How many rows there are."""
@@ -75,8 +80,7 @@ class Pattern:
 def joined(patterns: list[Pattern]) -> Pattern:
     """Return the pattern of matrices one below another."""
     counts = torch.cat([pattern.offsets.diff() for pattern in patterns])
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return Pattern(offsets, torch.cat([pattern.indices for pattern in patterns]), patterns[0].n_columns)
+    return Pattern.of_counts(counts, torch.cat([pattern.indices for pattern in patterns]), patterns[0].n_columns)
 
 
 def product(pattern: Pattern, values: Tensor, D: Tensor) -> Tensor:

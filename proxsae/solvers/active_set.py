@@ -9,10 +9,9 @@ import numpy as np
 from proxsae.formulas.arrays import Array, dtype_name
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.algorithm import Algorithm
-from proxsae.solvers.bounded import LONGEST
 from proxsae.solvers.certificates import FitTerms
 from proxsae.solvers.problem import Problem
-from proxsae.solvers.scalar import lacks_formula, resting_slopes, scalar_prox, squared_norms
+from proxsae.solvers.scalar import LONGEST, lacks_formula, resting_slopes, scalar_prox, squared_norms
 
 HOPEFUL = 4.0  # times the tolerance: a gap that is guessed to be below is worth a certificate
 WATCHED = 24  # zeros in the active set beside the non-zeros, and twice as many from the zero code; or up to twice that

@@ -7,10 +7,10 @@ import numpy as np
 from proxsae.formulas.arrays import Array, to_numpy
 from proxsae.regularizers import Regularizer, Separable
 from proxsae.solvers.inputs import in_main_memory
+from proxsae.solvers.scalar import LONGEST, squared_norms
 
 INFINITY = 1e140  # a code: what R grows by here, over it, is its slope at infinity; its square does not overflow
 LEVEL = 1e-12  # a slope that is 0 but for rounding
-LONGEST = 1e12  # steps after which the prox of 0 is where R is least
 
 
 def falls_without_end(r: Separable, D: Array) -> bool:
@@ -51,7 +51,7 @@ def check_bounded(R: Regularizer, D: Array) -> None:
 
 def check_zero_atoms(r: Separable, D: Array) -> None:
     """Raise ValueError where r is not least at 0 for the code of an atom of zeros, of which the samples say nothing."""
-    zero = np.flatnonzero((D.astype(np.float64) ** 2).sum(1) == 0)
+    zero = np.flatnonzero(squared_norms(D) == 0)
     if len(zero) and (pulled := r.at(zero).prox_unchecked(np.zeros((1, len(zero))), LONGEST)[0] != 0).any():
         first = int(zero[pulled][0])
         raise ValueError(f"atom {first} of D is zero, and {r} is not least where its code is 0: leave the atom out")

@@ -9,10 +9,10 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 from proxsae.regularizers import Regularizer, Separable
-from proxsae.solvers.bounded import LONGEST
 
 FAR = 1e4  # a Newton step that changes a coordinate by more, relative to its size, is cut
 FLAT = 1e-9  # a slope of the prox below this is none: the coordinate rests at a kink or a bound
+LONGEST = 1e12  # steps after which the prox of 0 is where R is least
 INSIDE = 1.0 - 16 * float(np.finfo(np.float64).eps)
 
 

@@ -20,6 +20,7 @@ from proxsae.solvers.certificates import (
     summed,
 )
 from proxsae.solvers.problem import Problem
+from proxsae.solvers.scalar import squared_norms
 
 CANCELS = 1e-14  # of its terms: a sum this small is zero
 INSIDE = 1.0 - 1e-15
@@ -63,7 +64,7 @@ def sparse_gap(R: Regularizer, D: Array, below: Array, above: Array) -> SparseGa
     r_i(0) + r_i*(v) is convex in v and never negative: zero at both ends, it is zero between them.
     """
     R = rounded(R, D)
-    norms = np.sqrt((D.astype(np.float64) ** 2).sum(1))
+    norms = np.sqrt(squared_norms(D))
     # Zero atoms correlate with nothing; the ends themselves may be a rounding beyond.
     below, above = (np.where(norms > 0, INSIDE * end, 0.0) for end in (below, above))
     at_zero = R.penalties(np.zeros(len(D)))

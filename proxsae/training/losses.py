@@ -133,8 +133,7 @@ def _nested_error(forward: Forward, levels: Tensor, n_levels: int, weights: Sequ
     for level in range(n_levels - 1, 0, -1):  # from the whole, what each level adds is taken away
         of_level = (levels == level).nonzero()[:, 0]
         counts = torch.bincount(codes.pattern.rows[of_level], minlength=codes.pattern.n_rows)
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        pattern = Pattern(offsets, codes.pattern.indices[of_level], codes.pattern.n_columns)
+        pattern = Pattern.of_counts(counts, codes.pattern.indices[of_level], codes.pattern.n_columns)
         residual = residual + Codes(pattern, codes.values[of_level]).decode(forward.atoms)
         total = total + w[level - 1] * row_squared_norms(residual)
     return 0.5 * forward.mean(total)
@@ -198,8 +197,7 @@ class AuxK:
         among_dead = Pattern(*encoding.largest(u, self.k, mirror), n_columns=len(atoms))
         counts = among_dead.offsets.new_zeros(len(forward.y))
         counts[::every] = among_dead.offsets.diff()
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        pattern = Pattern(offsets, atoms[among_dead.indices], len(forward.atoms))
+        pattern = Pattern.of_counts(counts, atoms[among_dead.indices], len(forward.atoms))
         values = encoding.pre_activation.at(pattern, among_dead.gather(u))
         if forward.room_for_dead is not None:  # on a device every row has k entries, some of no rank
             values = values * (is_dead[pattern.indices] & ((values > 0) | (mirror == -1)))

@@ -160,7 +160,7 @@ def among_all(pattern: Pattern, ranks: Tensor, k: int) -> Pattern:
     rows = chosen.rows[is_own]
     entries = pattern.offsets[rows] + chosen.indices[is_own] - first
     counts = torch.bincount(rows, minlength=pattern.n_rows)
-    return Pattern(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), pattern.indices[entries], pattern.n_columns)
+    return Pattern.of_counts(counts, pattern.indices[entries], pattern.n_columns)
 
 
 def largest_of_all(u: Tensor, k: int, mirror: float) -> tuple[Tensor, Tensor]:
