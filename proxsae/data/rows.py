@@ -294,7 +294,7 @@ def checked_codes(Z: Any, n_components: int) -> Any:
     return check_array(Z, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="Z")
 
 
-def torch_device(name: str) -> torch.device:
+def torch_device(name: str | torch.device) -> torch.device:
     """Return the device of that name; "auto" is CUDA where there is one.
 
     Raises

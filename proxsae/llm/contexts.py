@@ -191,6 +191,7 @@ def check_contexts(length: int, batch_size: int, n_tokens: int, model: Any) -> N
             raise ValueError(f"{name}={value!r} was given; an integer of at least {least} is allowed.")
     if model.tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer, so it cannot read text; give LanguageModel one.")
-    longest = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-    if longest and length > longest:
-        raise ValueError(f"context_length={length} was given, but {model.name} reads at most {longest} tokens at once.")
+    if model.max_length and length > model.max_length:
+        raise ValueError(
+            f"context_length={length} was given, but {model.name} reads at most {model.max_length} tokens at once."
+        )

@@ -62,11 +62,10 @@ def generate(
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature!r} was given; a number of at least 0 is allowed.")
     ids = prompt_ids(model, prompt)
-    longest = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-    if longest and len(ids) + n_tokens > longest:
+    if model.max_length and len(ids) + n_tokens > model.max_length:
         raise ValueError(
             f"{len(ids)} tokens of the prompt and {n_tokens} more were asked for, but {model.name} reads at most "
-            f"{longest} at once."
+            f"{model.max_length} at once."
         )
     random = torch.Generator().manual_seed(seed)
     _, end = boundary_tokens(model.tokenizer)

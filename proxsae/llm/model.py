@@ -81,6 +81,11 @@ class LanguageModel:
         """The number of token ids that the model can read."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
+    @property
+    def max_length(self) -> int | None:
+        """How many tokens the model can read at once; None where its configuration sets no limit."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
     def site(self, given: Site | int | str) -> Site:
         """Return the site of a text or a number.
 

@@ -49,7 +49,7 @@ def read_text(
     if not text.strip():
         raise ValueError("the text is empty")
     ids = np.array(prompt_ids(model, text), dtype=np.int64)
-    limit = min(longest, getattr(model.model.config.get_text_config(), "max_position_embeddings", None) or longest)
+    limit = min(longest, model.max_length or longest)
     if len(ids) > limit:
         raise ValueError(f"the text has {len(ids):,} tokens; at most {limit:,} can be read at once")
     read = model.read_all(torch.from_numpy(ids[None]), sites_of(model, hook, None))

@@ -12,6 +12,7 @@ from proxsae.formulas.integers import evenly_spaced
 from proxsae.llm.provenance import check_raw_rows
 from proxsae.metrics import SparseAutoencoder
 from proxsae.studies.labels import Bits, documents_of, token_properties, topics
+from proxsae.studies.seeds import mean_and_range
 
 if TYPE_CHECKING:
     from proxsae.data.store import ActivationStore
@@ -198,12 +199,7 @@ def probe_table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         cells.setdefault(result["k"], {}).setdefault(seed, []).append(result["accuracy"])
     table = []
     for (level, codes, kind), cells in sorted(found.items(), key=lambda item: (item[0][0], item[0][2], item[0][1])):
-        row = {"": kind, "codes": codes, "labels": level}
-        table.append({**row, **{f"k = {k}": _spread(cells[k]) if k in cells else "" for k in ks}})
+        means = {k: [float(np.mean(values)) for values in by_seed.values()] for k, by_seed in cells.items()}
+        texts = {f"k = {k}": mean_and_range(means[k], 3) if k in means else "" for k in ks}
+        table.append({"": kind, "codes": codes, "labels": level, **texts})
     return table
-
-
-def _spread(by_seed: dict[str, list[float]]) -> str:
-    means = [float(np.mean(values)) for values in by_seed.values()]
-    text = f"{np.mean(means):.3f}"
-    return text if len(means) == 1 else f"{text} [{min(means):.3f}, {max(means):.3f}]"

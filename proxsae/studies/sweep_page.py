@@ -14,6 +14,7 @@ from proxsae.report import Section, write_sections
 from proxsae.report.figures import curves_with_ranges, svg
 from proxsae.studies.comparison import comparison_table, factor_table
 from proxsae.studies.results import Row
+from proxsae.studies.seeds import mean_and_range
 
 QUANTITIES = {
     "fvu": "FVU",
@@ -74,9 +75,7 @@ def failures(rows: Sequence[Row]) -> list[str]:
 
 
 def _spread(seeds: list[dict[str, float]], quantity: str, digits: int, unit: float = 1.0) -> str:
-    values = [unit * seed[quantity] for seed in seeds]
-    text = f"{np.mean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    return mean_and_range([unit * seed[quantity] for seed in seeds], digits)
 
 
 def figure(rows: Sequence[Row]) -> Any:
