@@ -6,13 +6,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
-from proxsae.formats.parts import normalised
 from proxsae.llm.activations import activations, kept_rows, large_rows, measure
 from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids, pack
 from proxsae.llm.harvest import Hook, sites_of
@@ -20,17 +15,9 @@ from proxsae.llm.massive import Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import check_same_place, names_of
 from proxsae.llm.sites import Site
+from proxsae.llm.splicing import SplicedSums, is_transcoder
 from proxsae.llm.text import TextSource, documents, source_name
-from proxsae.metrics import (
-    ReconstructionSums,
-    SparseAutoencoder,
-    check_features,
-    cross_entropy_sum,
-    kl_sum,
-    loss_metrics,
-    reconstruct,
-)
-from proxsae.training.blocks import columns_of
+from proxsae.metrics import SparseAutoencoder, check_features
 
 
 def evaluate(
@@ -121,16 +108,7 @@ def evaluate(
         raise ValueError("sae is an empty dict; give at least one sparse autoencoder.")
     places = sites_of(model, _harvested_at(saes) if block is None else block)
     source = _source(model, saes, reads, places)
-    columns, width = _columns(model, places), _width(model, places)
-    at, read_at = names_of(places), names_of(source)
-    for name, one in saes.items():
-        reads_elsewhere = _is_transcoder(one)
-        if check_provenance:
-            check_same_place(one, model, read_at if reads_elsewhere else at, name)
-            if reads_elsewhere:
-                check_same_place(one, model, at, name, "target_site")
-        n_features = _width(model, source) if reads_elsewhere else width
-        check_features(one, n_features, f"'{read_at if reads_elsewhere else at}' of {model.name}", name)
+    _check_saes(model, saes, source, places, check_provenance=check_provenance)
     check_contexts(context_length, batch_size, n_tokens, model)
     check_drop(drop, context_length)
 
@@ -140,77 +118,46 @@ def evaluate(
     sites = places if source == places else [*source, *places]
     stream = activations(model, sites, batches(packed, model.tokenizer, context_length, batch_size, excluded))
     positions, medians, stream = measure(stream, drop)
-    sums = {(name, place): ReconstructionSums() for name in saes for place in places}
-    spliced_loss, kl, zero_loss = dict.fromkeys(sums, 0.0), dict.fromkeys(sums, 0.0), dict.fromkeys(places, 0.0)
-    clean_loss = 0.0
-    n_rows = n_large = n_predictions = 0
-    bar = tqdm(total=n_tokens, unit="tok", desc="evaluate", disable=None if verbose else True)
-    with bar:
-        while n_rows < n_tokens and (batch := next(stream, None)) is not None:
+    sums, n_large = SplicedSums(model, saes, places), 0
+    with tqdm(total=n_tokens, unit="tok", desc="evaluate", disable=None if verbose else True) as bar:
+        while sums.n_rows < n_tokens and (batch := next(stream, None)) is not None:
             kept = kept_rows(batch, positions, drop, medians)
-            if not kept.any():  # nothing to replace
-                continue
-            before, rows = batch.rows[..., :-width], np.ascontiguousarray(batch.rows[..., -width:])
-            y = rows[kept]
-            x = before[kept] if before.size else y
-            tokens = torch.from_numpy(batch.contexts.tokens.astype(np.int64)).to(model.device)
-            is_target = torch.from_numpy(~batch.contexts.is_padding[:, 1:]).to(model.device)
-            parts = {place: np.ascontiguousarray(rows[..., columns[place]]) for place in places}
-            clean = _log_probabilities(model, tokens, places[0], parts[places[0]])
-            clean_loss += cross_entropy_sum(clean, tokens[:, 1:], is_target)
-            for place, part in parts.items():
-                zero = _log_probabilities(model, tokens, place, _replace(part, kept, np.zeros_like(part[kept])))
-                zero_loss[place] += cross_entropy_sum(zero, tokens[:, 1:], is_target)
-                del zero
-            for name, one in saes.items():
-                whole, codes = _reconstructed(one, x if _is_transcoder(one) else y, y, name)
-                for place, part in parts.items():
-                    reconstruction = whole[:, columns[place]]
-                    sums[name, place].add(part[kept], reconstruction, codes)
-                    spliced = _log_probabilities(model, tokens, place, _replace(part, kept, reconstruction))
-                    spliced_loss[name, place] += cross_entropy_sum(spliced, tokens[:, 1:], is_target)
-                    kl[name, place] += kl_sum(clean, spliced, is_target)
-                    del spliced
-            n_rows += len(x)
-            n_large += int(large_rows(batch, medians)[kept].sum())
-            n_predictions += int(is_target.sum())
-            bar.update(len(x))
+            if kept.any():  # else there is nothing to replace
+                sums.add(batch, kept)
+                n_large += int(large_rows(batch, medians)[kept].sum())
+                bar.update(int(kept.sum()))
+
     where = f"The text '{source_name(text)}' (split='{split}')"
-    if n_rows == 0:
+    if sums.n_rows == 0:
         raise ValueError(f"{where} gave no token to evaluate on.")
-    if n_predictions == 0:
+    if sums.n_predictions == 0:
         raise ValueError(f"{where} holds one token, so there is no next token to predict.")
-    warn_of_large(n_large, n_rows)
-    if n_rows < n_tokens:
-        warnings.warn(f"{where} ended after {n_rows} of the {n_tokens} tokens asked for.", stacklevel=2)
-    results = {
-        (name, place): {
-            **sums[name, place].result(),
-            **loss_metrics(clean_loss, spliced_loss[name, place], zero_loss[place], kl[name, place], n_predictions),
-            "n_tokens": n_rows,
-            "n_predictions": n_predictions,
-        }
-        for name, place in sums
-    }
-    of_saes: dict[str, Any] = {
-        name: results[name, places[0]] if len(places) == 1 else {str(place): results[name, place] for place in places}
-        for name in saes
-    }
-    return of_saes if isinstance(sae, Mapping) else of_saes["sae"]
+    warn_of_large(n_large, sums.n_rows)
+    if sums.n_rows < n_tokens:
+        warnings.warn(f"{where} ended after {sums.n_rows} of the {n_tokens} tokens asked for.", stacklevel=2)
+    results: dict[str, Any] = {name: {str(place): sums.result(name, place) for place in places} for name in saes}
+    if len(places) == 1:
+        results = {name: of_places[str(places[0])] for name, of_places in results.items()}
+    return results if isinstance(sae, Mapping) else results["sae"]
 
 
-def _reconstructed(sae: SparseAutoencoder, x: NDArray[Any], y: NDArray[Any], name: str) -> tuple[NDArray[Any], Any]:
-    """Return reconstruction and codes of raw rows, which are normalised first where the model is for such."""
-    rows = getattr(sae, "provenance_", {}).get("normalised_rows")
-    if rows is None:
-        return reconstruct(sae, x, y, name)
-    x, shift, scale = normalised(x, rows)
-    reconstruction, codes = reconstruct(sae, x, y, name)
-    return shift + scale * reconstruction, codes
-
-
-def _is_transcoder(sae: SparseAutoencoder) -> bool:
-    return bool(getattr(sae, "is_transcoder_", False))
+def _check_saes(
+    model: LanguageModel,
+    saes: Mapping[str, SparseAutoencoder],
+    source: list[Site],
+    places: list[Site],
+    *,
+    check_provenance: bool,
+) -> None:
+    """Raise ValueError where an autoencoder is of other features than it would be given, or of another place."""
+    for name, sae in saes.items():
+        read = source if is_transcoder(sae) else places
+        at = names_of(read)
+        if check_provenance:
+            check_same_place(sae, model, at, name)
+            if is_transcoder(sae):
+                check_same_place(sae, model, names_of(places), name, "target_site")
+        check_features(sae, sum(model.width(site) for site in read), f"'{at}' of {model.name}", name)
 
 
 def _harvested_at(saes: Mapping[str, SparseAutoencoder]) -> str:
@@ -226,30 +173,10 @@ def _harvested_at(saes: Mapping[str, SparseAutoencoder]) -> str:
 
 def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: Any, places: list[Site]) -> list[Site]:
     """Return where transcoders read, the places themselves where there are none."""
-    transcoders = {name: one for name, one in saes.items() if _is_transcoder(one)}
+    transcoders = {name: one for name, one in saes.items() if is_transcoder(one)}
     told = [found["site"] for one in transcoders.values() if "site" in (found := getattr(one, "provenance_", {}))]
     if not transcoders:
         return places
     if reads is None and not told:
         raise ValueError(f"{next(iter(transcoders))} is a transcoder that does not say where it reads; give reads.")
     return sites_of(model, told[0] if reads is None else reads)
-
-
-def _width(model: LanguageModel, sites: list[Site]) -> int:
-    return sum(model.width(site) for site in sites)
-
-
-def _columns(model: LanguageModel, sites: list[Site]) -> dict[Site, slice]:
-    """Return where each site stands in the rows."""
-    return dict(zip(sites, columns_of([model.width(site) for site in sites]), strict=True))
-
-
-def _log_probabilities(model: LanguageModel, tokens: Tensor, site: Site, rows: NDArray[np.float32]) -> Tensor:
-    """Return log p of the next token at all positions but the last, given the activations at the site."""
-    return model.logits(tokens, site, torch.from_numpy(rows))[:, :-1].float().log_softmax(-1)
-
-
-def _replace(rows: NDArray[np.float32], kept: NDArray[np.bool_], others: NDArray[np.floating]) -> NDArray[np.float32]:
-    replaced = rows.copy()
-    replaced[kept] = others
-    return replaced
