@@ -154,6 +154,11 @@ class Pursuit:
         return np.einsum("ij,ij->i", self.atoms, self.atoms)
 
     @cached_property
+    def formulas(self) -> tuple[Any, Any, Array]:
+        """The compiled prox and value of the partner, and its parameters."""
+        return scalar_formulas(self.penalty, len(self.dictionary))
+
+    @cached_property
     def certifier(self) -> Certifier:
         """What certifies the codes."""
         norms = np.sqrt(self.diagonal.astype(np.float64)) * self.units
@@ -185,37 +190,31 @@ class Pursuit:
         if init is not None:
             fill(found, init * (self.units / scale[:, None]))
         if self.k:
-            _ = self.keeps_gram and self.gram, self.coarse  # before threads ask, each of which would make its own
-            runs = self._run_signed if self.is_signed else self._run_penalized
-            runs(T, energies, found, init is not None, max_iter)
+            # before threads ask, each of which would make its own
+            _ = self.keeps_gram and self.gram, self.coarse, self.is_signed or self.formulas
+            run = self._run_signed if self.is_signed else self._run_penalized
+
+            def work(rows: slice) -> None:
+                with self.rows_of_gram() as G:
+                    run(T[rows], energies[rows], G, found.at(rows), init is not None, max_iter)
+
+            by_blocks(work, len(T))
         codes = (found.codes * (scale[:, None] / self.units[found.atoms])).astype(Y.dtype)
         found = found._replace(codes=codes, falls=found.falls * scale**2)
         return self.certifier.ended(Y, found, tol, self.strongest)
 
-    def _run_signed(self, T: Array, energies: Array, found: Supports, is_warm: bool, max_iter: int) -> None:
-        from proxsae.solvers.pursuits import compiled_exchange
+    def _run_signed(self, T: Array, energies: Array, G: Any, found: Supports, is_warm: bool, max_iter: int) -> None:
+        if self.method != "swap":
+            self._pursue(self.method, T, energies, G, found)
+            return
+        from proxsae.solvers.pursuits.compiled_exchange import exchange_rows
 
-        diagonal, k = self.diagonal, self.k
-
-        def work(rows: slice) -> None:
-            with self.rows_of_gram() as G:
-                run(rows, G)
-
-        def run(rows: slice, G: Any) -> None:
-            E, mine = energies[rows], found.at(rows)
-            if self.method != "swap":
-                self._pursue(self.method, T[rows], E, G, mine)
-                return
-            starts = [room_for(len(mine.codes), k, T.dtype) for _ in range(2)]
-            for method, start in zip(("omp", "ols"), starts, strict=True):
-                self._pursue(method, T[rows], E, G, start)
-            self._take_best(T[rows], mine, starts, is_warm)
-            C = T[rows] @ self.atoms.T
-            compiled_exchange.exchange_rows(
-                C, E, G, diagonal, k, mine.atoms, mine.counts, max_iter, mine.codes, mine.falls, mine.n_iter
-            )
-
-        by_blocks(work, len(T))
+        starts = [room_for(len(T), self.k, T.dtype) for _ in range(2)]
+        for method, start in zip(("omp", "ols"), starts, strict=True):
+            self._pursue(method, T, energies, G, start)
+        self._take_best(T, found, starts, is_warm)
+        of_codes = found.atoms, found.counts, max_iter, found.codes, found.falls, found.n_iter
+        exchange_rows(T @ self.atoms.T, energies, G, self.diagonal, self.k, *of_codes)
 
     def _pursue(self, method: str, T: Array, energies: Array, G: Any, found: Supports) -> None:
         """Run "omp" or "ols": in two precisions where that is possible, and where it does not tell in one."""
@@ -239,34 +238,25 @@ class Pursuit:
             found.atoms[rows], found.codes[rows], found.counts[rows] = left
         found.n_iter[:] = found.counts
 
-    def _run_penalized(self, T: Array, energies: Array, found: Supports, is_warm: bool, max_iter: int) -> None:
+    def _run_penalized(self, T: Array, energies: Array, G: Any, found: Supports, is_warm: bool, max_iter: int) -> None:
         if self.method in ("htp", "iht", "cosamp"):
             from proxsae.solvers.pursuits.compiled_threshold import threshold_rows as run_rows
         else:
             from proxsae.solvers.pursuits.compiled_partner import pursue_rows as run_rows
 
-        prox, value, parameters = scalar_formulas(self.penalty, len(self.dictionary))
+        C = T @ self.atoms.T
 
-        def work(rows: slice) -> None:
-            with self.rows_of_gram() as G:
-                run(rows, G)
+        def pursue(method: str, new: Supports) -> Supports:
+            run_rows(
+                *self.formulas, C, energies, G, self.diagonal, self.k, method,
+                self.penalty.is_convex, max_iter, self.step, *new,
+            )  # fmt: skip
+            return new
 
-        def run(rows: slice, G: Any) -> None:
-            C, mine = T[rows] @ self.atoms.T, found.at(rows)
-
-            def pursue(method: str, new: Supports) -> Supports:
-                run_rows(
-                    prox, value, parameters, C, energies[rows], G, self.diagonal, self.k, method,
-                    self.penalty.is_convex, max_iter, self.step, *new,
-                )  # fmt: skip
-                return new
-
-            if self.method == "swap":
-                starts = [pursue(method, room_for(len(C), self.k, T.dtype)) for method in ("omp", "ols")]
-                self._take_best(T[rows], mine, starts, is_warm)
-            pursue(self.method, mine)
-
-        by_blocks(work, len(T))
+        if self.method == "swap":
+            starts = [pursue(method, room_for(len(T), self.k, T.dtype)) for method in ("omp", "ols")]
+            self._take_best(T, found, starts, is_warm)
+        pursue(self.method, found)
 
     def _take_best(self, T: Array, mine: Supports, starts: list[Supports], is_warm: bool) -> None:
         """Copy the start of lowest F of each sample to `mine`, which may be a start itself."""
