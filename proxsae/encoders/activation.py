@@ -64,7 +64,7 @@ class Activation:
 
     @torch.no_grad()
     def price(self, at_support: Tensor, codes: Codes, step: Any = 1.0) -> Tensor:
-        """Return the least gain among codes of these u, over the step, float64 of shape (1,); for batch scope."""
+        """Return the least gain of a non-zero code, divided by the step, float64 of shape (1,); for batch scope."""
         part = separable_part(self.regularizer)
         assert part is not None
         if not len(at_support):
@@ -105,7 +105,7 @@ class Activation:
 
     @torch.no_grad()
     def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Rule:
-        """Return the rule that selects of u where codes may be non-zero, learned thresholds lower by a margin."""
+        """Return the rule that gives the pattern of u where codes may be non-zero, thresholds lower by a margin."""
         if self.threshold is None:
             return self.regularizer.support_rule(p, name_of_dtype(dtype), float(step))
         high = (self.threshold - margin).clamp(min=0) * float(step) ** 0.5
@@ -114,7 +114,7 @@ class Activation:
         return Outside(low, high)
 
     def _select(self, pre: PreActivation, step: Any) -> tuple[Pattern, Tensor]:
-        """Return where codes may be non-zero, in training also those from which thresholds learn, and u there."""
+        """Return the pattern where codes may be non-zero, in training also where thresholds learn, and u there."""
         if self.regularizer.scope == "batch" and pre.is_in_blocks:
             return self._select_of_batch(pre, float(step))
         margin = 0.5 * self.bandwidth if self.training else 0.0
@@ -122,7 +122,7 @@ class Activation:
         return pre.select(rule, by_rows=self.regularizer.scope != "batch")
 
     def _select_of_batch(self, pre: PreActivation, step: float) -> tuple[Pattern, Tensor]:
-        """Return the same at batch scope from what passes, block by block, a bound that a few samples give."""
+        """Return the pattern and u at batch scope, selected from the entries above a bound that a few samples give."""
         R, n, p = self.regularizer, len(pre.x), len(pre.weight)
         assert isinstance(R, Cardinality)
         few, mirror = R.ranked(replace(pre, x=pre.x[:: n // FEW_ROWS]).without_graph, step)
@@ -130,7 +130,7 @@ class Activation:
         rule = above(bound, mirror, p)
         are_ranks = R.rank_sign(step) is not None
         candidates, entries = pre.select(rule if are_ranks else lambda u: rule(R.ranked(u, step)[0]), by_rows=True)
-        if bound > 0 and len(entries) < R.k * n:  # the few misled
+        if bound > 0 and len(entries) < R.k * n:  # the few samples misled
             return pre.select(self.support_rule(p, pre.x.dtype, step), by_rows=False)
         ranks, _ = R.at(candidates.indices).ranked(entries, step)
         keep = top_k_mask(torch.maximum(ranks, mirror * ranks)[None], R.k * n)[0]
@@ -149,7 +149,7 @@ class Activation:
     def _penalties(self, part: Separable, codes: Codes, at_support: Tensor, step: Any) -> Tensor:
         """Return w_i r(z_i) of every entry of the codes; with learned thresholds what a code costs on average.
 
-        Were it half the square of the own threshold, one that has grown would cost more, and so be pushed on.
+        If an atom paid half the square of its own threshold, a larger threshold would cost more and grow further.
         """
         if self.threshold is None:
             return part.at(codes.pattern.indices).penalties(codes.values)  # type: ignore[no-any-return]
@@ -185,7 +185,7 @@ class Activated(Encoder):
         For an L0 regularizer: one learnable hard threshold theta_i an atom, or one a sign, which sets the cost of a
         non-zero to theta_i^2 / 2. Kept in float32 or better, trained through the surrogate derivative of :class:`Jump`.
     bandwidth : float
-        Width of the surrogate window around each, in units of the codes.
+        Width of the surrogate window around each threshold, in units of the codes.
     """
 
     threshold: Tensor | None

@@ -37,11 +37,11 @@ class Amortized(Activated):
     Parameters
     ----------
     bandwidth : float, default 0.5
-        Where thresholds are learned: width of the surrogate window around each, in units of the codes.
+        Width of the surrogate window around each learned threshold, in units of the codes.
     precision : {"auto", "float32", "bfloat16"}, default "auto"
-        Of the factors of x W^T in training, whose sums are float32 in any case: "auto" is bfloat16 on CUDA devices that
+        Precision of the factors of x W^T in training; their sums are float32. "auto" is bfloat16 on CUDA devices that
         compute with it. Parameters, moments, thresholds and fitted codes keep the dtype of the data. A CPU that
-        multiplies in bfloat16 does so by itself in any case, to find which few entries to compute in float32.
+        multiplies in bfloat16 always does so, to find the few entries that it then computes in float32.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Amortized(Activated):
 
     @classmethod
     def of(cls, R: Regularizer, weight: Tensor, bias: Tensor, threshold: Tensor | None = None, **options: Any) -> Self:
-        """Return the encoder with these parameters, see the attributes for their shapes, and options."""
+        """Return the encoder with these parameters, whose shapes are those of the attributes, and options."""
         encoder = cls(**options)
         encoder.regularizer = R
         encoder.weight = nn.Parameter(weight.contiguous())  # kernels change it in place, row after row
@@ -108,9 +108,10 @@ class Amortized(Activated):
 
     @torch.no_grad()
     def draw_to(self, atoms: Tensor, share: float) -> None:
-        """Take a share off the part of each row of W that is orthogonal to its atom, where non-zeros keep their size.
+        """Shrink by `share` the part of each row of W that is orthogonal to its atom, where non-zeros keep their size.
 
-        That is under a scale-free R, or where thresholds are learned. Where codes are shrunk more is lost than won.
+        Non-zeros keep their size under a scale-free R and under learned thresholds. Where R shrinks codes, the encoder
+        would lose more than it gains.
         """
         if not self.regularizer.is_scale_free and self.threshold is None:
             return
@@ -137,7 +138,7 @@ class Amortized(Activated):
         return codes
 
     def codes(self, x: Tensor) -> Codes:
-        """Return the same codes sparse; forward and backward touch only the entries that are not zero."""
+        """Return the codes as sparse :class:`Codes`; forward and backward touch only the entries that are not zero."""
         return self.activation.codes(self._argument(x))
 
     def encode(self, x: Tensor) -> Encoding:
@@ -145,7 +146,7 @@ class Amortized(Activated):
         return self.activation.encoding(self._argument(x))
 
     def encode_noting(self, x: Tensor, columns: Columns) -> Encoding:
-        """Return the same, with u of some atoms noted while it is there."""
+        """Return :meth:`encode`, and keep u of some columns for a loss."""
         return self.activation.encoding(replace(self._argument(x), noted=columns))
 
     def _argument(self, x: Tensor) -> PreActivation:

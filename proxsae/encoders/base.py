@@ -1,4 +1,4 @@
-"""What an encoder x -> z must provide. A new kind is one file with one subclass of `Encoder`."""
+"""The interface of encoders x -> z. A new kind is one file with one subclass of `Encoder`."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ ENCODERS: dict[str, type[Encoder]] = {}  # by name; a subclass enters itself
 
 @dataclass(frozen=True)
 class Encoding:
-    """What an encoder made of a batch in training.
+    """The codes of a batch in training, and all that a loss needs of them.
 
     Attributes
     ----------
     codes : Codes
         With gradients.
     penalty : Tensor of shape (n_samples,)
-        R(z) of each sample, with gradients, and what an encoder asks beside it.
+        R(z) of each sample plus any penalty of the encoder itself, with gradients.
     regularizer : Regularizer
         R.
     pre_activation : PreActivation
         The argument u of the last prox.
     prices : float64 Tensor of shape (n_proxes,), optional
-        At batch scope: the least that a non-zero gained in each prox, over its step.
+        At batch scope: the least gain of a non-zero in each prox, divided by its step.
     largest : callable
-        From (a matrix of numbers of some atoms, k, mirror) to the pattern of the k of largest rank of each row, see
-        :func:`proxsae.kernels.top_k.row_support`; where several processes share the atoms, the part of this one.
+        Function of (matrix, k, mirror) that returns the pattern of the k entries of largest rank in each row, see
+        :func:`proxsae.kernels.top_k.row_support`; where several processes share the atoms, the part of this process.
     """
 
     codes: Codes
@@ -62,11 +62,11 @@ class Encoder(nn.Module, ABC):
     Attributes
     ----------
     name : str
-        Of the class, in files and for ``ProxSAE(encoder=...)``.
+        Name of the class in files and for ``ProxSAE(encoder=...)``.
     is_tied : bool
-        Of the class: codes are computed with the D and b of the decoder, so that they decode to what they are of.
+        Whether encoders of the class compute codes with the D and b of the decoder, so that codes of x reconstruct x.
     regularizer : Regularizer
-        R; of fitted encoders.
+        R; fitted encoders have it.
     """
 
     name: ClassVar[str]
@@ -161,16 +161,16 @@ class Encoder(nn.Module, ABC):
         """
 
     def tie(self, atoms: nn.Parameter, bias: nn.Parameter) -> None:
-        """Take the dictionary and the bias of the autoencoder as one's own, where codes are computed with them.
+        """Share D and b with the autoencoder, where codes are computed with them.
 
         Raises
         ------
         ValueError
-            If parameters do not fit them.
+            If the parameters do not fit D and b.
         """
 
     def draw_to(self, atoms: Tensor, share: float) -> None:
-        """Take a share off what the encoder reads of x beside each atom, where that helps; called in training."""
+        """Shrink by `share` the part of the encoder that is orthogonal to each atom, where that helps, in training."""
 
     # --- used ------------------------------------------------------------------------------------------------------
 
@@ -180,10 +180,10 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor) -> Encoding:
-        """Return codes and all that a loss may ask of them, with gradients."""
+        """Return the codes and all that a loss needs of them, with gradients."""
 
     def encode_noting(self, x: Tensor, columns: Columns) -> Encoding:  # noqa: ARG002
-        """Return :meth:`encode`; a kind that would compute these columns of u anew for a loss may note them here."""
+        """Return :meth:`encode`; an encoder may keep these columns of u, so that a loss need not compute them again."""
         return self.encode(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -197,12 +197,12 @@ class Encoder(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which it computes."""
+        """The dtype in which the encoder computes."""
         return self._parameter.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device on which the encoder computes."""
         return self._parameter.device
 
     @property
@@ -228,7 +228,7 @@ class Encoder(nn.Module, ABC):
         self.regularizer = self.regularizer.scaled(factor)
 
     def judge_alone(self, R: Regularizer, prices: list[float]) -> None:
-        """Put in place of an R of batches the one that asks of each non-zero the price that batches did.
+        """Replace R of batch scope by the regularizer of single samples with the prices that batches had.
 
         A code then does not depend on other samples.
         """
@@ -248,7 +248,7 @@ class Encoder(nn.Module, ABC):
 
 
 def at_price(R: Regularizer, price: float) -> Regularizer:
-    """Return the regularizer that frees a coordinate where its gain exceeds the step times a price."""
+    """Return the regularizer whose prox is non-zero where the gain of a coordinate exceeds the step times a price."""
     assert isinstance(R, Cardinality)
     priced: Regularizer = price * L0()
     for term in R.partner.terms:
@@ -272,12 +272,12 @@ def on_device(R: Regularizer, device: torch.device | str) -> Regularizer:
 
 
 def encoder_of(encoder: Any) -> Encoder:
-    """Return the unfitted encoder that is meant: a name, or an object with options.
+    """Return the unfitted encoder that a name, or an object with options, stands for.
 
     Raises
     ------
     TypeError, ValueError
-        If it is neither, or fitted already.
+        If `encoder` is neither, or is fitted already.
     """
     if isinstance(encoder, str) and encoder in ENCODERS:
         return ENCODERS[encoder]()

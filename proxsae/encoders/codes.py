@@ -41,7 +41,7 @@ class Codes:
 
     def at(self, pattern: Pattern) -> Tensor:
         """Return the entries at another pattern, zeros included."""
-        keys = torch.cat([self.pattern.keys, self.pattern.keys.new_full((1,), -1)])  # what is not there is at the end
+        keys = torch.cat([self.pattern.keys, self.pattern.keys.new_full((1,), -1)])  # missing entries are at the end
         values = torch.cat([self.values, self.values.new_zeros(1)])
         place = torch.searchsorted(self.pattern.keys, pattern.keys)
         return values[torch.where(keys[place] == pattern.keys, place, len(self.values))]

@@ -1,4 +1,4 @@
-"""The argument u of a prox: without graph to select by, a block of rows after another, with gradients at the codes."""
+"""The argument u of a prox: block by block without graph for the selection, and with gradients at the codes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Terms = tuple[tuple[float | Tensor, Codes], ...]  # codes with factors: their su
 
 @dataclass
 class Columns:
-    """The entries of u for some atoms and one of so many samples.
+    """The entries of u for some atoms and every `every`-th sample.
 
-    They are noted where a block of u is there as a whole, for a loss that asks for them later.
+    They are copied from each block of u while it is in memory, for a loss that asks for them later.
     """
 
     atoms: Tensor
@@ -53,7 +53,7 @@ class PreActivation:
     in_bfloat16 : bool
         Round the factors of x W^T, where no graph is needed, to bfloat16; the sums are float32.
     noted : Columns, optional
-        Where u is made block by block, :meth:`select` fills it.
+        The columns that :meth:`select` keeps where it computes u block by block.
     """
 
     x: Tensor
@@ -95,14 +95,14 @@ class PreActivation:
 
     @torch.no_grad()
     def select(self, rule: Rule, *, by_rows: bool) -> tuple[Pattern, Tensor]:
-        """Return the pattern that a rule makes of u, and the entries there, without graph.
+        """Return the pattern that a rule gives for u, and the entries of u there, without graph.
 
         Parameters
         ----------
         rule : function of a Tensor of shape (n, n_components) that returns offsets and indices
         by_rows : bool
-            What the rule says of a row depends on that row alone: in main memory u is then never there as a whole,
-            and where a :class:`~proxsae.kernels.screening.Screen` is faster, not even a block of it.
+            Whether the rule treats each row by itself: in main memory u is then never held as a whole, and where a
+            :class:`~proxsae.kernels.screening.Screen` is faster, not even a block of it.
         """
         if not by_rows or not self.is_in_blocks:
             pattern = Pattern(*rule(self.without_graph), n_columns=len(self.weight))
@@ -131,7 +131,7 @@ class PreActivation:
 
     @torch.no_grad()
     def columns(self, atoms: Tensor, every: int = 1) -> Tensor:
-        """Return u of some atoms and one of so many samples, (ceil(n_samples / every), n_atoms), without graph."""
+        """Return u of some atoms for every `every`-th sample, (ceil(n_samples / every), n_atoms), without graph."""
         if self._is_whole:
             return self.without_graph[::every, atoms]
         noted = self.noted
@@ -147,7 +147,7 @@ class PreActivation:
         ----------
         pattern : Pattern
         entries : Tensor, optional
-            The same without graph, where they are known.
+            The entries without graph, where they are known.
         """
         if entries is None:
             entries = self.entries(pattern)
@@ -164,7 +164,7 @@ class PreActivation:
 
     @property
     def is_in_blocks(self) -> bool:
-        """Whether :meth:`select` by rows makes u a block of samples after another."""
+        """Whether :meth:`select` by rows computes u block by block."""
         return not self._is_whole and not self.x.is_cuda and len(self.x) > self._block_length
 
     @property
@@ -173,7 +173,7 @@ class PreActivation:
 
     @property
     def _is_whole(self) -> bool:
-        """Whether all entries are there, or are more than one product of x that parts of them could be made by."""
+        """Whether u is used as a whole: it is there already, or it is more than one product of x and W."""
         is_product = self.known is None and not self.through and not self.codes and not self.in_bfloat16
         return "without_graph" in vars(self) or not is_product
 
@@ -189,7 +189,7 @@ class PreActivation:
 def in_bfloat16(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return x W^T + b_e in float32, with the factors of x W^T rounded to bfloat16.
 
-    The bias goes through the same product, as three columns whose sum has its bits: a pass over the result is spared.
+    The bias goes through the same product as three columns that sum to it exactly, which spares a pass over the result.
     """
     if bias is None:
         return torch.mm(x.bfloat16(), weight.bfloat16().T, out_dtype=torch.float32)

@@ -32,8 +32,7 @@ class Solved(Encoder):
     tol : float, default 1e-4
         As in :func:`proxsae.solve`.
     max_iter : int, default 1000
-        Steps of the solver at most, at least one. Samples that have not converged then are announced where codes are
-        asked for, not during a training.
+        Most steps of the solver, at least one. :meth:`codes` warns of samples that have not converged, a training not.
 
     References
     ----------
@@ -66,7 +65,7 @@ class Solved(Encoder):
     # --- made ------------------------------------------------------------------------------------------------------
 
     def initial(self, R: Regularizer, atoms: Tensor, *, learn_thresholds: bool) -> Self:  # noqa: ARG002
-        """Return the encoder; a hard threshold is a weight of R, which is steered as every other."""
+        """Return the encoder; no thresholds are learned, since a hard threshold is a weight of R here."""
         return self._of(R)
 
     def with_regularizer(self, R: Regularizer, *, learn_thresholds: bool) -> Self:  # noqa: ARG002
@@ -116,7 +115,7 @@ class Solved(Encoder):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Encoding:
-        r"""Return the codes, all without gradients: what the losses do with D and b gives the envelope theorem.
+        r"""Return the codes, without gradients; losses of them have the gradients of the envelope theorem.
 
         The pre-activation is :math:`z_i + \langle x - b - zD, d_i\rangle`, for atoms of unit norm the best value of z_i
         if it were free and the others held.

@@ -1,4 +1,4 @@
-"""Learned thresholds for L0 regularizers: JumpReLU, its signed twin, and that of two thresholds an atom."""
+"""Learned thresholds for L0 regularizers: JumpReLU, its signed form, and AsymmetricL0 with two thresholds an atom."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxsae.regularizers import L0, AsymmetricL0, NonNegative, Regularizer, Sep
 
 
 def takes_thresholds(regularizer: Regularizer) -> bool:
-    """Whether the prox is thresholds an atom: of ``w * L0()``, with or without ``NonNegative()``, or `AsymmetricL0`."""
+    """Whether R has thresholds to learn: ``w * L0()``, with or without ``NonNegative()``, or `AsymmetricL0`."""
     counts = [term for term in regularizer.terms if isinstance(term, L0 | AsymmetricL0)]
     others = [term for term in regularizer.terms if not isinstance(term, L0 | AsymmetricL0 | NonNegative)]
     is_plain = isinstance(regularizer, Separable) and len(counts) == 1 and not others
@@ -19,12 +19,12 @@ def takes_thresholds(regularizer: Regularizer) -> bool:
 
 
 def threshold_shape(regularizer: Regularizer, n_components: int) -> tuple[int, ...]:
-    """Return the shape of learned thresholds: of AsymmetricL0 two rows, for positive and for negative codes."""
+    """Return the shape of learned thresholds; AsymmetricL0 has two rows, for positive and for negative codes."""
     return (2, n_components) if isinstance(regularizer, AsymmetricL0) else (n_components,)
 
 
 def initial_thresholds(regularizer: Regularizer, atoms: Tensor) -> Tensor | None:
-    """Return the hard thresholds sqrt(2 w) of the costs w of a non-zero, see above; None for other regularizers."""
+    """Return the hard thresholds sqrt(2 w), with w the cost of a non-zero; None for an R without such thresholds."""
     if not takes_thresholds(regularizer):
         return None
 
@@ -51,7 +51,7 @@ def with_thresholds(regularizer: Regularizer, threshold: Tensor) -> Separable:
 
 
 def thresholds_at(threshold: Tensor, indices: Tensor, u: Tensor) -> Tensor:
-    """Return the threshold of each entry: its atom's, or that of its sign."""
+    """Return the threshold of each entry: that of its atom, or of its atom and sign."""
     if threshold.ndim == 1:
         return threshold.index_select(0, indices)  # as threshold[indices], whose gradient is added up far more slowly
     return torch.where(u > 0, thresholds_at(threshold[0], indices, u), thresholds_at(threshold[1], indices, u))

@@ -37,7 +37,7 @@ class Unrolled(Activated):
     n_layers : int, default 5
         T.
     kind : str, default "ista"
-        How u_s is made of the codes z_s before it; each starts from t = `step`, and learns its numbers and matrices.
+        How u_s follows from the codes z_s before it; each starts from t = `step`, and learns its steps and matrices.
 
         - "ista": u = z + t (x - b - z D) D^T.
         - "lista": u = z S + (x - b) W^T with free matrices, from S = I - t D D^T and W = t D.
@@ -46,7 +46,7 @@ class Unrolled(Activated):
         - "bregman": u_s = (1 - rho) u_{s-1} + rho z_s + t (x - b - z_s D) D^T, from rho = 0, which keeps all that the
           prox cut off; "lca": from rho = t and the step 1 of the prox.
     shared : {"matrices", "all", "nothing"}, default "matrices"
-        What all layers have in common: matrices but not steps, everything, or nothing.
+        Parameters that all layers share: matrices but not steps, all, or none.
     momentum : bool, default False
         Take the step from z_s + beta_s (z_s - z_{s-1}), beta_s learned, one a layer, from the momentum of FISTA.
     step : float, optional
@@ -56,7 +56,7 @@ class Unrolled(Activated):
         pre-activation in each sample, k the mean number of non-zeros; in the units of the training, where rows have
         mean squared norm n_features.
     bandwidth : float, default 0.5
-        Where thresholds are learned: width of the surrogate window around each, in units of the codes.
+        Width of the surrogate window around each learned threshold, in units of the codes.
 
     Attributes
     ----------
@@ -172,7 +172,7 @@ class Unrolled(Activated):
         return encoder
 
     def _rows(self, shape: tuple[int, ...]) -> int:
-        """Return how many layers have a parameter of this shape of their own."""
+        """Return the number of rows of a parameter of this shape: the number of layers, or 1 where layers share it."""
         is_shared = self.shared == "all" or (self.shared == "matrices" and len(shape) > 0)
         return 1 if is_shared else self.n_layers
 
@@ -231,7 +231,7 @@ class Unrolled(Activated):
         return pre, step, own_activation, prices
 
     def judge_alone(self, R: Regularizer, prices: list[float]) -> None:
-        """Put in place of an R of batches one of samples; each layer has a price of its own."""
+        """Replace R of batch scope by that of single samples; each layer has its own price."""
         super().judge_alone(R, prices)
         relative = [price / prices[-1] if prices[-1] > 0 else 1.0 for price in prices]
         self.layers["price"] = nn.Parameter(torch.tensor(relative, dtype=self.dtype, device=self.device))

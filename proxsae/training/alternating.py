@@ -38,12 +38,12 @@ def is_frozen(update: Any, encoder: Encoder) -> bool:
 
 
 def checked_update(update: Any, encoder: Encoder) -> Update | None:
-    """Return how the dictionary moves between codes that are solved; None: by gradients.
+    """Return the update of the dictionary between solved codes, or None where D moves by gradients.
 
     Raises
     ------
     ValueError
-        If the update is none, or the codes are not solved.
+        If `update` is no update, or the codes are not solved.
     """
     is_solved = isinstance(encoder, Solved)
     if isinstance(update, str) and update == "auto":
@@ -64,13 +64,13 @@ class Alternation:
     Parameters
     ----------
     state : TrainingState
-        Its encoder must be solved. Moved on by every step, and complete between two.
+        Its encoder must be solved. Changed by every step, and complete between two steps.
     update : Update
     dead_after : int
         Samples without use after which an atom is replaced.
     n_rows : int or None
-        Of the data where they are drawn again and again: sums then hold at most one pass, and an atom that no row of a
-        pass uses is replaced. None: a stream.
+        Number of rows, where the rows are drawn again and again: the sums then hold at most one pass, and an atom that
+        no row of a pass uses is replaced. None: the rows are a stream.
     """
 
     def __init__(self, state: TrainingState, update: Update, *, dead_after: int, n_rows: int | None) -> None:
@@ -92,7 +92,7 @@ class Alternation:
     def step(self, x: Tensor, weight: Tensor | None = None) -> dict[str, Any]:
         """Do one step on a batch of normalised samples and return its record.
 
-        It is that of :meth:`proxsae.training.Trainer.step`, of the codes before the dictionary moves;
+        The record is that of :meth:`proxsae.training.Trainer.step`, measured on the codes before the dictionary moves;
         its learning rate is 0.
         """
         state, R = self.state, self.model.encoder.regularizer
@@ -142,7 +142,7 @@ class Alternation:
 
 @torch.no_grad()
 def take_first_atoms(state: TrainingState, update: Update, batches: Any) -> None:
-    """Begin with the atoms that the update takes from the rows."""
+    """Put the atoms that the update takes from the rows in place of the initial ones."""
     n_components = len(state.model.atoms)
     x = batches.read(evenly_spaced(len(batches.rows), max(ROWS_TO_START, 4 * n_components)))
     _take(state, Learned.start(_float64(x), n_components, update, np.random.default_rng(state.seed)))
@@ -150,7 +150,7 @@ def take_first_atoms(state: TrainingState, update: Update, batches: Any) -> None
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Give Torch one thread, which has little to do here: more of them spin and take the cores from the solver."""
+    """Give Torch one thread: it has little to do here, and more threads spin and take the cores from the solver."""
     n = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -16,7 +16,7 @@ from proxsae.training.scaling import Scaling
 
 
 class SquaredNorms(torch.autograd.Function):
-    """The squared norm of each row; no more is written than its gradient, and that once."""
+    """The squared norm of each row; no matrix but the gradient of the rows is written, and that once."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -59,9 +59,10 @@ class Forward:
     weight : Tensor of shape (n_samples,) or None
         How much each sample counts, on average 1 over the data; all alike where it is None.
     room_for_dead : int or None
-        On a device, which cannot be asked at every step: to how many dead atoms a loss may attend. None: to all.
+        On a device: the largest number of dead atoms that a loss uses, since counting them at every step is slow. None:
+        all dead atoms.
     every_for_dead : int
-        Of how many samples such a loss looks at one.
+        A loss of the dead atoms uses one of so many samples.
     """
 
     x: Tensor
@@ -75,7 +76,7 @@ class Forward:
     every_for_dead: int = 1
 
     def mean(self, of_samples: Tensor, every: int = 1) -> Tensor:
-        """Return the mean of one number a sample, or of one of so many, each as often as its weight says."""
+        """Return the weighted mean of one number a sample, or of one number for every `every`-th sample."""
         of_samples = of_samples if self.weight is None else self.weight[::every] * of_samples
         return of_samples.sum() / len(of_samples)
 
@@ -99,8 +100,8 @@ class Autoencoder(nn.Module):
         S.
     is_transcoder : bool
         What the codes decode to is not x.
-    blocks : Blocks, optional
-        Of what the codes decode to; one by default.
+    blocks : FeatureBlocks, optional
+        The blocks of features that the codes decode to; one block by default.
     """
 
     unused_for: Tensor
@@ -136,7 +137,7 @@ class Autoencoder(nn.Module):
     ) -> Forward:
         """Return what the losses are computed from; the target y is x where it is not given.
 
-        A loss will ask for the pre-activations of the columns `noting`.
+        Pre-activations of the columns `noting` are kept for a loss that asks for them.
         """
         y = x if y is None else y
         encoding = self.encoder.encode(x) if noting is None else self.encoder.encode_noting(x, noting)
@@ -183,8 +184,8 @@ def initial_autoencoder(
 ) -> Autoencoder:
     """Return an autoencoder for normalised data: random unit atoms or those given, an encoder started there, b = 0.
 
-    With `linear_map`, A of shape (n_inputs, n_features), a transcoder: the encoder starts from the directions of D A^T,
-    along which x A grows in those of D, and the skip matrix, where there is one, as A.
+    With `linear_map`, a matrix A of shape (n_inputs, n_features), the model is a transcoder: its encoder starts from
+    the directions of D A^T, along which x A grows in the directions of D, and its skip matrix, if any, as A.
     """
     if atoms is None:
         atoms = torch.randn(n_components, n_features, generator=generator, dtype=torch.float64)
@@ -207,7 +208,7 @@ def fitted_autoencoder(
     is_transcoder: bool = False,
     blocks: FeatureBlocks | None = None,
 ) -> Autoencoder:
-    """Return the autoencoder of a fitted encoder, atoms, a bias and of a transcoder a skip matrix, arrays of any kind.
+    """Return the autoencoder of a fitted encoder, atoms, a bias and optionally a skip matrix: arrays of any kind.
 
     Raises
     ------
@@ -243,5 +244,5 @@ def fitted_autoencoder(
 
 
 def _is_finite(numbers: Tensor) -> bool:
-    """Whether all are; told by their sum where that is, without an array of answers."""
+    """Whether all numbers are finite; a finite sum answers without an array of booleans."""
     return bool(numbers.sum().isfinite()) or bool(numbers.isfinite().all())

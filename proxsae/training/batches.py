@@ -1,4 +1,4 @@
-"""Where trainings take their rows from: looked at once, and what several draw is read once."""
+"""Sources of rows for trainings: rows are checked once, and a batch that several trainings draw is read once."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Batch = tuple[Tensor, Tensor, Tensor | None]  # rows, their targets, and their w
 
 
 class NormalisedBatches:
-    """Batches of rows and of their targets in the units of a training; of each the part of this process.
+    """Batches of rows and of their targets in the units of a training: the part of each batch that this process takes.
 
     Parameters
     ----------
     rows : Rows
     batch_size : int
     state : TrainingState
-        Of which the scaling, the dtype, the device and the order are taken.
+        The training whose scaling, dtype, device and order of rows are used.
     """
 
     def __init__(self, rows: Rows, batch_size: int, state: TrainingState) -> None:
@@ -49,7 +49,7 @@ class NormalisedBatches:
         self._last: tuple[int, Batch] | None = None  # which another training may draw next
 
     def after(self, n_drawn: int) -> Batch:
-        """Return the batch that follows so many rows."""
+        """Return the batch that follows the first `n_drawn` rows."""
         if self._last is None or self._last[0] != n_drawn:
             numbers = self.order.after(n_drawn)[self.part]
             joined = self.mesh.atoms.joined  # which take the same rows
@@ -93,7 +93,7 @@ class BatchSource:
         self._batches: dict[Any, NormalisedBatches] = {}
 
     def checked(self, sae: Any, *, reset: bool) -> Rows:
-        """Return all rows, once an estimator has taken note of their features; see :func:`checked_rows`."""
+        """Return all rows, after the estimator has recorded their features; see :func:`checked_rows`."""
         rows = checked_rows(sae, self.X, reset=reset)
         self._checked = self._checked or with_weights(with_targets(rows, self.Y), self.sample_weight)
         return self._checked
@@ -117,11 +117,11 @@ class BatchSource:
         return len(rows)
 
     def close(self) -> None:
-        """Let go of what reads ahead."""
+        """End reading ahead."""
 
 
 class StreamSource(BatchSource):
-    """The rows of one stream for all trainings that begin together, in its order; its first block stands for all."""
+    """The rows of one stream, in its order, for all trainings that begin together; checks look at its first block."""
 
     def __init__(self, stream: Stream) -> None:
         self.reader = ReadAhead(stream)
@@ -153,7 +153,7 @@ class StreamBatches(NormalisedBatches):
     Attributes
     ----------
     waited : list of float
-        The seconds for which each batch was waited for.
+        The seconds spent waiting for each batch.
     """
 
     def __init__(self, rows: Rows, batch_size: int, state: TrainingState, reader: ReadAhead) -> None:
@@ -162,7 +162,7 @@ class StreamBatches(NormalisedBatches):
         self.waited: list[float] = []
 
     def after(self, n_drawn: int) -> Batch:
-        """Return the batch that follows so many rows."""
+        """Return the batch that follows the first `n_drawn` rows."""
         rows, waited = self.reader.read(n_drawn, self.batch_size, self.dtype, self.device)
         self.waited.append(waited)
         x = self.inputs.normalised(self.rows.scaled(rows))
@@ -170,7 +170,7 @@ class StreamBatches(NormalisedBatches):
 
 
 def batch_source(X: Any, Y: Any = None, sample_weight: Any = None) -> BatchSource:
-    """Return where trainings take the rows of X from; one larger than the memory is read as a stream is.
+    """Return the source of the rows of X for trainings; an X larger than the memory is read as a stream.
 
     Raises
     ------

@@ -83,7 +83,7 @@ class FeatureBlocks:
         return (norms / norms.sum(1, keepdim=True)).numpy()
 
     def norm(self, atoms: Tensor) -> Tensor:
-        """Return the sum of these of each atom, (n_components, 1)."""
+        """Return the norm of each atom, the sum of the norms of its blocks, (n_components, 1)."""
         return self.norms(atoms).sum(1, keepdim=True)
 
     def slope(self, atoms: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def columns_of(sizes: Sequence[int]) -> list[slice]:
 
 
 def checked_sizes(sizes: Any) -> tuple[int, ...] | None:
-    """Return the sizes of blocks as a tuple, or raise ValueError where they are no positive whole numbers."""
+    """Return the sizes of blocks as a tuple, or raise ValueError unless they are positive whole numbers."""
     if sizes is None:
         return None
     is_sequence = isinstance(sizes, Sequence) and not isinstance(sizes, str)

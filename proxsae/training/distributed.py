@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "Mesh", "data_parallel"]
 
-# What gloo, NCCL and the store say of a process that is gone; other errors of theirs are faults of this one.
+# Messages of gloo, NCCL and the store about a process that is gone; their other errors are faults of this process.
 LOST = re.compile(
     "gloo/transport|connection (was )?(closed|reset|refused)|broken pipe|timed out|timeout|remote (process|peer)"
     "|failed to (recv|send|connect)|communicator was aborted",
@@ -32,7 +32,7 @@ class Group:
     Parameters
     ----------
     rank, size : int
-        Of this process, and how many there are.
+        The rank of this process, and the number of processes.
     handle : ProcessGroup, optional
         All processes by default.
     """
@@ -41,7 +41,7 @@ class Group:
         self.rank, self.size, self.handle = rank, size, handle
 
     def part(self, n: int) -> slice:
-        """Return which of n rows or atoms this process takes; in the order of the ranks they are all."""
+        """Return the slice of n rows or atoms that this process takes; the slices of all ranks, in order, are all n."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def over_all(
@@ -52,9 +52,8 @@ class Group:
         Parameters
         ----------
         n_rows : int
-            Of this process.
         means, sums : lists of scalar tensors
-            Over these rows.
+            Means and sums over the rows of this process.
         """
         if self.size == 1:
             return n_rows, list(means), list(sums)
@@ -102,7 +101,7 @@ class Group:
         return torch.cat([part[:n] for part, n in zip(self.each(padded), numbers, strict=True)])
 
     def each(self, x: Tensor) -> list[Tensor]:
-        """Return what each process has, tensors of one shape, in the order of the ranks."""
+        """Return the tensors of all processes, which have one shape, in the order of the ranks."""
         if self.size == 1:
             return [x]
         parts = [torch.empty_like(x) for _ in range(self.size)]
@@ -111,7 +110,7 @@ class Group:
         return parts
 
     def gathered(self, part: Tensor, axis: int) -> Tensor | None:
-        """Return in the first process, in main memory, the tensor of which each has an equal part along an axis."""
+        """Return to the first process, in main memory, a tensor whose equal parts along an axis the processes have."""
         if self.size == 1:
             return part
         with lost_ranks_named():
@@ -161,11 +160,11 @@ class Mesh:
     ----------
     all : Group
     rows : Group
-        Those with the same atoms as this process; each takes other rows of a batch.
+        The processes with the same atoms as this one; each takes other rows of a batch.
     atoms : Group
-        Those that take the same rows as this process; each has other atoms.
+        The processes that take the same rows as this one; each has other atoms.
     devices : DeviceMesh or None
-        The same to PyTorch, with the dimensions "rows" and "atoms".
+        The mesh as PyTorch knows it, with the dimensions "rows" and "atoms".
     """
 
     all: Group = field(default_factory=Group)
@@ -184,7 +183,7 @@ _contexts = count()
 
 
 def mesh() -> Mesh:
-    """Return the processes that the trainings of this process are shared with."""
+    """Return the mesh of the processes that share the trainings of this process."""
     return _present[-1]
 
 
@@ -195,11 +194,11 @@ def data_parallel(shards: int = 1) -> Iterator[Group]:
     Each process calls ``fit`` with the same parameters and rows, and reads its part of each batch. The model is that of
     one process up to the rounding of sums. Without ``torchrun`` one process trains as ever.
 
-    With one shard each process has the whole autoencoder, the gradients are summed over all before the step, which all
-    take, and the first process alone writes checkpoints. With more the atoms are shared out to so many processes, which
-    select together, exactly, and sum their parts of the reconstruction; there are as many such teams, with other rows
-    each, as the processes make up. The first process then gathers the fitted model; in the others the estimator has its
-    ``history_`` alone. All write the checkpoints.
+    With one shard each process has the whole autoencoder. Gradients are summed over the processes before each step, and
+    the first process alone writes checkpoints. With more shards a team of so many processes shares the atoms out: the
+    team selects non-zeros together, exactly, and sums its parts of the reconstruction; each team takes other rows. The
+    first process then gathers the fitted model; in the other processes the estimator has its ``history_`` alone. All
+    processes write the checkpoints.
 
     Parameters
     ----------
@@ -236,7 +235,7 @@ def data_parallel(shards: int = 1) -> Iterator[Group]:
 
 
 def _begin(backends: str) -> None:
-    """Meet the other processes, with a backend for each kind of device."""
+    """Join the process group, with a backend for each kind of device."""
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
@@ -263,7 +262,7 @@ def _mesh_of(size: int, shards: int) -> Mesh:
 
 @contextmanager
 def lost_ranks_named() -> Iterator[None]:
-    """Turn what the library says of a lost process into a sentence; other errors stay as they are."""
+    """Turn the error of the library about a lost process into one sentence; other errors stay as they are."""
     try:
         yield
     except RuntimeError as error:  # distributed.DistBackendError is one, and gloo raises it bare

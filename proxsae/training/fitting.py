@@ -78,19 +78,19 @@ def train(
 class Fit:
     """A training of an estimator, a step at a time.
 
-    With checkpoints a new one goes on from the newest of them, and is written there between steps. One that diverges
-    goes back to the last checkpoint, or without checkpoints to its first step, with half the step size.
+    With checkpoints a new training goes on from the newest checkpoint, and writes its own between steps. A training
+    that diverges goes back to the last checkpoint, or without checkpoints to its first step, with half the step size.
 
     Parameters
     ----------
     sae : ProxSAE
     source : Source
     n_steps : int or None
-        None: one pass, without an end of the schedule.
+        None: one pass over the rows, with a schedule that has no end.
     is_new : bool
-        Begin anew; otherwise from what is fitted.
+        Begin a new training; False: go on from the fitted model.
     checkpoints : Checkpoints, optional
-        Of a new training.
+        Checkpoints of a new training.
     init : ProxSAE or atoms, optional
         What a new training starts from.
     """
@@ -132,7 +132,7 @@ class Fit:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the rows say of themselves, where they do, and how many were drawn, those drawn again included."""
+        """The provenance of the rows, where they have one, and how many rows were drawn, repeats included."""
         told = self.source.provenance
         return told and {**told, "tokens_seen": self.seen_before + self.state.n_drawn}
 
@@ -206,7 +206,7 @@ class Fit:
         return joined(self.before, columns | ({"waiting": np.array(self.waiting)} if self.waiting else {}))
 
     def finish(self, stop: Stop) -> None:
-        """Meet the target L0, and say what a signal or the data have left undone; nothing is lost."""
+        """Meet the target L0, and warn of an end by a signal, zero codes, dead atoms or a divergence."""
         last = {name: values[-1] for name, values in self.trainer.history.arrays().items() if len(values)}
         is_guarded = self.is_new and not isinstance(self.trainer, Alternation)
         if last and is_guarded and last["fvu"] > self._explosion:  # in fewer steps than tell it from a bad batch
@@ -266,7 +266,7 @@ class Fit:
             self.trainer = Alternation(state, settings.update, dead_after=settings.dead_after, n_rows=n_rows)
 
     def _check_explosion(self) -> None:
-        """Raise FloatingPointError where the steps leave far more than there was."""
+        """Raise FloatingPointError where the FVU of the last steps is far above that of the first."""
         fvus, enough = self.trainer.history.recent("fvu", LASTS), LASTS
         if self.is_done and not self.before and len(fvus) < LASTS:  # all steps of a short training but the first
             fvus, enough = fvus[1:], FEWEST
@@ -277,7 +277,7 @@ class Fit:
 
     @property
     def _explosion(self) -> float:
-        """The FVU of a divergence."""
+        """The FVU above which a training has diverged."""
         first: float = self.before["fvu"][0] if self.before else self.trainer.history.first()["fvu"]
         return EXPLODES * max(1.0, first)
 
@@ -299,9 +299,9 @@ class Fit:
 
 
 def drive(fits: Sequence[Fit]) -> None:
-    """Do the steps of trainings, always one of that which has drawn the fewest rows; a signal ends them all.
+    """Do the steps of trainings in turns, always one of the training that is behind; a signal ends all trainings.
 
-    Of several, one that fails ends with its ``error``, and the others go on; of one, the error is raised.
+    If one of several trainings fails, it keeps its ``error`` and the others go on; a single training raises its error.
     """
     if len(fits) > 1 and mesh().all.size > 1:
         raise ValueError("several processes share one training at a time, fit; not those of fit_many")
@@ -331,7 +331,7 @@ def drive(fits: Sequence[Fit]) -> None:
 def finished_model(state: TrainingState) -> Autoencoder | None:
     """Return the autoencoder in the units of the data, whose codes do not depend on other samples.
 
-    Of shards the first process has it, and the others None.
+    Where several processes share the atoms out, the first returns the autoencoder and the others None.
     """
     if (model := gathered_model(state.model)) is None:
         return None

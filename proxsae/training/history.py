@@ -28,12 +28,12 @@ class History:
         self._read: list[list[float]] = []
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take up the record of a step: scalar tensors for MEASURED, and the learning rate.
+        """Add the record of a step: scalar tensors for MEASURED, and the learning rate.
 
         Raises
         ------
         FloatingPointError
-            If a loss that is read is NaN or infinite, naming the step.
+            If a loss that is read is NaN or infinite; the message names the step.
         """
         measured = torch.stack([record[name].double() for name in MEASURED])
         self._waiting.append((measured, record["learning_rate"]))
@@ -72,7 +72,7 @@ class History:
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Return two histories as one; the steps of the second count on, and what one of them lacks is NaN there."""
+    """Return two histories as one: the second goes on counting steps, and a record that one of them lacks is NaN."""
     n_before = int(first["step"][-1]) if len(first.get("step", ())) else 0
     second = {**second, "step": second["step"] + n_before}
 

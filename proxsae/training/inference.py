@@ -31,14 +31,14 @@ def model_of(sae: Any) -> Autoencoder:
 
 
 def model_and_rows(sae: Any, X: Any) -> tuple[Autoencoder, Rows]:
-    """Return the autoencoder, and X as rows that fit it, of a crosscoder in the units of its blocks."""
+    """Return the autoencoder and X as rows that fit it; rows of a crosscoder are in the units of its blocks."""
     check_is_fitted(sae)
     rows, model = checked_rows(sae, X, reset=False), model_of(sae)
     return model, rows if model.is_transcoder else rows.in_units(model.blocks.units)
 
 
 def model_and_pairs(sae: Any, X: Any, Y: Any) -> tuple[Autoencoder, Rows]:
-    """Return the autoencoder, and X as rows that fit it, of a transcoder with the targets Y."""
+    """Return the autoencoder and X as rows that fit it, with the targets Y where it is a transcoder."""
     model, rows = model_and_rows(sae, X)
     if not model.is_transcoder:  # Y is that of another step in a pipeline
         return model, rows
@@ -91,7 +91,7 @@ def explained_variance(sae: Any, X: Any, Y: Any, sample_weight: Any = None) -> f
 
 
 def calibrate(sae: Any, X: Any) -> None:
-    """Set the weight of R so that codes of X have the target L0, and that of a training that goes on along with it."""
+    """Set the weight of R, in the model and in the training that it keeps, so that codes of X have the target L0."""
     model, rows = model_and_rows(sae, X)
     if sae.target_l0 is None:
         raise ValueError("calibrate needs a model with target_l0")

@@ -14,7 +14,8 @@ RIDGE = 1e-6  # of the mean squared singular value, where inputs are linearly de
 def linear_map(rows: Rows, inputs: Scaling, targets: Scaling) -> Tensor:
     r"""Return A of shape (n_features, n_targets) that minimises :math:`\sum w \|y - x A\|^2` over normalised rows.
 
-    Of evenly spaced rows, summed in float64, with a ridge that only linearly dependent inputs feel.
+    The sum is over evenly spaced rows, in float64, with a ridge so small that it matters for linearly dependent inputs
+    alone.
     """
     dtype, device = inputs.mean.dtype, inputs.mean.device
     n_features, n_targets = rows.shape[1], rows.targets.shape[1]

@@ -1,6 +1,6 @@
-"""The losses of a training step, each a function of the forward result; a new one is a function more in the list.
+"""The losses of a training step: functions of the forward result, whose sum is minimised.
 
-The data term is half the squared error, or in its place, with ``ProxSAE(loss=...)``, one of nested reconstructions.
+The data term is half the squared error; ``ProxSAE(loss=...)`` puts a sum over nested reconstructions in its place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Matryoshka:
 
     .. math:: \sum_m w_m \tfrac12 \|y - b - \sum_{i \le m} z_i d_i\|^2,
 
-    its mean over the samples, for any R and encoder.
+    averaged over the samples, for any R and encoder.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ LOSSES: dict[str, type[Matryoshka] | type[HierarchicalTopK]] = {
 
 
 def checked_loss(loss: Any, n_components: int) -> Matryoshka | HierarchicalTopK | None:
-    """Return the data term, None for the squared error; raise ValueError where it is none or does not fit."""
+    """Return the data term (None: the squared error), or raise ValueError where it is no loss or does not fit."""
     if loss is None:
         return None
     if not isinstance(loss, Matryoshka | HierarchicalTopK):
@@ -130,7 +130,7 @@ def _nested_error(forward: Forward, levels: Tensor, n_levels: int, weights: Sequ
     codes = forward.encoding.codes
     w = [1.0 / n_levels] * n_levels if weights is None else list(weights)
     residual, total = forward.residual, w[-1] * row_squared_norms(forward.residual)
-    for level in range(n_levels - 1, 0, -1):  # from the whole, what each level adds is taken away
+    for level in range(n_levels - 1, 0, -1):  # from all codes down: the part of each level is taken away
         of_level = (levels == level).nonzero()[:, 0]
         counts = torch.bincount(codes.pattern.rows[of_level], minlength=codes.pattern.n_rows)
         pattern = Pattern.of_counts(counts, codes.pattern.indices[of_level], codes.pattern.n_columns)
@@ -160,8 +160,9 @@ def penalty(forward: Forward) -> Tensor:
 class AuxK:
     """Half the squared error of the residual reconstructed by dead atoms alone, with their largest pre-activations.
 
-    Atoms that no sample has used learn from it what the others leave over, and come back. Of large batches every fourth
-    sample is looked at: these codes are many times as many as the others, and dead atoms come back as soon.
+    Dead atoms learn from this loss to explain the residual of the others, and come into use again. In large batches it
+    uses every fourth sample: it has many times as many non-zeros a sample as the codes, and dead atoms come back nearly
+    as soon.
 
     Parameters
     ----------
@@ -210,5 +211,5 @@ class AuxK:
 
 
 def standard(n_features: int, dead_after: int, data_term: Loss | None = None) -> list[Loss]:
-    """Return the objective and the loss of dead atoms, with half as many atoms as features."""
+    """Return the terms of the objective and AuxK, with half as many dead atoms a sample as features."""
     return [reconstruction if data_term is None else data_term, penalty, AuxK(dead_after, max(1, n_features // 2))]

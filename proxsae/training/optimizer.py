@@ -18,12 +18,12 @@ from proxsae.training.blocks import FeatureBlocks
 def adam(model: Autoencoder) -> torch.optim.Adam:
     r"""Return the optimizer of a model; :func:`move` sets its step size.
 
-    A row of a matrix is moved by few samples, and by others as the rows around it learn: the squares of its gradients
-    are averaged over about 20 steps. Those of thresholds, biases and steps are averaged over 1,000.
+    The squared gradients of matrices are averaged over about 20 steps, since few samples move a row, and other samples
+    once the rows around it have learned. Those of thresholds, biases and steps are averaged over 1,000 steps.
 
-    The bias of an encoder is of the size of codes, and an entry of a row of W, of about unit norm, is
-    :math:`\sqrt{d}` times smaller for d features: the steps of that bias are as many times as long, but where R is
-    scale-free, as a cardinality is, and the bias has no threshold to make up for.
+    The bias of an encoder is of the size of codes, while an entry of a row of W, which has about unit norm, is
+    :math:`\sqrt{d}` times smaller for d features. The steps of the bias are therefore :math:`\sqrt{d}` times as long,
+    except where R is scale-free, as a cardinality is: there the bias has no threshold to make up for.
     """
     matrices: list[Tensor] = []
     biases: list[Tensor] = []
@@ -44,9 +44,9 @@ def adam(model: Autoencoder) -> torch.optim.Adam:
 def move(optimizer: torch.optim.Adam, atoms: Tensor, rate: float | Tensor, blocks: FeatureBlocks) -> None:
     """Do a step of size `rate`; the rows of `atoms` keep unit norm, and the radial part of their gradient is left out.
 
-    Where there are several blocks, it is the norm of these.
+    With several blocks of features the norm is :meth:`proxsae.training.FeatureBlocks.norm`.
 
-    The step uses the gradients up. On a device the rate is a tensor there.
+    The step overwrites the gradients. On a device the rate is a tensor there.
     """
     for group in optimizer.param_groups:
         group["lr"], group["capturable"] = group["pace"] * rate, atoms.is_cuda
@@ -72,7 +72,8 @@ def moved_in_backward(
 ) -> Iterator[None]:
     """Do the step of :func:`move` within a backward pass, each parameter as soon as its gradient is whole.
 
-    One gradient is then in memory at a time. In main memory, where no other process has a part of the gradient.
+    One gradient is then in memory at a time. This is for tensors in main memory and trainings by one process, where no
+    gradient has to be summed over processes.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     hooks = [p.register_post_accumulate_grad_hook(lambda _: move(optimizer, atoms, rate, blocks)) for p in parameters]

@@ -29,7 +29,8 @@ class Refinement(NamedTuple):
     before, after : float64 array of shape (n_samples,)
         The objective :math:`\frac12 \|x - b - z D\|^2 + R(z)` of the code of the encoder and of the refined one.
     certificate : float64 array of shape (n_samples,)
-        Of the refined code, where it is that of the solver; a duality gap bounds what is still to be won.
+        The certificate of the refined code, where that is the code of the solver; a duality gap bounds how far F is
+        above its minimum.
     certificate_kind : str
         See :class:`proxsae.solvers.Solution`.
     """
@@ -42,9 +43,9 @@ class Refinement(NamedTuple):
 
 
 def refine(sae: Any, X: Any, Y: Any, **options: Any) -> Refinement:
-    """Return codes of X that `solve`, with these options, finds from those of the encoder; none is worse.
+    """Return the codes of X that `solve`, with these options, finds from those of the encoder; no sample ends worse.
 
-    On the CPU in float64, whose methods are the fastest and the same wherever the model is.
+    Codes are computed on the CPU in float64, whose methods are the fastest, wherever the model is.
     """
     model, rows = model_and_pairs(sae, X, Y)
     R = model.encoder.current_regularizer
@@ -58,7 +59,7 @@ def refine(sae: Any, X: Any, Y: Any, **options: Any) -> Refinement:
 
 @torch.no_grad()
 def _refined(model: Autoencoder, R: Regularizer, y: Tensor, codes: Codes, options: dict[str, Any]) -> Refinement:
-    """Return the codes of y, in float64, from which what is beside the codes has been taken."""
+    """Return the refined codes of y in float64, where y is the target less b and the skip connection."""
     D = model.atoms.detach()
     dense = codes.to_dense()
     penalty = R.value(dense)  # in the dtype of the codes: rounding may put them outside of a ball in another
@@ -78,14 +79,14 @@ def _refined(model: Autoencoder, R: Regularizer, y: Tensor, codes: Codes, option
 class Refined:
     """An autoencoder with the atoms of a fitted one and the codes that its :meth:`~proxsae.ProxSAE.refine` returns.
 
-    It has what :func:`proxsae.llm.evaluate` and :mod:`proxsae.metrics` ask for.
+    It has the methods that :func:`proxsae.llm.evaluate` and :mod:`proxsae.metrics` call.
 
     Parameters
     ----------
     sae : ProxSAE
-        Fitted, and no transcoder: its codes are not made to fit what they are made from.
+        A fitted model, but no transcoder, whose codes do not reconstruct their own input.
     **options
-        Of ``refine``.
+        Options of ``refine``.
 
     Raises
     ------

@@ -17,14 +17,14 @@ from proxsae.training.settings import Asked, Settings
 from proxsae.training.starting import checked_atoms
 from proxsae.training.state import TrainingState, is_finite
 
-COMPARED_ROWS = 1024  # of the data, by which they are known again
+COMPARED_ROWS = 1024  # rows of the data that enter their checksum
 
 
 class CheckpointStore(Protocol):
     """Where a fit is kept between two steps; :mod:`proxsae.formats.checkpoints` keeps it in files."""
 
     def newest(self) -> tuple[Any, Any] | None:
-        """Return the fitted estimator to go on from, with the state of its training, and its name in sentences."""
+        """Return the fitted estimator to go on from, with the state of its training, and the name of the checkpoint."""
 
     def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Keep a training between two steps."""
@@ -41,12 +41,13 @@ def resumed_state(
 ) -> TrainingState:
     """Return the state of a checkpoint, to go on with.
 
-    An init or a random_state of None asks for none in particular.
+    An init or a random_state of None accepts that of the checkpoint.
 
     Raises
     ------
     ValueError
-        If it is that of a fit with other parameters, on other rows or from another init, naming the first difference.
+        If the checkpoint is that of a fit with other parameters, on other rows or from another init; the message names
+        the first difference.
     """
     state: TrainingState | None = fitted._training
     if state is None:

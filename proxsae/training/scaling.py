@@ -32,9 +32,9 @@ class Scaling:
 
     @classmethod
     def of(cls, rows: Rows, dtype: torch.dtype, device: torch.device, columns: slice = slice(None)) -> Scaling:
-        """Return the scaling with which evenly spaced rows, or some columns, have mean 0 and norm sqrt(n_columns).
+        """Return the scaling that gives evenly spaced rows, or some columns, mean 0 and mean norm sqrt(n_columns).
 
-        Read block by block, summed in float64.
+        Rows are read block by block and summed in float64.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class Scaling:
         R : Regularizer
             In the units of the data.
         is_steered : bool
-            Its weight is found in the units of the training, and then written in those of the data.
+            Whether the weight is found in the units of the training, and then written in those of the data.
         """
         limits, room = torch.finfo(dtype), 2.0**20
         there, back = R.rescaled(1 / self.scale), R.rescaled(self.scale)
@@ -102,7 +102,7 @@ class Scaling:
 
 
 def _sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the sum over rows in float64, each as often as its weight says."""
+    """Return the weighted sum over rows, in float64."""
     return values.sum(0, dtype=torch.float64) if weights is None else weights @ values.double()
 
 

@@ -46,13 +46,13 @@ class Settings:
     max_norm_ratio: float | None
     device: torch.device
     seed: int
-    random_state: Any  # that gave the seed
+    random_state: Any  # from which the seed came
     verbose: bool
     checkpoint_every: int
 
     @property
     def asked(self) -> Asked:
-        """What the model is then fitted for."""
+        """R and the target L0 that a model is fitted for."""
         return self.regularizer, self.target_l0
 
     @classmethod
@@ -132,7 +132,7 @@ class Settings:
     def differences(self, other: Settings) -> list[tuple[str, Any, Any]]:
         """Return each parameter on which the steps of a fit depend and that differs: its name and both values.
 
-        A random_state that is no integer asks for no seed in particular.
+        A random_state that is no integer accepts any seed.
         """
         both = [(name, getattr(self, name), getattr(other, name)) for name in STEPS_DEPEND_ON]
         different = [(name, a, b) for name, a, b in both if a != b]

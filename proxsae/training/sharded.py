@@ -1,7 +1,7 @@
 """A dictionary shared out to several processes: each encodes, selects, decodes and learns with the atoms of its shard.
 
-What a loss sees is of the whole dictionary: the reconstruction and R(z) are summed over the shards, so that all compute
-the same loss, and the gradient of each shard follows from it without another word between them.
+A loss sees the whole dictionary: the reconstruction and R(z) are summed over the shards, so that all processes compute
+the same loss, and the gradient of each shard follows from it without further communication.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def check_shardable(settings: Settings, *, is_new: bool, is_fine_tuned: bool) ->
 def random_atoms(n_components: int, n_features: int, generator: torch.Generator, part: slice) -> Tensor:
     """Return a part of the rows of ``torch.randn(n_components, n_features)`` in float64, without the whole of it.
 
-    The generator draws 16 numbers together, and the last 16 of a whole again where their number is no multiple.
+    Torch draws 16 numbers together, and draws the last 16 again where the total is no multiple of 16.
     """
     total, first, last = n_components * n_features, part.start * n_features, part.stop * n_features
     kept, begin = [], 0
@@ -71,7 +71,7 @@ def random_atoms(n_components: int, n_features: int, generator: torch.Generator,
 
 
 def shard_of(state: TrainingState) -> TrainingState:
-    """Return the shard of this process of the state of a whole training."""
+    """Return the shard that this process takes of the state of a whole training."""
     entries = state.state_dict()
     for name, value in entries.items():
         if (axis := axis_of(name)) is not None:
@@ -81,14 +81,14 @@ def shard_of(state: TrainingState) -> TrainingState:
 
 
 def state_of(entries: Mapping[str, Any]) -> TrainingState:
-    """Return the training with these entries, of a shard where there are several."""
+    """Return the training with these entries; where there are several shards, the shard of this process."""
     if not mesh().is_sharded:
         return TrainingState.from_state_dict(entries)
     return TrainingState.from_state_dict(entries, {Amortized.name: ShardedAmortized})
 
 
 def gathered_model(model: Autoencoder) -> Autoencoder | None:
-    """Return the autoencoder of all shards in the first process, and None in the others; one that is whole as it is."""
+    """Return the autoencoder of all shards in the first process, None in the others; without shards, `model`."""
     present, shard = mesh(), model.encoder
     if not isinstance(shard, ShardedAmortized):
         return model
@@ -109,7 +109,7 @@ def gathered_model(model: Autoencoder) -> Autoencoder | None:
 
 
 class Summed(torch.autograd.Function):
-    """The sum over the shards; as each computes the same loss from it, its gradient is that of each summand."""
+    """The sum over the shards. All processes compute the same loss from it: its gradient is that of each summand."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:  # noqa: ARG004
@@ -123,7 +123,7 @@ class Summed(torch.autograd.Function):
 
 
 class ShardCodes(Codes):
-    """The codes of the atoms of a shard; they decode to what all shards do."""
+    """The codes of the atoms of a shard; `decode` returns the sum over all shards."""
 
     def decode(self, atoms: Tensor) -> Tensor:
         """Return Z D of shape (n_samples, n_features), given the atoms of the shard."""
@@ -137,17 +137,17 @@ class ShardCodes(Codes):
 
 
 def among_all(pattern: Pattern, ranks: Tensor, k: int) -> Pattern:
-    """Return of the k entries of largest rank of each row of all shards those of this one; ties to the lowest atom.
+    """Return the entries of this shard among the k of largest rank in each row of all shards; ties to the lowest atom.
 
-    No entry beyond the k of largest rank of its own shard can be one of them, so that no more are sent. The columns of
-    all candidates stand in the order of the atoms, and so one selection among them decides ties as that of the whole.
+    Each shard sends its own k entries of largest rank, since no other entry can be selected. The candidates stand in
+    the order of the atoms, so that ties are decided as in a selection from the whole row.
 
     Parameters
     ----------
     pattern : Pattern
         The k entries of largest rank of each row of this shard, or fewer.
     ranks : Tensor
-        Of each.
+        The rank of each entry.
     """
     width = min(k, pattern.n_columns)  # the same for all
     places = torch.arange(len(ranks), device=ranks.device) - pattern.offsets[pattern.rows]
@@ -164,7 +164,7 @@ def among_all(pattern: Pattern, ranks: Tensor, k: int) -> Pattern:
 
 
 def largest_of_all(u: Tensor, k: int, mirror: float) -> tuple[Tensor, Tensor]:
-    """Return of the k entries of largest rank of each row of all shards the pattern of those of this one."""
+    """Return the pattern, in this shard, of the k entries of largest rank in each row of all shards."""
     pattern = Pattern(*row_support(u, k, mirror), n_columns=u.shape[1])
     entries = pattern.gather(u)
     chosen = among_all(pattern, torch.maximum(entries, mirror * entries), k)
@@ -172,10 +172,10 @@ def largest_of_all(u: Tensor, k: int, mirror: float) -> tuple[Tensor, Tensor]:
 
 
 class ShardActivation(Activation):
-    """The prox of R at the atoms of a shard, selected among all."""
+    """The prox of R at the atoms of a shard, with a selection among the atoms of all shards."""
 
     def support_rule(self, p: int, dtype: torch.dtype, step: Any, margin: float = 0.0) -> Rule:
-        """Return the rule that selects of u where codes may be non-zero, learned thresholds lower by a margin."""
+        """Return the rule that gives the pattern of u where codes may be non-zero, thresholds lower by a margin."""
         of_shard, R = super().support_rule(p, dtype, step, margin), self.regularizer
         if not isinstance(R, Cardinality):
             return of_shard
@@ -189,7 +189,7 @@ class ShardActivation(Activation):
         return of_all
 
     def _mean_cost(self) -> Tensor:
-        """Return the mean over the atoms of all shards, which have as many each."""
+        """Return the mean cost over the atoms of all shards, which have equally many."""
         return mesh().atoms.summed(super()._mean_cost()) / mesh().atoms.size
 
     def encoding(self, pre: PreActivation, step: Any = 1.0) -> Encoding:

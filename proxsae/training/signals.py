@@ -22,7 +22,7 @@ class Stop:
         return self.signal_name is not None
 
     def share(self, group: Group) -> None:
-        """Stop where another process of the training has been asked to."""
+        """Stop where a signal has asked another process of the training to stop."""
         if group.size > 1 and bool(group.any(torch.tensor(bool(self)))) and not self:
             self.signal_name = "a signal to another process"
 
@@ -31,8 +31,8 @@ class Stop:
 def signals_held_back() -> Iterator[Stop]:
     """Yield a flag that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt.
 
-    Only in the main thread, where signals arrive, and only in place of Python's own handlers: a handler of the user's
-    stays.
+    Handlers are set only in the main thread, where signals arrive, and only in place of Python's own: a handler of the
+    user stays.
     """
     stop = Stop()
 

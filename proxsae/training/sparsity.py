@@ -38,7 +38,7 @@ class WeightControl:
     Attributes
     ----------
     is_met : bool
-        The weight has been set for the data; without it the first step begins with that.
+        Whether the weight has been set for the data; if not, the first step begins with setting it.
     """
 
     def __init__(self, target: float, gain: float = 0.1) -> None:
@@ -50,12 +50,12 @@ class WeightControl:
     def meet(self, encoder: Encoder, x: Tensor, weights: Tensor | None = None) -> float:
         """Set the weight that meets the target on x, by bisection of its logarithm; return the factor on it.
 
-        The rows of x count as much as their weights say.
+        `weights` are the weights of the rows of x in that mean.
 
         Raises
         ------
         ValueError
-            If no weight does.
+            If no weight meets the target.
         """
         counted, shares = encoder.l0_by_weight(x), None if weights is None else to_numpy(weights)
 

@@ -1,4 +1,4 @@
-"""The state in which a training begins: new, or from what is fitted already."""
+"""The state in which a training begins: new, or from a fitted model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from proxsae.training.state import TrainingState
 
 
 def fitted_start(init: Any) -> Any:
-    """Return the autoencoder of a fitted estimator with what it was asked for, to start from; atoms as they are."""
+    """Return the start of a training: of a fitted estimator its autoencoder and R as asked for; atoms as they are."""
     return (copy.deepcopy(model_of(init)), init._asked) if isinstance(init, BaseEstimator) else init
 
 
@@ -91,7 +91,7 @@ def checked_atoms(init: Any, n_components: int, n_features: int) -> torch.Tensor
     Raises
     ------
     ValueError
-        If they are no finite matrix of this shape, or one is zero.
+        If the atoms are no finite matrix of this shape, or an atom is zero.
     """
     array = check_array(to_numpy(init), dtype=np.float64, input_name="init")
     if array.shape != (n_components, n_features):
@@ -111,7 +111,7 @@ def scalings(rows: Rows, dtype: torch.dtype, device: torch.device) -> tuple[Scal
 def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings) -> TrainingState:
     """Return the state in which a fitted autoencoder, in the units of the data, is trained further on rows.
 
-    Where what it was asked for has not changed, a steered weight and learned thresholds stay.
+    Where R as asked for and the target L0 have not changed, a steered weight and learned thresholds stay.
     """
     norms = fitted.blocks.norm(fitted.atoms.detach())
     in_ball = settings.update is not None and settings.update.atoms == "ball"
@@ -135,7 +135,7 @@ def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings
 
 
 def take_up(state: TrainingState, settings: Settings) -> None:
-    """Change a training to the settings of now, where that differs, and begin an order of rows of its own."""
+    """Change a training to new settings, where these differ, and begin a new order of rows."""
     _check_same_model(state.model, settings)
     target = None if state.control is None else state.control.target
     if settings.regularizer != state.given or (target is None) != (settings.target_l0 is None):
@@ -171,7 +171,7 @@ def _check_same_model(model: Autoencoder, settings: Settings) -> None:
 
 
 def _check_same_targets(model: Autoencoder, rows: Rows) -> None:
-    """Raise ValueError where an autoencoder is given targets, or a transcoder none, or others than it has."""
+    """Raise ValueError where an autoencoder is given targets, or a transcoder none or those of another width."""
     n_targets = model.atoms.shape[1]
     if model.is_transcoder != rows.has_targets:
         was, needed = ("with", "give Y") if model.is_transcoder else ("without", "give none")
@@ -183,7 +183,8 @@ def _check_same_targets(model: Autoencoder, rows: Rows) -> None:
 def _check_memory(n_components: int, n_features: int, dtype: torch.dtype, *, with_sums: bool) -> None:
     """Raise ValueError where a model, its gradient and the moments of Adam exceed the memory of this machine.
 
-    Or, between solved codes, three float64 matrices of the order of the atoms: the sums, new ones, and those of a step.
+    With solved codes the limit is also for three float64 matrices of order n_components: the sums, new sums, and the
+    sums of a step.
     """
     needed = 24 * n_components**2 if with_sums else 8 * n_components * n_features * dtype.itemsize
     if needed > (present := physical_memory()):

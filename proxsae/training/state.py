@@ -49,13 +49,13 @@ class TrainingState:
     order_seed, n_drawn : int
         The order of the rows of the present data, and how many of them have been drawn.
     data : str or None
-        By which the rows of a fit that writes checkpoints are known again.
+        Checksum of the rows of a fit that writes checkpoints.
     init : str or None
-        By which the init of such a fit is.
+        Checksum of the init of such a fit.
     control : WeightControl or None
         Steers the weight of R.
     prices : float64 Tensor of shape (n_proxes,) or None
-        At batch scope: what a non-zero had to gain in each prox of the encoder, averaged over the batches.
+        At batch scope: the least gain of a non-zero in each prox of the encoder, averaged over the batches.
     statistics : Statistics or None
         Where solved codes and steps of the dictionary alternate: sums over the samples so far.
     """
@@ -104,7 +104,7 @@ class TrainingState:
         )
 
     def new_data(self) -> None:
-        """Begin an order of rows of its own for data that have not been drawn from."""
+        """Begin a new order of rows, for data from which no row has been drawn."""
         self.order_seed, self.n_drawn = self.seed + self.n_done, 0
 
     def replace_encoder(self, encoder: Encoder) -> None:
@@ -260,7 +260,7 @@ def _check_numbers(state: Mapping[str, Any]) -> None:
 
 
 def regularizer_entries(name: str, R: Regularizer) -> dict[str, Any]:
-    """Return the text of R under `name` and its arrays as tensors under `name.key`; raise where it has none."""
+    """Return the text of R under `name` and its arrays as tensors under `name.key`; raise where R has no text."""
     text, arrays = checked_spelling(R)
     return {name: text, **{f"{name}.{key}": torch.as_tensor(array) for key, array in arrays.items()}}
 

@@ -19,14 +19,14 @@ from proxsae.training.losses import Loss, standard
 from proxsae.training.optimizer import move, moved_in_backward
 from proxsae.training.state import TrainingState
 
-ENOUGH_FOR_DEAD, EVERY_FOR_DEAD = 512, 4  # samples that dead atoms look at: one in so many where that leaves enough
-DRAW, DRAW_EVERY = 4.0, 8  # what W reads beside the atoms decays by so many step sizes a step, every so many steps
+ENOUGH_FOR_DEAD, EVERY_FOR_DEAD = 512, 4  # AuxK uses one sample of so many, where that leaves enough
+DRAW, DRAW_EVERY = 4.0, 8  # decay of W beside the atoms: step sizes a step, in one pass every so many steps
 
 
 class Batches(Protocol):
-    """Where the rows come from: a function of how many have been drawn."""
+    """The source of the batches: a function of the number of rows drawn so far."""
 
-    batch_size: int  # of all processes of the training together
+    batch_size: int  # rows of a batch, over all processes of the training
 
     def after(self, n_drawn: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the inputs and the targets of the next batch, in normalised units, and the weights of its samples."""
@@ -36,20 +36,20 @@ class Trainer:
     r"""Minimises the mean over samples of :math:`\frac12 \|y - z D - b\|^2 + R(z)` over encoder, D and b by Adam.
 
     The atoms keep unit norm: the radial part of their gradient is removed before the step, and they are renormalised
-    after it. What the rows of an amortized encoder read beside their atoms decays where R is scale-free, as of a
-    cardinality, or has learned thresholds: it is what fits the data of the training and not others.
+    after it. The part of each row of W that is orthogonal to its atom decays in an amortized encoder where R is
+    scale-free, as a cardinality is, or has learned thresholds: this part fits the training data and not new data.
 
     Parameters
     ----------
     state : TrainingState
-        Moved on by every step, and complete between two.
+        Changed by every step, and complete between two steps.
     learning_rate : float
         Peak step size of Adam. It rises linearly over the first `warmup` share of ``state.n_steps`` and falls linearly
         to zero over the last `decay` share; without an end it is constant after 100 steps.
     dead_after : int
         Samples without use after which an atom counts as dead.
     losses : list of functions of a Forward, optional
-        What is summed; :func:`proxsae.training.losses.standard` by default.
+        The losses to sum; :func:`proxsae.training.losses.standard` by default.
 
     References
     ----------
@@ -82,7 +82,7 @@ class Trainer:
         Raises
         ------
         FloatingPointError
-            If the loss is NaN or infinite, naming the step; on a device, where it is read.
+            If the loss is NaN or infinite; the message names the step. On a device the loss is checked when it is read.
         """
         self.history.add(self.step(*batches.after(self.state.n_drawn)))
         self.state.n_drawn += batches.batch_size
@@ -123,7 +123,7 @@ class Trainer:
         return {**measured, "learning_rate": rate}
 
     def _compute(self, x: Tensor, y: Tensor, rate: float | Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
-        """Move the parameters, count the use of the atoms, and return the record, all without reading a number."""
+        """Move the parameters, count the use of the atoms, and return the record, without reading from the device."""
         self.state.optimizer.zero_grad(set_to_none=True)  # of a recording that failed half way
         is_noting = not on_cuda(x) and not self.mesh.is_sharded and bool(self.dead.any())
         every = 1 if weight is not None else min(max(1, self.group.size * len(x) // ENOUGH_FOR_DEAD), EVERY_FOR_DEAD)
@@ -155,7 +155,7 @@ class Trainer:
         return measured if prices is None else {**measured, "prices": prices}
 
     def _make_room(self) -> None:
-        """Fix now and then for how many dead atoms the device makes room, since it cannot be asked at every step."""
+        """Set now and then how many dead atoms steps on the device have room for: counting at every step is slow."""
         if self.room_for_dead is None or self.state.n_done % READ_EVERY == 0:
             n_dead = self.mesh.atoms.most(self.dead.sum())
             room = min(max(64, 1 << (n_dead - 1).bit_length()), len(self.dead)) if n_dead else 0

@@ -26,7 +26,7 @@ class Alista(Kind):
         return {"step": D.new_tensor(step), "prox_step": D.new_tensor(step)}
 
     def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
-        """Return those of g and t."""
+        """Return the shapes of g and t."""
         return {"step": (), "prox_step": ()}
 
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:

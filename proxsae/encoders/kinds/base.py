@@ -1,4 +1,4 @@
-"""What a kind of unrolled encoder must provide. A new kind is one file with one subclass of `Kind`."""
+"""The interface of the kinds of unrolled encoders. A new kind is one file with one subclass of `Kind`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS: dict[str, type[Kind]] = {}  # by name; a subclass enters itself
 
 @dataclass(frozen=True)
 class Past:
-    """What a layer may look at.
+    """The values that a layer may use.
 
     Attributes
     ----------
@@ -31,9 +31,9 @@ class Past:
     decoded : Tensor of shape (n_samples, n_features)
         z D.
     pre_activation : PreActivation or None
-        Of the layer before.
+        The pre-activation of the layer before.
     products : dict
-        What a kind has computed once for all layers.
+        Values that a kind has computed once for all layers.
     """
 
     target: Tensor
@@ -65,14 +65,14 @@ class Past:
         return self.once(id(W), lambda: self.target @ W.T)
 
     def once(self, name: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """Return what a function computes, for all layers of this pass."""
+        """Return the result of a function, computed once for all layers of this pass."""
         if name not in self.products:
             self.products[name] = compute()
         return self.products[name]
 
 
 class Kind(ABC):
-    """How a layer z -> u -> prox_{tR}(u) makes u of the codes before it; parameters are those of one layer, by name."""
+    """The rule by which a layer z -> u -> prox_{tR}(u) computes u from earlier codes and its own parameters."""
 
     name: ClassVar[str]
 

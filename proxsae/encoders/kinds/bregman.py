@@ -13,8 +13,8 @@ from proxsae.encoders.pre_activation import PreActivation
 class Bregman(Kind):
     r"""u_s = (1 - rho) u_{s-1} + rho z_s + t (x - b - z_s D) D^T, with t, the leak rho and the prox step learned.
 
-    The leak says what is forgotten of what the prox has cut off: rho = 0, the start, gives linearised Bregman steps,
-    whose codes fit x ever closer; rho = 1 gives "ista".
+    The leak is the share of what the prox has cut off that is forgotten: rho = 0, the start, gives linearised Bregman
+    steps, whose codes fit x ever closer; rho = 1 gives "ista".
 
     References
     ----------
@@ -28,7 +28,7 @@ class Bregman(Kind):
         return {"step": D.new_tensor(step), "leak": D.new_tensor(0.0), "prox_step": D.new_tensor(step)}
 
     def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
-        """Return those of t, rho and the step of the prox."""
+        """Return the shapes of t, rho and the step of the prox."""
         return {"step": (), "leak": (), "prox_step": ()}
 
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
@@ -42,7 +42,7 @@ class Bregman(Kind):
 
 
 class Lca(Bregman):
-    r"""The same with rho = t before training: the locally competitive algorithm in discrete time.
+    r"""The steps of :class:`Bregman` with rho = t before training: the locally competitive algorithm in discrete time.
 
     Its potentials follow :math:`\dot u = -u + z + (x - b - z D) D^T`, which rests at the minimum of the objective.
 
@@ -55,5 +55,5 @@ class Lca(Bregman):
     name = "lca"
 
     def initial(self, D: Tensor, step: float) -> dict[str, Tensor]:
-        """Return t, rho = t and the step of the prox, 1: with it the rest is the minimum."""
+        """Return t, rho = t and the prox step 1, with which the fixed point is the minimum of the objective."""
         return {**super().initial(D, step), "leak": D.new_tensor(step), "prox_step": D.new_tensor(1.0)}

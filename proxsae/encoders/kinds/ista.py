@@ -25,7 +25,7 @@ class Ista(Kind):
         return {"step": D.new_tensor(step)}
 
     def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
-        """Return that of the step."""
+        """Return the shape of the step."""
         return {"step": ()}
 
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:

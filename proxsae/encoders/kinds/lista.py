@@ -1,4 +1,4 @@
-"""Learned matrices for the input and between the codes: LISTA as it was first."""
+"""Learned matrices for the input and between the codes: the original LISTA."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Lista(Kind):
         return {"lateral": lateral, "weight": step * D, "prox_step": D.new_tensor(step)}
 
     def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:
-        """Return those of S, W and t."""
+        """Return the shapes of S, W and t."""
         shape = (n_components, n_components)
         return {"lateral": shape, "weight": (n_components, n_features), "prox_step": ()}
 

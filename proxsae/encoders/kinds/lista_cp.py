@@ -26,7 +26,7 @@ class ListaCp(Kind):
         return {"weight": step * D, "prox_step": D.new_tensor(step)}
 
     def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:
-        """Return those of W and t."""
+        """Return the shapes of W and t."""
         return {"weight": (n_components, n_features), "prox_step": ()}
 
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
