@@ -37,17 +37,18 @@ def start_active_set(problem: Problem, codes: Array) -> ActiveSetState:
 
 
 def grow(problem: Problem, state: ActiveSetState) -> ActiveSetState:
-    r"""Return the codes of a larger active set: the zeros nearest to leave enter, and F is minimised on them all.
+    r"""Return codes that minimise F on a larger active set, which the zeros nearest to leaving zero enter.
 
-    The correlations of all atoms are one dense product a step; with a Gram matrix they follow the codes, and the set
-    grows until every zero rests. On the active set a few passes of coordinate descent settle which coordinates rest at
-    a kink or a bound of r; then a Newton step solves for the others on the quadratic pieces that they are on, cut where
-    the first piece ends. Where r is convex and piecewise quadratic the codes are then exact, and a few steps end with
-    the optimum to rounding. Where it is not convex they are ones that no change of one coordinate improves; since the
-    zeros with most to gain enter first, F is less than where a sweep takes all in the order of the dictionary.
+    A zero rests where its correlation lies in the subdifferential of r at 0. The correlations of all atoms are one
+    dense product a step; with a Gram matrix they are updated with the codes, and the active set grows until every zero
+    rests. On the active set a few passes of coordinate descent settle which coordinates rest at a kink or a bound of r;
+    then a Newton step solves for the others on their quadratic pieces, cut where the first piece ends. Where r is
+    convex and piecewise quadratic the codes on the active set are then exact, and a few steps end with the optimum to
+    rounding. Where r is not convex no change of one coordinate improves the codes; since the zeros with most to gain
+    enter first, F is less than after a sweep in the order of the dictionary.
 
-    Over up to 1,024 atoms, with a Gram matrix, a zero code of a convex R starts at the end of the path of a lasso: see
-    :mod:`proxsae.solvers.compiled_path`. For L1 that is the optimum already.
+    Over up to 1,024 atoms, with a Gram matrix and a convex R, a zero code is replaced by the end of a lasso path: see
+    :mod:`proxsae.solvers.compiled_path`. For L1 the end of the path is the optimum already.
 
     References
     ----------
@@ -84,12 +85,12 @@ def _measured(
 
 
 def resting_move(D: Array) -> float:
-    """Return what a move is of the largest correlation where a coordinate rests, in the dtype of the dictionary."""
+    """Return the move, relative to the largest correlation, below which a coordinate rests, in the dtype of D."""
     return max(REST, 32 * float(np.finfo(dtype_name(D)).eps))
 
 
 def may_be_done(problem: Problem, state: ActiveSetState, tol: float) -> Array:
-    """Return which rows may be done: moving a zero lowers F by about half the square of what it is beyond its ends."""
+    """Return which rows may be done: F falls by about half the square of how far a zero is beyond its ends."""
     energy = (problem.targets * problem.targets).sum(-1)
     done: Array = (state.at_rest > 0) | (state.beyond * state.beyond <= HOPEFUL * tol * energy)
     return done
@@ -105,7 +106,7 @@ def fit_of_active_set(problem: Problem, state: ActiveSetState) -> FitTerms:
 def prepare(R: Regularizer, D: Array) -> tuple[Any, ...]:
     """Return the scalar prox, its parameters, 1 / ||d_j||^2 and its root, and the slopes where zeros rest.
 
-    A zero atom has 0 and 1, and rests wherever it is.
+    A zero atom has the numbers 0 and 1, and its code rests at any value.
     """
     from proxsae.solvers.compiled_active_set import FREE
 
@@ -119,14 +120,14 @@ def prepare(R: Regularizer, D: Array) -> tuple[Any, ...]:
 
 
 def lacks_rest(R: Regularizer) -> str | None:
-    """Say in one sentence what the method lacks for R, or return None."""
+    """Return in one sentence what the method lacks for R, or None."""
     if (lack := lacks_formula(R)) is not None:
         return lack
     return None if rests_at_zero(R) else f"needs an R that is least at 0, and {R} is not"
 
 
 def rests_at_zero(R: Regularizer) -> bool:
-    """Whether R is nowhere less than at 0: on a grid of sizes, which of a convex R says it of all, and by its prox."""
+    """Whether R is least at 0: by its values on a grid of sizes, which decides for a convex R, and by its prox."""
     assert isinstance(R, Separable)
     if R.prox_unchecked(np.zeros((1, R.width or 1)), LONGEST).any():
         return False

@@ -13,7 +13,7 @@ from proxsae.solvers.proximal_gradient import CHECK_EVERY, needs_convex
 
 
 class AdaptiveState(NamedTuple):
-    """What the adaptive method carries from one step to the next."""
+    """The state of the adaptive method between two steps."""
 
     codes: Array  # z_k, (n_samples, n_components)
     previous: Array  # z_{k-1}
@@ -37,8 +37,8 @@ def update(problem: Problem, state: AdaptiveState) -> AdaptiveState:
               L_k = \frac{\|\nabla f(z_k) - \nabla f(z_{k-1})\|}{\|z_k - z_{k-1}\|}, \quad
               \theta_k = \frac{t_k}{t_{k-1}}.
 
-    Where the path is flat the steps grow beyond 1 / L. F need not fall at every step. R must be convex. :math:`L_k` is
-    cut at L, which it passes by rounding alone.
+    Where the curvature along the path is small the steps grow beyond 1 / L. F need not fall at every step. R must be
+    convex. :math:`L_k` is capped at L, which it exceeds by rounding alone.
 
     References
     ----------

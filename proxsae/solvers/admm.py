@@ -1,4 +1,4 @@
-"""Sums of convex regularizers whose joint prox is not known: alternating directions, a copy of the code a term."""
+"""Sums of convex regularizers whose joint prox is not known: ADMM, with a copy of the code for each term."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNBALANCED = 5.0  # times one residual above the other: the penalty is doubled o
 
 
 class State(NamedTuple):
-    """What the method carries from one step to the next; a row, or a row of each copy, for every sample."""
+    """The state between two steps: a row, or a row of each copy, for every sample."""
 
     codes: Array  # z, (n_samples, n_components)
     copies: Array  # w_i, (n_terms, n_samples, n_components)
@@ -34,11 +34,11 @@ class Consensus:
     .. math:: z^+ = \left(y D^T + \rho \textstyle\sum_i (w_i - u_i)\right)(D D^T + m\rho I)^{-1}, \quad
               w_i^+ = \mathrm{prox}_{R_i/\rho}(z^+ + u_i), \quad u_i^+ = u_i + z^+ - w_i^+.
 
-    The code is w_1, and each R_i is taken at its own copy. The certificate is the larger of the distance of the copies
-    and the length of what is left of the optimality condition :math:`(zD - y)D^T + \sum_i \rho u_i = 0` at z = w_1,
-    times 1 / L, relative to the code as in :func:`proxsae.solvers.certificates.fixed_point_residual`. Before the first
-    step rho u_i is no subgradient, and it is infinite. In the first thousand steps the penalty rho of each sample is
-    doubled or halved where one of the two is far above the other.
+    The code is w_1, and each R_i is taken at its own copy. The certificate is the larger of two residuals: the distance
+    of the copies, and 1 / L times the residual of the optimality condition :math:`(zD - y)D^T + \sum_i \rho u_i = 0` at
+    z = w_1; both relative to the code as in :func:`proxsae.solvers.certificates.fixed_point_residual`. Before the first
+    step rho u_i is no subgradient, and the certificate is infinite. In the first thousand steps the penalty rho of each
+    sample is doubled or halved where one residual is far above the other.
 
     References
     ----------
@@ -51,7 +51,7 @@ class Consensus:
 
     @cached_property
     def spectrum(self) -> tuple[Array, Array]:
-        """The squared singular values of D and the basis of codes that belongs to them, in float64."""
+        """The squared singular values of D and the matching basis of the codes, in float64."""
         left, sizes, _ = np.linalg.svd(self.dictionary.astype(np.float64), full_matrices=False)
         return sizes * sizes, left
 
@@ -114,7 +114,7 @@ def _balanced(state: State, apart: Array, slope: Array) -> State:
 
 
 def refuses(terms: tuple[Regularizer, ...] | Regularizer) -> str | None:
-    """Return what is missing, in one sentence."""
+    """Return in one sentence what is missing, or None."""
     if not isinstance(terms, tuple):
         return f"needs a list of regularizers, and {terms} is one"
     bent = [R for R in terms if not R.is_convex]

@@ -1,4 +1,4 @@
-"""What an algorithm of `solve` is: a state, a pure step, and the sentence with which it refuses an R."""
+"""The interface of the algorithms of `solve`: a state, a pure step, and the sentence with which it refuses an R."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def no_tools(R: Regularizer, D: Array) -> None:
 
 
 class Algorithm(NamedTuple):
-    """A method that `solve` can run; stopping, certificates and display are the driver's.
+    """A method that `solve` can run step by step; the driver does stopping, certificates and display.
 
     A state is a named tuple with a field ``codes``. Its step returns a new one and leaves the old one as it was.
     """
@@ -38,10 +38,10 @@ class Algorithm(NamedTuple):
 
 
 class Direct(NamedTuple):
-    """A method that ends by itself, with certificates of its own: planned once for a dictionary, then run on blocks.
+    """A method with its own stopping rule and certificates: planned once for a dictionary, then run on blocks.
 
-    NumPy arrays alone; the plan has ``run(targets, init, tol, max_iter) -> Ended``, and ``rows_at_once`` where samples
-    take so long that Ctrl-C should not wait for many.
+    It takes NumPy arrays alone. The plan has ``run(targets, init, tol, max_iter) -> Ended``, and ``rows_at_once`` where
+    samples take so long that Ctrl-C should not wait for many of them.
     """
 
     plan: Callable[[Array, Any, float, int], Any]  # (dictionary, R, step, gram_limit) -> plan
@@ -52,7 +52,7 @@ class Direct(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Where the samples of a block ended."""
+    """The codes of a block and their certificates."""
 
     codes: Any  # CSR, (n_samples, n_components)
     objective: Array  # F, (n_samples,)

@@ -72,12 +72,12 @@ def start_batched(problem: Problem, codes: Array) -> ActiveSetState:
 
 
 def grow_batched(problem: Problem, state: ActiveSetState) -> ActiveSetState:
-    r"""Return the codes of a larger active set: :func:`proxsae.solvers.active_set.grow`, all samples at once.
+    r"""Return codes on a larger active set: :func:`proxsae.solvers.active_set.grow` for all samples at once.
 
-    The non-zeros of a sample and the zeros nearest to leave, or that leave, are its active set. Their Gram matrices are
-    one batched product in float64; passes of coordinate descent take a coordinate of every sample at a time, and Newton
-    steps are batched Cholesky factors. Samples are taken in the order of their non-zeros, as many at once as
-    `ENTRIES` allows.
+    The active set of a sample holds its non-zeros and the zeros that leave zero or are nearest to leaving it. Their
+    Gram matrices are one batched product in float64; passes of coordinate descent take a coordinate of every sample at
+    a time, and Newton steps are batched Cholesky factors. Samples are taken in the order of their non-zeros, as many at
+    once as `ENTRIES` allows.
     """
     Z, at_rest = state.codes.clone(), state.at_rest.clone()
     counts = (Z != 0).sum(1)
@@ -100,14 +100,14 @@ def _measured(problem: Problem, Z: Array, at_rest: Array) -> ActiveSetState:
 
 
 def _beyond(tools: Tools, Q: Array) -> Array:
-    """Return by how much correlations lie beyond the ends where a zero rests, over ||d_j||; negative between them."""
+    """Return how far correlations lie beyond the ends where a zero rests, over ||d_j||; negative between the ends."""
     import torch
 
     return torch.maximum(Q.double() - tools.above, tools.below - Q.double()) * tools.lengths
 
 
 def _solve_rows(problem: Problem, state: ActiveSetState, rows: Array, active: int, Z: Array, at_rest: Array) -> None:
-    """Minimise F on the active sets of some samples, and write their codes and how long they have been at rest."""
+    """Minimise F on the active sets of some samples; write their codes and for how many steps they have rested."""
     tools, D = problem.tools, problem.dictionary
     codes, Q = state.codes[rows], state.correlations[rows]
     score = _beyond(tools, Q).masked_fill(codes != 0, float("inf"))
@@ -160,7 +160,7 @@ def _column(R: Separable, a: int) -> Any:
 
 
 def _newton(sets: ActiveSets, chosen: Array) -> Array:
-    """Step, in the chosen samples, to the minimum for the pieces that the codes are on, or to where the first ends.
+    """Step, in the chosen samples, to the minimum on the pieces of the codes, or to where the first piece ends.
 
     Return in which samples a piece ended.
     """
@@ -182,8 +182,8 @@ def _newton(sets: ActiveSets, chosen: Array) -> Array:
 def _pieces(sets: ActiveSets) -> tuple[Array, Array, Array]:
     """Return whether codes are inside a quadratic piece of their r, and there the slope of r and its curvature.
 
-    As in :mod:`proxsae.solvers.compiled_newton`: two probes of the prox beside u = z + t r give its slope m, and the
-    curvature (1 / m - 1) / t.
+    As in :mod:`proxsae.solvers.compiled_newton`, two probes of the prox beside u = z + t r give its slope m, and m
+    gives the curvature (1 / m - 1) / t.
     """
     import torch
 
@@ -213,7 +213,7 @@ def _is_on(sets: ActiveSets, new: Array, slope: Array, curvature: Array) -> Arra
 
 
 def _move(sets: ActiveSets, delta: Array, slope: Array, curvature: Array) -> Array:
-    """Move along delta to where the first piece ends, at most all of it; return in which samples one ended."""
+    """Move along delta, at most by delta, to where the first piece ends; return in which samples a piece ended."""
     import torch
 
     _, A, z, r, t, _ = sets

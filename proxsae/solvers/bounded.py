@@ -1,4 +1,4 @@
-"""Whether F has a minimum: R may fall along codes that D maps to 0, and over an atom of zeros R alone decides."""
+"""Whether F has a minimum: R may fall along codes that D maps to 0, and R alone decides the code of a zero atom."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LEVEL = 1e-12  # a slope that is 0 but for rounding
 def falls_without_end(r: Separable, D: Array) -> bool:
     r"""Return whether :math:`\frac12\|y - zD\|^2 + R(z)` has no lower bound, with R(z) the sum of the r_j.
 
-    With the slopes :math:`s_j^\pm = \lim r_j(\pm a) / a` it has none exactly where some direction h with hD = 0 has
-    :math:`\sum_j s_j^{\mathrm{sign}\, h_j} |h_j| < 0`: by duality, where no :math:`\theta` has
-    :math:`-s_j^- \le \langle\theta, d_j\rangle \le s_j^+` for all j.
+    With the slopes :math:`s_j^\pm = \lim r_j(\pm a) / a`, F has no lower bound exactly where some direction h with hD =
+    0 has :math:`\sum_j s_j^{\mathrm{sign}\, h_j} |h_j| < 0`: by duality, where no :math:`\theta` has :math:`-s_j^- \le
+    \langle\theta, d_j\rangle \le s_j^+` for all j.
     """
     up, down = slopes_at_infinity(r, len(D))
     if (up >= 0).all() and (down >= 0).all():
@@ -36,7 +36,7 @@ def falls_without_end(r: Separable, D: Array) -> bool:
 
 
 def slopes_at_infinity(r: Separable, n_components: int) -> Array:
-    """Return by how much every r_j grows with a code far above 0, and far below; 0 where that is rounding."""
+    """Return the slopes of every r_j far above 0 and far below 0; slopes that are rounding are 0."""
     far = np.full((1, n_components), INFINITY)
     with np.errstate(over="ignore"):
         slopes = np.concatenate([r.penalties(far), r.penalties(-far)]) / INFINITY

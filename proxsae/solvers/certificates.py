@@ -30,7 +30,7 @@ FAR = 1e140  # outside of every domain; its square does not overflow
 
 
 class CertificateReport(NamedTuple):
-    """What is known of each sample at given codes; float64 arrays of shape (n_samples,)."""
+    """F, the certificate and its tolerance for each sample at given codes; float64 arrays of shape (n_samples,)."""
 
     objective: Array  # F(z)
     certificate: Array  # the gap, or the residual
@@ -38,7 +38,7 @@ class CertificateReport(NamedTuple):
     rounding: Array  # how much of the certificate may be the rounding of the codes in their dtype
 
     def meets(self, tol: float) -> Array:
-        """Return whether the certificate is at most tol * scale + rounding; never where one is not finite."""
+        """Return whether the certificate is at most tol * scale + rounding; False where one of them is not finite."""
         limit = tol * self.scale + self.rounding
         xp = array_api_compat.array_namespace(limit)
         return xp.isfinite(self.certificate) & xp.isfinite(limit) & (self.certificate <= limit)
@@ -57,7 +57,7 @@ Certify = Callable[[Problem, Array, FitTerms], CertificateReport]
 
 
 def fit_of(problem: Problem, Z: Array) -> FitTerms:
-    """Return the fit in float64, through the features: what the certificates that are returned rest on."""
+    """Return the fit in float64, computed through the features, as for all certificates that are returned."""
     D, Y = _double(problem.dictionary), _double(problem.targets)
     explained = _double(Z) @ D
     residual = Y - explained
@@ -65,7 +65,7 @@ def fit_of(problem: Problem, Z: Array) -> FitTerms:
 
 
 def quick_fit_of(problem: Problem, Z: Array, correlations: Array | None = None) -> FitTerms:
-    """Return the fit through the Gram matrix and in the dtype of Z: good enough to see when to look closer."""
+    """Return the fit through the Gram matrix in the dtype of Z: it tells when :func:`fit_of` is worth its cost."""
     V = _double(-problem.gradient(Z) if correlations is None else correlations)
     C, Z, target = _double(problem.correlations), _double(Z), _squares(_double(problem.targets))
     xp = ArrayNamespace(V)
@@ -77,9 +77,9 @@ def certificate_of(R: Regularizer, D: Array, *, by_coordinates: bool = False) ->
     """Return the kind of certificate that codes of R over D can have, and the function that computes it.
 
     The gap needs a dual point in the domain of R*. Where every r_i grows to infinity (L1, ridge, bounded boxes) a
-    scaled residual is one. Where some do not (NonNegative alone, zero weights), a direction into the domain is looked
-    for once; if there is none, or R is unbounded below, not convex or without a conjugate here, what remains is the
-    residual. For an R of whole codes, R* has to be finite around 0.
+    scaled residual is such a point. Where some r_i do not (NonNegative alone, zero weights), a direction into the
+    domain is sought once. If there is none, or R is unbounded below, not convex or without a known conjugate, the
+    certificate is the fixed-point residual. For an R of whole codes, R* has to be finite around 0.
     """
     residual: tuple[CertificateKind, Certify] = ("fixed-point residual", fixed_point_residual)
     if by_coordinates:
@@ -109,21 +109,21 @@ def duality_gap(
 
     With the residual :math:`\nu = y - zD` and the dual function
     :math:`D(\theta) = \langle\theta, y\rangle - \frac12\|\theta\|^2 - R^*(\theta D^T)`, the dual point is
-    :math:`\theta = s\nu` with the largest s in [0, 1] for which R* is finite. The difference is summed in the form
+    :math:`\theta = s\nu` with the largest s in [0, 1] for which R* is finite. The gap is summed in the form
 
     .. math:: F(z) - D(\theta) = \tfrac12\|\nu - \theta\|^2 + \sum_i \left[r_i(z_i) + r_i^*(v_i) - v_i z_i\right],
               \quad v = \theta D^T,
 
-    whose terms are all >= 0, so that it is accurate when small. The scale is
+    whose terms are all >= 0, so that a small gap is accurate. The scale is
     :math:`\max(\frac12\|y\|^2, \frac12\|zD\|^2)`; the first is the objective of the zero code.
 
     Parameters
     ----------
     problem : Problem
-        With an R that has a conjugate. Its parameters are taken as the dtype of Z rounds them.
+        A problem whose R has a conjugate. Parameters of R are taken as the dtype of Z rounds them.
     Z : array of shape (n_samples, n_components)
-    fit : Fit, optional
-        Where it is known.
+    fit : FitTerms, optional
+        The fit, where it is known.
     direction : array of shape (n_features,), optional
         c with <c, d_i> > 0 for every unpenalised atom; nu - tau c, with the least tau that is enough, replaces nu.
 
@@ -154,7 +154,7 @@ def duality_gap(
 
 
 def rounded(R: Regularizer, like: Array) -> Separable:
-    """Return a separable R with its parameters as the dtype of an array rounds them, in float64 and of its kind."""
+    """Return a separable R with its parameters rounded to the dtype of an array, as float64 arrays of its kind."""
     assert isinstance(R, Separable)
     xp = ArrayNamespace(like)
     return R.map_parameters(lambda _, value: _double(xp.asarray(value)))
@@ -168,7 +168,7 @@ def summed(R: Separable, Z: Array, V: Array, s: Array) -> tuple[Array, Array, Ar
 
 
 def joint_duality_gap(problem: Problem, Z: Array, fit: FitTerms | None = None) -> CertificateReport:
-    """Return F(z) and the duality gap where R looks at a whole code: :func:`duality_gap` with one term for all i.
+    """Return F(z) and the duality gap for an R of whole codes: :func:`duality_gap` with one term in place of the sum.
 
     R(z) is computed in the dtype of Z: what rounding puts outside a ball in float32 is far outside in float64.
     """
@@ -189,8 +189,8 @@ def gap_report(
 ) -> CertificateReport:
     r"""Return the report at the dual points theta: ||nu - theta||^2, R(z), R(z) + R*(v) - <v, z> and R(0).
 
-    No minimum is above F(0). A code that is, by more than :math:`\frac12\|y\|^2`, is not excused by its own size: its
-    scale is :math:`\frac12\|y\|^2`, and rounding counts for nothing.
+    The minimum is at most F(0). A code whose F is above F(0) by more than :math:`\frac12\|y\|^2` gets no allowance for
+    its own size: its scale is :math:`\frac12\|y\|^2`, and its rounding is 0.
     """
     xp = ArrayNamespace(excess)
     gap = xp.maximum(0.5 * distance + excess, 0.0)
@@ -204,9 +204,9 @@ def gap_report(
 def fixed_point_residual(problem: Problem, Z: Array, fit: FitTerms | None = None) -> CertificateReport:
     r"""Return F(z) and the length of a proximal step, relative to that of the code; the scale is 1.
 
-    :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(\|z\|, \sqrt t\|y\|)`.
-    Zero at the fixed points of the proximal-gradient step: the minimisers where R is convex, and otherwise points that
-    no single step improves, which need not be global. At t = 1/L no code shorter than :math:`\sqrt t \|y\|` explains y.
+    :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(\|z\|, \sqrt t\|y\|)`. The residual is zero at the fixed
+    points of the proximal-gradient step: the minimisers where R is convex, and otherwise points that no single step
+    improves, which need not be global minimisers. At t = 1/L no code shorter than :math:`\sqrt t \|y\|` explains y.
     """
     fit = fit_of(problem, Z) if fit is None else fit
     R = problem.regularizer
@@ -223,14 +223,14 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: FitTerms | None = None
 
 
 def coordinate_residual(problem: Problem, Z: Array, fit: FitTerms | None = None) -> CertificateReport:
-    r"""Return F(z) and how far the coordinates are from the best value of each, relative to the code; the scale is 1.
+    r"""Return F(z) and the distance of each coordinate from its best value, relative to the code; the scale is 1.
 
     :math:`\|z - \hat z\|_D / \max(\|z\|_D, \|y\|)` with :math:`\hat z_j = \mathrm{prox}_{t_j r_j}(z_j + t_j v_j)`,
     :math:`t_j = 1 / \|d_j\|^2`, the best value of z_j with the others held, and :math:`\|z\|_D^2 = \sum_j z_j^2
-    \|d_j\|^2`. Zero where no change of one coordinate lowers F: at the minimisers where R is convex, and stronger than
-    a fixed point of the proximal-gradient step where it is not. The code of an atom of zeros has the weight of an
-    average one, and its best value is where r_j is least. Correlations of zeros are taken nearer to 0 by what
-    rounding may have added: where the prox jumps, the residual of a tie would else be that of the jump.
+    \|d_j\|^2`. The residual is zero where no change of one coordinate lowers F: at the minimisers where R is convex;
+    where R is not convex, this is stronger than a fixed point of the proximal-gradient step. The code of an atom of
+    zeros has the weight of an average code, and its best value is the minimiser of r_j. Correlations of zeros are
+    shrunk by their possible rounding error: where the prox jumps, a tie would otherwise have the residual of the jump.
     """
     fit = fit_of(problem, Z) if fit is None else fit
     R = problem.regularizer
@@ -262,15 +262,15 @@ class Noise(NamedTuple):
     unit: Array  # eps (||y|| + load), (n_samples,)
 
     def of_gap(self, products: Array, steepness: float) -> Array:
-        """Return what the gap changes with them, to first order: directly, and by the scaling of the dual point.
+        """Return the change of the gap by this noise, to first order: directly, and by the scaling of the dual point.
 
-        The sum of abs(v_i z_i) is given at the dual point.
+        `products`, the sum of abs(v_i z_i), is taken at the dual point.
         """
         return self.unit * (self.load + steepness * products)
 
 
 def noise_of(problem: Problem, Z: Array, fit: FitTerms) -> Noise:
-    """Return the noise of the correlations of codes z: each |z_j| ||d_j|| and ||y|| is right to a few roundings."""
+    """Return the noise of the correlations of z, where each |z_j| ||d_j|| and ||y|| is right to a few roundings."""
     D = problem.dictionary
     xp = ArrayNamespace(fit.residual)
     norms = xp.sqrt(_squares(_double(D)) if problem.gram is None else _double(problem.gram.diagonal()))
@@ -285,7 +285,7 @@ def roundings(Z: Array) -> float:
 
 
 def steepness(R: Regularizer, norms: Array) -> float:
-    """Return by how much the dual scaling falls for correlations that leave the domain of R* by one times the norms."""
+    """Return how much the dual scaling falls for correlations that leave the domain of R* by `norms`."""
     largest = float(norms.max())
     if largest == 0:
         return 0.0
@@ -297,7 +297,7 @@ def steepness(R: Regularizer, norms: Array) -> float:
 def inward_direction(atoms: Array) -> Array | None:
     """Return c with <c, d> > 0 for every atom d, a row each, or None where there is none.
 
-    c is the residual of a non-negative least-squares problem, whose optimality conditions are these inequalities; it
+    c is the residual of a non-negative least-squares problem, whose optimality conditions are these inequalities; c
     vanishes exactly where 0 is in the convex hull of the atoms (Gordan's theorem).
     """
     from scipy.optimize import nnls

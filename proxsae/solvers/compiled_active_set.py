@@ -26,7 +26,7 @@ _finite = {*_fast, "nnan", "ninf", "nsz"}
 
 @uncounted(fastmath=_finite)
 def _beyond(v, below, above, length):  # type: ignore[no-untyped-def]
-    """Return by how much a correlation lies beyond the ends where a zero rests, over ||d_j||; negative between them."""
+    """Return how far a correlation lies beyond the ends where a zero rests, over ||d_j||; negative between the ends."""
     return max(v - above, below - v) * length
 
 
@@ -43,9 +43,9 @@ def _sizes(q, lengths, score):  # type: ignore[no-untyped-def]
 
 @uncounted(fastmath=_finite)
 def _scored(q, z, below, above, lengths, score):  # type: ignore[no-untyped-def]
-    """Write how far the correlation of each zero is beyond the ends where it rests, and return the largest.
+    """Write how far the correlation of each zero lies beyond the ends where the zero rests, and return the largest.
 
-    It is -FREE for coordinates that are not zero, and for those that always rest, as a zero atom does.
+    The score is -FREE for coordinates that are not zero, and for those that always rest, as a zero atom does.
     """
     for j in range(len(q)):
         s = _beyond(float(q[j]), below[j], above[j], lengths[j])
@@ -63,7 +63,7 @@ def _count(score, cut):  # type: ignore[no-untyped-def]
 
 @uncounted()
 def _watched(score, low, high, watched, most):  # type: ignore[no-untyped-def]
-    """List the zeros that are nearest to leave, or leave: about `most` of them, up to twice; return how many."""
+    """List the zeros that leave zero or are nearest to it: about `most`, at most twice as many; return their number."""
     for _ in range(8):  # halve the range of the cut, towards the largest score
         cut = 0.5 * (low + high)
         count = _count(score, cut)
@@ -83,7 +83,7 @@ def _watched(score, low, high, watched, most):  # type: ignore[no-untyped-def]
 
 @uncounted(fastmath=_fast)
 def _products(D, G, index, known, m, A):  # type: ignore[no-untyped-def]
-    """Write the Gram matrix of the active atoms but for those known, from the whole one where it is there."""
+    """Write the unknown entries of the Gram matrix of the active atoms, from G where there is a G."""
     for a in range(known, m):
         if len(G):
             row = G[index[a]]
@@ -97,7 +97,7 @@ def _products(D, G, index, known, m, A):  # type: ignore[no-untyped-def]
 
 @uncounted(fastmath=_fast)
 def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
-    """Write the codes and correlations of a row, and its non-zeros to the front of the set; return how many."""
+    """Write the codes and correlations of a row, and its non-zeros to the front of the set; return their number."""
     n, k = 0, 0
     for a in range(m):
         j = index[a]
@@ -122,7 +122,7 @@ def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
 
 @uncounted()
 def _move(prox, parameters, row, q, index, m, weights):  # type: ignore[no-untyped-def]
-    """Return how far the active coordinates are from the best value of each, at most, as a correlation."""
+    """Return the largest distance of an active coordinate from its best value, as a correlation."""
     largest = 0.0
     for a in range(m):
         j = index[a]
@@ -190,17 +190,17 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
     """Write into Z, row by row, the codes that minimise F on a larger active set, and into E the residuals Y - Z D.
 
     Q holds the correlations E D^T of the codes that come in. `below` and `above` are the ends of the subdifferential of
-    each r_j at 0, at most FREE: a zero with its correlation between them rests. With the Gram matrix G, which else is
-    empty, the set grows until every zero rests, as that of a single row does without it; else once, since rows share
-    the product with all atoms. Where G is there in float32 too, `coarse`, a zero code starts at the end of a path. V,
-    empty unless all codes that come in are zero and G is there, gets the correlations of the new ones.
+    each r_j at 0, at most FREE: a zero with its correlation between them rests. With a Gram matrix G, and for a single
+    row, the active set grows until every zero rests. Otherwise G is empty and the set grows once, since rows share the
+    product with all atoms. Where `coarse`, G in float32, is given, a zero code starts at the end of a lasso path. V
+    gets the correlations of the new codes; it is empty unless all codes that come in are zero and G is given.
 
-    About `watched` zeros that are nearest to leave, or leave, are in the active set beside the non-zeros.
+    Beside the non-zeros, about `watched` zeros that leave zero, or are nearest to it, are in the active set.
 
-    A row whose every coordinate rests, to within `rounding` of the largest correlation, is polished; `at_rest` counts
-    how often in a row. `weights` are 1 / ||d_j||^2 and `lengths` their roots, and for a zero atom 0 and 1. Arithmetic
-    on the active set is float64: rounded to float32, products of atoms that depend on one another are no Gram matrix
-    any more.
+    A row in which every coordinate rests, to within `rounding` of the largest correlation, is polished; `at_rest`
+    counts for how many steps it has rested. `weights` are 1 / ||d_j||^2 and `lengths` their roots; a zero atom has 0
+    and 1. Arithmetic on the active set is float64: rounded to float32, the Gram matrix of linearly dependent atoms need
+    not be positive semidefinite.
     """
     p, d = D.shape
     capacity = min(p, CAPACITY)
@@ -213,7 +213,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
     scratch, wide = np.empty((most + 4, most)), np.empty((4, len(coarse)), np.float32)
     inverse_ends = np.stack((1.0 / below, 1.0 / above))
     for i in range(len(Z)):
-        row, m = Z[i], np.int64(0)  # as a literal, every loop would be compiled for it, too
+        row, m = Z[i], np.int64(0)  # as a literal 0, Numba would compile every loop a second time for that type
         q[:] = Q[i]
         for j in range(p):
             if row[j] != 0 and weights[j] == 0:
@@ -277,7 +277,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
 
 @by_dtype(lambda T: void(*(T[:, ::1],) * 2, *(float64[::1],) * 4), fastmath=_finite)
 def measure(Q, Z, below, above, lengths, beyond):  # type: ignore[no-untyped-def]
-    """Write for every row by how much the correlation of a zero is beyond the ends where it rests, at most."""
+    """Write for every row how far the correlation of a zero lies at most beyond the ends where the zero rests."""
     score = np.empty(Q.shape[1])
     for i in range(len(Q)):
         q, z = Q[i], Z[i]

@@ -16,7 +16,7 @@ SETTLED = 1e-12  # of the largest correlation: a move that small ends it
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract"})
 def subtract(q, value, row):  # type: ignore[no-untyped-def]
-    """Take a multiple of a row of the Gram matrix out of correlations."""
+    """Subtract a multiple of a row of the Gram matrix from correlations."""
     for k in range(len(q)):
         q[k] -= value * row[k]
 
@@ -37,11 +37,11 @@ def correlate(q, c, z, G):  # type: ignore[no-untyped-def]
     fastmath={"reassoc", "contract"},
 )
 def descend(prox, parameters, G, steps, below, above, C, Z, Q, moves):  # type: ignore[no-untyped-def]
-    """Write into Z and Q = C - Z G, row by row, what a sweep over all coordinates gives once the non-zeros settle.
+    """Write into Z and Q = C - Z G, row by row, the result of a sweep, and of sweeps over the non-zeros.
 
-    A coordinate becomes the prox with its own step 1 / G_jj, its best value with the others held. Q is summed afresh
-    from C, so that nothing drifts. A zero with its correlation between `below` and `above` stays zero. What another
-    sweep would change at most, in the norm of the coordinate-wise residual, is written into `moves`.
+    A coordinate is set to the prox with its own step 1 / G_jj, its best value with the others held. Q is summed afresh
+    from C, so that rounding errors do not accumulate. A zero with its correlation between `below` and `above` stays
+    zero. A bound on the change by another sweep, in the norm of the coordinate-wise residual, is written into `moves`.
     """
     p = C.shape[1]
     one = len(parameters) == 1

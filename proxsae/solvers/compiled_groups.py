@@ -18,7 +18,7 @@ _fast = {"reassoc", "contract"}
 
 @numba.njit(fastmath=_fast, nogil=True)
 def _best(prox, parameters, partner, partner_parameters, ridge, cost, t, members, slopes, u):  # type: ignore[no-untyped-def]
-    """Overwrite u by the prox of one group at it; return its length."""
+    """Overwrite u by the prox of one group at u; return the length of the prox."""
     shrink = 1.0 / (1.0 + t * ridge)
     one, size, largest = len(partner_parameters) == 1, len(members), 0.0
     for a in range(size):
@@ -52,9 +52,9 @@ def _best(prox, parameters, partner, partner_parameters, ridge, cost, t, members
 def descend_groups(  # type: ignore[no-untyped-def]
     prox, parameters, partner, partner_parameters, ridge, slopes, costs, steps, order, starts, G, C, Z, Q
 ):
-    """Write into Z and Q = C - Z G, row by row, what a sweep over all groups and some over those in use give.
+    """Write into Z and Q = C - Z G, row by row, the result of a sweep over all groups and several over those in use.
 
-    `order` lists the coordinates group by group, group g from starts[g] to starts[g + 1]; `steps` are one a group.
+    `order` lists the coordinates group by group, group g from starts[g] to starts[g + 1]; `steps` has one step a group.
     """
     p, n_groups = C.shape[1], len(steps)
     u, held = np.empty(p), np.empty(p)

@@ -17,9 +17,9 @@ _fast = {"reassoc", "contract"}
 
 @uncounted(fastmath=_fast)
 def _descended(prox, parameters, A, steps, rest, z, r, index, m):  # type: ignore[no-untyped-def]
-    """Set each coordinate to its best value; return the largest move and how many left or reached zero.
+    """Set each coordinate to its best value; return the largest move and how many coordinates left or reached zero.
 
-    A zero whose correlation is between its ends in `rest` stays, and its prox need not be asked.
+    A zero whose correlation is between its ends in `rest` stays, without an evaluation of its prox.
     """
     one = len(parameters) == 1
     largest, flips = 0.0, 0
@@ -91,7 +91,7 @@ def _end_of_piece(prox, parameter, z, delta, slope, curvature, t, kinked):  # ty
 
 @uncounted(fastmath=_fast)
 def _reach(prox, parameters, steps, z, index, kinked, support, k, slopes, curvatures, delta):  # type: ignore[no-untyped-def]
-    """Return the share of the move along delta to where the first piece ends, its place or -1, and the value there."""
+    """Return the share of delta up to where the first piece ends, the place of its coordinate or -1, and the end."""
     one = len(parameters) == 1
     share, first, end = 1.0, -1, 0.0
     for i in range(k):  # far steps come from atoms that nearly depend on one another
@@ -140,7 +140,7 @@ def _factored(A, support, k, curvatures, L):  # type: ignore[no-untyped-def]
 
 @uncounted(fastmath=_fast)
 def _solve(L, k, x):  # type: ignore[no-untyped-def]
-    """Overwrite x by the solution for it on the right; zero for the dependent atoms."""
+    """Overwrite the right-hand side x by the solution, which is zero for dependent atoms."""
     for i in range(k):
         v = x[i]
         for h in range(i):
@@ -155,11 +155,11 @@ def _solve(L, k, x):  # type: ignore[no-untyped-def]
 
 @uncounted()
 def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, noise):  # type: ignore[no-untyped-def]
-    """Step to the minimum for these pieces, or to where the first one ends.
+    """Step to the minimum on the quadratic pieces of the codes, or to where the first piece ends.
 
-    An atom that depends on others of the support is left out. Then F is linear along the exchange of the one for the
-    others, or concave where r is: it is followed downhill, where that is more than noise, to where a piece ends, which
-    takes an atom out, and not at all where none ends.
+    An atom that depends linearly on others of the support is left out of the system. Along the direction that exchanges
+    it for the others, F is linear, or concave where r is. The step follows this direction downhill, where the fall is
+    more than noise, to where a piece ends, which takes an atom out; where no piece ends, it does not move.
     """
     one = len(parameters) == 1
     slopes, curvatures, delta = work[0], work[1], work[2]

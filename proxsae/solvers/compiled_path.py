@@ -1,10 +1,11 @@
 r"""The path of the lasso as a compiled loop: where the active set of a row starts.
 
-Where zeros rest between the ends :math:`\lambda l_j \le c_j \le \lambda h_j` of their correlations, codes are linear in
-:math:`\lambda` between the points at which an atom enters or leaves. From the largest lambda, with no atom, down to 1,
-each point costs a combination of the rows of the Gram matrix in use and an update of the inverse of their own. For L1,
-weighted or not and with or without a sign, the end of the path is the minimiser; for every other convex R with these
-ends it is a start. Ties, atoms that depend on others and long paths end it early.
+A zero rests while its correlation c_j satisfies :math:`\lambda l_j \le c_j \le \lambda h_j`. The codes are then linear
+in :math:`\lambda` between the points at which an atom enters or leaves the active set. The path runs from the largest
+lambda, with no atom, down to 1; each point costs a combination of the rows of the Gram matrix in use and an update of
+the inverse of the Gram matrix of the active set. For L1, weighted or not and with or without a sign, the end of the
+path is the minimiser; for every other convex R with these ends it is a start. Ties, linearly dependent atoms and long
+paths end it early.
 
 References
 ----------
@@ -29,7 +30,7 @@ _fast = {"reassoc", "contract"}
 
 @uncounted(fastmath=_fast)
 def _any_before(q, a, low, high, fall, left):  # type: ignore[no-untyped-def]
-    """Whether an atom is at an end before lambda has fallen so far; without divisions and branches: it vectorises."""
+    """Whether an atom reaches an end before lambda falls by `fall`; without divisions and branches, to vectorise."""
     any_before = False
     for k in range(len(q)):
         moved = q[k] - fall * a[k]
@@ -39,7 +40,7 @@ def _any_before(q, a, low, high, fall, left):  # type: ignore[no-untyped-def]
 
 @uncounted(error_model="numpy")
 def _next(q, a, low, high, lam, fall):  # type: ignore[no-untyped-def]
-    """Return the atom that is first at an end before lambda has fallen so far, or -1, and by how much it has then."""
+    """Return the first atom to reach an end before lambda falls by `fall`, or -1, and the fall of lambda until then."""
     first = -1
     for start in range(0, len(q), LOOK):
         stop = min(start + LOOK, len(q))
@@ -58,9 +59,9 @@ def _next(q, a, low, high, lam, fall):  # type: ignore[no-untyped-def]
 
 @uncounted(fastmath=_fast, error_model="numpy")
 def _entered(G, j, end, index, m, inverse, g, u, w, s):  # type: ignore[no-untyped-def]
-    """Make the inverse and the direction those with one atom more; return whether that is possible.
+    """Update the inverse and the direction for one atom more; return whether that is possible.
 
-    It is not where the atom depends on those in use, or would move away from its sign, as in a tie.
+    It is impossible where the atom depends linearly on those in use, or would move against its sign, as in a tie.
     """
     row, left, gain = G[j], G[j, j], end
     for b in range(m):
@@ -88,7 +89,7 @@ def _entered(G, j, end, index, m, inverse, g, u, w, s):  # type: ignore[no-untyp
 
 @uncounted(fastmath=_fast, error_model="numpy")
 def _dropped(i, last, index, inverse, z, w, s):  # type: ignore[no-untyped-def]
-    """Make the inverse and the direction those without the i-th atom, whose place the last one takes."""
+    """Update the inverse and the direction for the removal of the i-th atom, whose place the last atom takes."""
     for b in range(last + 1):
         if b != i:
             share, others, row = inverse[b, i] / inverse[i, i], inverse[b], inverse[i]
@@ -104,7 +105,7 @@ def _dropped(i, last, index, inverse, z, w, s):  # type: ignore[no-untyped-def]
 
 @uncounted()
 def _start(Q, inverse_ends):  # type: ignore[no-untyped-def]
-    """Return the largest lambda at which an atom is at an end, and the atom; infinite where an end is zero."""
+    """Return the largest lambda at which an atom reaches an end, and the atom; infinite where an end is zero."""
     lam, first = 0.0, -1
     for j in range(len(Q)):
         v = max(Q[j] * inverse_ends[0, j], Q[j] * inverse_ends[1, j])
@@ -115,7 +116,7 @@ def _start(Q, inverse_ends):  # type: ignore[no-untyped-def]
 
 @uncounted(fastmath=_fast)
 def _rounded(Q, below, above, unit, q, low, high):  # type: ignore[no-untyped-def]
-    """Write correlations and ends in float32, in a unit in which they do not overflow."""
+    """Write correlations and ends in float32, in a unit that avoids overflow."""
     for k in range(len(Q)):
         q[k], low[k], high[k] = Q[k] / unit, max(below[k] / unit, -FREE), min(above[k] / unit, FREE)
 
@@ -128,10 +129,10 @@ def _moved(q, fall, a):  # type: ignore[no-untyped-def]
 
 @uncounted(fastmath=_fast)
 def follow(G, coarse, Q, below, above, inverse_ends, index, z, scratch, wide):  # type: ignore[no-untyped-def]
-    """Follow the path to lambda = 1; write the atoms in use and their codes, and return how many they are.
+    """Follow the path to lambda = 1; write the atoms in use and their codes, and return their number.
 
-    Q are the correlations of the zero code, `coarse` is G in float32: it says which atom is next. `wide` has room for
-    four rows of Q in float32, `scratch` for a matrix and four vectors of as many atoms as may be in use.
+    Q holds the correlations of the zero code. `coarse`, which is G in float32, decides which atom is next. `wide` has
+    room for four rows of Q in float32, `scratch` for a matrix and four vectors of as many atoms as may be in use.
     """
     g, u, w, s, inverse = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4:]
     q, a, low, high = wide[0], wide[1], wide[2], wide[3]
@@ -176,7 +177,7 @@ def follow(G, coarse, Q, below, above, inverse_ends, index, z, scratch, wide):  
 def _codes(Q, lam, index, m, inverse, z, w, s):  # type: ignore[no-untyped-def]
     """Write the codes of the atoms in use from the float64 correlations, zero where rounding alone gave the sign.
 
-    Return how many they are, or 0 where one is not finite.
+    Return the number of atoms, or 0 where a code is not finite.
     """
     for i in range(m):
         w[i] = 0.0

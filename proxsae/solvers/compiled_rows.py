@@ -13,7 +13,7 @@ _fast = {"reassoc", "contract"}
 
 @uncounted(fastmath=_fast)
 def add_rows(G, index, w, m, a):  # type: ignore[no-untyped-def]
-    """Add to `a` the sum of w_i times row index_i of G, of the first m, four rows a pass."""
+    """Add to `a` the sum over the first m of w_i times row index_i of G, four rows a pass."""
     number = a.dtype.type
     i = 0
     while i + 4 <= m:
@@ -31,7 +31,7 @@ def add_rows(G, index, w, m, a):  # type: ignore[no-untyped-def]
 
 @uncounted(fastmath=_fast)
 def products_of(D, index, m, x, out):  # type: ignore[no-untyped-def]
-    """Write the products of a vector with row index_i of D, of the first m, in float64, four rows a pass."""
+    """Write the products of a vector with the first m of the rows index_i of D, in float64, four rows a pass."""
     i = 0
     while i + 4 <= m:
         d0, d1, d2, d3 = D[index[i]], D[index[i + 1]], D[index[i + 2]], D[index[i + 3]]
@@ -62,7 +62,7 @@ def _any_above(a, cut):  # type: ignore[no-untyped-def]
 
 @uncounted()
 def largest(a):  # type: ignore[no-untyped-def]
-    """Return the largest entry, or minus infinity: blocks are compared with it first, since maxima do not vectorise."""
+    """Return the largest entry, or minus infinity; comparing whole blocks with it vectorises, where maxima do not."""
     most = -np.inf
     for start in range(0, len(a), LOOK):
         block = a[start : min(start + LOOK, len(a))]

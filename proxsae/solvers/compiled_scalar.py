@@ -1,4 +1,4 @@
-"""What compiled loops know of a scalar prox: its type, and where it is zero; and how loops are compiled by dtype."""
+"""The type of a compiled scalar prox, its dead zone, and the compilation of loops by dtype."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ prox64 = types.FunctionType(float64(float64, float64, float64[::1]))
 
 
 def by_dtype(signature: Callable[[Any], Any], **options: Any) -> Callable[[Callable[..., None]], Callable[[Any], Any]]:
-    """Make of a loop a function of a dtype that gives the loop compiled for it, once it is asked for.
+    """Turn a loop into a function of a dtype that returns the loop compiled for that dtype, on the first call.
 
-    `signature` gives that of the loop from the type of its numbers.
+    `signature` returns the signature of the loop for the type of its numbers.
     """
 
     def decorate(loop: Callable[..., None]) -> Callable[[Any], Any]:
@@ -38,9 +38,9 @@ def by_dtype(signature: Callable[[Any], Any], **options: Any) -> Callable[[Calla
 
 
 def uncounted(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a loop that other loops call, without counts of references to arrays: it may use arrays, not make them.
+    """Compile a loop that other loops call, without reference counts: the loop may use arrays, but not make them.
 
-    Each row of a matrix that a loop takes or passes on would else be counted, atomically, by threads that share it.
+    Otherwise threads would count, atomically, each reference to a row of a matrix that they share.
     """
     compiled: Callable[[Callable[..., Any]], Any] = numba.njit(_nrt=False, **options)
     return compiled
@@ -48,10 +48,10 @@ def uncounted(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 @numba.njit(void(prox64, float64[:, ::1], float64[::1], float64[:, ::1]), nogil=True, cache=True)
 def dead_zones(prox, parameters, steps, ends):  # type: ignore[no-untyped-def]
-    """Write the least and the largest number with prox 0, infinite where all beyond are.
+    """Write the least and the largest number with prox 0; infinite where all numbers on that side have prox 0.
 
-    The first is above the second, or both are infinite alike, where no number has prox 0. Parameters are in rows, and
-    steps one by one: as many as ends, or one for all.
+    Where no number has prox 0, the first is above the second, or both are the same infinity. Parameters have one row,
+    and steps one number, for each pair of ends, or one for all.
     """
     number = np.array([LARGEST])
     bits = number.view(np.int64)  # positive floats are ordered as the integers of the same bits

@@ -15,7 +15,7 @@ from proxsae.solvers.scalar import lacks_formula, resting_slopes, scalar_prox, s
 
 
 class DescentState(NamedTuple):
-    """What coordinate descent carries from one step to the next."""
+    """The state of coordinate descent between two steps."""
 
     codes: Array  # z_k, (n_samples, n_components)
     correlations: Array  # (y - z_k D) D^T, (n_samples, n_components)
@@ -23,17 +23,17 @@ class DescentState(NamedTuple):
 
 
 def start_descent(problem: Problem, codes: Array) -> DescentState:
-    """Return the state at given codes, any of which may be done."""
+    """Return the state at given codes; any sample may be done already."""
     correlations = -problem.gradient(codes) if codes.any() else np.array(problem.correlations)
     return DescentState(codes, correlations, np.zeros(len(codes)))
 
 
 def descend(problem: Problem, state: DescentState) -> DescentState:
-    r"""Return a sweep over all coordinates, and then those that are not zero once they have settled.
+    r"""Return the state after a sweep over all coordinates and then sweeps over the non-zeros until they settle.
 
     :math:`z_j^+ = \mathrm{prox}_{t_j r_j}(z_j + t_j (y - zD)d_j)` with its own step :math:`t_j = 1 / \|d_j\|^2`: the
-    best value of z_j with the others held, for every separable R, convex or not. No step of all coordinates is needed,
-    so that it does not crawl where 1 / L is tiny.
+    best value of z_j with the others held, for every separable R, convex or not. The step of one coordinate does not
+    depend on 1 / L, so that the method stays fast where 1 / L is tiny.
 
     References
     ----------

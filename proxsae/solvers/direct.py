@@ -1,4 +1,4 @@
-"""Run a method that ends by itself, block after block."""
+"""Run a method with its own stopping rule, block after block."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STRONGEST_FIRST: tuple[CertificateKind, ...] = (
 
 
 def weakest(kinds: Array) -> CertificateKind:
-    """Return the kind that holds of all samples: each holds where a stronger one does."""
+    """Return the kind that holds for all samples: the weakest, since a stronger kind implies it."""
     found = np.unique(kinds).tolist()
     return found[0] if len(found) == 1 else max(found, key=STRONGEST_FIRST.index, default=STRONGEST_FIRST[0])
 
@@ -43,7 +43,7 @@ def run_direct(
     stop: Event,
     gram_limit: int,
 ) -> tuple[Outcome, Array]:
-    """Return where all samples ended, with CSR codes, and the kind of certificate of each.
+    """Return the outcome of all samples, with CSR codes, and the kind of certificate of each.
 
     Ctrl-C sets `stop`: a block that is not done keeps the codes that it started from.
     """

@@ -1,4 +1,4 @@
-"""Run a pure step on a batch until every sample has its certificate; the samples that have it leave the batch."""
+"""Run a pure step on a batch until every sample meets its tolerance; samples that do leave the batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEAR = 2.0  # a quick certificate this close to the tolerance is worth a look th
 
 
 class Outcome(NamedTuple):
-    """Where the samples of a batch ended."""
+    """The codes of a batch, their certificates, and whether they converged."""
 
     codes: Array  # (n_samples, n_components)
     objective: Array  # (n_samples,), float64
@@ -41,8 +41,8 @@ def run(
 ) -> Outcome:
     """Iterate from `codes` until :meth:`CertificateReport.meets` holds for every sample, or max_iter steps, or `stop`.
 
-    At batch scope the samples are one problem, and stop together. Ctrl-C during a step sets `stop`, and the codes are
-    those before that step.
+    At batch scope the samples are one problem, and stop together. Ctrl-C during a step sets `stop`; the codes returned
+    are those before that step.
     """
     xp = array_api_compat.array_namespace(codes)
     rows = xp.arange(codes.shape[0], device=array_api_compat.device(codes))  # those not done yet
@@ -81,8 +81,8 @@ def _worth_a_look(
 ) -> Array:
     """Return which samples may be done.
 
-    They are those that the algorithm names, or with a Gram matrix those that seem so by the certificate that it gives,
-    which costs a step and not many.
+    The algorithm names these samples; or, with a Gram matrix, they are those that seem done by the quick certificate
+    through that matrix, which costs one step.
     """
     codes = state.codes
     xp = array_api_compat.array_namespace(codes)
@@ -114,8 +114,8 @@ def _report(
 ) -> CertificateReport:
     """Return what is known of some samples: in float64, through the features.
 
-    Where the algorithm knows the fit in float32, what rounding may hide there is added to the certificate, and only
-    samples of which it decides whether they meet the tolerance are looked at again.
+    Where the algorithm knows the fit in float32, the possible rounding error of the fit is added to the certificate;
+    only samples for which this error decides whether they meet the tolerance are computed again.
     """
     if picked.shape[0] < state.codes.shape[0]:
         problem, state = problem.at(picked), restricted(algorithm, state, picked)
@@ -134,7 +134,7 @@ def _report(
 
 
 def not_done(codes: Array) -> Outcome:
-    """Return the outcome of samples that were not begun: their start, of which nothing is known."""
+    """Return the outcome of samples that were not begun: their initial codes, with infinite certificates."""
     outcome = _empty_outcome(codes)
     outcome.objective[:], outcome.certificate[:] = float("inf"), float("inf")
     outcome.converged[:], outcome.n_iter[:] = False, 0

@@ -1,4 +1,4 @@
-"""The dual points of given codes: what proves their duality gaps."""
+"""The dual points that prove the duality gaps of given codes."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def dual_points(inputs: Inputs, R: Regularizer | tuple[Regularizer, ...]) -> Arr
 
 
 def _led_inside(nu: Array, D: Array, direction: Array, R: Regularizer) -> Array:
-    """Return nu - tau c with no unpenalised atom that correlates positively, in floating point either.
+    """Return nu - tau c such that no unpenalised atom correlates positively with it, also in floating point.
 
-    Rounding of the products may undo the least tau that is enough: then it grows by as much, twice that, and so on.
+    Rounding of the products may make the least sufficient tau too small: tau then grows by as much, then by twice that.
     """
     xp = array_api_compat.array_namespace(nu)
     slopes, rounding = D @ direction, float(xp.finfo(nu.dtype).eps) * xp.linalg.vector_norm(nu, axis=-1)

@@ -18,7 +18,7 @@ from proxsae.solvers.scalar import scalar_prox, squared_norms
 
 
 class GroupState(NamedTuple):
-    """What the descent carries from one step to the next."""
+    """The state of the descent between two steps."""
 
     codes: Array  # z_k, (n_samples, n_components)
     correlations: Array  # (y - z_k D) D^T, (n_samples, n_components)
@@ -30,11 +30,10 @@ def start(problem: Problem, codes: Array) -> GroupState:
 
 
 def descend(problem: Problem, state: GroupState) -> GroupState:
-    r"""Return a sweep over all groups and, until they settle, over those that are not zero.
+    r"""Return the state after a sweep over all groups and sweeps over the non-zero groups until they settle.
 
-    :math:`z_g^+ = \mathrm{prox}_{t_g R_g}(z_g + t_g (y - zD) D_g^T)` with a step of its own,
-    :math:`t_g = 1 / \|D_g\|_2^2`, for every R of the norms of groups, convex or not, with a separable partner. Each
-    lowers F.
+    :math:`z_g^+ = \mathrm{prox}_{t_g R_g}(z_g + t_g (y - zD) D_g^T)` with its own step :math:`t_g = 1 / \|D_g\|_2^2`,
+    for every R of the norms of groups, convex or not, with a separable partner. Each such update lowers F.
 
     References
     ----------
@@ -66,14 +65,14 @@ def prepare(R: Regularizer, D: Array) -> tuple[Any, ...]:
 
 
 def _parts(R: Any) -> tuple[OfNorms, Separable, Any, Any]:
-    """Return the norms, their partner, and the weights of a ridge and a tilt."""
+    """Return the parts of R: the norms, their partner, and the weights of a ridge and a tilt."""
     if isinstance(R, NonSeparableSum):
         return R.core, R.base, R.ridge.weight, R.tilt.weight * R.tilt.slope  # type: ignore[return-value]
     return R, Zero(), 0.0, 0.0
 
 
 def lacks_groups(R: Regularizer) -> str | None:
-    """Say what is missing for a descent by groups."""
+    """Return in one sentence what R lacks for a descent by groups, or None."""
     core = R.core if isinstance(R, NonSeparableSum) else R
     if not isinstance(core, OfNorms) or core.groups is None:
         return f"needs a separable regularizer, or one of the norms of groups, and {R} is neither"

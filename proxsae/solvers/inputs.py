@@ -1,4 +1,4 @@
-"""What `solve` accepts: every refusal is one sentence that says what was given and what is allowed."""
+"""The checks of the input of `solve`: every refusal is one sentence that says what was given and what is allowed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Inputs:
         return self.X.shape[0], self.dictionary.shape[0]
 
     def blocks(self, most: int = CHUNK_ENTRIES) -> list[slice]:
-        """Return the samples in blocks of `CHUNK_ENTRIES` codes, and of at most so many samples."""
+        """Return slices of the samples, each of about `CHUNK_ENTRIES` codes and at most `most` samples."""
         n_samples, n_components = self.shape
         return blocks_of(n_samples, min(most, -(-CHUNK_ENTRIES // n_components)))
 
@@ -54,7 +54,7 @@ class Inputs:
         return Y if self.intercept is None else Y - self.intercept
 
     def codes(self, part: slice) -> Array:
-        """Return where some samples start."""
+        """Return the initial codes of some samples."""
         if self.init is not None:
             return self._dense(self.init[part])
         D = self.dictionary
@@ -63,7 +63,7 @@ class Inputs:
         return xp.zeros((n, D.shape[0]), dtype=D.dtype, device=array_api_compat.device(D))
 
     def as_numpy(self) -> Inputs:
-        """Return the same with NumPy arrays in place of tensors; those on the CPU share their memory."""
+        """Return the inputs with NumPy arrays in place of tensors; tensors on the CPU share their memory."""
         if not array_api_compat.is_torch_array(self.dictionary):
             return self
         dtype = np.dtype(dtype_name(self.dictionary)) if self.dictionary.dtype == self.dtype else np.dtype(np.float32)
@@ -105,7 +105,7 @@ def _numpy_of(a: Any) -> Any:
 def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
     """Return the arrays of the problem, without graph, or raise TypeError or ValueError.
 
-    They are computed in the dtype that NumPy or Torch promotes them to, at least float32; in float64 where a float32
+    The working dtype is that to which NumPy or Torch promotes them, at least float32; it is float64 where a float32
     problem leaves `SAFE_RANGE`.
     """
     X = _checked(X, "X", like=None)
@@ -141,7 +141,7 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
 
 
 def _writeable(a: Array) -> Array:
-    """Return the array, or a copy that compiled loops take: contiguous and not read-only."""
+    """Return the array, or a contiguous, writeable copy for compiled loops."""
     return np.require(a, requirements=["C", "W"]) if isinstance(a, np.ndarray) else a
 
 

@@ -39,9 +39,9 @@ def iterate(
     stop: Event,
     gram_limit: int,
 ) -> tuple[Outcome, CertificateKind]:
-    """Return where the samples ended, and the kind of certificate that they have.
+    """Return the outcome of all samples, and the kind of their certificates.
 
-    Ctrl-C sets `stop`: samples that are not done keep the codes that they have.
+    Ctrl-C sets `stop`: samples that are not done keep their present codes.
     """
     D, (n_samples, n_components) = inputs.dictionary, inputs.shape
     t = math.nan if algorithm.by_coordinates and step is None else checked_step(step, D, R)
@@ -82,7 +82,7 @@ def iterate(
 
 
 def _csr(codes: Array) -> csr_array:
-    """Return a NumPy matrix as CSR, by flat indices: NumPy finds them several times as fast as the pairs of SciPy."""
+    """Return a NumPy matrix as CSR, by flat indices: several times as fast as by the index pairs of SciPy."""
     rows, columns = np.divmod(np.flatnonzero(codes != 0), codes.shape[1])
     offsets = np.searchsorted(rows, np.arange(len(codes) + 1))
     return csr_array((codes[rows, columns], columns, offsets), shape=codes.shape)

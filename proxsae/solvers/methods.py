@@ -38,8 +38,8 @@ SMALLEST = 1e-140  # a correlation: what leaves at this one leaves at all
 def algorithm_of(method: str, R: Any, *, on_device: bool = False) -> Algorithm | Direct:
     """Return the algorithm of a name.
 
-    Coordinate descent goes by groups where R is of their norms; active sets of a convex R are solved in batches for
-    tensors on another device than the CPU.
+    Coordinate descent is by groups where R is a function of the norms of groups; active sets of a convex R are solved
+    in batches for tensors on a device other than the CPU.
     """
     if method == "cd" and not getattr(R, "is_separable", True):
         return GROUP_CD
@@ -49,10 +49,10 @@ def algorithm_of(method: str, R: Any, *, on_device: bool = False) -> Algorithm |
 
 
 def method_for(R: Regularizer, D: Array, gram_limit: int = GRAM_LIMIT) -> str:
-    """Return what "auto" takes: the fastest method whose theory covers R, at this size.
+    """Return the method that "auto" takes: the fastest at this size whose theory covers R.
 
-    Device and dtype have no say: where R is not convex they would decide which minimum is found. The answer is kept for
-    an equal R in the next call.
+    The choice does not depend on device and dtype, which would otherwise decide which minimum is found where R is not
+    convex. The choice is kept for a next call with an equal R.
     """
     global _last
     last, size = _last, (len(D), gram_limit)
@@ -75,13 +75,13 @@ def _fastest(R: Regularizer, D: Array, gram_limit: int) -> str:
 
 
 def _leaves_zeros(R: Regularizer, D: Array) -> bool:
-    """Whether small correlations, of one sign at least, leave every coordinate at 0, so that codes are sparse."""
+    """Whether every coordinate stays 0 for small correlations of at least one sign, so that codes are sparse."""
     tiny = np.full((1, len(D)), SMALLEST)
     return bool((R.prox_unchecked(tiny) * R.prox_unchecked(-tiny) == 0).all())
 
 
 def check_name(method: Any) -> None:
-    """Raise ValueError unless it is the name of a method, or "auto"."""
+    """Raise ValueError unless `method` is "auto" or the name of a method."""
     if not isinstance(method, str) or (method != "auto" and method not in ALGORITHMS):
         raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
 

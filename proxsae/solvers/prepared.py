@@ -1,4 +1,4 @@
-"""What a compiled method prepares for a dictionary and R, kept from the last call: samples may come one at a time."""
+"""The preparation of a compiled method for D and R, kept from the last call, since samples may come one at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_KEPT = 2**22  # entries of a dictionary: 32 MiB
 
 
 class Prepared(NamedTuple):
-    """What depends on the dictionary and R alone."""
+    """The values that depend on the dictionary and R alone."""
 
     kind: CertificateKind
     certify: Certify
@@ -28,7 +28,7 @@ _last: tuple[Algorithm, Regularizer, Array, Prepared] | None = None
 
 
 def prepared(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
-    """Return it, from the last call where that had an equal R and dictionary; the caller may change both in place."""
+    """Return the preparation, that of the last call if R and D are equal; the caller may change both in place."""
     global _last
     last = _last
     if last is not None and last[0] is algorithm and _same(last[2], D) and last[1] == R:
@@ -40,7 +40,7 @@ def prepared(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
 
 
 def with_own_arrays(R: Regularizer) -> Regularizer:
-    """Return R with arrays that nobody else changes."""
+    """Return R with copies of its arrays, so that no caller changes them."""
     return R.map_parameters(lambda _, value: np.copy(value) if np.ndim(value) else value)
 
 

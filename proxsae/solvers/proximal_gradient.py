@@ -1,6 +1,6 @@
-"""The proximal-gradient family: each algorithm is a state and a pure step, apart from stopping and display.
+"""The proximal-gradient family: each algorithm is a state and a pure step; the driver does stopping and display.
 
-A step is made of array operations alone: it can be batched, run on a GPU, differentiated, and unrolled into an encoder.
+A step is made of array operations alone: it can be batched, run on a GPU, differentiated and unrolled as an encoder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from proxsae.solvers.problem import Problem
 
 
 class IstaState(NamedTuple):
-    """What ISTA carries from one step to the next."""
+    """The state of ISTA between two steps."""
 
     codes: Array  # z_k, (n_samples, n_components)
 
@@ -41,7 +41,7 @@ def ista_update(problem: Problem, state: IstaState) -> IstaState:
 
 
 class FistaState(NamedTuple):
-    """What FISTA carries from one step to the next."""
+    """The state of FISTA between two steps."""
 
     codes: Array  # z_k, (n_samples, n_components)
     point: Array  # y_k, the extrapolated point at which the next gradient is taken

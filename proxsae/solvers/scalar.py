@@ -1,4 +1,4 @@
-"""What methods that move one coordinate at a time read of R and D: the compiled scalar prox, and where zeros rest."""
+"""The parts of R and D for methods that move one coordinate at a time: the scalar prox, and where zeros rest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def squared_norms(D: Array) -> Array:
 
 
 def steps_of(norms2: Array) -> Array:
-    """Return 1 / ||d_j||^2, and of a zero atom so long a step that its code goes to where R is least."""
+    """Return 1 / ||d_j||^2, and for a zero atom a step so long that its code goes to the minimiser of R."""
     xp = ArrayNamespace(norms2)
     steps: Array = 1.0 / xp.where(norms2 > 0, norms2, (float(norms2.mean()) or 1.0) / LONGEST)
     return steps
@@ -48,9 +48,10 @@ def steps_of(norms2: Array) -> Array:
 def resting_slopes(R: Regularizer, prox: Any, parameters: Array, norms2: Array) -> tuple[Array, Array]:
     r"""Return the correlations (y - zD)d_j between which a zero of the code rests, the others held.
 
-    They are the dead zone of the prox, over its step. Where r_j is convex these are the ends of its subdifferential at
-    0, the same at any step: a power of two near those of the atoms is taken for all. Elsewhere the step is
-    :math:`1 / \|d_j\|^2`, and the ends are some roundings inside: beyond them the prox has to be asked.
+    The ends are those of the dead zone of the prox, divided by its step. Where r_j is convex they are the ends of its
+    subdifferential at 0, the same at any step: one power of two near the steps of the atoms is used for all. Elsewhere
+    the step is :math:`1 / \|d_j\|^2`, and the ends lie some roundings inside the dead zone: beyond them the prox has to
+    be evaluated.
     """
     from proxsae.solvers.compiled_scalar import dead_zones
 
@@ -65,7 +66,7 @@ def resting_slopes(R: Regularizer, prox: Any, parameters: Array, norms2: Array) 
 
 
 def lacks_formula(R: Regularizer) -> str | None:
-    """Say in one sentence what such a method lacks, or return None."""
+    """Return in one sentence what such a method lacks, or None."""
     if not isinstance(R, Separable):
         return f"needs a separable regularizer, and {R} is not"
     if not R.has_formula:

@@ -1,4 +1,4 @@
-"""`solve`: codes of many samples over one dictionary, with a certificate each."""
+"""`solve`: codes of many samples over one dictionary, each with a certificate."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ Method = Literal[
 
 @dataclass(frozen=True)
 class Solution:
-    r"""Codes and what is known of them, a sample each; arrays of the kind and device of X.
+    r"""Codes and their certificates, one row or number a sample; arrays of the kind and device of X.
 
     Attributes
     ----------
     codes : array of shape (n_samples, n_components)
         In the dtype that X, D, intercept and init promote to; half precision gives float32. CSR where asked for.
     objective : float64 array of shape (n_samples,)
-        :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)`; of a list, each R_i at its own copy of the code.
+        :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)`; for a list of R_i, each is taken at its own copy of the code.
     certificate : float64 array of shape (n_samples,)
         For a duality gap, an upper bound on F(z) - min F, in the units of F.
     certificate_kind : str
@@ -50,9 +50,9 @@ class Solution:
         is what F could still fall by: by any codes ("globally optimal"), by an exchange of one atom for another
         ("swap-optimal"), or by another value of one code in use ("local minimum", or where the partner of the
         cardinality is not convex, "fixed point"). For a list of regularizers it is a "consensus residual", see
-        :class:`proxsae.solvers.admm.Consensus`. This is the one that holds of all samples.
+        :class:`proxsae.solvers.admm.Consensus`. This is the kind that holds for all samples.
     certificate_kinds : array of str of shape (n_samples,)
-        The strongest that holds of each sample; NumPy.
+        The strongest kind that holds for each sample; NumPy.
     converged : bool array of shape (n_samples,)
         Whether the certificate met the tolerance.
     n_iter : int64 array of shape (n_samples,)
@@ -74,9 +74,9 @@ class Solution:
     def dual_point(self) -> Array:
         r"""Return the point :math:`\theta` that proves the duality gap, of shape (n_samples, n_features), in float64.
 
-        It is feasible, :math:`R^*(\theta D^T) < \infty`, and its value :math:`\langle\theta, x - b\rangle -
-        \frac12\|\theta\|^2 - R^*(\theta D^T)` is the objective less the gap: a lower bound of min F. At the optimum it
-        is the residual.
+        The point is feasible, :math:`R^*(\theta D^T) < \infty`, and its dual value :math:`\langle\theta, x - b\rangle -
+        \frac12\|\theta\|^2 - R^*(\theta D^T)` is the objective less the gap: a lower bound of min F. At the optimum the
+        dual point is the residual.
 
         Raises
         ------
@@ -104,93 +104,95 @@ def solve(
 ) -> Solution:
     r"""Minimise :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)` for every row x of X.
 
-    Each sample stops by its own certificate and leaves the batch, so that its result does not depend on the others
-    beyond rounding. At batch scope the whole matrix is one problem. Ctrl-C returns what is there: samples that were not
-    begun have an infinite certificate.
+    Each sample stops by its own certificate and leaves the batch, so that its result does not depend on other samples
+    beyond rounding. At batch scope the whole matrix is one problem. Ctrl-C returns the present codes: samples that were
+    not begun have an infinite certificate.
 
     Parameters
     ----------
     X : array of shape (n_samples, n_features)
-        NumPy or Torch, or what is read block by block: a SciPy sparse matrix, a memory map, an activation store, or
-        any object with ``shape``, ``dtype`` and slices of rows. Lists and integers become float64; other dtypes promote
-        as in NumPy, and half precision is computed in float32. Codes of tensors are tensors on their device, and no
-        gradient passes through them (unroll :func:`proxsae.solvers.proximal_gradient.ista_update` for that). float32 is
-        computed in float64 where X, D or the codes are outside of 1e-15 to 1e15, so that scaling the problem scales its
-        codes and certificates.
+        NumPy or Torch, or rows that are read block by block: a SciPy sparse matrix, a memory map, an activation store,
+        or any object with ``shape``, ``dtype`` and slices of rows. Lists and integers become float64; other dtypes
+        promote as in NumPy, and half precision is computed in float32. Codes of tensors are tensors on their device,
+        and no gradient passes through them (unroll :func:`proxsae.solvers.proximal_gradient.ista_update` for that).
+        float32 is computed in float64 where X, D or the codes are outside of 1e-15 to 1e15, so that scaling the problem
+        scales its codes and certificates.
     D : array of shape (n_components, n_features)
-        The dictionary, an atom a row; of the kind and device of X.
+        The dictionary, one atom a row; an array of the kind and device of X.
     R : Regularizer or str, or a list of them
-        The weight lambda lies inside: ``0.1 * L1()`` or ``"0.1*L1"``. A list is a sum of convex regularizers, for which
-        no joint prox has to be known.
+        The regularizer with its weight: ``0.1 * L1()`` or ``"0.1*L1"``. A list is a sum of convex regularizers, for
+        which no joint prox has to be known.
     intercept : array of shape (n_features,), optional
         b; zero by default.
     method : str, default "auto"
-        - "active_set", compiled: minimises F on a set of atoms that grows until no other promises more, exactly where R
-          is convex. Separable R with a formula that is least at 0.
+        - "active_set", compiled: minimises F on an active set of atoms that grows until no other atom lowers F; exact
+          where R is convex. For separable R with a formula that is least at 0.
         - "cd", compiled: coordinate descent, for every separable R with a formula, convex or not; group by group for
           the norms of groups, alone or with a separable partner that has a formula.
         - "fista", accelerated proximal gradient steps with restarts: every convex R.
-        - "adaptive", proximal gradient steps as long as the curvature along the path allows: every convex R.
+        - "adaptive", proximal gradient steps whose length follows the curvature along the path: every convex R.
         - "admm": a list of convex regularizers, each with a copy of the code, see
           :class:`proxsae.solvers.admm.Consensus`; "auto" takes it for a list.
         - "ista", proximal gradient steps: every R.
         - "omp", "ols", "mp", "iht", "htp", "cosamp", "swap", compiled: a Cardinality of each sample, alone or with a
           separable partner that has a formula, see :mod:`proxsae.solvers.pursuits.pursuit`. "omp" adds the atom that
-          correlates most, "ols" the one that lowers F most, "mp" changes one code at a time, "iht" takes
-          proximal steps, "htp" refits on their supports, "cosamp" adds 2k atoms and prunes, and "swap" starts from
-          "omp" and "ols" and exchanges one atom for another until no exchange lowers F.
+          correlates most with the residual, "ols" the atom that lowers F most, "mp" changes one code at a time, "iht"
+          takes proximal steps, "htp" refits the codes on the supports of such steps, "cosamp" adds 2k atoms and prunes,
+          and "swap" starts from "omp" and "ols" and exchanges one atom for another until no exchange lowers F.
         - "exact", compiled: all supports, at most a million, for a Cardinality of each sample, alone or with a convex
-          partner that has a formula. More of them are searched by branch and bound, if pyscipopt is installed, for a
-          partner of L1, SquaredL2, NonNegative and Box with codes that are bounded, see
-          :mod:`proxsae.solvers.pursuits.branch_and_bound`; the certificate is how far F is above the bound.
+          partner that has a formula. More supports are searched by branch and bound, if pyscipopt is installed, for a
+          partner of L1, SquaredL2, NonNegative and Box that bounds the codes, see
+          :mod:`proxsae.solvers.pursuits.branch_and_bound`; the certificate is then how far F is above the bound of the
+          search.
 
-        "fista", "adaptive" and "ista" run where the tensors are, and so does "active_set" for a convex R, as batches of
-        array operations; the others on the CPU, to which problems on another device are copied. "auto" takes on every
-        device and in every dtype "swap" for a cardinality, "active_set" where a separable R leaves codes sparse and, up
-        to `gram_limit` atoms, "cd" for any other separable R that is not convex and for the norms of groups; elsewhere
-        "fista" where R is convex and "ista" where it is not.
+        "fista", "adaptive" and "ista" run on the device of the tensors, and so does "active_set" for a convex R, as
+        batches of array operations; the other methods run on the CPU, to which problems on another device are copied.
+        "auto" does not depend on device and dtype: it takes "swap" for a cardinality, "active_set" where a separable R
+        makes codes sparse and, up to `gram_limit` atoms, "cd" for any other separable R that is not convex and for the
+        norms of groups; elsewhere "fista" where R is convex and "ista" where it is not.
     tol : float, default 1e-6
-        A sample stops when its duality gap is at most
-        :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z D\|^2)`, or its fixed-point residual
-        :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(\|z\|, \sqrt t \|x - b\|)` is at most tol, each
-        plus what rounding the codes in their dtype makes of it: a correlation with the atom d_i is taken to be right to
-        two roundings of :math:`\|d_i\| (\|x - b\| + \sum_j |z_j| \|d_j\|)`. In float64 that matters below 1e-12; in
-        float32, over correlated atoms, it may be 1e-4 of the scale, and the codes are as good as the dtype can hold. A
-        certificate that is not finite never converges. What F could fall by has the scale :math:`\frac12\|x - b\|^2`.
+        A sample stops when its duality gap is at most :math:`\mathrm{tol} \cdot \max(\frac12\|x - b\|^2, \frac12\|z
+        D\|^2)`, or its fixed-point residual :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(\|z\|, \sqrt t
+        \|x - b\|)` is at most tol, each plus the error that rounding in the dtype of the codes may cause: a correlation
+        with the atom d_i is taken to be right to two roundings of :math:`\|d_i\| (\|x - b\| + \sum_j |z_j| \|d_j\|)`.
+        In float64 this error matters below 1e-12; in float32, over correlated atoms, it may be 1e-4 of the scale, and
+        the codes are as good as the dtype can hold. A certificate that is not finite never converges. What F could fall
+        by has the scale :math:`\frac12\|x - b\|^2`.
     max_iter : int, default 1000
-        Steps at most, exchanges of "swap"; 0 certifies `init`, and of "swap" the best code that it starts
-        from. "omp" and "ols" take as many steps as atoms, "exact" as many as supports, or in a search max_iter nodes at
-        most.
+        Most steps, or exchanges for "swap"; 0 certifies `init`, or for "swap" its best start. "omp" and "ols" take as
+        many steps as atoms; "exact" looks at all supports, or at most at max_iter nodes of its search.
     init : array or SciPy sparse matrix of shape (n_samples, n_components), optional
-        Where to start; zero by default. Not for "omp", "ols", "mp" and "exact".
+        The codes to start from; zero by default. "omp", "ols", "mp" and "exact" take none.
     step : float, optional
         t in (0, 1/L], with L the largest eigenvalue of D D^T. 1/L by default, 0.99/L where R is not convex. It is the
-        step of "ista", "fista" and "htp", the first of "adaptive", the least of "iht", and that of the fixed-point
-        residual.
+        step of "ista", "fista", "htp" and the fixed-point residual, the first step of "adaptive", and the least step of
+        "iht".
     sparse_output : bool, default False
-        Return CSR codes, for NumPy input; memory is then that of one block of samples.
+        Return CSR codes, for NumPy input; dense codes are then in memory for one block of samples at a time.
     gram_limit : int, default 20_000
-        Atoms up to which compiled methods keep their Gram matrix, of 8 n_components^2 bytes; of more they make the rows
-        that they need, within the memory that it allows. "cd" keeps the whole in any case, and "auto" does without it.
+        Number of atoms up to which compiled methods keep the Gram matrix, of 8 n_components^2 bytes. For more atoms
+        they compute the rows that they need, within that memory. "cd" keeps the whole matrix in any case, so that
+        "auto" does not take it beyond the limit.
     verbose : bool, default False
         Show a progress bar of the samples done, on a terminal.
 
     Returns
     -------
     Solution
-        For a duality gap the codes are optimal to within ``certificate``. The gap is there for every sum of L1,
-        Huber, SquaredL2, NonNegative, Box, LInfBall, Tilt and translations of these whose weights keep the codes
+        Where the certificate is a duality gap, F is at most so far above its minimum. There is a gap for every sum of
+        L1, Huber, SquaredL2, NonNegative, Box, LInfBall, Tilt and translations of these whose weights keep the codes
         bounded, for NonNegative without a penalty where 0 is not in the convex hull of the atoms, and for every R of
-        whole codes that has a conjugate and keeps them bounded; elsewhere the certificate is the fixed-point residual.
+        whole codes that has a conjugate and keeps the codes bounded. ``certificate_kind`` names what there is
+        elsewhere.
 
     Raises
     ------
     TypeError, ValueError
         If the arrays do not fit one another, R is not a regularizer or does not fit them, or the method does not fit R.
-        If F has no minimum because R falls without end along codes that D maps to 0; of a cardinality such supports
-        have an infinite certificate. If D has an atom of zeros and the partner of a cardinality is not least at 0
-        there; without a cardinality the code of such an atom is where R is least. If an atom is not zero and its
-        largest modulus is outside of 1e-75 to 1e75.
+        If F has no minimum because R falls without end along codes that D maps to 0; with a cardinality, codes on such
+        supports have an infinite certificate instead. If D has an atom of zeros and the partner of a cardinality is not
+        least at 0 there; without a cardinality the code of such an atom is the minimiser of R. If an atom is not zero
+        and its largest modulus is outside of 1e-75 to 1e75.
 
     Warns
     -----
@@ -289,7 +291,7 @@ def _without_graph(like: Array) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _progress(n_samples: int, verbose: bool) -> Iterator[Callable[[int], object]]:
-    """Lend what is told how many samples have been done."""
+    """Yield the function to call with the number of samples that have been done."""
     if not (verbose and sys.stderr.isatty()):
         yield lambda _: None
         return

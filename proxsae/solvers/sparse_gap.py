@@ -1,4 +1,4 @@
-"""The duality gap of codes that are mostly zero, from the few coordinates that do not rest at zero."""
+"""The duality gap of codes that are mostly zero, from the few coordinates that add to it."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class SparseGap:
 
 
 def sparse_gap(R: Regularizer, D: Array, below: Array, above: Array) -> SparseGap | None:
-    """Return the gap for an R that is least at 0, or None where the conjugate does not confirm the ends given.
+    """Return the gap for an R that is least at 0, or None where the conjugate contradicts the given ends.
 
-    r_i(0) + r_i*(v) is convex in v and never negative: zero at both ends, it is zero between them.
+    r_i(0) + r_i*(v) is convex in v and never negative: where it is zero at both ends, it is zero between them.
     """
     R = rounded(R, D)
     norms = np.sqrt(squared_norms(D))
@@ -78,7 +78,7 @@ def sparse_gap(R: Regularizer, D: Array, below: Array, above: Array) -> SparseGa
 
 
 def _gathered(chosen: Array) -> tuple[Array, Array]:
-    """Return the chosen columns of every row, padded to a rectangle, and which are no padding."""
+    """Return the chosen columns of every row, padded to a rectangle, and which entries are no padding."""
     rows, columns = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
     counts = np.bincount(rows, minlength=len(chosen))
     is_there = np.arange(max(counts.max(initial=0), 1)) < counts[:, None]

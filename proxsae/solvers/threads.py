@@ -30,10 +30,10 @@ def blocks_of(n_rows: int, size: int) -> list[slice]:
 def in_threads(
     work: Callable[[slice], Result], blocks: list[slice], on_interrupt: Callable[[], object] | None = None
 ) -> list[Result]:
-    """Return what `work` makes of every block, in order; each thread has one for BLAS.
+    """Return the results of `work` for all blocks, in order; BLAS has one thread in each of the threads.
 
     Ctrl-C calls `on_interrupt`, where it is given, after which `work` should return soon. The threads are kept for the
-    next call; what one of them calls by this function runs in itself.
+    next call; a nested call of this function runs in the calling thread.
     """
     if min(n_threads(), len(blocks)) <= 1 or current_thread().name.startswith(NAME):
         return [work(block) for block in blocks]
@@ -63,7 +63,7 @@ def _pool(n: int) -> ThreadPoolExecutor:
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
-    """Give every BLAS one thread: several spin for a while after a product, and take the cores from what follows."""
+    """Give every BLAS one thread: more threads spin for a while after a product, and take cores from the next step."""
     limit: AbstractContextManager[Any] = _blas().limit(limits=1, user_api="blas")
     return limit
 
@@ -87,7 +87,7 @@ def gram_of(atoms: Array, dtype: Any = None) -> Array:
 
 
 def n_threads() -> int:
-    """Return how many threads to use: those of Numba, at most one a core of this process; one in a forked process."""
+    """Return the number of threads to use: that of Numba, at most one a core; one in a forked process."""
     import numba
 
     if is_forked():

@@ -1,10 +1,10 @@
 r"""The best codes with at most k non-zeros by branch and bound (SCIP).
 
 :math:`\frac12\|y - zD\|^2 + \sum_i r_i(z_i)` where :math:`\|z\|_0 \le k` is a convex quadratic with a cardinality
-constraint, for an r of L1, SquaredL2, NonNegative and Box. A binary variable for each code says whether it is zero, for
-which codes must be bounded: those with a lower F than the codes at hand have no larger penalty than that and, where the
-atoms are independent or have a ridge, lie in an ellipsoid around the least squares. (Constraints of cardinality proper
-need no bounds, but SCIP 10 was seen to end with codes that are not optimal.)
+constraint, for an r of L1, SquaredL2, NonNegative and Box. A binary variable for each code says whether it is zero,
+which requires bounded codes. Codes with a lower F than the present ones have a penalty of at most that F and, where the
+atoms are independent or have a ridge, lie in an ellipsoid around the least-squares solution. (SCIP's own cardinality
+constraints need no bounds, but SCIP 10 was seen to end with codes that are not optimal.)
 
 References
 ----------
@@ -62,17 +62,17 @@ class Search:
 
     @cached_property
     def atoms(self) -> Array:
-        """Those atoms, of unit length."""
+        """The non-zero atoms, scaled to unit length."""
         return self.dictionary[self.used] / self.lengths[self.used, None]
 
     def penalty(self, size: float) -> Quadratic:
-        """Return the partner over unit atoms and targets that are divided by their size, F by its square."""
+        """Return the partner for unit atoms and targets divided by `size`, which divides F by its square."""
         r, units = quadratic(self.regularizer.partner.at(self.used), len(self.used)), size / self.lengths[self.used]
         return Quadratic(r.weight * units / size**2, r.ridge * (units / size) ** 2, r.lower / units, r.upper / units)
 
     @cached_property
     def swap(self) -> Pursuit:
-        """What gives the codes to start from."""
+        """The pursuit that gives the codes to start from."""
         return Pursuit("swap", self.dictionary, self.regularizer, 0.0)
 
     @property
@@ -109,13 +109,13 @@ class Search:
         return swap.certifier.ended(Y, found, tol, "globally optimal")
 
     def _refitted(self, Y: Array, support: Array, tol: float) -> Ended:
-        """Return the best codes on a support: those of SCIP are right to its tolerances."""
+        """Return the best codes on a support, since codes of SCIP are right only to its tolerances."""
         R = replace(self.regularizer, partner=self.regularizer.partner.at(support))
         return Enumeration(self.dictionary[support], R).run(Y, None, tol, 0)
 
 
 def quadratic(r: Separable, n: int) -> Quadratic:
-    """Return the partner of the cardinality as numbers, an entry each of n atoms."""
+    """Return the partner of the cardinality as a :class:`Quadratic` with one entry for each of n atoms."""
     weight, ridge, lower, upper = np.zeros(n), np.zeros(n), np.full(n, -np.inf), np.full(n, np.inf)
     for term in r.terms:
         if isinstance(term, L1):
@@ -129,7 +129,7 @@ def quadratic(r: Separable, n: int) -> Quadratic:
 
 
 def reach(y: Array, D: Array, r: Quadratic, best: float) -> Array:
-    """Return how large each code can be where F is at most `best`, infinite where nothing bounds it."""
+    """Return a bound on the modulus of each code where F is at most `best`; infinite where there is no bound."""
     most = np.maximum(abs(r.lower), abs(r.upper))
     most = np.minimum(most, np.divide(best, r.weight, out=np.full(len(D), np.inf), where=r.weight > 0))
     H = D @ D.T + np.diag(r.ridge)

@@ -1,4 +1,4 @@
-"""What is known of codes with at most k non-zeros, a sample at a time: the strongest certificate that holds."""
+"""Certificates of codes with at most k non-zeros: for each sample the strongest that holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from proxsae.solvers.threads import by_blocks
 
 @dataclass(frozen=True)
 class Certifier:
-    """The problem of at most k atoms, as given: nothing here rests on what a method computed but its codes."""
+    """The problem of at most k atoms. Certificates are computed from the codes alone, not from numbers of a method."""
 
     dictionary: Array  # NumPy, in the working dtype
     norms: Array  # of the atoms, in float64
@@ -30,7 +30,7 @@ class Certifier:
         object.__setattr__(self, "penalty", rounded(self.penalty, self.dictionary))
 
     def fit(self, Y: Array, D: Array, found: Supports) -> tuple[Array, Array]:
-        """Return F, and the correlations of the atoms in use with the residual, over a dictionary like the given."""
+        """Return F, and the correlations of the atoms in use with the residual, for a given dictionary."""
         from proxsae.solvers.pursuits.compiled_pursuit import fit_rows
 
         squares, correlations = np.empty(len(Y)), np.zeros(found.codes.shape)
@@ -48,9 +48,9 @@ class Certifier:
     def ended(self, Y: Array, found: Supports, tol: float, strongest: str | None) -> Ended:
         """Return the codes with the strongest certificate that holds: what F could still fall by.
 
-        Where the cardinality does not bind and r is convex that is a duality gap; elsewhere the most that a move of one
-        code in use lowers F by, or what the method found left to gain by the moves that `strongest` names. It is
-        infinite where F falls without end on the support.
+        Where the cardinality does not bind and r is convex the certificate is a duality gap. Elsewhere it is the most
+        by which a move of one code in use lowers F, or what the method found left to gain by the moves that `strongest`
+        names. It is infinite where F falls without end on the support.
         """
         objective, c = self.fit(Y, self.dictionary, found)
         scale = 0.5 * np.einsum("ij,ij->i", Y, Y, dtype=np.float64)
@@ -95,7 +95,7 @@ class Certifier:
     def _look_at_all(
         self, Y: Array, codes: csr_array, rows: Array, limit: Array, certificate: Array, kinds: Array
     ) -> None:
-        """Certify samples that the cardinality does not bind by what an atom adds and, for a convex r, by the gap."""
+        """Certify samples that the cardinality does not bind by the gain of one atom more or, for convex r, the gap."""
         D = self.dictionary.astype(np.float64)
         Z, targets = codes[rows].toarray().astype(np.float64), Y[rows].astype(np.float64)
         residual = targets - Z @ D

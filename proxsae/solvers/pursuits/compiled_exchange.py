@@ -1,9 +1,9 @@
-"""Exchanges of one atom in, one out, priced all at once by the tableau of the support (compiled loops, one sample).
+"""Exchanges of one atom for another, all priced at once by the tableau of the support (compiled loops, one sample).
 
-The tableau of a support S holds B = G_SS^-1 G_S, a row an atom of S, M = G_SS^-1, and for every atom what is left of
-its squared norm outside the span of S; with it go the codes z on S and the correlations c with the residual. Atoms
-enter and leave by pivots (the sweep operator). An atom of S has infinitely much left, so that it never enters again; an
-empty place of S has zeros in its row.
+The tableau of a support S holds B = G_SS^-1 G_S, one row for each atom of S, M = G_SS^-1, and `left`: for every atom
+the part of its squared norm outside the span of S. The codes z on S and the correlations c with the residual are
+updated with it. Atoms enter and leave by pivots (the sweep operator). An atom of S has `left` = infinity, so that it
+never enters again; an empty place of S has zeros in its row.
 
 References
 ----------
@@ -80,7 +80,7 @@ def leave(a, support, B, M, left, z, c, h):
 
 @uncounted(cache=True, error_model="numpy")
 def build(c0, G, diagonal, support, m, B, M, left, z, c, g, h):
-    """Fill the tableau of the first m atoms of the support, without those in the span of others; return how many."""
+    """Fill the tableau of the first m atoms of the support, without those in the span of others; return the rank."""
     B[:, :], M[:, :], z[:] = 0.0, 0.0, 0.0
     copy(c0, c.size, c)
     copy(diagonal, c.size, left)
@@ -98,7 +98,7 @@ def build(c0, G, diagonal, support, m, B, M, left, z, c, g, h):
 
 @uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def _any_better(c, left, row, value, whole, fall):
-    """Whether c^2 / left of some atom is above `fall` once an atom has left; vectorises."""
+    """Whether c^2 / left of some atom is above `fall` after an atom has left the support; vectorises."""
     better = False
     for j in range(c.size):
         moved = c[j] + value * row[j]
@@ -110,7 +110,7 @@ def _any_better(c, left, row, value, whole, fall):
 def best_exchange(diagonal, m, B, M, left, z, c, least):
     """Return the exchange (place, atom) that lowers the squared error most and above `least`, and by how much.
 
-    Among equals the first place and the first atom win. If none does, the place is -1.
+    Among equals the first place and the first atom win. If no exchange lowers it, the place is -1.
     """
     place, atom, most = -1, -1, least
     for a in range(m):
@@ -142,9 +142,9 @@ def best_entry(diagonal, left, c, least):
 
 @uncounted(cache=True, error_model="numpy")
 def exchange(c0, energy, G, diagonal, k, support, m, max_exchanges, B, M, left, z, c, g, h):
-    """Exchange atoms until no exchange lowers the squared error; return how many atoms, what is to gain, and exchanges.
+    """Exchange atoms until no exchange lowers the squared error; return the atoms, the gain left, and the exchanges.
 
-    What an exchange is worth is known to rounding, so that the last word has a tableau that was built afresh.
+    The gain of an exchange is known up to rounding; the final check uses a tableau that is built afresh.
     """
     least, n_exchanges = LEAST_FALL * energy, 0
     while True:

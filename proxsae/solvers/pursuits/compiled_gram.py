@@ -23,7 +23,7 @@ def all_rows(G: Array) -> Any:
 
 
 def on_demand(atoms: Array, capacity: int) -> Any:
-    """Return room for rows to come; what is not written takes no memory."""
+    """Return room for rows that are computed on demand; rows that are not written take no memory."""
     p = len(atoms)
     return Gram(np.empty((capacity, p), atoms.dtype), np.full(p, -1), atoms, np.array([0]))
 
@@ -37,7 +37,7 @@ def copy(source, n, target):
 
 @numba.njit(_nrt=True, cache=True, error_model="numpy")  # np.dot counts references, where callers do not
 def place_of(G, j):
-    """Return the row of `G.rows` with the products of atom j with all atoms; until the next call may need the room."""
+    """Return the row of `G.rows` with the products of atom j and all atoms; it is valid until the next call."""
     if G.place[j] < 0:
         if G.taken[0] == len(G.rows):
             G.place[:] = -1

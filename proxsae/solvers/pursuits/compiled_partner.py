@@ -1,8 +1,9 @@
 """Pursuits and exchanges where every code has a penalty r_i of its own (compiled loops, one sample).
 
-All of them look at one number: how much F falls when the code of an atom is freed from zero, which is s g(c / s, 1 / s)
-with g the gain of r_i, c the correlation of the atom with the residual and s the curvature: its squared norm if the
-other codes are held, or what is left of it outside the span of the support if they follow and their penalties let them.
+All methods compare atoms by how much F falls when the code of an atom is freed from zero: s g(c / s, 1 / s), with g the
+gain of r_i, c the correlation of the atom with the residual and s the curvature. The curvature is the squared norm of
+the atom if the other codes are held, or the part of it outside the span of the support if the other codes follow and
+their penalties let them.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -31,9 +32,9 @@ ROUGH = 1e-6  # moves that end a refit with atoms still to come, relative to the
 
 @uncounted(error_model="numpy")
 def pursue(c0, energy, G, diagonal, k, by_error, support, z, P, prox, value, S):
-    """Add the atom of the best rank and refit, until k atoms are in use or none lowers F; return how many.
+    """Add the atom of the best rank and refit, until k atoms are in use or no atom lowers F; return their number.
 
-    The rank is what F falls by with held codes times the squared norm of the atom, or by error, with codes that follow.
+    The rank is the fall of F with held codes times the squared norm of the atom; `by_error`, with codes that follow.
     """
     m, F, least, root = 0, 0.0, LEAST_FALL * energy, np.sqrt(energy)
     copy(c0, c0.size, S.c)
@@ -75,9 +76,9 @@ def pursue(c0, energy, G, diagonal, k, by_error, support, z, P, prox, value, S):
 
 @uncounted(error_model="numpy")
 def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
-    """Change the one code that lowers F most, again and again, with at most k atoms in use; return how many, and steps.
+    """Change the one code that lowers F most, repeatedly, with at most k atoms in use; return the atoms and the steps.
 
-    The other codes are held: matching pursuit.
+    The other codes are held: this is matching pursuit.
     """
     m, least = 0, LEAST_FALL * energy
     copy(c0, c0.size, S.c)
@@ -115,11 +116,11 @@ def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
 
 @uncounted(error_model="numpy")
 def exchange(c0, energy, G, diagonal, k, is_convex, support, z, m, max_exchanges, P, prox, value, S):
-    """Exchange atoms until no exchange lowers F; return how many, what is left to gain, and exchanges.
+    """Exchange atoms until no exchange lowers F; return the number of atoms, the gain left, and the exchanges.
 
-    An atom leaves, the others are refitted, and every atom is priced: where r is convex by a bound, with a curvature
-    that is the least there can be once the others follow, and else with the others held. Those whose price is right are
-    refitted and taken if F is lower then.
+    An atom leaves, the others are refitted, and every atom is priced: where r is convex by a bound, with the least
+    curvature possible once the other codes follow, and elsewhere with the other codes held. Atoms whose price is good
+    enough are refitted, and taken if F is then lower.
     """
     least, fine, n_exchanges, n_in_vain = LEAST_FALL * energy, FINE * np.sqrt(energy), 0, 0
     refit(c0, G, support, z, m, P, prox, value, fine, S)
@@ -149,7 +150,7 @@ def exchange(c0, energy, G, diagonal, k, is_convex, support, z, m, max_exchanges
 
 @uncounted(error_model="numpy")
 def _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S):
-    """Return F at new codes and whether there is a tableau of their support: not where its atoms depend on another."""
+    """Return F at new codes and whether their support has a tableau, which linearly dependent atoms do not have."""
     S.is_out[:] = 0.0
     for a in range(m):
         S.is_out[support[a]] = 1.0
@@ -163,7 +164,7 @@ def _placed(c0, G, diagonal, is_convex, support, z, m, P, value, S):
 
 @uncounted(error_model="numpy")
 def _tried(c0, G, diagonal, is_convex, has_tableau, support, z, m, place, goal, fine, P, prox, value, S):
-    """Return an atom that brings F below `goal` in exchange for the one at `place`, or -1, and how many are in use.
+    """Return an atom that, exchanged for that at `place`, brings F below `goal`, or -1, and the number of atoms.
 
     The support and the codes are in S.sup and S.z, the correlations in S.tc.
     """

@@ -1,8 +1,8 @@
 """Orthogonal pursuits of many samples as compiled loops over their correlations and the Gram matrix.
 
-The directions q_1, q_2, ... are the chosen atoms made orthogonal to those chosen before, times the dictionary; with
-them go the progressive Cholesky factor of the Gram matrix of the support, the correlations c of all atoms with the
-residual, and what is left of their squared norms outside the span of the support.
+The directions q_1, q_2, ... are the products with the dictionary of the chosen atoms, each made orthogonal to those
+chosen before. With them are updated the Cholesky factor of the Gram matrix of the support, the correlations c of all
+atoms with the residual, and the parts of their squared norms outside the span of the support.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -47,7 +47,7 @@ def projected(row, w, n_directions, Q, v, start, stop):
 
 @uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def _advanced(v, inverse_root, amount, by_error, q, c, weight):
-    """Make the sums v the next direction q, and take it out of the correlations and the squared norms that are left."""
+    """Turn the sums v into the next direction q, and subtract it from the correlations and the squared norms left."""
     for j in range(v.size):
         direction = v[j] * inverse_root
         q[j] = direction
@@ -79,7 +79,7 @@ def _best_of(c, weight, start, stop, best, square, by):
 
 @uncounted(cache=True, error_model="numpy")
 def _drop(c, weight, diagonal, energy, by_error, eps):
-    """Give up all atoms that are orthogonal to the residual or, as the weights tell, in the span of the support."""
+    """Drop all atoms that are orthogonal to the residual or, by their weights, in the span of the support."""
     for j in range(c.size):
         noise = NOISE * eps
         if c[j] * c[j] <= noise * noise * energy * diagonal[j] or (
@@ -90,10 +90,10 @@ def _drop(c, weight, diagonal, energy, by_error, eps):
 
 @numba.njit(cache=True, error_model="numpy")
 def pursue(c, energy, G, diagonal, weight, k, by_error, support, codes, Q, L, amounts, w, v):
-    """Choose up to k atoms by the largest c^2 / weight; write their indices and codes and return how many.
+    """Choose up to k atoms by the largest c^2 / weight; write their indices and codes and return their number.
 
-    `c` and `weight` are overwritten. By error, the weight of an atom is what is left of its squared norm, so that c^2 /
-    weight is twice what the error falls by; otherwise it is constant.
+    `c` and `weight` are overwritten. With `by_error` the weight of an atom is the part of its squared norm outside the
+    span of the support, so that c^2 / weight is twice the fall of the error; otherwise the weight is constant.
     """
     p = c.size
     eps = np.finfo(c.dtype).eps

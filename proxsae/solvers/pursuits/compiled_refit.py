@@ -48,7 +48,7 @@ def scratch(k, p, has_tableau):
 
 @uncounted(error_model="numpy")
 def fall_of(c, s, p, prox, value):
-    """Return what F falls by when a code is freed from zero, and the code."""
+    """Return the fall of F when a code is freed from zero, and that code."""
     z = prox(c / s, 1.0 / s, p)
     return z * (c - 0.5 * s * z) - value(z, p), z
 
@@ -77,7 +77,7 @@ def objective(c0, c, support, z, m, P, value):
 def refit(c0, G, support, z, m, P, prox, value, tolerance, S):
     """Minimise F over the codes of the support, by passes over the codes and Newton steps that lower F.
 
-    The correlations of the support with the residual are then in S.r.
+    At the end S.r holds the correlations of the support with the residual.
     """
     A, r = S.A, S.r
     for a in range(m):
@@ -103,9 +103,9 @@ def refit(c0, G, support, z, m, P, prox, value, tolerance, S):
 
 @uncounted(error_model="numpy")
 def _newton_step(support, z, m, P, prox, value, S):
-    """Solve z = prox(z + t r) with the slopes of the prox at hand, and go there or to where a code changes its sign.
+    """Solve z = prox(z + t r) with the present slopes of the prox, and go there or to where a code changes its sign.
 
-    A slope q is a curvature (1 - q) / (q t) of r_i; codes at a kink, where it is 0, are held.
+    A slope q of the prox is a curvature (1 - q) / (q t) of r_i; codes at a kink, where q is 0, are held.
     """
     A, H, r, d, free, n = S.A, S.H, S.r, S.d, S.free, 0
     for a in range(m):
@@ -163,7 +163,7 @@ def _solve(A, H, free, n, d):
 
 @uncounted(error_model="numpy")
 def compress(support, z, m):
-    """Take the zeros out of the support; return how many atoms stay."""
+    """Take the zeros out of the support; return the number of atoms that stay."""
     n = 0
     for a in range(m):
         if z[a] != 0.0:

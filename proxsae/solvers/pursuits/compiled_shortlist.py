@@ -1,11 +1,12 @@
-r"""Orthogonal pursuits in two precisions: float32 looks at all atoms, float64 decides between the few that may be best.
+r"""Orthogonal pursuits in two precisions: float32 for all atoms, float64 for the few atoms that may be best.
 
-Nearly all of the work of a pursuit is to keep the correlations of all atoms and what is left of their squared norms; in
-float32 that moves half the memory. The directions times the atoms are :math:`Q = L^{-1} G_S`, by forward substitution,
-whose rounding errors are a few roundings times :math:`\|L^{-1}\| \|d_j\|`. What an atom is worth is therefore known to
-lie between two bounds. Atoms whose upper bound is above the largest lower bound are compared in the precision of the
-Gram matrix, as are the Cholesky factor and the codes. Where more than a few are, as at a residual that is zero to
-rounding, the row is left to :mod:`proxsae.solvers.pursuits.compiled_pursuit`.
+Nearly all of the work of a pursuit is to update the correlations of all atoms and their squared norms outside the span
+of the support; in float32 that moves half the memory. The directions times the atoms are :math:`Q = L^{-1} G_S`, by
+forward substitution, whose rounding errors are a few roundings times :math:`\|L^{-1}\| \|d_j\|`. The gain of an atom
+therefore lies between two known bounds. Atoms whose upper bound is above the largest lower bound are compared in the
+precision of the Gram matrix, in which the Cholesky factor and the codes are computed as well. Where there are more than
+a few such atoms, as at a residual that is zero to rounding, the row is left to
+:mod:`proxsae.solvers.pursuits.compiled_pursuit`.
 
 References
 ----------
@@ -51,7 +52,7 @@ def _scratch(k, p):
 
 @uncounted(cache=True, error_model="numpy")
 def _largest(bits):
-    """Return the largest of numbers >= 0 as integers, which have the same order and whose maximum vectorises."""
+    """Return the largest of numbers >= 0 by their bits: integers have the same order, and their maximum vectorises."""
     most = np.int32(0)
     for j in range(bits.size):
         most = bits[j] if bits[j] > most else most
@@ -70,7 +71,7 @@ def _valued(c, weight, noise, noise_of_weight, worth):
 
 @uncounted(cache=True, fastmath={"contract"}, error_model="numpy")
 def _advanced(v, inverse_root, amount, by_error, q, c, weight, noise, noise_of_weight):
-    """Make v a direction q, take it out of c and of what is left; v becomes what :func:`_valued` writes."""
+    """Turn v into a direction q, subtract it from c and `weight`, and overwrite v by the output of :func:`_valued`."""
     zero = np.float32(0.0)
     for j in range(v.size):
         direction = v[j] * inverse_root
@@ -106,7 +107,7 @@ def _compared(c, weight, most, noise, noise_of_weight, above):
 
 @uncounted(cache=True, error_model="numpy")
 def _shortlist(c, most, noise, noise_of_weight, S):
-    """List the atoms, in order, whose upper bound is at least `most`; return how many, or MOST + 1 if they are more."""
+    """List the atoms, in order, whose upper bound is at least `most`; return their number, at most MOST + 1."""
     _compared(c, S.left, most, noise, noise_of_weight, S.above)
     n = 0
     for i in range(S.eights.size):
@@ -130,7 +131,7 @@ def _dot(x, y):
 
 @uncounted(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 def _exact(c, square, j, atoms, G, support, m, S):
-    """Return the correlation of atom j with the residual, and what is left of its squared norm; S.w is written."""
+    """Return the correlation of atom j with the residual and its squared norm outside the span; write S.w."""
     left, g, w = np.float64(square), S.g, S.w
     for a in range(m):
         g[a] = G[j, support[a]] if len(G) else _dot(atoms[j], atoms[support[a]])
@@ -147,7 +148,7 @@ def _exact(c, square, j, atoms, G, support, m, S):
 
 @uncounted(cache=True, error_model="numpy")
 def _decided(y, energy, atoms, G, diagonal, by_error, n, support, m, eps, S):
-    """Return the best of the shortlist, its correlation and what is left of it; -1 where none is more than noise."""
+    """Return the best atom of the shortlist, its correlation and squared norm left; -1 where all gains are noise."""
     best, best_c, best_left, most = -1, 0.0, 0.0, 0.0
     for i in range(n):
         j = S.short[i]
@@ -165,7 +166,7 @@ def _decided(y, energy, atoms, G, diagonal, by_error, n, support, m, eps, S):
 
 @uncounted(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 def _entered(m, root, S):
-    """Add a row to the Cholesky factor and its inverse; return what the squared norm of the inverse grows by."""
+    """Add a row to the Cholesky factor and its inverse; return the growth of the squared norm of the inverse."""
     row, inverse_root, growth = S.inverse[m], 1.0 / root, 0.0
     row[:] = 0.0
     for a in range(m):
@@ -181,7 +182,7 @@ def _entered(m, root, S):
 
 @uncounted(cache=True, error_model="numpy")
 def _updated(row, m, root, by_error, c, noise, noise_of_weight, S):
-    """Take the direction of the atom that entered m-th out of all atoms; return the largest lower bound of worth."""
+    """Subtract the direction of the m-th atom from all atoms; return the largest lower bound of a gain."""
     for b in range(m):
         S.w32[b] = S.best[b]
     S.w32[m : m + 8] = np.float32(0.0)
@@ -207,7 +208,7 @@ def _updated(row, m, root, by_error, c, noise, noise_of_weight, S):
 
 @uncounted(cache=True, error_model="numpy")
 def _pursue(c, y, energy, atoms, G, G32, diagonal, k, by_error, eps, support, codes, S):
-    """Choose up to k atoms as `compiled_pursuit.pursue` does; return how many, or -1 where float32 cannot tell."""
+    """Choose up to k atoms as `compiled_pursuit.pursue` does; return their number, -1 where float32 cannot decide."""
     m, inverse = 0, 1.0
     noise = ROUNDINGS * SINGLE
     near, near_of_weight = np.float32(noise * np.sqrt(energy)), np.float32(noise if by_error else 0.0)
@@ -242,8 +243,8 @@ def _pursue(c, y, energy, atoms, G, G32, diagonal, k, by_error, eps, support, co
 def pursue_rows(C, Y, energies, atoms, G, G32, diagonal, weight, k, by_error, supports, codes, counts):
     """Run the pursuit for every row of the targets Y; a count of -1 leaves a row to float64.
 
-    C = Y D^T and the Gram matrix G32 are float32; G is as precise as the codes have to be, or empty, and then made of
-    the atoms. C is overwritten. Norms of atoms are near 1, or 0.
+    C = Y D^T and the Gram matrix G32 are float32. G has the precision of the codes; where G is empty, its entries are
+    computed from the atoms. C is overwritten. Norms of atoms are near 1, or 0.
     """
     S = _scratch(k, C.shape[1])
     found, single, eps = np.zeros(k), np.empty(len(weight), np.float32), np.finfo(Y.dtype).eps

@@ -1,6 +1,6 @@
 """Pursuits that choose all atoms of a support at once, by the gain rule (compiled loops, one sample).
 
-Candidates are in S.sup and S.z.
+The candidates of a step are in S.sup and S.z.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -29,7 +29,7 @@ SETTLED = 1e-14  # of the squared norm of the target: steps that lower F by less
 
 @uncounted(error_model="numpy")
 def step_from(k, step, support, z, m, P, prox, value, S):
-    """Write the proximal step from z to the candidates, with the correlations in S.c; return how many they are."""
+    """Write the proximal step from z, with the correlations in S.c, to the candidates; return their number."""
     for j in range(S.c.size):
         S.falls[j] = 0.0
         S.g[j] = S.c[j]
@@ -50,7 +50,7 @@ def step_from(k, step, support, z, m, P, prox, value, S):
 
 @uncounted(error_model="numpy")
 def refit_on_steps(c0, energy, G, k, step, max_steps, support, z, m, P, prox, value, S):
-    """Refit on the support of the proximal step until that support stays; return how many atoms, and steps."""
+    """Refit on the support of the proximal step until that support stays; return the number of atoms and of steps."""
     root = np.sqrt(energy)
     for n_steps in range(max_steps):
         correlations(c0, G, support, z, m, S.c)
@@ -73,10 +73,10 @@ def refit_on_steps(c0, energy, G, k, step, max_steps, support, z, m, P, prox, va
 
 @uncounted(error_model="numpy")
 def iterate_steps(c0, energy, G, k, least_step, max_steps, support, z, m, P, prox, value, S):
-    """Take proximal steps that are as long as the support allows, until they move little; return as above.
+    """Take proximal steps as long as the support allows, until they move little; return the atoms and the steps.
 
-    The step is that of the steepest descent on the support; it is halved until the quadratic model is a bound of F for
-    this move, as it is for the least step, so that F falls.
+    The step is that of steepest descent on the support, halved until the quadratic model is an upper bound of F for
+    this move, as it always is for the least step, so that F falls.
     """
     for n_steps in range(max_steps):
         correlations(c0, G, support, z, m, S.c)
@@ -126,7 +126,7 @@ def _move(G, support, z, m, n, S):
 
 @uncounted(error_model="numpy")
 def refit_and_prune(c0, energy, G, diagonal, k, max_steps, support, z, m, P, prox, value, S):
-    """Refit on the atoms in use and the 2k of the largest gains, and keep k, until F falls no more; return as above."""
+    """Refit on the atoms in use and 2k of largest gain, and keep k, until F stops falling; return atoms and steps."""
     least, fine = SETTLED * energy, FINE * np.sqrt(energy)
     correlations(c0, G, support, z, m, S.c)
     F = objective(c0, S.c, support, z, m, P, value)

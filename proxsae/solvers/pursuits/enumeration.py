@@ -29,7 +29,7 @@ class Enumeration:
 
     @cached_property
     def k(self) -> int:
-        """The non-zeros allowed, of the atoms that are not zero."""
+        """The number of non-zeros allowed, at most the number of atoms that are not zero."""
         return min(self.regularizer.k, len(self.used))
 
     @cached_property
@@ -39,7 +39,7 @@ class Enumeration:
 
     @cached_property
     def atoms(self) -> Array:
-        """Those atoms, in float64."""
+        """The non-zero atoms, in float64."""
         return np.ascontiguousarray(self.dictionary[self.used], np.float64)
 
     @cached_property
@@ -49,12 +49,12 @@ class Enumeration:
 
     @property
     def n_supports(self) -> int:
-        """How many there are."""
+        """The number of supports."""
         return math.comb(len(self.dictionary), self.k)
 
     @property
     def rows_at_once(self) -> int:
-        """As many samples as take about a second."""
+        """The number of samples that take about a second."""
         return max(1, SUPPORTS_AT_ONCE * n_threads() // self.n_supports)
 
     def run(self, Y: Array, init: Array | None, tol: float, max_iter: int) -> Ended:  # noqa: ARG002

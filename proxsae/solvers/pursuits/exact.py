@@ -1,4 +1,4 @@
-"""The best codes with at most k non-zeros: all supports are looked at, or where they are too many, searched.
+"""The best codes with at most k non-zeros: by all supports or, where these are too many, by branch and bound.
 
 The problem is NP-hard in general: Natarajan (1995), Sparse approximate solutions to linear systems, SIAM J. Comput. 24.
 """
@@ -20,7 +20,7 @@ MOST_SUPPORTS = 1_000_000  # for each sample; that many of three atoms take a fe
 
 
 def plan(D: Array, R: Cardinality, *_: Any) -> Enumeration | Search:
-    """Return what finds the best codes over a dictionary, or raise ValueError where nothing does in bounded time."""
+    """Return the search for the best codes over a dictionary, or raise ValueError where none ends in bounded time."""
     check_zero_atoms(R.partner, D)
     enumeration = Enumeration(D, R)
     if (n := enumeration.n_supports) <= MOST_SUPPORTS:

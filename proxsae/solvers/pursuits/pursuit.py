@@ -1,17 +1,17 @@
 r"""Methods for at most k non-zeros: :math:`F(z) = \frac12\|y - zD\|^2 + \sum_i r_i(z_i)` where :math:`\|z\|_0 \le k`.
 
-They work on the Gram matrix, compiled, a sample at a time, and end by themselves. Above 20,000 atoms its rows are made
-as atoms enter, and kept as long as they fit into what 20,000 atoms take. An atom is worth what F falls by when its code
-is freed: s g(c / s, 1 / s), with g the gain of r_i (the gain rule), c the correlation with the residual, and s
-a curvature. For r = 0 that is :math:`c^2 / 2s`.
+The methods work on the Gram matrix, compiled, a sample at a time, with their own stopping rules. Above 20,000 atoms the
+rows of the Gram matrix are computed as atoms enter, and kept within the memory of a Gram matrix of 20,000 atoms. The
+gain of an atom is the fall of F when its code is freed from zero: s g(c / s, 1 / s), with g the gain of r_i (the gain
+rule), c the correlation with the residual, and s a curvature. For r = 0 the gain is :math:`c^2 / 2s`.
 
-- ``omp``, orthogonal matching pursuit, adds the atom of the largest abs(c): it prices with held codes, s = ||d||^2,
-  and multiplies by ||d||^2. Pati, Rezaiifar and Krishnaprasad (1993), Asilomar Conf.; on the Gram matrix with a
-  growing Cholesky factor, Rubinstein, Zibulevsky and Elad (2008), Technion CS-2008-08.
-- ``ols``, orthogonal least squares, adds the atom that lowers F most once all codes follow: s is what is left of
-  ||d||^2 outside the span of the atoms in use. Chen, Billings and Luo (1989), Int. J. Control 50; where codes must not
-  be negative, Nguyen, Soussen, Idier and Djermoune (2019), ICASSP. Where r is curved, or a code comes to rest at a
-  kink, s is a guide and no more.
+- ``omp``, orthogonal matching pursuit, adds the atom of the largest abs(c): the gain with the other codes held, s =
+  ||d||^2, times ||d||^2. Pati, Rezaiifar and Krishnaprasad (1993), Asilomar Conf.; on the Gram matrix with a growing
+  Cholesky factor, Rubinstein, Zibulevsky and Elad (2008), Technion CS-2008-08.
+- ``ols``, orthogonal least squares, adds the atom that lowers F most once all codes follow: s is the part of ||d||^2
+  outside the span of the atoms in use. Chen, Billings and Luo (1989), Int. J. Control 50; where codes must not be
+  negative, Nguyen, Soussen, Idier and Djermoune (2019), ICASSP. Where r is curved, or a code comes to rest at a kink, s
+  is an approximation.
 - ``mp``, matching pursuit, changes the one code that lowers F most, with at most k in use. Mallat and Zhang (1993),
   IEEE Trans. Signal Process. 41.
 - ``htp``, hard thresholding pursuit, takes the support of a proximal-gradient step and refits, until it stays. Foucart
@@ -20,17 +20,18 @@ a curvature. For r = 0 that is :math:`c^2 / 2s`.
   Blumensath and Davies (2010), IEEE J. Sel. Top. Signal Process. 4.
 - ``cosamp`` refits on the atoms in use and the 2k that ``omp`` would add, keeps the k whose codes are worth most,
   refits, and ends when F falls no more. Needell and Tropp (2009), Appl. Comput. Harmon. Anal. 26.
-- ``swap`` starts at the better of ``omp`` and ``ols`` and exchanges one atom for another, all codes following, until
-  no exchange lowers F. Where r is not convex, the codes that stay are refitted when an atom leaves, held as the next
-  is priced, and refitted, so that an exchange that pays only then is missed: the certificate is "fixed point". Beck and
-  Eldar (2013), SIAM J. Optim. 23; Soussen, Idier, Brie and Duan (2011), IEEE Trans. Signal Process. 59.
+- ``swap`` starts at the better of ``omp`` and ``ols`` and exchanges one atom for another, all codes following, until no
+  exchange lowers F. Where r is not convex, the other codes are refitted when an atom leaves, held while atoms are
+  priced, and refitted after one enters. An exchange that pays only after this last refit is missed: the certificate is
+  "fixed point". Beck and Eldar (2013), SIAM J. Optim. 23; Soussen, Idier, Brie and Duan (2011), IEEE Trans. Signal
+  Process. 59.
 
 On image patches of 16 x 16 pixels over 1,024 of them, at k = 32, the squared error of ``ols`` is 17 % below that of
 ``omp``, and that of ``swap`` 25 %; on 2,000 residuals of SmolLM2-135M after block 15 over 8,192 others 5 % and 10 %.
 ``python benchmarks/solve.py --activations`` prints them.
 
-Without a partner, up to 16,000 atoms, ``omp`` and ``ols`` look at all atoms in float32 and decide between those that
-may be best in the precision of the codes, see :mod:`proxsae.solvers.pursuits.compiled_shortlist`.
+Without a partner, up to 16,000 atoms, ``omp`` and ``ols`` compare all atoms in float32, and those that may be best in
+the precision of the codes, see :mod:`proxsae.solvers.pursuits.compiled_shortlist`.
 
 At the end the codes of all but ``mp`` and ``iht`` are refitted on their support: least squares, non-negative least
 squares, or a local minimum where r is not convex. Atoms in the span of those in use are passed over.
@@ -88,7 +89,7 @@ class Pursuit:
 
     @property
     def is_signed(self) -> bool:
-        """Whether codes are free: then squares alone decide, and every step has a closed form."""
+        """Whether codes have no penalty: then squares alone decide, and every step has a closed form."""
         return isinstance(self.penalty, Zero) and self.method in ("omp", "ols", "swap")
 
     @cached_property
@@ -150,7 +151,7 @@ class Pursuit:
 
     @cached_property
     def diagonal(self) -> Array:
-        """Their squared norms."""
+        """The squared norms of the atoms."""
         return np.einsum("ij,ij->i", self.atoms, self.atoms)
 
     @cached_property
@@ -160,13 +161,13 @@ class Pursuit:
 
     @cached_property
     def certifier(self) -> Certifier:
-        """What certifies the codes."""
+        """The certifier of the codes."""
         norms = np.sqrt(self.diagonal.astype(np.float64)) * self.units
         return Certifier(self.dictionary, norms, self.penalty, self.k)
 
     @cached_property
     def strongest(self) -> str | None:
-        """What the method ends with by itself."""
+        """The kind of certificate that the method gives by itself."""
         if self.method != "swap":
             return None
         if self.k <= 1 or self._is_orthogonal():
@@ -174,7 +175,7 @@ class Pursuit:
         return "swap-optimal" if self.penalty.is_convex else None  # else exchanges are priced with the others held
 
     def _is_orthogonal(self) -> bool:
-        """Whether the atoms are orthogonal, so that what one is worth does not depend on the others."""
+        """Whether the atoms are orthogonal, so that the gain of an atom does not depend on the others."""
         if np.count_nonzero(self.diagonal) > self.dictionary.shape[1]:
             return False
         lengths = np.sqrt(self.diagonal)
@@ -217,7 +218,7 @@ class Pursuit:
         exchange_rows(T @ self.atoms.T, energies, G, self.diagonal, self.k, *of_codes)
 
     def _pursue(self, method: str, T: Array, energies: Array, G: Any, found: Supports) -> None:
-        """Run "omp" or "ols": in two precisions where that is possible, and where it does not tell in one."""
+        """Run "omp" or "ols": in two precisions where that is possible and decides, elsewhere in one."""
         from proxsae.solvers.pursuits import compiled_pursuit, compiled_shortlist
 
         by_error = method == "ols"
@@ -259,7 +260,7 @@ class Pursuit:
         pursue(self.method, found)
 
     def _take_best(self, T: Array, mine: Supports, starts: list[Supports], is_warm: bool) -> None:
-        """Copy the start of lowest F of each sample to `mine`, which may be a start itself."""
+        """Copy for each sample the start of lowest F to `mine`, which may be one of the starts."""
         values = [self.certifier.fit(T, self.atoms, start)[0] for start in starts]
         if is_warm:
             values.insert(0, self.certifier.fit(T, self.atoms, mine)[0])
@@ -288,7 +289,7 @@ def scalar_formulas(r: Separable, n_components: int) -> tuple[Any, Any, Array]:
 
 
 def refuses_partner(R: Regularizer) -> str | None:
-    """Return what is missing, in one sentence, where R is not a Cardinality with a partner that can be compiled."""
+    """Return in one sentence what is missing where R is not a Cardinality with a partner that can be compiled."""
     if not isinstance(R, Cardinality) or R.scope != "sample":
         return f"needs a Cardinality of each sample, alone or with a separable partner, and {R} is none"
     if not R.partner.has_formula:

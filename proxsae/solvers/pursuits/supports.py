@@ -11,7 +11,7 @@ from proxsae.formulas.arrays import Array
 
 
 class Supports(NamedTuple):
-    """The codes of some samples, in the order in which they came, and what is known of them."""
+    """The codes of some samples, in the order in which the atoms entered, and their counts, gains and steps."""
 
     atoms: Array  # int64, (n_samples, k)
     codes: Array  # (n_samples, k)
@@ -21,7 +21,7 @@ class Supports(NamedTuple):
 
     @property
     def held(self) -> Array:
-        """Which places are filled."""
+        """A mask of the places that are filled."""
         return np.arange(self.atoms.shape[1]) < self.counts[:, None]
 
     def at(self, rows: slice) -> Supports:
@@ -39,7 +39,7 @@ class Supports(NamedTuple):
 
 
 def room_for(n_samples: int, k: int, dtype: Any) -> Supports:
-    """Return room for codes to come."""
+    """Return room for the codes of some samples."""
     shape, n = (n_samples, k), n_samples
     return Supports(
         np.zeros(shape, np.int64), np.zeros(shape, dtype), np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.int64)
@@ -47,7 +47,7 @@ def room_for(n_samples: int, k: int, dtype: Any) -> Supports:
 
 
 def fill(room: Supports, Z: Array) -> None:
-    """Put dense codes there, or raise ValueError where a row has too many."""
+    """Write dense codes to `room`, or raise ValueError where a row has too many non-zeros."""
     counts = (Z != 0).sum(1)
     k = room.atoms.shape[1]
     if counts.max(initial=0) > k:
