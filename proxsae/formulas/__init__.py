@@ -1,1 +1,1 @@
-"""What a formula may call, and who reads it: arrays, Numba, LaTeX."""
+"""The functions that a formula may call, and the readers of formulas: arrays, Numba, LaTeX."""

@@ -22,8 +22,9 @@ HALF_DTYPES = ("float16", "bfloat16")
 class ArrayNamespace:
     """The functions a formula may call, on arrays of one kind, dtype and device.
 
-    Every number that meets a formula (the step, a weight, a literal) becomes an array of the dtype of the data first,
-    so that NumPy, Torch and the compiled loops do the same rounded operations and agree to the last bit, ties included.
+    Every number that enters a formula (the step, a weight, a literal) is first converted to an array of the dtype of
+    the data, so that NumPy, Torch and the compiled loops do the same rounded operations and agree to the last bit, ties
+    included.
     """
 
     inf = math.inf
@@ -97,8 +98,8 @@ class ArrayNamespace:
     def magnitudes(self, Z: Array, parts: Any) -> Array:
         """Return for each group of a partition the power of two below its largest modulus, 1 for a zero group.
 
-        What is divided by it has squares that neither over- nor underflow, and is rounded as before. Exact numbers need
-        none: their readers return 1.
+        Numbers divided by it have squares that neither over- nor underflow, and the division does not round. Exact
+        numbers need no scale: their readers return 1.
         """
         largest = parts.largest(self._xp.abs(Z.detach() if self.is_torch else Z))
         largest = self.where(largest > 0, largest, 1.0)
@@ -109,12 +110,12 @@ class ArrayNamespace:
         return scale * self.sqrt(self.maximum(squares, 0.0))
 
     def rounds_alike(self, a: Array, b: Array) -> Array:
-        """Return where two results agree, so that one may stand for the other: of exact numbers that says nothing."""
+        """Return where two results are equal, so that one may replace the other; False for exact numbers."""
         return a == b
 
     @staticmethod
     def lemma(a: Array, holds: Callable[[Any], Any]) -> Array:  # noqa: ARG004
-        """Return `a`, of which the formula says that a property holds: a stepping stone for the prover."""
+        """Return `a`, for which the formula states that `holds`: a lemma for the prover."""
         return a
 
     def root(self, equation: Equation, start: Array, low: Array, high: Array, steps: int) -> Array:
@@ -176,8 +177,8 @@ def _correction(root: Array, a: Array) -> Array:
 def newton(xp: Any, equation: Equation, start: Any, low: Any, high: Any, steps: int) -> Any:
     """Return the root of an equation after a fixed number of Newton steps, each clipped to [low, high].
 
-    The equation has a positive slope wherever the steps can lead. Autograd through the last step alone is the implicit
-    derivative of the root.
+    The equation must have a positive slope at every point that a step can reach. Autograd sees the last step alone,
+    whose derivative is the implicit derivative of the root.
     """
     z = start
     for _ in range(steps):

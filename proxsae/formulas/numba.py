@@ -1,4 +1,4 @@
-"""The Numba reader of a formula: what it does to symbols is written down as scalar code and compiled."""
+"""The Numba reader of a formula: its operations on symbols are written as scalar code and compiled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INFIX = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "lt": "<", "le": "
 
 
 class Symbol:
-    """A number that is a name in a program being written; an operation appends a line and names its result."""
+    """A variable of a program being written; an operation on it appends a line and returns a new variable."""
 
     __slots__ = ("name", "program")
 
@@ -55,7 +55,7 @@ for _name, _sign in _INFIX.items():
 
 
 def _line(text: str) -> Any:
-    """Return the function that appends this line, its arguments in place of the brackets."""
+    """Return the function that appends this line, with its arguments in place of the braces."""
 
     def called(first: Symbol, *others: Any) -> Symbol:
         return first.assign(text.format(first.name, *map(_text, others)))
@@ -106,8 +106,8 @@ def compiled(r: Any, formula: Literal["prox", "value"] = "prox", dtype: str = "f
     Parameters
     ----------
     r : Separable
-        Its scalar parameters are constants of the caller, not of the code: two regularizers of the same form share one
-        compiled function. Per-coordinate parameters are passed coordinate by coordinate.
+        Its scalar parameters are arguments, not constants of the code, so that two regularizers of the same form share
+        one compiled function. Per-coordinate parameters are passed coordinate by coordinate.
     formula : {"prox", "value"}
         ``prox(u, t, parameters)`` or ``value(z, parameters)``, with `parameters` a tuple in the order of
         ``parameter_values(r)``.

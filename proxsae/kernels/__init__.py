@@ -1,1 +1,1 @@
-"""The few loops that must be fast: a plain version, a compiled version held equal to it, one dispatcher."""
+"""The few loops that must be fast: a plain version, a compiled version that is tested against it, one dispatcher."""

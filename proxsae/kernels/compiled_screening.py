@@ -1,6 +1,6 @@
-"""What a product of factors rounded to bfloat16 leaves in doubt, as compiled loops.
+"""The entries that a product of factors rounded to bfloat16 leaves in doubt, as compiled loops.
 
-A number within [center - error, center + error] may be selected unless all of the interval is against it.
+An entry in [center - error, center + error] may be selected unless no number of that interval would be selected.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def to_bfloat16(A: np.ndarray, bits: np.ndarray, sizes: np.ndarray, losses: np.n
 def _estimate(
     bits: np.ndarray, bias: np.ndarray, size: float, loss: float, of_columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a row of x W^T + b from rounded products, and how far from it that of x and W may be."""
+    """Return a row of x W^T + b from rounded products, and a bound on its error."""
     center, error = np.empty(bits.size, np.float32), np.empty(bits.size, np.float32)
     sizes, losses = of_columns[0], of_columns[1]
     words = center.view(np.uint32)
@@ -58,7 +58,7 @@ def _estimate(
 
 @numba.njit(cache=True)
 def _write_positive(values: np.ndarray, held: np.ndarray) -> int:
-    """Write the indices of positive numbers, and return how many; all that there are where there is no room."""
+    """Write the indices of positive numbers and return their number, or p where there is no room."""
     size, zero = 0, values.dtype.type(0)
     for start in range(0, values.size, BLOCK):
         block = values[start : start + BLOCK]
@@ -87,7 +87,7 @@ def near_largest(
     held: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Write for each row which entries may be among the k of largest max(u, mirror u), and how many these are.
+    """Write for each row the entries that may be among the k of largest max(u, mirror u), and their number.
 
     Parameters
     ----------
@@ -95,13 +95,13 @@ def near_largest(
         The product of the rounded factors, as bfloat16.
     bias : float32 array of shape (p,)
     of_rows : float32 array of shape (2, n)
-        Norms of the rows of x, and of what rounding took; of a row with an infinite loss nothing is known.
+        Norms of the rows of x, and of their rounding errors; an infinite error says that nothing is known of a row.
     of_columns : float32 array of shape (2, p)
-        Norms of the rounded rows of W, and of what rounding took.
+        Norms of the rounded rows of W, and of their rounding errors.
     held : int32 array of shape (n, room)
         Room for indices, ascending.
     counts : int64 array of shape (n,)
-        p where nothing is known or there is no room: every index is meant.
+        The number of indices; p, which stands for all, where nothing is known or there is no room.
     """
     n, p = bits.shape
     n_groups = groups_for(p, k)
@@ -130,7 +130,7 @@ def near_outside(
     held: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Write the same for the entries that may be outside the interval [low_j, high_j]."""
+    """Write as :func:`near_largest` does the entries that may be outside the interval [low_j, high_j]."""
     n, p = bits.shape
     for i in numba.prange(n):
         counts[i] = p
@@ -144,7 +144,7 @@ def near_outside(
 
 @parallel_loops()
 def write_near(held: np.ndarray, p: int, offsets: np.ndarray, indices: np.ndarray) -> None:
-    """Write the indices of each row from its offset on; where they are as many as p, all."""
+    """Write the indices of each row from its offset on; a count of p stands for all indices."""
     for i in numba.prange(offsets.size - 1):
         first, size = offsets[i], offsets[i + 1] - offsets[i]
         for e in range(size):
@@ -155,7 +155,7 @@ def write_near(held: np.ndarray, p: int, offsets: np.ndarray, indices: np.ndarra
 def largest_among(
     offsets: np.ndarray, entries: np.ndarray, k: int, mirror: float, held: np.ndarray, counts: np.ndarray
 ) -> None:
-    """Write for each row the numbers of the k of its entries of largest positive max(u, mirror u), and how many."""
+    """Write for each row the numbers of its k entries of largest positive max(u, mirror u), and their count."""
     for i in numba.prange(offsets.size - 1):
         first, size = offsets[i], 0
         ranks, numbers = np.empty(offsets[i + 1] - first, np.float32), np.empty(offsets[i + 1] - first, np.int64)

@@ -46,7 +46,7 @@ def row_dots(offsets: np.ndarray, indices: np.ndarray, G: np.ndarray, D: np.ndar
 
 @parallel_loops()
 def to_slabs(G: np.ndarray, slabs: np.ndarray) -> None:
-    """Write SLAB columns of G after another, as matrices of their own, with zeros beyond the last."""
+    """Write each block of SLAB columns of G as a matrix of its own, with zeros beyond the last column."""
     for i in numba.prange(G.shape[0]):
         for s in range(slabs.shape[0]):
             width = min(SLAB, G.shape[1] - s * SLAB)

@@ -1,8 +1,8 @@
 """Selections in the rows of a matrix as compiled loops.
 
-The k largest of a row: a bound from below, then what is above it. The maxima of disjoint groups of entries are entries
-of the row, so that the k-th largest maximum is at most the k-th largest entry, and only groups whose maximum is above
-the bound are read again, about k of them.
+The k largest entries of a row are found from a lower bound on them. The maxima of disjoint groups of entries are
+entries of the row, so that the k-th largest maximum is at most the k-th largest entry. Only groups whose maximum is
+above this bound, about k, are read again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _count_above(ranks: np.ndarray, threshold: float) -> float:
 
 @numba.njit(cache=True)
 def bound_from_below(ranks: np.ndarray, k: int) -> tuple[float, bool]:
-    """Return a number at least 0 that k or more ranks are above, else 0, and whether no more than k are."""
+    """Return a number >= 0 that at least k ranks exceed, or 0, and whether at most k ranks exceed it."""
     low, high, two = ranks.dtype.type(0), ranks.max(), ranks.dtype.type(2)
     count = _count_above(ranks, low)
     for _ in range(BISECTIONS):
@@ -50,7 +50,7 @@ def bound_from_below(ranks: np.ndarray, k: int) -> tuple[float, bool]:
 def keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> float:
     """Keep the k largest of the first `size` candidates, in order, earlier ones first among equals.
 
-    Returns a number that no other is above.
+    Returns a number that no other candidate exceeds.
     """
     threshold, is_exact = bound_from_below(ranks[:size], k)
     room = 0
@@ -72,16 +72,16 @@ def keep_largest(ranks: np.ndarray, indices: np.ndarray, size: int, k: int) -> f
 
 @numba.njit(cache=True)
 def groups_for(size: int, k: int) -> int:
-    """Return in how many groups the k largest of a row are looked for: maxima and entries to read again are as many."""
+    """Return the number of groups for which maxima and entries to read again are about equally many."""
     n_groups = BLOCK * (int(math.sqrt(k * size)) // BLOCK + 1)
     return size if 4 * n_groups > size else n_groups
 
 
 @numba.njit(cache=True)
 def group_maxima(row: np.ndarray, mirror: float, n_groups: int) -> np.ndarray:
-    """Return the largest max(u, mirror u), at least 0, of each group: of every n_groups-th entry from its first on.
+    """Return the largest max(u, mirror u), at least 0, of each group, which is every n_groups-th entry from its first.
 
-    Neighbours compare with neighbours, which vectorises.
+    Neighbouring entries belong to neighbouring groups, so that the comparison vectorises.
     """
     maxima = np.zeros(n_groups, row.dtype)
     for start in range(0, row.size - n_groups + 1, n_groups):
@@ -132,7 +132,7 @@ def _select_in_row(row: np.ndarray, k: int, mirror: float, out: np.ndarray) -> i
 
 @parallel_loops()
 def select_in_rows(U: np.ndarray, k: int, mirror: float, indices: np.ndarray, counts: np.ndarray) -> None:
-    """Write the indices of the k largest positive max(u, mirror u) of each row, ascending, and how many there are."""
+    """Write the indices of the k largest positive max(u, mirror u) of each row, ascending, and their number."""
     for i in numba.prange(U.shape[0]):
         counts[i] = _select_in_row(U[i], k, mirror, indices[i])
 
@@ -147,7 +147,7 @@ def _any_outside(block: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
 
 @parallel_loops()
 def select_outside(U: np.ndarray, low: np.ndarray, high: np.ndarray, indices: np.ndarray, counts: np.ndarray) -> None:
-    """Write the columns of the entries of each row outside the interval [low_j, high_j], and how many there are."""
+    """Write the columns of the entries of each row outside the interval [low_j, high_j], and their number."""
     n, p = U.shape
     for task in numba.prange((n + ROWS - 1) // ROWS):
         rows = range(task * ROWS, min((task + 1) * ROWS, n))

@@ -11,8 +11,8 @@ import numpy as np
 def dead_zone(prox: Callable[[Any], Any], n_components: int, dtype: str, *, is_uniform: bool) -> tuple[Any, Any] | None:
     """Return for each coordinate the least and the largest number of a dtype with prox 0; None if 0 has another prox.
 
-    Found by a search over the numbers of the dtype with the prox itself, hence exact; an end is infinite where the prox
-    of every number of that sign is 0. `is_uniform` says that all coordinates share one prox.
+    A search over the numbers of the dtype with the prox itself finds the ends exactly; an end is infinite where the
+    prox of every number of that sign is 0. `is_uniform` says that all coordinates share one prox.
     """
     if dtype not in ("float32", "float64") or np.any(prox(np.zeros(1, dtype))):
         return None

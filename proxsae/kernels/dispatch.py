@@ -1,4 +1,4 @@
-"""Which version of a kernel runs where: compiled loops in main memory, Triton on CUDA, the plain version elsewhere."""
+"""The choice of a kernel: compiled loops in main memory, Triton on CUDA, the plain version elsewhere."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from proxsae.formulas.arrays import Array, to_numpy
 def nonincreasing_fit(V: Array) -> Array:
     """Return for each row the nearest non-increasing sequence, in float64, by pooling adjacent violators.
 
-    Each pool takes its mean; so does its gradient. Torch tensors are fitted on the CPU.
+    Each pool takes the mean of its entries, and its gradient the mean of theirs. Torch tensors are fitted on the CPU.
 
     References
     ----------

@@ -19,8 +19,8 @@ def rows_at_once(matrix: Tensor) -> int:
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     """Return a tensor without content, to be filled at once.
 
-    Its memory is NumPy's, which asks the system for huge pages, as Torch does not. Small ones, cleared one by one on
-    first touch, take longer than what is written to them.
+    NumPy allocates the memory, since it asks the system for huge pages and Torch does not. Small pages are cleared one
+    by one on first touch, which takes longer than writing to them.
     """
     if dtype not in (torch.float32, torch.float64):
         return torch.empty(shape, dtype=dtype)

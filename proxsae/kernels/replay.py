@@ -26,9 +26,9 @@ class Replay:
         Parameters
         ----------
         function : callable
-            The same at every call. It launches the same kernels for tensors of the same shapes, keeps state in place,
-            and returns a dict of tensors. One that waits for the device is called as it is, and so is any that is given
-            other shapes than those recorded.
+            The same function at every call. It launches the same kernels for tensors of the same shapes, keeps state in
+            place, and returns a dict of tensors. A function that waits for the device is called without replay, and so
+            is a call with other shapes than those recorded.
         *arguments : Tensor
 
         Warns
@@ -74,7 +74,7 @@ class Replay:
 
 @contextmanager
 def waits_noted() -> Iterator[list[str]]:
-    """Collect what Torch says of operations that wait for the device; the list is complete when the context ends."""
+    """Collect Torch's warnings of operations that wait for the device; the list is complete when the context ends."""
     waits: list[str] = []
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:

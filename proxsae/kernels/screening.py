@@ -1,9 +1,9 @@
-"""Selections in x W^T + b from a product of rounded factors, and from exact entries where that leaves a doubt.
+"""Selections in x W^T + b from a product of rounded factors, and from exact entries where rounding leaves a doubt.
 
-Rounded to bfloat16, a CPU with instructions for it multiplies twice as fast or faster. With x + dx and w + dw in place
-of x and w, a product is wrong by <dx, w + dw> + <x, dw>, at most ||dx|| ||w + dw|| + ||x|| ||dw||, and these norms are
-known. By these bounds little more may be selected than is; the entries of that are computed in float32, and the rule
-decides by them.
+A CPU with instructions for bfloat16 multiplies factors rounded to it at least twice as fast as float32. With x + dx and
+w + dw in place of x and w, the error of a product is <dx, w + dw> + <x, dw>, at most ||dx|| ||w + dw|| + ||x|| ||dw||,
+and these norms are known. These bounds leave few more entries than the rule selects; such entries are computed in
+float32, and the rule selects from them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOM_FOR_SUMS = 1.001  # for what norms round
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for it, and Torch uses them."""
+    """Whether the CPU has instructions for bfloat16 products, and Torch uses them."""
     from llvmlite.binding import get_host_cpu_features
 
     features = get_host_cpu_features()
@@ -44,7 +44,7 @@ class Rounded:
     ----------
     bits : Tensor of shape (n, d), bfloat16
     sizes, losses : arrays of shape (n,)
-        Norms of the rows, and of what was rounded off.
+        Norms of the rows, and of their rounding errors.
     """
 
     bits: Tensor
@@ -63,7 +63,7 @@ class Rounded:
 
     @property
     def are_within(self) -> Any:
-        """Which rows have norms that can be relied on."""
+        """A mask of the rows whose norms neither overflow nor vanish."""
         return (self.sizes == 0) | ((self.sizes >= WITHIN[0]) & (self.sizes <= WITHIN[1]))
 
 
@@ -87,14 +87,14 @@ class Screen:
         self.of_columns = np.float32(ROOM_FOR_SUMS) * np.stack([sizes + losses, losses])
 
     def __call__(self, x: Tensor) -> tuple[Pattern, Tensor]:
-        """Return the pattern of what the rule selects, and the entries there."""
+        """Return the pattern of the selected entries, and these entries."""
         near = self.near(x)
         entries = row_dots(near, x, self.weight) + self.bias[near.indices]
         offsets, numbers = self._among(near, entries)
         return Pattern(offsets, near.indices[numbers], n_columns=near.n_columns), entries[numbers]
 
     def near(self, x: Tensor) -> Pattern:
-        """Return the pattern of what the rule may select."""
+        """Return the pattern of the entries that the rule may select."""
         from proxsae.kernels.compiled_screening import near_largest, near_outside, write_near
 
         n, p = len(x), len(self.weight)
@@ -114,7 +114,7 @@ class Screen:
         return Pattern(torch.from_numpy(offsets), torch.from_numpy(indices), n_columns=p)
 
     def _among(self, near: Pattern, entries: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the offsets of what the rule selects among these entries, and their numbers."""
+        """Return the offsets and the numbers of the entries that the rule selects among those given."""
         if isinstance(self.rule, Outside):
             low, high = (torch.from_numpy(end)[near.indices] for end in self.ends)
             return kept(near.offsets, torch.arange(len(entries)), (entries > high) | (entries < low))
@@ -128,7 +128,7 @@ class Screen:
 
 
 def screen_for(x: Tensor, weight: Tensor, bias: Tensor | None, rule: Rule) -> Screen | None:
-    """Return a screen where it is faster than the product in float32: on some CPUs, where little is left in doubt."""
+    """Return a screen where it is faster than the product in float32: on some CPUs, where few entries are in doubt."""
     p, is_float32 = len(weight), x.dtype == weight.dtype == torch.float32
     if (
         not isinstance(rule, Largest | Outside)

@@ -19,7 +19,7 @@ from proxsae.kernels.memory import empty
 
 @dataclass(frozen=True)
 class Pattern:
-    """Where the non-zeros of an (n, n_columns) code matrix are."""
+    """The positions of the non-zeros of an (n, n_columns) code matrix."""
 
     offsets: Tensor
     indices: Tensor
@@ -32,7 +32,7 @@ class Pattern:
 
     @property
     def n_rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self.offsets) - 1
 
     @cached_property
@@ -44,7 +44,7 @@ class Pattern:
 
     @cached_property
     def keys(self) -> Tensor:
-        """The number of each entry in the matrix read row after row, ascending."""
+        """The flat index of each entry in the matrix, row by row, ascending."""
         return self.rows * self.n_columns + self.indices
 
     @cached_property
@@ -167,7 +167,7 @@ def product_at(at: Pattern, pattern: Pattern, values: Tensor, S: Tensor) -> Tens
 class LinearAt(torch.autograd.Function):
     """The entries of x W^T + b at a pattern, with gradients that never fill the matrix.
 
-    The entries themselves come in as `entries`, gathered from a dense product that no graph remembers.
+    The values come in as `entries`, gathered from a dense product without graph.
     """
 
     @staticmethod

@@ -1,7 +1,8 @@
-"""Threads and fork: a child of a process whose threads have run must not wait for threads that it does not have.
+"""Threads and fork: a forked child has none of the threads of its parent, and must not wait for them.
 
-OpenMP, on which Torch and Numba run, hangs there. A child of a process that has computed here therefore computes in one
-thread, as the workers of a Torch DataLoader do; a child of one that has not computed yet has all threads.
+OpenMP, on which Torch and Numba run, hangs in such a child. A child of a process that has computed here therefore
+computes in one thread, as the workers of a Torch DataLoader do; a child of a process that has not computed yet has all
+threads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _computing = {"process": 0}  # the process in which threads were first used; a f
 
 
 def note_threads() -> None:
-    """Note that this process, unless it has been forked off one that did, uses threads from now on."""
+    """Note that this process uses threads from now on, unless it was forked off a process that did."""
     _computing["process"] = _computing["process"] or os.getpid()
 
 

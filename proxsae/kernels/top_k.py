@@ -31,7 +31,7 @@ class Largest:
     mirror: float
 
     def __call__(self, U: Any) -> tuple[Any, Any]:
-        """Return the pattern (offsets, indices) of what is selected of an (n, p) matrix."""
+        """Return the pattern (offsets, indices) of the entries that are selected from an (n, p) matrix."""
         return row_support(U, self.k, self.mirror)
 
 
@@ -43,7 +43,7 @@ class Outside:
     high: Any
 
     def __call__(self, U: Any) -> tuple[Any, Any]:
-        """Return the pattern (offsets, indices) of what is selected of an (n, p) matrix."""
+        """Return the pattern (offsets, indices) of the entries that are selected from an (n, p) matrix."""
         return outside_support(U, self.low, self.high)
 
 
@@ -137,7 +137,7 @@ def matrix_support(U: Any, k: int, mirror: float) -> tuple[Any, Any]:
 
 
 def bound_below_kth(some: Any, share: float, mirror: float) -> float:
-    """Return a number at least 0 that somewhat more than a share of all ranks exceed, judged from some of the rows."""
+    """Return a number >= 0 that somewhat more than a share of all ranks exceed, estimated from some of the rows."""
     ranks = _ranks(some, mirror).reshape(1, -1)
     size = ranks.shape[1]
     position = int(1.5 * share * size) + 32
@@ -162,7 +162,7 @@ def outside_support(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
 
 
 def _outside(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
-    """Return the pattern, a few rows after another: there must be room for all of their entries."""
+    """Return the pattern, computed for a few rows at a time, since there must be room for all of their entries."""
     from proxsae.kernels.compiled_top_k import select_outside
 
     size = max(1, ROOM // max(1, U.shape[1]))
@@ -176,7 +176,7 @@ def _outside(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
 
 
 def packed(held: Any, counts: Any) -> tuple[Any, Any]:
-    """Return the pattern of so many indices of each row."""
+    """Return the pattern of the first indices of each row, as many as `counts` says."""
     from proxsae.kernels.compiled_top_k import pack
 
     offsets = _offsets(np, counts)

@@ -24,8 +24,8 @@ def adam_step(
     Parameters
     ----------
     parameter, gradient, mean, square : Tensor of shape (p, d)
-        Of one dtype; the last two are the running means m of g and v of g squared, updated in place. What is updated in
-        place is contiguous.
+        Tensors of one dtype; the last two are the running means m of g and v of g squared. All but the gradient are
+        contiguous and updated in place.
     step : Tensor of shape ()
         The number of this step, from 1, on the device.
     learning_rate : Tensor of shape ()
@@ -36,7 +36,7 @@ def adam_step(
     Raises
     ------
     ValueError
-        If what is updated in place does not lie in memory row after row, as the kernel reads it.
+        If a tensor that is updated in place is not contiguous row by row.
     """
     if not all(tensor.is_contiguous() for tensor in (parameter, mean, square)):
         raise ValueError(f"a matrix and its moments must be contiguous, got strides {parameter.stride()}")

@@ -1,7 +1,7 @@
 """Products with sparse codes on a CUDA device, from (offsets, indices, values) alone: no n x k x d or n x p tensor.
 
 Sums run in float32 (float64 for float64), in an order that the pattern fixes: the same input gives the same bits.
-A kernel reads memory row after row, so that each function copies what does not lie like that.
+A kernel reads memory row after row, so that each function copies tensors that are not contiguous.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The k largest entries of each row on a CUDA device: the maxima of chunks first, then only chunks that can matter.
 
-The k-th largest maximum of a chunk is a bound that at least k entries reach, and the chunks that reach it are hardly
-more than k: after one pass over the matrix, k chunks of 64 entries are looked at in place of the whole row, and of them
-the few entries that reach the bound. Where k is too large a part of a row, or of what a program holds, Torch selects.
+The k-th largest maximum of a chunk is a bound that at least k entries reach, and hardly more than k chunks reach it.
+After one pass over the matrix, k chunks of 64 entries are read in place of the whole row, and the few entries in them
+that reach the bound are compared. Where k is too large a part of a row, or too large for one program, Torch selects.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def select_in_rows(U: Tensor, k: int, mirror: float) -> Tensor:
 
 
 def _select_by_keys(U: Tensor, k: int, mirror: float) -> Tensor:
-    """Return the same by Torch, of keys that no two entries of a row share: the bits of the rank, then the column."""
+    """Return the same columns by Torch, from keys that differ within a row: the bits of the rank, then the column."""
     p = U.shape[1]
     ranks = (U.abs() if mirror == -1 else U).float()
     bits = torch.where(ranks > 0, ranks, 0.0).view(torch.int32).long()
@@ -140,7 +140,7 @@ def _hold_candidates(
     HELD: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Write key and column of the entries that reach the bound, and in place of the number of chunks theirs."""
+    """Write key and column of the entries that reach the bound, and their number in place of that of the chunks."""
     row = tl.program_id(0).to(tl.int64)
     count = tl.load(counts + row)
     if count <= HELD:

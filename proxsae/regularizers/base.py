@@ -1,4 +1,4 @@
-"""What every regularizer has: a value, a proximal operator, traits, an algebra, and a name that a text may call."""
+"""The base class of regularizers: a value, a proximal operator, traits, an algebra, and a name for :func:`parse`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from proxsae.kernels.top_k import pattern_of
 from proxsae.regularizers.parameters import as_parameter, spelled_value
 from proxsae.regularizers.traits import Traits
 
-# A formula computes all its branches, and one that is not taken may divide by zero or overflow.
+# A formula computes all its branches, and a branch that is not selected may divide by zero or overflow.
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
-# The classes that a text may name, by name and by the module that defines them: those of the library and of its users.
+# The classes that :func:`parse` knows, by name and by module: those of the library and of its users.
 CLASSES: dict[str, dict[str, type[Regularizer]]] = {}
 
 
@@ -29,17 +29,17 @@ CLASSES: dict[str, dict[str, type[Regularizer]]] = {}
 class Regularizer(Traits, ABC):
     r"""A function R of a code z, with :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12 \|z - u\|^2 + t R(z)`.
 
-    Regularizers are immutable. They add (``0.1 * L1() + NonNegative()``) and take non-negative weights. A sum exists
-    only if a calculus rule gives its prox exactly.
+    Regularizers are immutable. They can be added (``0.1 * L1() + NonNegative()``) and multiplied by non-negative
+    weights. A sum exists only if a calculus rule gives its prox exactly.
 
-    A subclass is a frozen dataclass by being defined, and :func:`parse`, files and the command line know it by its
-    name; ``class Mine(Separable, named=False)`` keeps the name out of them. Its traits are plain class attributes, or
-    properties where they depend on the parameters; :mod:`proxsae.regularizers.traits` says what each means.
+    Every subclass becomes a frozen dataclass, and :func:`parse`, files and the command line know it by its name;
+    ``class Mine(Separable, named=False)`` has no such name. Traits are class attributes, or properties where they
+    depend on the parameters; :mod:`proxsae.regularizers.traits` says what each trait means.
 
     Parameters
     ----------
     weight : float, default 1
-        What ``weight * R`` sets; one a coordinate where R is separable.
+        The weight that ``weight * R`` sets; a separable R may have one weight a coordinate.
     """
 
     _: KW_ONLY
@@ -67,16 +67,16 @@ class Regularizer(Traits, ABC):
     def conjugate_on(self, xp: ArrayNamespace, V: Array, ridge: Any = 0.0) -> Array:
         """Return the conjugate of R + ridge/2 ||z||^2 at each row of a matrix, shape (n,).
 
-        For a ridge of 0 where `has_conjugate`, else where `has_conjugate_with_ridge`.
+        A ridge of 0 requires `has_conjugate`, another ridge `has_conjugate_with_ridge`.
         """
         raise NotImplementedError
 
     def gauge_on(self, xp: ArrayNamespace, V: Array) -> Array:
-        """Return g(v) of each row, g convex, with R* finite wherever g(v) <= 1."""
+        """Return g(v) of each row, for a convex g such that R* is finite wherever g(v) <= 1."""
         raise NotImplementedError
 
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:
-        """Return R of each group of a partition that it is a sum over, shape (n, n_groups)."""
+        """Return the value of each group of a partition over which R is a sum, shape (n, n_groups)."""
         raise NotImplementedError
 
     def value(self, Z: Any) -> Any:
@@ -85,7 +85,7 @@ class Regularizer(Traits, ABC):
         Parameters
         ----------
         Z : array of shape (n_samples, n_components) or (n_components,)
-            NumPy, Torch, or what NumPy takes as an array.
+            NumPy, Torch, or anything that NumPy converts to an array.
 
         Returns
         -------
@@ -106,7 +106,7 @@ class Regularizer(Traits, ABC):
 
     @quiet
     def value_unchecked(self, Z: Array) -> Array:
-        """Return :meth:`value` of a matrix known to be right."""
+        """Return :meth:`value` of a checked matrix."""
         return self.value_on(ArrayNamespace(Z), Z)
 
     def prox(self, U: Any, step: Any = 1.0) -> Any:
@@ -139,14 +139,14 @@ class Regularizer(Traits, ABC):
 
     @quiet
     def prox_unchecked(self, U: Array, step: Any = 1.0) -> Array:
-        """Return :meth:`prox` of input known to be right: the inner loops of solvers and training call this."""
+        """Return :meth:`prox` of checked input: the inner loops of solvers and training call this."""
         xp = ArrayNamespace(U)
         Z = self.prox_on(xp, xp.asarray(U), xp.asarray(step)) + 0.0
         return Z if Z.dtype == U.dtype else array_api_compat.array_namespace(U).astype(Z, U.dtype)
 
     @quiet
     def conjugate_unchecked(self, V: Array) -> Array:
-        """Return R*(v) of each row of a matrix known to be right, where `has_conjugate`."""
+        """Return R*(v) of each row of a checked matrix, where `has_conjugate`."""
         return self.conjugate_on(ArrayNamespace(V), V)
 
     def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
@@ -176,11 +176,11 @@ class Regularizer(Traits, ABC):
         return [R for _, R in self.parts()]
 
     def own_parameters(self) -> list[str]:
-        """Return the names of the numbers in the formulas, those of the parts aside."""
+        """Return the names of the numbers in the formulas, without those of the parts."""
         return [f.name for f in fields(self) if f.name == "weight" and f.init and not self.is_indicator]
 
     def parameters(self) -> list[tuple[str, Any]]:
-        """Return the numbers in the formulas, by name: every reader puts its own kind of number in their places."""
+        """Return the numbers in the formulas, by name; a reader of formulas replaces them by its own kind of number."""
         mine = [(name, getattr(self, name)) for name in self.own_parameters()]
         return [*((f"{part}.{name}", value) for part, R in self.parts() for name, value in R.parameters()), *mine]
 
@@ -221,25 +221,26 @@ class Regularizer(Traits, ABC):
         return type(self)(**{**{f.name: getattr(self, f.name) for f in fields(self) if f.init}, **parameters})
 
     def defines(self, name: str) -> bool:
-        """Whether the class that writes the value writes this too: a subclass may be another function."""
+        """Whether the class that defines the value also defines `name`: a subclass may be another function."""
         return name in vars(self.writer)
 
     @property
     def writer(self) -> type:
-        """The class that writes the value."""
+        """The class that defines the value."""
         return next((cls for cls in type(self).__mro__ if "value_of" in vars(cls)), type(self))
 
     # --- the algebra ---------------------------------------------------------------------------------------------
 
     @property
     def terms(self) -> tuple[Any, ...]:
-        """The summands, as typed."""
+        """The summands, as the user wrote them."""
         return (self,)
 
     def scaled(self, weight: Any) -> Any:
-        """Return ``weight * self``; a constraint has no weight: each multiple of an indicator is the indicator.
+        """Return ``weight * self``; every multiple of an indicator is the indicator itself.
 
-        That holds for the weight 0 too, as the limit of small ones: the domain of ``w * R`` is that of R for every w.
+        This holds for the weight 0 too, as the limit of small weights: the domain of ``w * R`` is that of R for every
+        w.
         """
         weight = as_parameter(weight, "weight")
         if not self.is_indicator:
@@ -263,7 +264,7 @@ class Regularizer(Traits, ABC):
 
     @abstractmethod
     def in_units(self, scale: float) -> Regularizer:
-        """Return :math:`s^2 R(z / s)` of an R that is of no degree."""
+        """Return :math:`s^2 R(z / s)` for an R whose `degree` is None."""
 
     def __add__(self, other: Any) -> Regularizer:
         if not isinstance(other, Regularizer):
@@ -275,11 +276,11 @@ class Regularizer(Traits, ABC):
 
     @property
     def rank(self) -> int:
-        """When a term joins a sum, the lower first; of those that have rank 0 there is at most one."""
+        """The place of a term when terms are added, lowest first; a sum has at most one term of rank 0."""
         return 0
 
     def merged(self, other: Regularizer) -> Regularizer | None:
-        """Return the one term that this term and another are, or None."""
+        """Return the single term that equals the sum of this term and another, or None."""
         if type(self) is not type(other):
             return None
         if self.is_indicator:
@@ -301,7 +302,8 @@ class Regularizer(Traits, ABC):
     def spelled(self, arrays: dict[str, Array] | None = None) -> str:
         """Return the text that builds this regularizer.
 
-        With `arrays`, array parameters are put there and the text uses their names; ``parse(text, **arrays)`` reads it.
+        With `arrays`, array parameters are added to that dict and the text uses their names; ``parse(text, **arrays)``
+        reads it.
         """
         unit = f"{self.builder}({', '.join(self.arguments(arrays))})"
         is_plain = self.is_indicator or (np.ndim(self.weight) == 0 and float(self.weight) == 1.0)
@@ -309,11 +311,11 @@ class Regularizer(Traits, ABC):
 
     @property
     def builder(self) -> str:
-        """The name of what builds this from its arguments in a text."""
+        """The name of the class or function that builds this regularizer from its arguments in a text."""
         return type(self).__name__
 
     def arguments(self, arrays: dict[str, Array] | None) -> list[str]:
-        """Return the texts of the arguments; those that are given by name stand there where they are not the usual."""
+        """Return the texts of the arguments; keyword arguments are left out where they have their default."""
         given = [(f, getattr(self, f.name)) for f in fields(self) if f.init and f.name != "weight"]
         return [
             f"{f.name}={spelled_value(value, arrays)}" if f.kw_only else spelled_value(value, arrays)
@@ -322,7 +324,7 @@ class Regularizer(Traits, ABC):
         ]
 
     def latex(self, of: Literal["value", "prox"] = "value") -> str:
-        """Return R, or its prox, as LaTeX mathematics; of scalar formulas it is what runs that is printed."""
+        """Return R, or its prox, as LaTeX mathematics; scalar formulas are printed from the code that runs."""
         if of not in ("value", "prox"):
             raise ValueError(f'latex prints "value" or "prox", got {of!r}')
         return f"R(z) = {self.printed_value()}" if of == "value" else self.printed_prox()
@@ -353,12 +355,12 @@ class Regularizer(Traits, ABC):
 
 
 def combine(terms: Sequence[Regularizer]) -> Regularizer:
-    """Return the sum of the terms: those that are one term are merged, then each joins those of lower rank.
+    """Return the sum of the terms: terms of one class are merged, then each joins the terms of lower rank.
 
     Raises
     ------
     ValueError
-        Naming the two parts that have no rule together.
+        If no rule gives the prox of the sum; the message names the two parts.
     """
     distinct: list[Regularizer] = []
     for term in terms:

@@ -83,7 +83,7 @@ class L0(Separable):
     def joined(self, total: Any) -> Regularizer:
         if not all(isinstance(term, SquaredL2 | NonNegative) for term in total.terms):
             return WithCount(total, self)
-        # Its own formula, which is even, goes first where it can.
+        # Its own formula, which is even, is preferred where it applies.
         return reduce(lambda first, term: term.joined(first), total.terms, self)
 
     def value_of(self, xp: Any, z: Any) -> Any:

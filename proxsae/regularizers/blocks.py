@@ -49,7 +49,7 @@ class Blocks(NonSeparable):
 
     @property
     def scope(self) -> Scope:
-        """A group if no block is looked at as a whole."""
+        """The scope: "group" if no block is a function of the whole block."""
         return "sample" if any(R.scope == "sample" for R, _ in self.blocks) else "group"
 
     @property

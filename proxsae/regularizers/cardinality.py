@@ -1,4 +1,4 @@
-"""The gain rule: which units of a code are kept, whatever a unit is and whatever is done inside of it.
+"""The gain rule: which units of a code are kept, for any kind of unit and any penalty inside a unit.
 
 A unit is a coordinate, a group of coordinates, or an entry of a whole batch. Let Q be a sum over units, each part 0 at
 0. Freeing a unit, in place of setting it to zero, gains
@@ -32,7 +32,7 @@ from proxsae.regularizers.traits import of_parts
 def twice_gains(
     Q: Regularizer, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Units
 ) -> tuple[Array, Array]:
-    """Return what each unit of Z = prox_{tQ}(U) gains, times two and divided by the square of a scale; and the scale.
+    """Return twice the gain of each unit of Z = prox_{tQ}(U), divided by the square of a scale; and that scale.
 
     Twice the gain without a partner is ||u||^2. The scale is a power of two, so that no square over- or underflows.
     """
@@ -59,11 +59,11 @@ class Selection(NonSeparable):
 
     @abstractmethod
     def units(self, n_components: int) -> Units:
-        """Return what is kept or removed as one."""
+        """Return the units that are kept or removed as one."""
 
     @abstractmethod
     def selected(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Units) -> Array:
-        """Return Z = prox_{tQ}(U) with the units that are not worth it set to zero."""
+        """Return Z = prox_{tQ}(U) with the units whose gain is too small set to zero."""
 
     def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
         return self.selected(xp, U, step, self.partner.prox_on(xp, U, step), self.units(U.shape[-1]))
@@ -194,7 +194,7 @@ class Cardinality(Selection):
         return Largest(self.k, sign)
 
     def ranked(self, U: Array, step: float = 1.0) -> tuple[Array, float]:
-        """Return numbers v like U and m so that max(v, m v) are in the order of the gains."""
+        """Return numbers v like U, and m, such that max(v, m v) is in the order of the gains."""
         if (sign := self.rank_sign(step)) is not None:
             return U, sign
         xp = ArrayNamespace(U)
@@ -202,7 +202,7 @@ class Cardinality(Selection):
         return self.ranks(xp, U, t, self.partner.prox_on(xp, U, t)), 1.0
 
     def at(self, indices: Any) -> Cardinality:
-        """Return the regularizer of entries at these coordinates, whose gains compare with one another."""
+        """Return the regularizer of the entries at these coordinates, whose gains can be compared."""
         return self.replace(partner=self.partner.at(indices))
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
@@ -225,7 +225,7 @@ class Cardinality(Selection):
 
 
 def separable_part(R: Regularizer) -> Separable | None:
-    """Return the sum over coordinates that acts on those that are kept, or None where coordinates interact."""
+    """Return the separable part, which acts on the kept coordinates, or None where coordinates interact."""
     part = R.partner if isinstance(R, Cardinality) else R
     return part if isinstance(part, Separable) else None
 

@@ -1,16 +1,17 @@
-r"""The convex conjugate :math:`R^*(v) = \sup_z \langle v, z\rangle - R(z)`, from the value and never from the prox.
+r"""The convex conjugate :math:`R^*(v) = \sup_z \langle v, z\rangle - R(z)`, from the value and not from the prox.
 
 A class writes its conjugate beside its value (``conjugate_of``). A convex sum of scalar functions is, coordinate by
 coordinate, one normal form, to which each term adds its :class:`Piece`, and so one closed form serves all sums. Nothing
-here uses Moreau's identity, so it can check the prox, and the gap can check a solver.
+here uses Moreau's identity, so that the conjugate can check the prox, and the gap can check a solver.
 
-What a solver asks: ``R.has_conjugate``; :func:`conjugates` of every entry, or ``R.conjugate_unchecked(V)`` of a row;
-:func:`conjugate_domain`, where they are finite; :func:`dual_scaling`, what brings a point there; :func:`is_free` and
-:func:`is_finite_around_zero`, whether R keeps codes bounded.
+A solver uses: ``R.has_conjugate``; :func:`conjugates` of every entry, or ``R.conjugate_unchecked(V)`` of a row;
+:func:`conjugate_domain`, where the conjugates are finite; :func:`dual_scaling`, the factor that brings a point into
+that domain; :func:`is_free` and :func:`is_finite_around_zero`, whether R keeps codes bounded.
 
-Without a closed form are: a tree of nested groups, whose dual norm takes the passes of its prox to compute; entmax;
-every sum with a ridge of a term of whole codes that is not a function of Euclidean norms (its conjugate is a squared
-distance from the domain of R*, a projection that is the prox again); and what the user gives as a function.
+There is no closed form for: a tree of nested groups, whose dual norm takes the passes of its prox to compute; entmax;
+the sum of a ridge and a term of whole codes that is not a function of Euclidean norms (its conjugate is a squared
+distance from the domain of R*, a projection that is the prox again); and regularizers that the user gives as a
+function.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from proxsae.kernels.dead_zone import dead_zone
 
 @dataclass(frozen=True)
 class Piece:
-    r"""What a term adds to a normal form: :math:`f(z) + \frac a2 z^2 + s z + i\{l \le z \le h\}`."""
+    r"""The piece that a term adds to a normal form: :math:`f(z) + \frac a2 z^2 + s z + i\{l \le z \le h\}`."""
 
     curve: Any = None  # f, a term that is quadratic up to `bend` and grows with slope w beyond, as w L1 and w Huber
     bend: Any = 0.0
@@ -56,7 +57,7 @@ class NormalForm(NamedTuple):
 
 
 def has_normal_form(R: Any) -> bool:
-    """Whether every term of R adds a piece to the normal form, and at most one a curve."""
+    """Whether every term of R adds a piece to the normal form, at most one of them a curve."""
     pieces = [term.piece() if term.defines("piece") else None for term, _ in R.leaves(0.0)]
     return None not in pieces and sum(piece is not None and piece.curve is not None for piece in pieces) <= 1
 
@@ -88,12 +89,12 @@ def normal_form(R: Any, like: Array, ridge: Any = 0.0) -> NormalForm:
 def conjugates(R: Any, V: Array, ridge: Any = 0.0) -> Array:
     r"""Return :math:`r_i^*(v_i)` of every entry of a separable R, an array like V, unchecked; ``inf`` outside.
 
-    Of an R with a normal form plus a ridge, if one is given.
+    A ridge, if one is given, is added to an R with a normal form.
 
-    Of a normal form :math:`r^*(v) = cv - k + \sup_y [(v - s) y - f(y) - \frac a2 y^2]`. Where y is unbounded and
-    f = w L1, the supremum is :math:`(|v - s| - w)_+^2 / 2a` (v - s in place of its modulus under y >= 0), and for a = 0
-    the indicator of :math:`|v - s| \le w`, which allows an excess of 1e-9 of :math:`w + |s|` (1e-6 in float32):
-    rounding. Otherwise it is the largest value over the points where the maximum can lie.
+    A normal form has :math:`r^*(v) = cv - k + \sup_y [(v - s) y - f(y) - \frac a2 y^2]`. Where y is unbounded and f = w
+    L1, the supremum is :math:`(|v - s| - w)_+^2 / 2a` (v - s in place of its modulus under y >= 0), and for a = 0 the
+    indicator of :math:`|v - s| \le w`, which allows an excess of 1e-9 of :math:`w + |s|` (1e-6 in float32) for
+    rounding. Otherwise the supremum is the largest value over the points where the maximum can lie.
     """
     xp = ArrayNamespace(V)
     if not has_normal_form(R):
@@ -126,7 +127,7 @@ def conjugates(R: Any, V: Array, ridge: Any = 0.0) -> Array:
 def conjugate_domain(R: Any, like: Array) -> tuple[Array, Array]:
     """Return the ends of the interval where r_i* of a separable R is finite, of the kind of `like`: (p,) or 0-d.
 
-    They follow from the normal form, and else are found by a search with the conjugate itself. Where r_i* is nowhere
+    The ends follow from the normal form; without one, a search with the conjugate finds them. Where r_i* is nowhere
     finite, r_i is unbounded below, and both ends are 0.
     """
     xp = ArrayNamespace(like)
@@ -148,12 +149,12 @@ def conjugate_domain(R: Any, like: Array) -> tuple[Array, Array]:
 
 
 def domain_gauge(R: Any, V: Array) -> Array:
-    """Return for each row the largest ratio of a v_i to the end of the domain of r_i* on its side; 0 lies in it."""
+    """Return for each row the largest ratio of a v_i to the end, on its side, of the domain of r_i*, which holds 0."""
     return gauge_between(V, *conjugate_domain(R, V))
 
 
 def gauge_between(V: Array, low: Array, high: Array) -> Array:
-    """Return the same for a domain between given ends."""
+    """Return :func:`domain_gauge` for a domain between given ends."""
     xp = ArrayNamespace(V)
     edge = xp.where(V > 0, high, -low)
     ratio = xp.abs(V) / xp.where(edge > 0, edge, 1.0)
@@ -172,7 +173,7 @@ def beyond_domain(R: Any, V: Array) -> Array:
 def slack(Z: Array) -> float:
     """Return the relative excess that counts as rounding in the indicator of a ball: 1e-6 in float32, else 1e-9.
 
-    Exact numbers, those of a proof, have none.
+    The exact numbers of a proof have no such excess.
     """
     return {"float32": 1e-6, "object": 0.0}.get(dtype_name(Z), 1e-9)
 
@@ -214,8 +215,8 @@ def conjugate(R: Any, V: Any) -> Any:
 def dual_scaling(R: Any, V: Array) -> Array:
     """Return for each row v of V an s in [0, 1] with R*(s v) finite, the largest where R is separable or a norm.
 
-    There is one where 0 is in the domain of R*: where R is bounded below. On the segment from 0 to v the convex gauge
-    of the domain is at most its chord. Unchecked.
+    Such an s exists where 0 is in the domain of R*, that is, where R is bounded below. On the segment from 0 to v the
+    convex gauge of the domain is at most its chord. The input is not checked.
     """
     xp = ArrayNamespace(V)
     here = R.gauge_on(xp, V)
@@ -224,7 +225,7 @@ def dual_scaling(R: Any, V: Array) -> Array:
 
 
 def scaling_between(V: Array, low: Array, high: Array) -> Array:
-    """Return the same for a separable R whose conjugates are finite between given ends."""
+    """Return :func:`dual_scaling` for a separable R whose conjugates are finite between given ends."""
     return _scaling(gauge_between(V, low, high), 0.0, V)
 
 

@@ -18,10 +18,10 @@ class Entmax(NonSeparable):
     r"""The penalty on the simplex whose prox at step 1 is alpha-entmax.
 
     Alpha-entmax is :math:`\arg\max_z \langle u, z \rangle + H_\alpha(z)` over the simplex, with the Tsallis entropy
-    :math:`H_\alpha(z) = \frac{1}{\alpha(\alpha-1)} \sum_i (z_i - z_i^\alpha)`. A prox also has the half square of z, so
-    R takes it off: :math:`R(z) = \sum_i \left[\frac{z_i - z_i^2}{2} - \frac{z_i - z_i^\alpha}{\alpha(\alpha-1)}\right]`
-    on the simplex. It is convex exactly for :math:`\alpha \le 2`, where :math:`z^{\alpha-2} \ge 1`; at 2 it is the
-    indicator, and the prox is sparsemax.
+    :math:`H_\alpha(z) = \frac{1}{\alpha(\alpha-1)} \sum_i (z_i - z_i^\alpha)`. The objective of a prox also holds half
+    the square of z, which R therefore subtracts: :math:`R(z) = \sum_i \left[\frac{z_i - z_i^2}{2} - \frac{z_i -
+    z_i^\alpha}{\alpha(\alpha-1)}\right]` on the simplex. It is convex exactly for :math:`\alpha \le 2`, where
+    :math:`z^{\alpha-2} \ge 1`; at 2 it is the indicator, and the prox is sparsemax.
 
     The prox is :math:`z_i = \varphi^{-1}(\max(u_i - \tau, 0))` with
     :math:`\varphi(z) = (1-t) z + \frac{t}{\alpha-1} z^{\alpha-1}` and the level that makes the sum 1; at step 1
@@ -125,7 +125,7 @@ def entries(xp: Any, v: Any, t: Any, alpha: float, *, at_one: bool) -> Any:
 
 
 def _slopes(xp: ArrayNamespace, z: Array, t: Array, alpha: float) -> Array:
-    """Return how fast the sum of the entries falls as the level rises; a constant for autograd."""
+    """Return the slope at which the sum of the entries falls as the level rises; a constant for autograd."""
     z, t = (z.detach(), t.detach()) if xp.is_torch else (z, t)
     bend = xp.power(z, 2.0 - alpha)
     return xp.where(z > 0, bend / ((1.0 - t) * bend + t), 0.0).sum(-1)[..., None]

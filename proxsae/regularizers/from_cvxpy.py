@@ -35,7 +35,7 @@ class FromCvxpy(NonSeparable):
     Raises
     ------
     ValueError
-        By value and prox, if the expression is not convex by cvxpy's rules, or the solver fails.
+        By :meth:`value` and :meth:`prox`, if the expression is not convex by cvxpy's rules, or the solver fails.
     TypeError
         If a Torch tensor asks for a gradient: there is none.
     """
@@ -55,7 +55,7 @@ class FromCvxpy(NonSeparable):
         return rf"\mathrm{{{getattr(self.build, '__name__', 'R').strip('<>')}}}(z)"
 
     def value_of(self, xp: ArrayNamespace, Z: Array) -> Array:
-        """Return the value of the expression, the least over its other variables, infinity outside the constraints."""
+        """Return the value of the expression, minimised over its other variables; infinity outside the constraints."""
         with _using:
             return xp.asarray(np.array([_value(self.build, row) for row in _rows(Z)], dtype=np.float64))
 

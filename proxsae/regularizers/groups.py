@@ -25,7 +25,7 @@ class OfNorms(Grouped, NonSeparable):
 
     The best z of a given norm lies on the ray of u, so the prox scales each group:
     :math:`\mathrm{prox}_{tR}(u)_g = \mathrm{prox}_{t c_g r}(\|u_g\|_2)\; u_g / \|u_g\|_2`. ``OfNorms(MCP(3.0), 4)`` is
-    group MCP; SCAD, Lq, Huber, ``L1() + a * SquaredL2()`` and regularizers of your own are taken alike.
+    group MCP; SCAD, Lq, Huber, ``L1() + a * SquaredL2()`` and your own regularizers work as well.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class OfNorms(Grouped, NonSeparable):
         return self._values(xp, Z, self.units(Z.shape[-1])).sum(-1)
 
     def _values(self, xp: ArrayNamespace, Z: Array, parts: Partition) -> Array:
-        """Return c_g r(||z_g||); where r ends, an excess of 1e-9 of the norm is allowed (1e-6 in float32): rounding."""
+        """Return c_g r(||z_g||); beyond the domain of r, 1e-9 of the norm is allowed for rounding (1e-6 in float32)."""
         norms = norms_of(xp, Z, parts).norms
         values = self.r.weighted_value(xp, norms)
         values = xp.where(values < xp.inf, values, self.r.weighted_value(xp, norms / (1.0 + slack(Z))))
@@ -132,7 +132,7 @@ class OfNorms(Grouped, NonSeparable):
         return r.gauge_on(xp, norms)
 
     def _of_the_norms(self, xp: ArrayNamespace, V: Array) -> tuple[Regularizer, Array]:
-        """Return w c_g r as a regularizer of codes that have a coordinate a group, and the norms of the groups."""
+        """Return w c_g r as a regularizer of codes with one coordinate a group, and the norms of the groups."""
         parts = self.units(V.shape[-1])
         weights = xp.asarray(self.weight) * self.costs(xp, parts)
         return (self.r if self.is_indicator else self.r.scaled(weights)), norms_of(xp, V, parts).norms
@@ -172,7 +172,7 @@ class GroupL2(OfNorms):
 class L2Ball(OfNorms):
     r"""The indicator of :math:`\|z\|_2 \le \rho`, whose prox is :math:`u \min(1, \rho / \|u\|_2)`.
 
-    :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32): rounding.
+    :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32) for rounding.
 
     Parameters
     ----------

@@ -68,12 +68,12 @@ class KSupport(OfKLargest):
 class KSupportNorm(OfKLargest):
     r"""The k-support norm :math:`\|z\|_k^{sp}`, whose dual is the Euclidean norm of the k largest moduli.
 
-    The gauge of the convex hull of the k-sparse unit vectors, see :class:`KSupport` for half its square; k = 1 is the
-    L1 norm, k = n the Euclidean one. Where the k largest moduli of u have a norm of at most t, the prox is 0. Elsewhere
-    :math:`p = \mathrm{prox}_{s \|\cdot\|^2/2}(u)` with :math:`s \|p\| = t`, for :math:`\partial(\|p\|^2/2) =
-    \|p\|\,\partial\|p\|`. The dual norm of the residual u - p is to be t; its inverse is a concave increasing function
-    of :math:`x = 1 + 1/s`, so that Newton's steps from below, each exact between two changes of the support and nearly
-    exact across them, end at the last digit.
+    It is the gauge of the convex hull of the k-sparse unit vectors, see :class:`KSupport` for half its square; k = 1 is
+    the L1 norm, k = n the Euclidean one. Where the k largest moduli of u have a norm of at most t, the prox is 0.
+    Elsewhere :math:`p = \mathrm{prox}_{s \|\cdot\|^2/2}(u)` with :math:`s \|p\| = t`, for :math:`\partial(\|p\|^2/2) =
+    \|p\|\,\partial\|p\|`. The dual norm of the residual u - p must be t. Its inverse is a concave increasing function
+    of :math:`x = 1 + 1/s`, so that Newton steps from below, each exact between two changes of the support and nearly
+    exact across them, converge to the last digit.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def shrunk(space: Any, u: Array, a: Array, x: Array, k: int) -> Array:
 
 
 def _newton_step(xp: ArrayNamespace, a: Array, t: Array, x: Array, k: int) -> Array:
-    r"""Return a better x: the residual u - p is abs(u) / x on the head, a level m in the middle and u on the rest.
+    r"""Return an improved x: the residual u - p is abs(u) / x on the head, a level m in the middle and u on the rest.
 
     With q = k less the length of the head, n the length of the middle and S its sum, the shares sum to k where
     :math:`m = S / (qx + n - q)`, and the squared dual norm of the residual is :math:`\|u_{head}\|^2 / x^2 + q m^2`.

@@ -95,12 +95,12 @@ def parse(text: str, **arrays: Any) -> Regularizer:
         length and depth; nothing is evaluated, so that the text may come from a stranger's file. A class of your own
         has a name once it is defined.
     **arrays
-        What other names in the text stand for.
+        The arrays for which other names in the text stand.
 
     Raises
     ------
     ValueError
-        In one sentence, if the text is not such a sum, names no class or one of several, or has no exact prox.
+        If the text is not such a sum, names no class or a name that several classes have, or has no exact prox.
     """
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"a regularizer's text has at most {MOST_CHARACTERS:,} characters, got {len(text):,}")
@@ -111,7 +111,7 @@ def parse(text: str, **arrays: Any) -> Regularizer:
 
 
 def checked_spelling(R: Regularizer) -> tuple[str, dict[str, Any]]:
-    """Return the text of R and the arrays that it names, for a file: after they have been read back.
+    """Return the text of R and the arrays that it names, for a file, after a check that they give R again.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def checked_spelling(R: Regularizer) -> tuple[str, dict[str, Any]]:
 
 
 def builder_of(name: str, text: str) -> Callable[..., Regularizer]:
-    """Return what builds the regularizer of a name in a text.
+    """Return the class or function that a name in a text stands for.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def builder_of(name: str, text: str) -> Callable[..., Regularizer]:
 
 
 class _Reader:
-    """A text as Python's parser sees it, and what its nodes stand for."""
+    """A text as Python's parser sees it, and the values of its nodes."""
 
     def __init__(self, text: str, arrays: dict[str, Any]) -> None:
         self.text = text
@@ -217,7 +217,7 @@ class _Reader:
         return total
 
     def built(self, what: str, build: Callable[[], Any]) -> Any:
-        """Return what a function builds of the text; its errors become one sentence."""
+        """Return the result of a function of the text, whose errors become one sentence."""
         try:
             return build()
         except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:

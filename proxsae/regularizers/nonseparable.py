@@ -1,4 +1,4 @@
-"""Regularizers that look at a whole code, or at groups of it: what they share."""
+"""The base class of regularizers that depend on a whole code, or on groups of it."""
 
 from __future__ import annotations
 
@@ -104,21 +104,21 @@ class NonSeparable(Regularizer):
     def accepts(self, base: Separable) -> bool:
         """Whether :meth:`prox_with` is exact for this separable partner.
 
-        For r that ignores signs and grows with every abs(z_i), z >= 0 takes the prox of max(u, 0): a negative u_i is
-        best at 0, and no positive one ends below. For r a function of norms, whose prox moves along rays, any partner f
-        that is convex and positively homogeneous goes first: f has the same subgradients all along a ray (Yu, 2013, On
-        decomposing the proximal map).
+        If r ignores signs and grows with every abs(z_i), the prox with z >= 0 is the prox of r at max(u, 0): the best
+        z_i for a negative u_i is 0, and for a positive u_i it is not negative. If r is a function of norms, whose prox
+        moves along rays, the prox of any convex and positively homogeneous partner f comes first: f has the same
+        subgradients all along a ray (Yu, 2013, On decomposing the proximal map).
         """
         if isinstance(base, Zero) or (self.is_symmetric and isinstance(base, NonNegative)):
             return True
         return self.is_radial and is_positively_homogeneous(base)
 
     def prox_with(self, xp: ArrayNamespace, U: Array, step: Array, base: Separable) -> Array:
-        """Return the prox of this plus a separable partner that it takes."""
+        """Return the prox of this regularizer plus a separable partner that it accepts."""
         return self.prox_on(xp, base.prox_on(xp, U, step), step)
 
     def joined(self, total: Regularizer) -> Regularizer:
-        """Return R plus separable terms: what completing the square takes, and a partner that R takes."""
+        """Return R plus separable terms: a ridge and a tilt by completing the square, and a partner that R accepts."""
         ridges = [term for term in total.terms if isinstance(term, SquaredL2)]
         tilts = [term for term in total.terms if isinstance(term, Tilt)]
         rest = [term for term in total.terms if not isinstance(term, SquaredL2 | Tilt)]
@@ -199,7 +199,7 @@ class NonSeparableSum(Sum, named=False):
 
     @property
     def has_conjugate(self) -> bool:
-        """Whether R has one, with the ridge if there is one."""
+        """Whether R, with the ridge if there is one, has a conjugate."""
         core = self.core.has_conjugate_with_ridge if self.ridge.weight else self.core.has_conjugate
         return core and self.base.has_conjugate
 
@@ -214,9 +214,9 @@ class NonSeparableSum(Sum, named=False):
         return 0.0 * V.sum(-1) if self.ridge.weight else self.core.gauge_on(xp, self._left_to_core(xp, V))
 
     def _left_to_core(self, xp: ArrayNamespace, V: Array) -> Array:
-        """Return where R* + f* + tilt at v is R* alone: less the tilt, and less what f takes.
+        """Return the point at which R* alone gives the conjugate of the sum: v less the tilt, and less the slopes of f.
 
-        R grows with every abs(z_i), so where v_i is not beyond the slopes of f at 0, z_i = 0 is best.
+        R grows with every abs(z_i), so that z_i = 0 is best where v_i lies between the slopes of f at 0.
         """
         V = V - self.tilt.as_arrays(xp).slope
         return V if isinstance(self.base, Zero) else beyond_domain(self.base, V)

@@ -1,4 +1,4 @@
-"""A regularizer of which only the value is written down: its prox is found by searching the whole line."""
+"""A regularizer given by its value alone: its prox is found by a search of the whole line."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from proxsae.regularizers.tabulation import ProxTable, build_table, exact_prox, 
 class Numeric(Separable):
     r"""r given by its values alone: :math:`\arg\min_z \frac12 (z - u)^2 + t r(z)` is found numerically.
 
-    r may be non-convex, may jump, and may be infinite. For each step t the lower convex hull of
-    :math:`\frac12 z^2 + t r(z)` on a grid (0, `points`, and nodes a thousandth apart, relative to 1 + abs(z)) names the
-    valleys that can hold the global minimum for some u; a golden-section search in the valley finds it. The result is
-    tabulated over u, with cells halved until linear interpolation agrees with the search at the middle of every cell to
-    `tolerance`, or to what values in float64 can tell apart; the error between nodes is of that size. What is certain
-    follows from monotonicity alone: :meth:`error_bound` for z, of first order in the width of a cell, and
-    :meth:`objective_bound` for the objective, of second order. What r does between two nodes of the grid and undoes
-    before the next is not seen.
+    r may be non-convex, may jump, and may be infinite. For each step t the lower convex hull of :math:`\frac12 z^2 + t
+    r(z)` on a grid (0, `points`, and nodes a thousandth apart, relative to 1 + abs(z)) names the valleys that can hold
+    the global minimum for some u; a golden-section search in the valley finds it. The result is tabulated over u, with
+    cells halved until linear interpolation agrees with the search at the middle of every cell to `tolerance`, or to
+    what values in float64 can tell apart; the error between nodes is of that size. Certain bounds follow from
+    monotonicity alone: :meth:`error_bound` for z, of first order in the width of a cell, and :meth:`objective_bound`
+    for the objective, of second order. Changes of r between two neighbouring nodes of the grid are not seen.
 
     Torch tensors get the slope of the table as gradient with respect to u; there is none with respect to the step or
     the weight, and no reader for compiled loops, so that coordinate descent does not take this regularizer.
@@ -36,9 +35,9 @@ class Numeric(Separable):
     limit : float, default 1e6
         Inputs up to this modulus are accepted.
     tolerance : float, default 1e-6
-        Of the prox, relative to 1 + abs(z).
+        The error of the prox, relative to 1 + abs(z).
     points : sequence of float, optional
-        Where r has an isolated value, a kink or a jump, if anywhere but at 0.
+        The points other than 0 at which r has an isolated value, a kink or a jump.
 
     Raises
     ------
@@ -70,7 +69,7 @@ class Numeric(Separable):
         super().__post_init__()
         _traits(self.function, self.limit, self.points)
 
-    # What decides the form of the prox is no number that a reader replaces.
+    # The parameters that decide the form of the prox are no numbers that a reader replaces.
     def own_parameters(self) -> list[str]:
         return ["weight"]
 
@@ -120,17 +119,17 @@ class Numeric(Separable):
     def error_bound(self, step: float = 1.0) -> float:
         """Return the largest error in z that the table can have, relative to 1 + abs(z), where the prox is continuous.
 
-        A prox is monotone, so that in a cell it is off the line by at most the rise, and by less for convex r; the
-        error of the search at the nodes is added. At a jump either side of which is right, it is in a cell narrower
-        than 1e-11 of 1 + abs(u).
+        A prox is monotone, so that in a cell it differs from the line by at most the rise of the cell, and by less for
+        convex r; the error of the search at the nodes is added. A jump lies in a cell narrower than 1e-11 of 1 +
+        abs(u), in which either side may be returned.
         """
         return self.table(step * float(self.weight)).error_bound
 
     def objective_bound(self, step: float = 1.0) -> float:
         r"""Return how far :math:`\frac12 (z - u)^2 + t r(z)` at the z of the table can be above its least value.
 
-        Relative to :math:`1 + u^2`. It is a quarter of width times rise of a cell, about 1e-7 in all, where the prox
-        does not jump inside a cell by less than the halving sees: twice `tolerance`.
+        The bound is relative to :math:`1 + u^2`. It is a quarter of the width times the rise of a cell, about 1e-7,
+        unless the prox jumps inside a cell by less than the halving of cells detects, twice `tolerance`.
         """
         return self.table(step * float(self.weight)).objective_bound
 

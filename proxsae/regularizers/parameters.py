@@ -1,4 +1,4 @@
-"""Numbers, arrays and functions that a regularizer is made with: checked, written as text, and summed over."""
+"""Parameters of regularizers: numbers, arrays and functions are checked and written as text."""
 
 from __future__ import annotations
 

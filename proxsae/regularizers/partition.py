@@ -15,7 +15,7 @@ from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 
 
 class AxisIndices:
-    """Places in the last axis, brought to a device once."""
+    """Indices in the last axis, copied to a device once."""
 
     def __init__(self, numbers: Any) -> None:
         self.numbers = numbers
@@ -97,16 +97,16 @@ def norms_of(xp: ArrayNamespace, Z: Array, parts: Partition) -> Norms:
 
 
 class Grouped:
-    """What regularizers of groups share: `groups` is a size, labels, or None for one group that holds all.
+    """The base class of regularizers of groups: `groups` is a size, labels, or None for one group of all coordinates.
 
-    `group_weights` are the costs c_g of the labels, where there are any; a subclass has the fields.
+    `group_weights`, where given, are the costs c_g of the labels; a subclass declares the fields.
     """
 
     groups: Any
     group_weights: Any = None
 
     def read_groups(self) -> None:
-        """Give the fields their one form, or raise ValueError."""
+        """Convert the fields to their standard form, or raise ValueError."""
         groups, weights = self.groups, self.group_weights
         if isinstance(groups, int | np.integer) and not isinstance(groups, bool):
             groups = int(groups)
@@ -129,7 +129,7 @@ class Grouped:
         object.__setattr__(self, "group_weights", costs)
 
     def units(self, n_components: int) -> Partition:
-        """Return the groups of so many components."""
+        """Return the groups of a code of `n_components`."""
         return partition(self.groups, n_components)
 
     def costs(self, xp: ArrayNamespace, units: Partition) -> Array:
@@ -141,7 +141,7 @@ class Grouped:
         return xp.asarray(self.group_weights[units.names])
 
     def usual_costs(self, units: Partition) -> Any:
-        """Return c_g where none are given."""
+        """Return the default of c_g."""
         return np.ones(len(units.sizes))
 
     def has_groups(self, groups: Any) -> bool:

@@ -46,7 +46,7 @@ class Lq(Separable):
             return [(False, "q must be a number strictly between 0 and 1")]
         return super().conditions()
 
-    # q is the form of the formula, not a number in it: no reader puts a symbol or an array in its place.
+    # q decides the form of the formula: no reader puts a symbol or an array in its place.
     def own_parameters(self) -> list[str]:
         return ["weight"]
 

@@ -25,14 +25,14 @@ class Separable(Regularizer):
 
     A subclass writes two formulas over a namespace `xp`, at weight one: :meth:`value_of` is r(z) and :meth:`prox_of` is
     :math:`\arg\min_z \frac12 (z - u)^2 + t r(z)`. Arrays, compiled loops, the prover and the LaTeX printer call these
-    same two functions, each with a namespace of its own; what it has, :class:`~proxsae.formulas.arrays.ArrayNamespace`
-    lists. So a formula never branches in Python on its arguments or parameters. Parameters are annotated fields of the
-    class.
+    same two functions, each with its own namespace; :class:`~proxsae.formulas.arrays.ArrayNamespace` lists the
+    functions of a namespace. A formula therefore must not branch in Python on its arguments or parameters. Parameters
+    are annotated fields of the class.
 
     Parameters
     ----------
     weight : float or array of shape (n_components,), default 1
-        What ``weight * R`` sets.
+        The weight that ``weight * R`` sets.
     """
 
     is_separable = True
@@ -71,20 +71,20 @@ class Separable(Regularizer):
     def gain_of(self, xp: Any, u: Any, t: Any) -> Any:
         r"""Return the gain of a free z over z = 0, :math:`\frac12 u^2 - \min_z[\frac12(z-u)^2 + t w r(z)]`.
 
-        Written as z (u - z/2) - t w r(z), which does not cancel. It is convex in u with minimum 0 (a supremum of affine
-        functions), hence monotone in abs(u) where r is even.
+        The gain is computed as z (u - z/2) - t w r(z), without cancellation. It is convex in u with minimum 0 (a
+        supremum of affine functions), hence monotone in abs(u) where r is even.
         """
         return self.gain_at(xp, u, t, self.weighted_prox(xp, u, t))
 
     def gain_at(self, xp: Any, u: Any, t: Any, z: Any) -> Any:
-        """Return what z gains over zero; at the prox this is :meth:`gain_of`."""
+        """Return the gain of z over zero; where z is the prox of u, this is :meth:`gain_of`."""
         return z * (u - 0.5 * z) - t * self.weighted_value(xp, z)
 
     def best_of(self, xp: Any, u: Any, t: Any, candidates: list[Any]) -> Any:
-        """Return the candidate that gains most over zero at weight one, and zero where none gains."""
+        """Return the candidate of largest gain over zero at weight one, and zero where no candidate gains."""
         best: Any = 0.0
         most: Any = 0.0
-        # Gains over abs(u): these neither overflow nor underflow.
+        # Gains are divided by abs(u), so that they neither overflow nor underflow.
         size = xp.where(xp.abs(u) > 0, xp.abs(u), 1.0)
         for z in candidates:
             gain = z / size * (u - 0.5 * z) - t * (self.value_of(xp, z) / size)
@@ -92,11 +92,11 @@ class Separable(Regularizer):
         return best
 
     def conditions(self) -> list[tuple[Any, str]]:
-        """Return the admissible parameters: (expression, the same in words). The prover assumes what this states."""
+        """Return the conditions on parameters: (expression, the same in words). The prover assumes them."""
         return [] if self.is_indicator else [(self.weight >= 0, "the weight must not be negative")]
 
     def is_zero_at_zero(self) -> bool:
-        """Whether r(0) = 0: pinning a coordinate to zero is then allowed and free."""
+        """Whether r(0) = 0: setting a coordinate to zero is then allowed and costs nothing."""
         origin = np.zeros(self.width or 1)
         return bool((self.penalties(origin) == 0).all())
 
@@ -145,8 +145,8 @@ class Separable(Regularizer):
     def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
         """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`.
 
-        A prox of one variable is monotone, so that it is zero on one interval of u: the matrix is compared with its
-        ends instead of being mapped.
+        A prox of one variable is monotone and so zero on one interval of u: the entries of the matrix are compared with
+        the ends of that interval, and the prox is not computed.
         """
         zone = self.dead_zone(U.shape[-1], dtype_name(U), step)
         return super().support(U, step) if zone is None else Outside(*zone)(U)
@@ -158,7 +158,7 @@ class Separable(Regularizer):
         return Outside(*zone)
 
     def dead_zone(self, n_components: int, dtype: str, step: float = 1.0) -> tuple[Array, Array] | None:
-        """Return for each coordinate the least and the largest number of a dtype whose prox is 0; None if 0 has not."""
+        """Return the least and the largest number with prox 0 of each coordinate, in a dtype; None if 0 is not one."""
         if not self.has_formula:  # the prox of Numeric takes inputs up to its limit only
             return None
         return dead_zone(lambda U: self.prox_unchecked(U, step), n_components, dtype, is_uniform=self.is_uniform)
@@ -180,16 +180,17 @@ class Separable(Regularizer):
     def conjugate_of(self, xp: Any, v: Any) -> Any:
         r"""Return :math:`r^*(v) = \sup_z v z - r(z)` of a convex r at weight one, infinite outside of its domain.
 
-        Never by way of the prox, which it checks. With it, :func:`proxsae.solve` has a duality gap.
+        It must not be computed from the prox, since checks of the prox use it. With it, :func:`proxsae.solve` has a
+        duality gap.
         """
         raise NotImplementedError
 
     def piece(self) -> Piece | None:
-        """Return what this term adds to the normal form of a sum, see :mod:`proxsae.regularizers.conjugate`."""
+        """Return the piece that this term adds to a normal form, see :mod:`proxsae.regularizers.conjugate`."""
         return None
 
     def leaves(self, shift: Any) -> Iterator[tuple[Separable, Any]]:
-        """Yield the terms r and how far they are shifted, r(z - d)."""
+        """Yield the terms r with their shifts d, which stand for r(z - d)."""
         yield self, shift
 
     @property

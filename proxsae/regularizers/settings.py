@@ -18,7 +18,7 @@ def settings_of(R: Regularizer) -> dict[str, Any]:
 
 
 def with_settings(R: Regularizer, **settings: Any) -> Regularizer:
-    """Return R made with other numbers.
+    """Return R with other numbers.
 
     Raises
     ------

@@ -14,8 +14,8 @@ from proxsae.regularizers.nonseparable import NonSeparable, feasible
 def water_level(V: Array, volume: Any) -> tuple[Array, Array]:
     r"""Return :math:`v - m` and :math:`\tau - m` of each row v, with :math:`\sum_i \max(v_i - \tau, 0)` = volume.
 
-    m is the largest entry of the row: beside a large m, v and tau themselves would lose their difference. Computed in
-    float64; at volume 0, tau is m. The second has shape (..., 1).
+    m is the largest entry of the row: for a large m the difference of v and tau would be lost to rounding. Both are
+    computed in float64; at volume 0, tau is m. The second has shape (..., 1).
     """
     xp = array_api_compat.array_namespace(V)
     V = xp.astype(V, xp.float64)
@@ -36,8 +36,8 @@ def largest_modulus(xp: ArrayNamespace, Z: Array) -> Array:
 class Simplex(NonSeparable):
     r"""The indicator of :math:`z \ge 0, \sum_i z_i = \rho`, whose prox at :math:`\rho = 1` is sparsemax.
 
-    The prox is :math:`\max(u - \tau, 0)` with the level that makes the sum right. The sum of z is checked by
-    :meth:`value` to 1e-9 of the radius (1e-6 in float32): rounding.
+    The prox is :math:`\max(u - \tau, 0)` with the level that makes the sum right. :meth:`value` allows the sum of z an
+    error of 1e-9 of the radius (1e-6 in float32) for rounding.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Simplex(NonSeparable):
 class L1Ball(NonSeparable):
     r"""The indicator of :math:`\|z\|_1 \le \rho`, whose prox is the soft threshold at the level that meets the radius.
 
-    :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32): rounding.
+    :meth:`value` allows an excess of 1e-9 of the radius (1e-6 in float32) for rounding.
 
     Parameters
     ----------

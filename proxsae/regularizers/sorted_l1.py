@@ -67,7 +67,7 @@ class SortedL1(NonSeparable):
 
 
 class OfKLargest(NonSeparable, named=False):
-    """A convex function of the moduli in which the k largest, or the k-sparse codes, play a part."""
+    """A convex function of the moduli that is defined by the k largest of them, or by the k-sparse codes."""
 
     k: int
 
@@ -85,7 +85,7 @@ class SumOfKLargest(OfKLargest):
     Parameters
     ----------
     k : int
-        How many, >= 1; all of them if the code has fewer components.
+        The number of moduli, >= 1; all moduli if the code has fewer components.
 
     References
     ----------

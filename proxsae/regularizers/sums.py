@@ -1,6 +1,6 @@
 """The rules of sums of scalar functions: each is a small class that states its condition and has an exact prox.
 
-A term names the rule by which it joins the terms of lower rank (``joined``); the ranks put the rules in the one order
+A term names the rule by which it joins the terms of lower rank (``joined``). The ranks put the rules in the only order
 in which their conditions hold: core, ridge, box, count, tilt.
 """
 

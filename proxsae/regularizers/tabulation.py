@@ -27,13 +27,13 @@ class ProxTable:
 
     u: Any  # the nodes, ascending
     starts: Any  # the prox where each cell begins
-    slopes: Any  # and how fast it grows
+    slopes: Any  # its slope in each cell
     error_bound: float  # of z, relative to 1 + abs(z)
     objective_bound: float  # of the objective, relative to 1 + u^2
 
 
 def sampled(function: Callable[[Any], Any], z: Any) -> Any:
-    """Return the function at each entry of an array, calling it entry by entry where it does not take arrays.
+    """Return the values of a function at each entry of an array, by calls entry by entry where it does not take arrays.
 
     Raises
     ------
@@ -117,11 +117,10 @@ def build_table(
     r"""Return the table of the prox over |u| <= limit, its cells halved until interpolation is right in their middle.
 
     Bounds for a cell of width d over which the prox rises by e. The prox is monotone, and for convex r its slope is at
-    most 1: it is off the line by at most e, or :math:`e (1 - e/d)`. With :math:`h(z) = z^2/2 + t r(z)` convex between
-    the two values, and its conjugate :math:`\varphi(u) = \max_z uz - h(z)`, the objective at the point z of the line
-    exceeds the least by :math:`\varphi(u) + h(z) - uz`; the chords of phi and h bound that by
-    :math:`\lambda (1 - \lambda) de \le de/4`. It is at most d times the distance from the line, too: z is the prox of
-    some u in the cell.
+    most 1: it differs from the line by at most e, or :math:`e (1 - e/d)`. With :math:`h(z) = z^2/2 + t r(z)` convex
+    between the two values, and its conjugate :math:`\varphi(u) = \max_z uz - h(z)`, the objective at the point z of the
+    line exceeds the least by :math:`\varphi(u) + h(z) - uz`; the chords of phi and h bound that by :math:`\lambda (1 -
+    \lambda) de \le de/4`. It is at most d times the distance from the line, too: z is the prox of some u in the cell.
     """
     reach = np.arcsinh(limit)
     u = np.sinh(np.linspace(-1, 1, 2 * int(reach / INPUT_SPACING) + 3) * reach)
@@ -157,7 +156,7 @@ def build_table(
 
 
 def _visible(function: Any, step: float, u: Any, z: Any) -> Any:
-    """Return how far apart points at the bottom of a valley are that values tell apart: the root of their rounding."""
+    """Return the least distance of points at the bottom of a valley whose values differ: the root of their rounding."""
     return 8 * np.sqrt(EPS * (np.abs(z * u) + step * np.abs(sampled(function, z))))
 
 

@@ -1,4 +1,4 @@
-"""What is known of a regularizer without computing: solvers, encoders and the calculus of sums ask for it."""
+"""The traits of a regularizer, known without computing: solvers, encoders and the rules for sums use them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Scope = Literal["coordinate", "group", "sample", "batch"]
 
 
 def of_parts(trait: str, combine: Callable[[Iterable[Any]], bool] = all) -> Any:
-    """Return the property of an R that has a trait where all of what it is made of have it, or where any has."""
+    """Return a property for a trait that R has where all of its parts, or any of its parts, have the trait."""
     return property(lambda R: combine(getattr(part, trait) for part in R.made_of()))
 
 
@@ -75,12 +75,12 @@ class Traits:
 
     @property
     def has_conjugate_with_ridge(self) -> bool:
-        """So is that of R plus a ridge."""
+        """The convex conjugate of R plus a ridge is written down, apart from the prox."""
         return False
 
     @property
     def scope(self) -> Scope:
-        """How much of a code matrix one decision of the prox looks at."""
+        """The part of a code matrix on which one decision of the prox depends."""
         return "sample"
 
     @property
@@ -95,7 +95,7 @@ class Traits:
 
     @property
     def degree(self) -> float | None:
-        """The q of R(s z; s c) = s^q R(z; c) for s > 0, c the parameters named by `lengths`; None if there is none."""
+        """The q with R(s z; s c) = s^q R(z; c) for s > 0, c the parameters named by `lengths`; None without one."""
         return None
 
     @property

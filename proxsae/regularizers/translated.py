@@ -1,4 +1,4 @@
-"""R(z - c): codes that are drawn to c instead of zero."""
+"""R(z - c): codes that are shrunk to c instead of zero."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Translation(Wrapper, named=False):
 
 
 class TranslatedSeparable(Translation, Separable, named=False):
-    """Every coordinate drawn to its own c_i."""
+    """Every coordinate shrunk to its own c_i."""
 
     def leaves(self, shift: Any) -> Iterator[tuple[Separable, Any]]:
         yield from self.inner.leaves(shift + self.center)
@@ -64,7 +64,7 @@ class TranslatedSeparable(Translation, Separable, named=False):
 
 
 class TranslatedNonSeparable(Translation, NonSeparable, named=False):
-    """A whole code drawn to c."""
+    """A whole code shrunk to c."""
 
     has_conjugate = of_parts("has_conjugate")
     has_conjugate_with_ridge = of_parts("has_conjugate_with_ridge")
@@ -100,7 +100,7 @@ def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
     Parameters
     ----------
     inner : Regularizer
-        R, separable or one term that looks at a whole code.
+        R, separable or a single term of whole codes.
     center : float or array of shape (n_components,)
         c.
 

@@ -15,8 +15,8 @@ from proxsae.regularizers.nonseparable import NonSeparable
 class TreeGroups(NonSeparable):
     r"""The tree-structured group lasso :math:`\sum_g c_g \|z_g\|_2`, of groups that are nested or disjoint.
 
-    The prox is the composition of the proxes of the groups, the inner ones before those that hold them. With
-    ``lam * L1()`` or ``NonNegative()`` these go first: single coordinates are the leaves.
+    The prox is the composition of the proxes of the groups, inner groups before the groups that hold them. The prox of
+    ``lam * L1()`` or ``NonNegative()`` comes first: single coordinates are the leaves.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class TreeGroups(NonSeparable):
 
 @lru_cache(maxsize=64)
 def _levels(groups: tuple[tuple[int, ...], ...], costs: tuple[float, ...], n_components: int) -> list[GroupL2]:
-    """Return disjoint groups of equal height, from the leaves to the root; what is left over costs nothing."""
+    """Return disjoint groups of equal height, from the leaves to the root; coordinates in no group cost nothing."""
     by_size = sorted(range(len(groups)), key=lambda i: len(groups[i]))
     height_of_index = np.zeros(n_components, np.int64)
     levels: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""What is made of other regularizers: it takes its traits from them."""
+"""Regularizers made of other regularizers, whose traits they inherit."""
 
 from __future__ import annotations
 
