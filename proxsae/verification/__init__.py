@@ -1,4 +1,4 @@
-"""Is this prox right? Search, enumeration, convex and mixed-integer solvers, properties and proofs; one report."""
+"""Checks of a prox: search, enumeration, convex and mixed-integer solvers, properties and proofs, in one report."""
 
 from proxsae.verification.from_activation import regularizer_of
 from proxsae.verification.map_check import check_map

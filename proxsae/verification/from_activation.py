@@ -1,4 +1,4 @@
-"""From an activation back to R: whether it is a prox at all, of a convex R, and which R."""
+"""From an activation back to R: whether the activation is a prox, whether R can be convex, and R itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ROUNDING = 1e-9  # a fall, or an expansion, smaller than this relative to the va
 
 @dataclass(frozen=True, eq=False)
 class ScalarInverse:
-    """What :func:`regularizer_of` found.
+    """The result of :func:`regularizer_of`.
 
     Attributes
     ----------
     is_prox : bool
-        Whether the activation is non-decreasing on the range, which is what makes it a prox.
+        Whether the activation is non-decreasing on the range, and so a prox.
     is_convex : bool or None
-        Whether it is also non-expansive, so that R can be convex; None where it is no prox.
+        Whether the activation is also non-expansive, so that R can be convex; None where it is no prox.
     witness : pair of (u, f(u)), or None
         Two points that show the fall, or the expansion.
     z, values : arrays, or None
@@ -78,19 +78,19 @@ def regularizer_of(activation: Any, low: float = -10.0, high: float = 10.0) -> S
     r"""Return whether a scalar activation is a prox, of a convex R, and the R, on inputs from `low` to `high`.
 
     A function of one variable is the prox of some R exactly if it is non-decreasing, and of a convex R exactly if it is
-    also non-expansive (Moreau; Gribonval and Nikolova). With :math:`\varphi` its integral,
-    :math:`\frac12 z^2 + R(z) = \varphi^*(z)`, so that :math:`R(f(u)) = u f(u) - \varphi(u) - \frac12 f(u)^2`. Where f
-    jumps over some z, R there is only bounded from below by a chord; the chord is taken, the least R of all that give f
-    (for the hard threshold this is CEL0, not L0). Step and weight are one: the prox of tR is another function.
+    also non-expansive (Moreau; Gribonval and Nikolova). With :math:`\varphi` its integral, :math:`\frac12 z^2 + R(z) =
+    \varphi^*(z)`, so that :math:`R(f(u)) = u f(u) - \varphi(u) - \frac12 f(u)^2`. Where f jumps over some z, R there is
+    only bounded from below by a chord; the chord is returned, the least R with the prox f (for the hard threshold this
+    is CEL0, not L0). Step and weight are one: the prox of tR is another function.
 
     Parameters
     ----------
     activation : callable or sympy expression
-        f, of a NumPy array, of a Torch tensor (``torch.nn.ReLU()``) or of a float. Of a sympy expression in one symbol
+        f, of a NumPy array, of a Torch tensor (``torch.nn.ReLU()``) or of a float. For a sympy expression in one symbol
         the closed form is sought too.
     low, high : float
-        The range of u that is looked at, on 20,001 nodes and at every jump between them; a fall between two nodes that
-        is made up before the next is not seen.
+        The range of u that is sampled, at 20,001 nodes and at every jump between them; a fall and rise between two
+        nodes is not seen.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A user's value and prox, in the one convention that they keep.
+"""A value and a prox given by the user, and their calling convention.
 
 ``value(z)`` takes an array of shape (n,) and returns n numbers where the penalty is a sum over entries, else one number
 for the whole code; infinity or NaN outside of the domain. ``prox(u, t)`` returns an array of the shape of u. Both may
@@ -36,7 +36,7 @@ def pairs_of_functions(
     steps: tuple[float, ...] | None = None,
     effort: Effort = "full",
 ) -> list[Pair]:
-    """Return a user's functions as pairs, one for each length of a code to be looked at.
+    """Return the functions of a user as pairs, one for each length of a code to check.
 
     Raises
     ------
@@ -224,9 +224,9 @@ def on_arrays(function: Function, *probe: Any) -> Function:
     Parameters
     ----------
     function : callable
-        Of an array, or of a tensor, and perhaps of more arguments.
+        A function of an array, or of a tensor, and perhaps of more arguments.
     probe : array, and further arguments
-        What it is tried on; the function comes back as it is where it takes neither form.
+        The arguments on which the function is tried; a function that takes neither form is returned as it is.
     """
     for called in _readings(function):
         try:

@@ -21,7 +21,7 @@ class MapCheck:
     Attributes
     ----------
     is_prox : bool
-        False is certain; True means that no violation was found.
+        False is certain; True says only that no violation was found.
     violation : {"monotone", "symmetric", "semidefinite"} or None
         Which condition fails.
     detail : str
@@ -103,7 +103,7 @@ def check_map(function: Callable[[Any], Any], n_components: int, *, random_state
 
 
 def _exchanges(u: Any, rng: Any) -> list[Any]:
-    """Return u with two entries exchanged: what breaks a selection that looks at the wrong order."""
+    """Return u with two entries exchanged, which refutes a selection by the wrong order."""
     exchanged = []
     for _ in range(6):
         i, j = rng.integers(len(u), size=2)

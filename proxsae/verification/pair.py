@@ -1,4 +1,4 @@
-"""What is under test: a value and a prox on codes of one length, and how many points are looked at."""
+"""The subject of a test: a value and a prox on codes of one length, and the numbers of points to check."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Scalar = tuple[Callable[[Array], Array], Callable[[Array, float], Array]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many points are looked at, on any machine: the verdict does not depend on the time they take."""
+    """The numbers of points to check, the same on any machine: the verdict does not depend on the time they take."""
 
     scan: int  # points u of the line, at each step
     around: int  # of these, points whose claimed z is compared with a ladder of steps away from it
@@ -49,19 +49,19 @@ class Pair:
     value : callable
         (m, n) codes to (m,) values.
     prox : callable
-        (m, n) points and a step to (m, n) codes. Infinite where the function overflows: there it is not judged.
+        (m, n) points and a step to (m, n) codes. Infinite where the function overflows; such points are not judged.
     n : int
         Length of a code.
     is_separable : bool
         The value is a sum over coordinates.
     sizes : Sizes
-        How many points are looked at.
+        The numbers of points to check.
     is_free : bool
-        Codes of other lengths would do as well.
+        Whether codes of other lengths would do as well.
     scalar : pair of callables or None
         Value and prox of one coordinate, (m,) to (m,), if all coordinates are alike.
     tolerance : float
-        Error in z, relative to 1 + abs(z), to forgive a prox that is computed numerically and states one.
+        Error in z, relative to 1 + abs(z), that is allowed to a prox that is computed numerically and states it.
     steps : tuple of float or None
         The steps t for which the prox is claimed, if not all.
     reach : float
@@ -86,7 +86,7 @@ class Pair:
 
     @property
     def covers(self) -> str:
-        """Which codes and steps these oracles look at, in words."""
+        """The codes and steps that these oracles check, in words."""
         return f"codes of length {self.n}, t from {min(self.tried_steps):g} to {max(self.tried_steps):g}"
 
     def objective(self, U: Array, t: float, Z: Array) -> Array:
@@ -106,7 +106,7 @@ class Pair:
         return U[judged], P[judged]
 
     def coordinate(self, j: int) -> Scalar:
-        """Return value and prox as functions of coordinate j, the others resting at the prox of 0."""
+        """Return value and prox as functions of coordinate j, with the others held at the prox of 0."""
         if self.scalar is not None:
             return self.scalar
         rest = self.prox(np.zeros((1, self.n)), (self.steps or (1.0,))[0])
@@ -192,7 +192,7 @@ def _fits(R: Regularizer, n: int) -> bool:
 
 
 def sizes_of(effort: Effort, *, is_row_by_row: bool = False) -> Sizes:
-    """Return how many points an effort looks at; fewer where functions are called a code at a time."""
+    """Return the numbers of points for an effort; fewer where functions are called one code at a time."""
     if effort not in ("quick", "full"):
         raise ValueError(f'effort must be "quick" or "full", got {effort!r}')
     return QUICK if effort == "quick" else ROW_BY_ROW if is_row_by_row else FULL

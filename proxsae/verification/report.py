@@ -1,4 +1,4 @@
-"""What was checked, by which method, over what, and the numbers that refute it."""
+"""The report of a verification: each check, its method and range, and the numbers of a refutation."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Check:
     method : str
         The oracle.
     covers : str
-        What it looked at.
+        The codes, steps and points that the oracle checked.
     verdict : {"passed", "failed", "undecided", "skipped"}
         "undecided" and "skipped" count neither for nor against.
     counterexample : dict or None
-        Of a failed check: u, t, the claimed z, a better z and both objectives (1/2 ||z - u||^2 + t R(z)), or what else
-        shows the failure.
+        For a failed check: u, t, the claimed z, a better z and both objectives (1/2 ||z - u||^2 + t R(z)), or other
+        numbers that show the failure.
     reason : str
         Why it failed, or why it was not decided.
     seconds : float
@@ -90,7 +90,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was proved of a regularizer, or the numbers that refute it.
+    """The theorem about a regularizer and its verdict, or the numbers that refute it.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Proof:
     theorem : str
         The statement, or why there is none.
     verdict : str
-        "proved"; "proved for n = 2", of codes of that many entries only; "proved for this tree", of the groups given;
+        "proved"; "proved for n = 2", for codes of that many entries only; "proved for this tree", for the groups given;
         "certified at N points" (u, t), for all z; "counterexample"; or "unknown", where the prover ran out of time or
         cannot read the formula.
     seconds : float
@@ -133,7 +133,7 @@ def counterexample(u: Any, t: float, claimed: Any, better: Any, objectives: tupl
 
 
 class RefutedError(Exception):
-    """A function under test did not give what it must: the numbers that show it, and the reason in words."""
+    """Raised with the numbers and the reason where a function under test returns a wrong result."""
 
     def __init__(self, numbers: dict[str, Any], reason: str) -> None:
         super().__init__(reason)
@@ -142,7 +142,7 @@ class RefutedError(Exception):
 
 
 def run(check: partial[Check]) -> Check:
-    """Run a check and write down how long it took; an exception from the functions under test is a failure."""
+    """Run a check and measure its time; an exception from the functions under test is a failure."""
     start = time.perf_counter()
     name, covers = check.func.__name__.replace("_", " "), "calls of the two functions"
     try:

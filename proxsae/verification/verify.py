@@ -1,4 +1,4 @@
-"""Which oracle applies to what: `verify`."""
+"""`verify`: all oracles that apply to a regularizer."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def verify(
     r"""Check whether a prox is right: :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12\|z - u\|^2 + t R(z)`.
 
     Every oracle that applies is run: a search over the whole line, brute force over codes, enumeration of supports, a
-    convex and a mixed-integer solver, the properties that every prox has, what the traits and the conjugate of R
-    promise, agreement of the backends, the rounding errors over the whole range of a dtype, and a proof. How many
-    points are looked at is fixed by `effort`, and does not depend on the time that they take.
+    convex and a mixed-integer solver, the properties of every prox, the claims of the traits and the conjugate of R,
+    agreement of the backends, the rounding errors over the whole range of a dtype, and a proof. `effort` fixes the
+    number of points that are checked, whatever time they take.
 
     Parameters
     ----------
@@ -59,15 +59,15 @@ def verify(
         entries, ``abs(z)`` and not ``abs(z).sum()``, or one number for the whole code; ``inf`` or NaN outside the
         domain. NumPy or Torch. Of a sum the whole line of each entry is searched, of one number codes alone.
     prox : callable
-        With value: ``prox(u, t)``, which returns an array of the shape of u. Where it, or the value, overflows, it is
-        not judged.
+        With value: ``prox(u, t)``, which returns an array of the shape of u. Points where the prox or the value
+        overflows are not judged.
     n : int, optional
-        The length of a code. By default that of the parameters of R; of functions, those of 3, 8 and 40 that fit.
+        The length of a code. By default that of the parameters of R; for functions, those of 3, 8 and 40 that fit.
     steps : tuple of float, optional
-        The steps t for which the prox is claimed, as some published formulas are for small t only. By default from
+        The steps t for which the prox is claimed, since some published formulas hold for small t only. By default from
         1e-4 to 1e4.
     effort : {"full", "quick"}
-        With "quick" fewer points and steps are looked at, for slow functions; each check says how many.
+        "quick" checks fewer points and steps, for slow functions; each check reports how many.
     proof_timeout : float, default 20
         With R: seconds for the proof; 0 leaves it out.
 
@@ -80,7 +80,7 @@ def verify(
     ------
     TypeError
         If neither R nor both of value and prox are given, if a function takes single numbers only, or if a
-        `proof_timeout` is given with functions, of which no proof is tried.
+        `proof_timeout` is given with functions, for which no proof is tried.
     ValueError
         If R, or a function, does not fit codes of length n, or a step is not positive and finite.
 

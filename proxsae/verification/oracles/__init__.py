@@ -1,1 +1,1 @@
-"""Oracles: each answers from its own evidence whether a prox is right."""
+"""Oracles: each judges a prox by its own evidence."""

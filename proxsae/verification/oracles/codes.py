@@ -1,10 +1,10 @@
 """Search over whole codes, for an R whose coordinates interact.
 
-Candidates for every (u, t) come from nowhere near the claimed answer: a grid (up to three coordinates), zero, u, all
-restrictions of u to a support, multiples of these, and every answer claimed to another question, which is a feasible
-point even where the domain of R has no interior. Then the claimed answers are compared with points around them, at
-eight sizes, in many directions. For some questions the best candidates, and the claimed answer, start a pattern search.
-Among the points u are those on both sides of where the claimed prox jumps along a ray.
+Candidates for every (u, t) do not come from the claimed answer: a grid (up to three coordinates), zero, u, all
+restrictions of u to a support, multiples of these, and every answer claimed for other (u, t), which is a feasible point
+even where the domain of R has no interior. Then the claimed answers are compared with points around them, at eight
+sizes, in many directions. For some (u, t) a pattern search starts from the best candidates and from the claimed answer.
+The points u include both sides of jumps of the claimed prox along a ray.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _directions(n: int) -> Array:
 
 
 def _questions(pair: Pair, t: float, seed: int) -> Array:
-    """Return points u of several kinds, and on rays, where the claimed prox jumps."""
+    """Return points u of several kinds, and points on rays where the claimed prox jumps."""
     points = pair.points(pair.sizes.codes, seed)
     if not pair.sizes.is_thorough:
         return points

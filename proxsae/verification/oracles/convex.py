@@ -1,6 +1,7 @@
 """A convex solver as oracle: the prox problem written in cvxpy, solved by Clarabel.
 
-What R(z) is in cvxpy stands here, apart from the class it is to judge: so the value is checked too.
+The expressions of R(z) in cvxpy are written here, apart from the classes that they judge, so that they check the value
+too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The code of a regularizer read with many digits: what its prox is exactly, and how far floats are from it."""
+"""The code of a regularizer evaluated with many digits: its exact prox, and the error of floats."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ExactArray(np.ndarray):
 
 
 def exact(value: Any) -> Array:
-    """Return an array of the very numbers that an array, or a number, holds."""
+    """Return an array of the exact numbers that an array, or a number, holds."""
     value = np.asarray(value)
     if value.dtype == object:
         return value.view(ExactArray)
@@ -129,7 +129,7 @@ def with_parameters(R: Any, function: Callable[[Any], Any]) -> Any:
 
 @dataclass(frozen=True)
 class ExactResult:
-    """The exact result, and how much it moves as the inputs do: both like the result."""
+    """The exact result, and its change with the inputs, both of the shape of the result."""
 
     exact: Array
     moves: Array
@@ -175,7 +175,7 @@ def rounded(R: Regularizer, dtype: str) -> Any:
 
 @contextmanager
 def fewer_digits() -> Iterator[None]:
-    """Compute with digits enough for numbers of ordinary size, where powers and logarithms are dear."""
+    """Compute with fewer digits, enough for numbers of ordinary size, where powers and logarithms are slow."""
     mp.prec = FEWER_BITS
     try:
         yield
@@ -186,9 +186,9 @@ def fewer_digits() -> Iterator[None]:
 def prox_roundings(R: Regularizer, U: Array, t: Array) -> Array:
     """Return for each row the error of the prox in roundings; U (m, n) and t (m, 1) are of one dtype.
 
-    A rounding is eps times what the exact result moves where its inputs (the result itself, the step, the parameters; u
-    where R is a sum) move by their own size. Near a jump either side is right: a result is also compared with the exact
-    ones of u moved by a few units in the last place.
+    A rounding is eps times the change of the exact result when its inputs (the result itself, the step, the parameters;
+    u where R is a sum) change by their own size. Near a jump either side is right: a result is also compared with exact
+    results at u moved by a few units in the last place.
     """
     dtype = str(U.dtype)
     eps, smallest = float(np.finfo(dtype).eps), float(np.finfo(dtype).smallest_subnormal)

@@ -1,4 +1,4 @@
-"""Is the conjugate that is written for R the one of its value? A duality gap is a bound only if it is not too small."""
+"""Checks that the written conjugate of R is that of its value: with a conjugate too small, a gap is no bound."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def check_fenchel_young(R: Regularizer, pair: Pair) -> Check:
 
 
 def check_fenchel(R: Regularizer, pair: Pair) -> Check:
-    """Check R(z) + R*(v) >= <z, v> for z and v that have nothing to do with each other, v outside of dom R* too.
+    """Check R(z) + R*(v) >= <z, v> for unrelated z and v, including v outside of dom R*.
 
-    The equality asks for R* only where it is finite. An R* that lacks its bound, or is too small elsewhere, passes it,
-    and gives a duality gap that bounds nothing.
+    The equality tests R* only where it is finite. An R* without its domain, or too small elsewhere, passes that test,
+    and gives a duality gap that is no bound.
     """
     rounding = max(ROUNDING, pair.tolerance)
     Z, V = _codes(pair), _slopes(pair)
@@ -82,7 +82,7 @@ def _ridges(R: Regularizer) -> list[float]:
 
 
 def _codes(pair: Pair) -> Array:
-    """Return codes, most of them in the domain of R, some as large as it allows."""
+    """Return codes, most of them in the domain of R, some as large as the domain allows."""
     sizes = _LADDER[np.abs(_LADDER) <= LARGEST]
     U = np.concatenate([pair.points(20), 1e3 * pair.points(20), _along_axes(np.zeros(pair.n), sizes)])
     P = pair.answers(U, (pair.steps or (1.0,))[0])[1]
@@ -100,7 +100,7 @@ def _slopes(pair: Pair) -> Array:
 
 
 def _subgradients(U: Array, P: Array, t: float) -> Array:
-    """Return (u - p) / t; a difference that is all rounding is 0: of a weight 0 only 0 is in the domain of R*."""
+    """Return (u - p) / t, with differences that are rounding set to 0: for a weight 0 the domain of R* is {0}."""
     return np.where(np.abs(U - P) > 4.0 * EPS * (1.0 + np.abs(U)), U - P, 0.0) / t
 
 

@@ -1,4 +1,4 @@
-"""Is a claimed z worse than the best one found? Not where only rounding or the slack of a domain makes it so."""
+"""Judges whether a claimed z is worse than the best z found, by more than rounding and the slack of a domain."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def judge(
     value : callable
         (m, n) codes to (m,) values.
     U, claimed, best, nearest : array of shape (m, n)
-        The questions, what is claimed, the best found, and the answers claimed to other questions next to these.
+        The points u, the claimed z, the best z found, and the z claimed for neighbouring points.
     allowed : float
-        Excess of the objective to forgive, relative to the sizes of its terms.
+        Excess of the objective that is allowed, relative to the sizes of its terms.
     tolerance : float
-        Distance in z to forgive, relative to 1 + abs(z).
+        Distance in z that is allowed, relative to 1 + abs(z).
     targets : tuple of arrays
         Points of the domain, towards which a claimed answer on its edge is moved.
     """
@@ -68,7 +68,7 @@ def judge(
 def _loss(U: Array, t: float, claimed: Array, mine: Array, z: Array, level: Array) -> Array:
     """Return by how much a claimed answer is worse than z, relative to the sizes of the terms.
 
-    By differences of squares, so that large u do not hide a small one.
+    It is computed by differences of squares, so that a large u does not hide a small loss.
     """
     size = np.abs(np.where(np.isfinite(mine), mine, 0.0)) + np.abs(level)
     scale = (U * U + claimed * claimed).sum(-1) + t * size
@@ -106,8 +106,8 @@ def _numbers(u: Array, t: float, claimed: Array, better: Array, objectives: Any)
 def is_slack(value: Value, claimed: Array, better: Array) -> Array:
     """Whether a better z is one only by the tolerance with which the value tests its domain, for each row.
 
-    It is within 1e-5 of the claimed one, and going on in that direction, within 1e-5, leaves the domain; or the claimed
-    one misses the domain by rounding.
+    That is so where the better z is within 1e-5 of the claimed z, and a step further in that direction, within 1e-5,
+    leaves the domain; or where the claimed z misses the domain by rounding.
     """
     step = np.linalg.norm(better - claimed, axis=-1) / (1.0 + np.linalg.norm(claimed, axis=-1))
     leaves = [~np.isfinite(value(claimed + k * (better - claimed))) & (0.5 * k * step <= 1e-5) for k in GOING_ON]
@@ -115,9 +115,9 @@ def is_slack(value: Value, claimed: Array, better: Array) -> Array:
 
 
 def into_the_domain(value: Value, claimed: Array, targets: tuple[Array, ...]) -> tuple[Array, Array]:
-    """Forgive rounding: a claimed z that is infeasible by 1e-9 of its size is moved in; return it, and its value.
+    """Move a claimed z that is infeasible by at most 1e-9 of its size into the domain; return it and its value.
 
-    Towards a feasible point, or towards the mean of many, which is inside where the domain is convex.
+    It moves towards a feasible point, or towards the mean of many, which is inside where the domain is convex.
     """
     claimed, height = claimed.copy(), value(claimed)
     for step, pull, shrink in product((1e-12, 1e-10, 1e-9), (0, 1, -1), (0, -1, 1)):

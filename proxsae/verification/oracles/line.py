@@ -1,11 +1,11 @@
 """Search over the whole line for a z with a smaller 1/2 (z - u)^2 + t r(z) than the claimed one.
 
-No local optimiser is started at the claimed answer: a non-convex r has local minima that would hold it there.
+No local optimiser is started at the claimed answer, since it would stay in a local minimum of a non-convex r.
 Candidates are zero, u, a grid over sixteen orders of magnitude, a grid between and around 0 and u, every point where
-the value jumps or its domain ends (bisected), and claimed answers to other questions. A scan of thousands of points u
-is compared with the best candidate, and with points at eight sizes around the claimed answer. Then for some hundred
-points the best two cells of candidates are refined: where a wrong formula has to show itself, which is where the
-claimed prox jumps or bends (bisected).
+the value jumps or its domain ends (bisected), and claimed answers for other points. The claimed answers for thousands
+of points u are compared with the best candidate, and with points at eight distances from the claimed answer. Then the
+best two cells of candidates are refined for some hundred points u where a wrong formula is most likely to show: where
+the claimed prox jumps or bends (bisected).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Answers = tuple[Array, Array]  # points u, and what is claimed for them
 
 
 def search_pair(pair: Pair, j: int = 0) -> Check:
-    """Compare the claimed prox of coordinate j, or of all where they are alike, with a search over the whole line."""
+    """Compare the claimed prox of coordinate j, or of all if they are equal, with a search of the whole line."""
     value, prox = pair.coordinate(j)
     sizes, tolerance, reach = pair.sizes, pair.tolerance, pair.reach
     method = "search over the line" + ("" if pair.scalar is not None else f", coordinate {j}")

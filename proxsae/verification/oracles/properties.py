@@ -1,4 +1,4 @@
-"""What every prox has to satisfy: checks that need no minimiser."""
+"""Properties of every prox: checks that need no minimiser."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ ROUNDING = 1e-9  # or the error that a prox computed numerically states of itsel
 
 
 def check_monotone(pair: Pair, *, is_convex: bool = False) -> Check:
-    """Check that no answer is a better one to another's question, and <p - q, u - v> >= 0, which hold for every prox.
+    """Check two properties of every prox: F(p) <= F(q) at u for every other answer q, and <p - q, u - v> >= 0.
 
-    For convex R both with a margin, F(q) >= F(p) + 1/2 ||p - q||^2 and <p - q, u - v> >= ||p - q||^2.
+    For convex R both hold with a margin: F(q) >= F(p) + 1/2 ||p - q||^2 and <p - q, u - v> >= ||p - q||^2.
     """
     rounding = max(ROUNDING, pair.tolerance)
     count = pair.sizes.pairs
@@ -66,7 +66,7 @@ def check_coordinates_apart(pair: Pair) -> Check:
 
 
 def check_repeatable(pair: Pair) -> Check:
-    """Check that the prox gives the same answer to the same question twice."""
+    """Check that the prox returns the same result for the same input twice."""
     t = (pair.steps or (1.0,))[0]
     U, P = pair.answers(pair.points(20), t)
     again = pair.prox(U, t)

@@ -1,4 +1,4 @@
-"""What floating point makes of a formula that is right: the same code, read with many digits, is the judge."""
+"""The rounding error of a formula in floating point, judged by the same code evaluated with many digits."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def check_rounding(R: Regularizer, pair: Pair) -> Check:
     """Compare the prox in float32 and float64 with the one that the same code gives with many digits.
 
     The error is counted in roundings, see :func:`~proxsae.verification.oracles.exact_numbers.prox_roundings`; for a
-    formula without step or parameters those are units in the last place. What is found is said of every size of u, and
-    fails where half of the digits are lost at one from 1e-10 to 1e10: far beyond, a formula of one's own may overflow.
+    formula without step or parameters those are units in the last place. The error is reported for every size of u. The
+    check fails where half of the digits are lost at a size from 1e-10 to 1e10; far beyond, a formula of a user may
+    overflow.
     """
     method = "rounding errors"
     if pair.tolerance or R.scope == "batch" or pair.n > MOST_ENTRIES:

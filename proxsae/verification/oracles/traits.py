@@ -1,7 +1,7 @@
-"""What the traits of R promise: sums, cardinalities and solvers take them at their word.
+"""Checks of the traits of R, on which sums, cardinalities and solvers rely.
 
-Most are claims on the value: that R is least at zero, say, makes the prox of R + i{z >= 0} that of max(u, 0). The prox
-of R may be right where R does not have the trait, so that no search for a better z sees it.
+Most traits are claims about the value: if R is least at zero, for example, the prox of R + i{z >= 0} is that of R at
+max(u, 0). The prox of R may be right where a trait is wrong, so that no search for a better z detects it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BELOW = (-1e-3, -0.5, -1.0, -30.0)  # z_i that a code of R >= 0 must not have
 
 
 class Claim(NamedTuple):
-    """That the value of each code lies between two bounds, as far as they do not round."""
+    """The claim that the value of each code lies between two bounds, up to rounding."""
 
     words: str
     codes: Array
@@ -45,7 +45,7 @@ class Claim(NamedTuple):
 
 
 def check_traits(R: Regularizer, pair: Pair) -> Check:
-    """Check what the traits of R promise of its prox and of its value."""
+    """Check the claims of the traits of R about its prox and its value."""
     rounding = max(ROUNDING, pair.tolerance)
     claims = _claims_of_the_prox(R, pair)
     of_values = [claim for value, Z in _parts(R, pair) for claim in _claims_on_the_value(R, value, Z)]
@@ -109,7 +109,7 @@ def _claims_of_the_prox(R: Regularizer, pair: Pair) -> dict[str, tuple[Array, Ar
 
 
 def _parts(R: Regularizer, pair: Pair) -> Iterator[tuple[Value, Array]]:
-    """Yield what the traits are claims on, a value of codes, and codes: those of one entry where R is separable."""
+    """Yield the subjects of the claims, a value of codes, and codes, which have one entry where R is separable."""
     if R.scope == "batch":
         return
     if not R.is_separable:
@@ -178,7 +178,7 @@ def _claims_on_the_groups(R: Any, value: Value, Z: Array) -> Iterator[Claim]:
 
 
 def _refuted(claim: Claim, rounding: float) -> dict[str, Any] | None:
-    """Return the numbers that refute a claim, or None; what is no number is for the searches to say."""
+    """Return the numbers that refute a claim, or None; NaN is left to the searches."""
     values = claim.values
     least, most = (np.broadcast_to(bound, values.shape) for bound in (claim.least, claim.most))
     allowed = rounding * (1.0 + sum(np.where(np.isfinite(side), np.abs(side), 0.0) for side in (values, least, most)))

@@ -1,1 +1,1 @@
-"""Proofs by z3: what holds for all real numbers at once."""
+"""Proofs by z3, for all real numbers at once."""

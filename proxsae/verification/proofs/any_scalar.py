@@ -15,7 +15,7 @@ from proxsae.verification.proofs.formulas_z3 import Definition, Number
 
 
 class AnyScalar:
-    """Stands for a scalar r of which only its theorem is known; each prox and each value is a number of its own.
+    """A stand-in for a scalar r of which only its theorem is known; each prox and each value is a separate symbol.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class AnyScalar:
         return Number(self.reader, self.values[-1][1])
 
     def facts(self, other: AnyScalar) -> list[Any]:
-        """Return what the theorem says of the proxes here and the values of the other."""
+        """Return the statements of the theorem about the proxes of this object and the values of the other."""
         value_of = {p.sexpr(): value for p, value in self.values}
         facts = []
         for u, t, p in self.proxes:

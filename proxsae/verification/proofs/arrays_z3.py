@@ -1,8 +1,8 @@
 """Shipped array code read as exact mathematics, path by path.
 
 A prox of whole codes sorts, selects and pools: its code branches on the data. Run on arrays of symbols, every
-comparison is put to the reader, which follows one answer that the facts so far allow and comes back for the other. What
-a path computes is a plain term, and the paths together cover all real inputs.
+comparison asks the reader for an answer. The reader follows one answer that the facts so far allow, and another run
+follows the other. The result of a path is a plain term, and the paths together cover all real inputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class UnreadableError(Exception):
-    """Array code does something that arrays of symbols cannot."""
+    """Raised where array code uses an operation that arrays of symbols do not have."""
 
 
 class PathReader(Reader):
@@ -34,18 +34,18 @@ class PathReader(Reader):
     answers : list of bool
         The answers to the first questions; later ones are answered as the facts require, else with yes.
     mark : str
-        What the names of fresh symbols begin with.
+        The prefix of the names of fresh symbols.
 
     Attributes
     ----------
     facts : list
-        What the answers say of the symbols.
+        The conditions on the symbols by the answers.
     obligations : list
-        What has to hold for the comparisons to be defined.
+        The conditions under which the comparisons are defined.
     scalars : dict or None
         The stand-ins for scalar regularizers by their place, where such are asked for.
     branches : list of list of bool
-        The answers that lead to the paths which leave this one.
+        The answers that lead to the paths that branch off this one.
     """
 
     def __init__(self, answers: list[bool], mark: str) -> None:
@@ -110,7 +110,7 @@ class PathReader(Reader):
         return squares * scale * scale
 
     def rounds_alike(self, a: Array, b: Array) -> Array:
-        """Return False: where rounded numbers take a short cut, exact ones take the formula."""
+        """Return False: rounded numbers may take a short cut here, exact numbers take the formula."""
         return np.zeros(np.broadcast_shapes(a.shape, b.shape), dtype=bool)
 
     # --- the functions of a formula, on arrays ------------------------------------------------------------------------
@@ -244,9 +244,9 @@ def paths(run: Callable[[PathReader], T], mark: str = "#") -> Iterator[tuple[Pat
     Parameters
     ----------
     run : callable
-        Is given the reader of the path; it is called anew for each path, and must do the same each time.
+        A function of the reader of the path; it is called again for each path, and must do the same each time.
     mark : str
-        What the names of fresh symbols begin with: two computations that are to meet in one formula need two.
+        The prefix of the names of fresh symbols; two computations in one formula need different prefixes.
     """
     pending: list[list[bool]] = [[]]
     while pending:

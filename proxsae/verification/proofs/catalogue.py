@@ -1,4 +1,4 @@
-"""Every theorem that `proxsae prove` proves: one for each class, and the sums; and what it can only search."""
+"""Every theorem that `proxsae prove` proves, one for each class and the sums, and the classes that it only searches."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is not algebraic, certified: at each point of a grid of (u, t), for all z, by ball arithmetic (python-flint).
+"""Certificates for formulas that are not algebraic: at points (u, t) of a grid, for all z, by balls (python-flint).
 
-The claimed z is the number that float64 gives, taken exactly. The objective of every other z is bounded from below:
-branch and bound on balls that hold all real results, with a formula's slope where it has one.
+The claimed z is the float64 result, taken as an exact number. The objective of every other z is bounded from below by
+branch and bound on balls that contain all real results, with the slope of a formula where it has one.
 """
 
 from __future__ import annotations

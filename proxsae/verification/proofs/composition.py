@@ -1,4 +1,4 @@
-"""A partner that goes first: sparse groups, trees of groups, and what completing the square adds.
+"""A partner whose prox comes first: sparse groups, trees of groups, and completing the square.
 
 Let f be convex and positively homogeneous, v = prox_{tf}(u), and let p = prox_{t psi}(v) be a multiple c v with c >= 0.
 Then <u - v, z> <= t f(z) for all z, with equality on the ray of v, so that p is the prox of f + psi at u (Yu, 2013, On
@@ -68,9 +68,9 @@ def _prove_sum(R: NonSeparableSum, deadline: float) -> None:
 
 
 def prove_tree(R: TreeGroups, deadline: float) -> None:
-    """Prove a tree by induction: what is inside of a group is convex and positively homogeneous, and goes first.
+    """Prove a tree by induction: the groups inside of a group are convex and positively homogeneous, and come first.
 
-    That the code takes the proxes of the given groups, each one after those inside of it, is read off the code.
+    The reading of the code shows that it takes the proxes of the given groups, each after those inside of it.
     """
     prove_read(GroupL2(1), deadline)
     prove_radial(GroupL2(1), deadline)
@@ -97,7 +97,7 @@ def _partner_first(R: Any, xp: Any, u: Any, t: Any) -> Any:
 
 
 def prove_going_first(r: Separable, deadline: float) -> None:
-    """Prove what a partner needs: the slopes of a convex function, and r(s z) = s r(z)."""
+    """Prove the conditions on a partner: the slopes of a convex function, and r(s z) = s r(z)."""
     reader = Reader()
     objective = read(r, reader)
     s = reader.real("s")
@@ -126,10 +126,10 @@ def prove_going_first(r: Separable, deadline: float) -> None:
 
 
 def composition_lemma() -> list[list[Any]]:
-    """Refute: the hypotheses hold, and yet some z is better than p = c v.
+    """Return the claim to refute: the hypotheses hold, and yet some z is better than p = c v.
 
-    Of f only the values at z and v occur, as f(s v) = s f(v), and of the vectors the inner products of u - v with z and
-    v. `rest` is 1/2 ||z||^2 - <v, z> + t psi(z) less the same at p.
+    Only the values of f at z and v occur, since f(s v) = s f(v), and only the inner products of u - v with z and v.
+    `rest` is 1/2 ||z||^2 - <v, z> + t psi(z) less the same at p.
     """
     t, f_z, f_v, along_z, along_v, c, rest = z3.Reals("t f_z f_v along_z along_v c rest")
     slopes = [
@@ -142,7 +142,7 @@ def composition_lemma() -> list[list[Any]]:
 
 
 def square_lemma() -> list[list[Any]]:
-    """Refute: R + a/2 z^2 + b z at u and t differs from R at (u - t b)/(1 + t a) and t/(1 + t a) by more than a factor.
+    """Refute: R + a/2 z^2 + b z at u and t is no multiple of R at (u - t b)/(1 + t a) and t/(1 + t a).
 
     One coordinate of z against another value y of it; the differences of the objectives are proportional.
     """

@@ -1,6 +1,6 @@
 """Decide polynomial facts with piecewise terms: split every `if` first, so that each case is a plain system.
 
-z3 left alone carries the pieces through its non-linear arithmetic; split beforehand, MCP takes 1 s in place of 14 s.
+Without the split z3 carries the pieces through its non-linear arithmetic; with it MCP takes 1 s in place of 14 s.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ def decide(facts: list[Term], definitions: list[Definition], deadline: float) ->
     Parameters
     ----------
     facts : list
-        z3 Booleans, or Python ones. The first is the one in question: what does not bear on it is left out at first.
+        z3 Booleans, or Python ones. The first fact is the one in question: facts that do not bear on it are left out at
+        first.
     definitions : list of Definition
-        What the fresh symbols in the facts stand for. Only those that a case still mentions take part in it: the
-        others can be met whatever the facts are.
+        The definitions of the fresh symbols in the facts. A case uses only those that it still mentions: the others can
+        be met whatever the facts are.
     deadline : float
         The ``time.monotonic()`` after which the answer is unknown.
     """
@@ -59,7 +60,7 @@ def is_refuted(facts: list[Term], definitions: list[Definition]) -> bool:
 
 
 def is_possible(facts: list[Term], definitions: list[Definition], deadline: float) -> bool:
-    """Whether the facts can be met: of what contradicts itself anything could be proved."""
+    """Whether the facts can be met: from a contradiction anything could be proved."""
     return bool(decide(facts, definitions, deadline)[0] == z3.sat)
 
 

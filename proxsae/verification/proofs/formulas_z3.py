@@ -23,7 +23,7 @@ class NotAlgebraicError(Exception):
 
 @dataclass(frozen=True)
 class Definition:
-    """A fresh symbol and what it is: `facts` always, and `equation` wherever `guard` holds."""
+    """A fresh symbol and its definition: `facts` always hold, and `equation` holds wherever `guard` does."""
 
     symbol: Term
     facts: list[Term]
@@ -166,7 +166,7 @@ class Reader:
         self.inf = Number(self, z3.RealVal(0), infinite=True)
 
     def decide(self, condition: Condition) -> bool:  # noqa: ARG002
-        """Refuse to say whether a condition holds: it may for some numbers."""
+        """Raise, since a condition may hold for some numbers and not for others."""
         raise TypeError("a formula must not branch in Python on its arguments; use xp.where")
 
     def real(self, name: str) -> Number:
@@ -235,7 +235,7 @@ class Reader:
         return Number(self, self.fresh("cos_third", a.term, defining), False, both(a.is_finite, inside))
 
     def log1p(self, a: Number) -> Number:
-        """Return a number of which is known that equal arguments give equal ones, and its sign."""
+        """Return a number for which only the sign is known, and that equal arguments give equal numbers."""
 
         def defining(y: Term) -> Definition:
             sign = z3.And(z3.Implies(a.term == 0, y == 0), z3.Implies(a.term > 0, y > 0))
@@ -246,7 +246,7 @@ class Reader:
         return Number(self, self.fresh("log1p", a.term, defining), False, both(a.is_finite, a.term > -1))
 
     def lemma(self, a: Number, holds: Callable[[Number], Condition]) -> Number:
-        """Return a number of which only the property is known; that `a` has it is recorded in `lemmas`."""
+        """Return a number of which only the property is known; `lemmas` records the claim that `a` has it."""
 
         def defining(s: Term) -> Definition:
             claim = holds(a)

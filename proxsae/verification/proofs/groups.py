@@ -1,9 +1,9 @@
 """Norms of groups: the theorem of r(||z_g||), for groups of every size, from that of the scalar r and one lemma.
 
-The z of a given norm that comes nearest to u lies on the ray of u (Cauchy-Schwarz), so that the prox of u is a multiple
-of it, by the prox of r at the norm of u. z3 proves the theorem of r from its formulas, then reads the array code with a
-stand-in for r: any function that the theorem holds of. So the code is proved for every r at once, together with a count
-of groups where it has one.
+Among the z of a given norm the nearest to u lies on the ray of u (Cauchy-Schwarz), so that the prox of u is a multiple
+of u whose norm is the prox of r at the norm of u. z3 proves the theorem of r from its formulas, then reads the array
+code with a stand-in for r: any function for which the theorem holds. This proves the code for every r at once, together
+with a count of groups where R has one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def prove_norms(R: Regularizer, deadline: float) -> None:
 
 
 def prove_scalar(r: Separable, deadline: float) -> None:
-    """Prove of an r of norms its theorem, also at the step 0, and that its prox of a norm is a norm."""
+    """Prove the theorem of an r of norms, also at the step 0, and that its prox at a norm is a norm."""
     reader = Reader()
     objective = read(r, reader, has_weight=False)  # that of the groups is in the step
     u, t, p = objective.u, objective.t, objective.claimed

@@ -1,4 +1,4 @@
-"""A formula and its slope, read over any kind of number: symbols of z3, balls, or jets themselves (second slopes)."""
+"""A formula and its slope over any kind of number: symbols of z3, balls, or jets themselves (second slopes)."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ class Jets:
     Parameters
     ----------
     xp : namespace
-        Of the numbers in the jets.
+        The namespace of the numbers in the jets.
 
     Attributes
     ----------
     edges : list of Jet
-        Where one of these is zero the formula need not have a slope.
+        The jets at whose zeros the formula need not have a slope.
     """
 
     inf = float("inf")

@@ -1,7 +1,7 @@
-"""The code of a tree of groups, read with a stand-in for each of its levels: what is called, with what, in which order.
+"""The code of a tree of groups, read with a stand-in for each level: the calls, their arguments and their order.
 
-The levels are those of the given tree. Of the stand-ins, whose results are any numbers, z3 proves that the prox is the
-chain of their proxes and the value the sum of their values; which groups they hold is then looked up.
+The levels are those of the given tree. The results of the stand-ins are arbitrary numbers; z3 proves that the prox is
+the chain of their proxes and the value the sum of their values. The groups of each level are then looked up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from proxsae.verification.proofs.groups import check_groups
 
 @dataclass(frozen=True)
 class Called:
-    """A call of a level of a tree that was read: what it was given, and the numbers that stand for its result."""
+    """A call of a level of a tree: its arguments, and the symbols that stand for its result."""
 
     level: GroupL2
     given: Array
@@ -36,7 +36,7 @@ class Called:
 
 
 class LevelRead:
-    """Stands for a level of a tree; its prox and its value are any numbers, and its calls are noted."""
+    """A stand-in for a level of a tree; its prox and its value are arbitrary numbers, and its calls are recorded."""
 
     def __init__(self, level: GroupL2, calls: list[Called]) -> None:
         self.level, self.calls = level, calls
@@ -74,7 +74,7 @@ def goes_from_the_leaves(R: TreeGroups, n: int, deadline: float) -> bool:
 def _read(R: TreeGroups, n: int, reader: Any) -> tuple[Any, list[Called], list[Called]]:
     """Return that the prox is the chain of the calls of its levels, and the value the sum of its calls, and the calls.
 
-    With the levels the code makes at codes of n coordinates.
+    The levels are those that the code makes for codes of n coordinates.
     """
     u, z, t, weight = (reader.reals(f"{name} ", size)[None] for name, size in (("u", n), ("z", n), ("t", 1), ("w", 1)))
     proxes: list[Called] = []

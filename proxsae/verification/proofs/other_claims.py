@@ -1,4 +1,4 @@
-"""What is proved beside the prox, as solvers and sums rely on it: the conjugate, and that r is least at zero."""
+"""Claims that are proved beside the prox, since solvers and sums rely on them: the conjugate, and r least at zero."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOPE = "v of the conjugate"
 
 
 def claims_beside(o: Objective) -> dict[str, Any]:
-    """Return what has to hold of the conjugate and of the trait `is_least_at_zero`, in words and as a z3 formula."""
+    """Return the claims about the conjugate and the trait `is_least_at_zero`, in words and as z3 formulas."""
     claims: dict[str, Any] = {}
     if o.shipped.is_least_at_zero:
         zero = o.r.weighted_value(o.t.reader, o.t.reader.number(0))
@@ -37,7 +37,7 @@ def claims_beside(o: Objective) -> dict[str, Any]:
 
 
 def numbers_beside(o: Objective, fails: str) -> dict[str, Number]:
-    """Return what shows that one of these claims fails."""
+    """Return the numbers that show that one of these claims fails."""
     reader = o.t.reader
     numbers = {"z": o.z, **o.parameters(), "r(z)": o.value}
     if fails == LEAST:
@@ -48,7 +48,7 @@ def numbers_beside(o: Objective, fails: str) -> dict[str, Number]:
 
 
 def said_beside(R: Regularizer, part: Regularizer) -> str:
-    """Return what a theorem about R, or about the part of it that is separable, says of both."""
+    """Return the words of a theorem about R, or about its separable part, on both claims."""
     said = ""
     if isinstance(part, Separable):
         reader = Reader()
@@ -70,7 +70,7 @@ def _conjugate(shipped: Separable, r: Separable, reader: Reader) -> Number | Non
 
 
 def _as_given(o: Objective) -> Any:
-    """Return that the parameters are those of a coordinate of the R given: by them a trait may hold or not."""
+    """Return the condition that the parameters are those of a coordinate of the given R: a trait may depend on them."""
     symbols = [symbol for _, symbol in o.r.parameters()]
     if not symbols:
         return True

@@ -1,4 +1,4 @@
-"""Is the shipped formula a prox, for all real numbers at once? z3 reads the formula and proves it."""
+"""Proofs that the shipped formula is a prox, for all real numbers at once: z3 reads the formula."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     5. r(z) + r*(v) >= z v for all z and v, where the class writes a conjugate that z3 reads. Elsewhere the theorem says
        that the conjugate is not part of the proof.
 
-    As every parameter is a variable, weights of one value a coordinate are covered too. For :class:`Cardinality` with a
-    partner, the partner is proved, then the gain rule; that the code keeps the k largest gains is tried out in every
-    order of a few of them. Of regularizers of groups and whole codes the array code is read: for groups of every size
-    where only their norms count, of a tree for the groups given ("proved for this tree"), and elsewhere for short
-    codes, which the verdict says: "proved for n = 2". Where a formula is transcendental, point 2 is certified by ball
-    arithmetic at a grid of points (u, t), for all z and the parameters given.
+    Every parameter is a variable, so that weights for each coordinate are covered too. For :class:`Cardinality` with a
+    partner, the partner is proved, then the gain rule; that the code keeps the k largest gains is tested for every
+    order of a few gains. For regularizers of groups and whole codes the array code is read: for groups of every size
+    where only their norms matter, for the given groups of a tree ("proved for this tree"), and elsewhere for short
+    codes, as the verdict says: "proved for n = 2". Where a formula is transcendental, point 2 is certified by ball
+    arithmetic at a grid of points (u, t), for all z and the given parameters.
 
     Parameters
     ----------
     R : Regularizer
-        Where the theorem does not say otherwise its form matters, not the values of its parameters.
+        Unless the theorem says otherwise only the form of R matters, not the values of its parameters.
     timeout : float, default 60
         Seconds after which the verdict is "unknown".
 
@@ -132,7 +132,7 @@ def _theorem_of(R: Regularizer) -> Theorem:
 
 
 def _prove_blocks(R: Blocks, timeout: float) -> Proof:
-    """Prove each block: the objective is a sum over them, and the verdict that of the weakest proof."""
+    """Prove each block: the objective is a sum over blocks, and the verdict is that of the weakest proof."""
     start = time.monotonic()
     proofs = [prove(block, timeout=timeout / len(R.blocks)) for block, _ in R.blocks]
     theorem = "; ".join(f"block {proof.regularizer}: {proof.theorem}" for proof in proofs)

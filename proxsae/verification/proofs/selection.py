@@ -1,7 +1,7 @@
-"""What the code of a selection does, read apart from its partner: how it ranks, what it keeps, what it allows.
+"""The code of a selection, read apart from its partner: its ranks, the entries that it keeps, and its domain.
 
-The ranks of a coordinate are read by z3. Which ranks are kept is tried out: the code compares ranks and counts, so that
-only their order matters, and of a few that compete for the last places every order is tried, with ties and zeros.
+The ranks of a coordinate are read by z3. Which ranks are kept is tested: the code compares ranks and counts, so that
+only their order matters, and every order of a few ranks that compete for the last places is tried, with ties and zeros.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEP = 3.0
 
 
 class _Partner:
-    """Stands for a partner whose traits alone are known: its prox multiplies by the step, its value is a sum."""
+    """A stand-in for a partner with known traits alone: its prox multiplies by the step, its value is a sum."""
 
     def __init__(self, partner: Separable) -> None:
         self.is_uniform, self.is_nonnegative = partner.is_uniform, partner.is_nonnegative
@@ -54,7 +54,7 @@ def prove_selection(R: Cardinality, deadline: float) -> None:
 
 
 def _ranks_by_gains(R: Cardinality, deadline: float) -> bool:
-    """Whether what the code ranks by is u, abs(u) or twice the gain, as its `rank_sign` says."""
+    """Whether the code ranks by u, abs(u) or twice the gain, as its `rank_sign` says."""
     twin = _with_partner(R)
     for shape in ((), (1, 1)):
         sign = R.rank_sign(np.ones(shape))

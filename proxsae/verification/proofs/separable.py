@@ -112,7 +112,7 @@ def _prefers_zero(R: Separable) -> bool:
 
 
 def obligations(objective: Objective) -> dict[str, Any]:
-    """Return what has to hold, in words and as a z3 formula."""
+    """Return the claims to prove, in words and as z3 formulas."""
     p, t = objective.claimed, objective.t
     zero = t.reader.number(0)
     value_at_zero = objective.r.weighted_value(t.reader, zero)
@@ -134,7 +134,7 @@ def obligations(objective: Objective) -> dict[str, Any]:
 
 
 def may_be_least(objective: Objective) -> Any:
-    """Return what holds of every minimiser z of F, of which there is one: that suffices where r has a logarithm.
+    """Return the conditions on every minimiser z of F, which exists: they suffice where r has a logarithm.
 
     The reader of jets takes a formula of r only if it is continuous on a closed domain. As r >= 0, F is least
     somewhere; and there, but for the edges of its pieces and where it has no slopes, the first slope is 0, the second
@@ -178,7 +178,7 @@ def prove_claims(objective: Objective, claims: dict[str, Any], reader: Reader, d
 
 
 def _may_be_told_too_little(r: Separable, fails: str, numbers: dict[str, Any], reader: Reader) -> bool:
-    """Whether a model need not be one: the prover knows of a step what it says, of logarithms next to nothing."""
+    """Whether a model may be spurious: the prover knows little of lemmas and next to nothing of logarithms."""
     if fails == ATTAINED:
         return True
     if fails in (DEFINED, FENCHEL, LEAST):
@@ -189,7 +189,7 @@ def _may_be_told_too_little(r: Separable, fails: str, numbers: dict[str, Any], r
 
 
 def _is_what_runs(r: Separable, numbers: dict[str, Any]) -> bool:
-    """Whether the claimed z of a model is what the formula gives."""
+    """Whether the claimed z of a model is the result of the formula."""
     r = r.map_parameters(lambda name, _: numbers[reported_name(name)])
     shipped = r.prox_unchecked(np.array([numbers["u"]]), numbers["t"])
     return bool(np.isclose(shipped[0], numbers["claimed z"], rtol=1e-6, atol=1e-9))
@@ -232,7 +232,7 @@ def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
 
 
 def _numbers_undefined(o: Objective, model: Any) -> dict[str, Any]:
-    """Return where the value is no number, and why, if that is a weight of 0 times infinity."""
+    """Return the numbers at which the value is undefined, and the reason if it is a weight of 0 times infinity."""
     numbers: dict[str, Any] = {name: as_float(model, x) for name, x in {"z": o.z, **o.parameters()}.items()}
     if numbers.get("weight") == 0 and as_float(model, o.r.value_of(o.t.reader, o.z)) == math.inf:
         numbers["because"] = BOUND

@@ -1,4 +1,4 @@
-"""A theorem about a regularizer, and what becomes of it."""
+"""A theorem about a regularizer, and the result of its proof."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from proxsae.verification.report import Proof
 
 
 class NotProvedError(Exception):
-    """No proof was found; the numbers, where there are any, refute the claim."""
+    """Raised where no proof was found; its numbers, if any, refute the claim."""
 
     def __init__(self, numbers: dict[str, Any] | None = None) -> None:
         super().__init__("unknown" if numbers is None else f"counterexample {numbers}")
@@ -31,7 +31,8 @@ class Theorem:
     statement : str
         In words.
     prove : callable
-        Is given the ``time.monotonic()`` after which it gives up, and raises NotProvedError where it has no proof.
+        A function of the ``time.monotonic()`` after which it gives up; it raises NotProvedError where it finds no
+        proof.
     verdict : str
         Of the proof.
     """
@@ -42,7 +43,7 @@ class Theorem:
 
 
 def proof_of(R: Regularizer, theorem: Theorem, timeout: float = 60.0) -> Proof:
-    """Return what the proof of a theorem comes to within some seconds."""
+    """Return the result of the proof of a theorem, within `timeout` seconds."""
     start = time.monotonic()
     verdict, numbers = theorem.verdict, None
     try:

@@ -58,7 +58,7 @@ class Rival:
 
 
 def read_theorem(R: Regularizer) -> Theorem:
-    """Return the theorem about a prox that is read as it runs, with no lemma besides; k and s are part of the form."""
+    """Return the theorem about a prox whose code is read without further lemmas; k and s are part of the form."""
     return Theorem(statement(R), partial(prove_read, R), _in_words(R))
 
 
@@ -71,7 +71,7 @@ def prove_read(R: Regularizer, deadline: float) -> None:
 
 
 def _in_words(R: Regularizer) -> str:
-    """Return the verdict on what was proved, which names the length where it is about codes of one length."""
+    """Return the verdict, which names the length where the proof is about codes of one length."""
     n = length(R)
     if not takes_norms_only(R):
         return f"proved for n = {n}"
@@ -143,7 +143,7 @@ def _rivals(R: Regularizer, deadline: float, *, any_scalar: bool = False) -> Ite
 
 
 def _theorems(proxes: PathReader, values: PathReader) -> list[Any]:
-    """Return what the theorems of the stand-ins say of the proxes on one path and the values on another."""
+    """Return the statements of the stand-ins' theorems about the proxes on one path and the values on another."""
     theirs = values.scalars or {}
     return [fact for name, r in (proxes.scalars or {}).items() if name in theirs for fact in r.facts(theirs[name])]
 
@@ -229,9 +229,9 @@ def _costs(reader: PathReader, name: str, n: int) -> Array:
 
 
 def prove_radial(R: Regularizer, deadline: float) -> None:
-    """Prove a regularizer of norms whose scalars are any that their theorems hold of.
+    """Prove a regularizer of norms for all scalar functions that satisfy their theorems.
 
-    Proved is too that its prox is a non-negative multiple of u. A counterexample need not be one for the r at hand.
+    The proof includes that the prox is a non-negative multiple of u. A counterexample need not be one for the given r.
     """
     answers = list(_answers(R, deadline, any_scalar=True))
     _settle(R, answers, list(_rivals(R, deadline, any_scalar=True)), deadline)
@@ -289,7 +289,7 @@ def _settle(R: Regularizer, answers: list[ProxPath], rivals: list[Rival], deadli
 
 
 def _claims(R: Regularizer, answer: ProxPath) -> dict[str, Any]:
-    """Return what has to hold of p alone."""
+    """Return the claims about p alone."""
     entries = [part for entry in answer.p for part in (entry.parts.values() if isinstance(entry, Vector) else [entry])]
     claims: dict[str, Any] = {
         "the comparisons are defined": reduce(both, answer.reader.obligations, True),
@@ -332,7 +332,7 @@ def _beats(answer: ProxPath, rival: Rival, deadline: float, *, by_slope: bool) -
 
 
 def _cauchy_schwarz(answer: ProxPath, rival: Rival) -> list[Any]:
-    """Return all that inner products have to satisfy: then there are vectors that have them."""
+    """Return the conditions on inner products under which there are vectors that have them."""
     pairs = [(u, z) for u, z in zip(answer.u, rival.z, strict=True) if isinstance(u, Vector)]
     return [((u * z) * (u * z)).term <= ((u * u) * (z * z)).term for u, z in pairs]
 
