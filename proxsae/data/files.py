@@ -19,7 +19,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; the file written there takes the place of `path` when the block ends without an error.
 
     Folders are made as needed. A file that is replaced keeps its permissions, and a link still points where it did.
-    What is no regular file, such as ``/dev/null`` or a pipe, is never replaced: the bytes are copied into it.
+    A path that is no regular file, such as ``/dev/null`` or a pipe, is never replaced: the bytes are copied into it.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise OSError unless a file can be written at `path`; for the start of work whose end writes it.
+    """Raise OSError unless a file can be written at `path`; called before the work whose end writes the file.
 
     Folders that are missing stay so until then, and a file that is there is left as it is.
     """
@@ -71,7 +71,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def _where(path: str | os.PathLike[str]) -> tuple[Path, Path, bool]:
     """Return the file behind any links, the folder for the temporary file, and whether it is a device or a pipe.
 
-    These are opened by the name that is given: behind that of a pipe, such as ``/dev/stdout``, there is no other.
+    Devices and pipes are opened by the given name: the target of a link such as ``/dev/stdout`` may have no path.
     """
     given = Path(path).expanduser()
     if given.is_dir():

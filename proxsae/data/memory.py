@@ -1,4 +1,4 @@
-"""How much this machine holds."""
+"""The size of main memory."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 class BatchOrder:
     """The rows of each training batch: one random permutation an epoch, batches always full.
 
-    It is a function of the seed and the number of rows drawn, so that a resumed run draws what the first would have.
+    The order is a function of the seed and the number of rows drawn, so that a resumed run draws the same rows.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class BatchOrder:
         self._permutation = np.empty(0, np.int64)
 
     def after(self, n_drawn: int) -> Any:
-        """Return the rows of the batch that follows `n_drawn` rows, ascending: a sum has no order, reading does."""
+        """Return the rows of the batch that follows `n_drawn` rows, ascending, since reading in order is faster."""
         epoch, start = divmod(n_drawn, self.n_rows)
         rows = self._order(epoch)[start : start + self.batch_size]
         if len(rows) < self.batch_size:

@@ -1,4 +1,4 @@
-"""What is written takes the place of nothing that the same work reads."""
+"""Checks that an output does not overwrite an input of the same command."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PAGES = (".html", ".csv")  # what is written beside a model, and again
 
 
 def check_output(path: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
-    """Raise unless a file can be written at `path` without harm to the inputs; for the start of work.
+    """Raise unless a file can be written at `path` without harm to the inputs; called before the work begins.
 
-    Inputs are files, folders, or names of what is on no disk, which are passed over.
+    Inputs are files or folders; names that are on no disk are ignored.
 
     Raises
     ------

@@ -29,29 +29,29 @@ BLOCK = 8192  # rows read at once where all are looked at
 class Rows:
     """Checked rows of a matrix, read as tensors of any dtype and device.
 
-    What is in memory is checked whole, once; a memory map or a store when it is read.
+    Arrays in memory are checked once, as a whole; a memory map or a store is checked when it is read.
 
     Parameters
     ----------
     source : array, memory map, torch tensor or store with shape, dtype and rows by index
         Of shape (n_samples, n_features).
     is_finite : bool
-        It is known to hold no NaN and no infinity.
+        Whether the source is known to hold no NaN and no infinity.
     kept : index array, optional
-        The rows that count, ascending; all by default.
+        The indices of the rows to use, ascending; all rows by default.
     targets : Rows, optional
-        What codes of these rows are to decode to; the rows themselves by default.
+        The targets of the codes of these rows; the rows themselves by default.
     name : str, default "X"
-        In sentences.
+        The name of the rows in messages.
 
     Attributes
     ----------
     dtype : torch.dtype
-        In which to compute with the rows: float64 for float64 and integers, else float32.
+        The dtype in which to compute with the rows: float64 for float64 and integers, else float32.
     weights : float64 array of shape (n_samples,) or None
-        How much each row counts, > 0, with mean 1; all alike where it is None.
+        The weights of the rows, > 0, with mean 1; None: equal weights.
     units : Tensor of shape (n_features,) or None
-        By which the features are divided when they are read.
+        The units by which features are divided when rows are read.
     """
 
     weights: Any = None
@@ -74,7 +74,7 @@ class Rows:
 
     @property
     def targets(self) -> Rows:
-        """What codes of the rows are to decode to; the rows themselves by default."""
+        """The targets of the codes of the rows; the rows themselves by default."""
         return self if self._targets is None else self._targets
 
     @property
@@ -179,11 +179,11 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     Parameters
     ----------
     estimator : BaseEstimator
-        Its ``n_features_in_`` (and the names of the features) are set, or compared.
+        The estimator whose ``n_features_in_`` (and names of features) are set, or compared.
     X : list, array, data frame, memory map, torch tensor or activation store
         Real numbers; integers are computed with in float64, half precision in float32.
     reset : bool
-        Set, do not compare.
+        Whether to set the features of the estimator, not to compare them.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def with_weights(rows: Rows, sample_weight: Any) -> Rows:
     Raises
     ------
     ValueError
-        If there is not one finite weight >= 0 for each row, or none is positive.
+        If there is not one finite weight >= 0 for each row, or no weight is positive.
     """
     if sample_weight is None:
         return rows
@@ -253,7 +253,7 @@ def with_weights(rows: Rows, sample_weight: Any) -> Rows:
 
 
 def has_labels_alone(Y: Any) -> bool:
-    """Whether there are no targets: nothing, or labels in one dimension, which scikit-learn's transformers ignore."""
+    """Whether Y holds no targets: it is None, or labels in one dimension, which scikit-learn's transformers ignore."""
     return Y is None or len(getattr(Y, "shape", ()) or np.asarray(Y).shape) == 1
 
 
@@ -275,7 +275,7 @@ def mapped(path: str | os.PathLike[str]) -> Any:
 
 
 def provenance_of(X: Any) -> dict[str, Any]:
-    """Return what a store says about its rows, where it says it in JSON: model, place, context length, drop rule ..."""
+    """Return the JSON fields of a store about its rows: model, place, context length, drop rule ..."""
     info = getattr(X, "info", None)
     if not isinstance(info, dict):
         return {}
@@ -320,7 +320,7 @@ def is_row_source(X: Any) -> bool:
 
 
 def _check_matrix(X: Any, name: str) -> None:
-    """Raise TypeError for what is no matrix at all, which scikit-learn would call a scalar or take for numbers."""
+    """Raise TypeError for an object that is no matrix, which scikit-learn would call a scalar or take for numbers."""
     if isinstance(X, str | bytes) or not (hasattr(X, "shape") or hasattr(X, "__array__") or isinstance(X, Sequence)):
         raise TypeError(f"{name} must be a matrix of shape (n_samples, n_features), got {type(X).__name__}")
     if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
@@ -328,14 +328,14 @@ def _check_matrix(X: Any, name: str) -> None:
 
 
 def _dtype_in_memory(X: Any) -> Any:
-    """Return the dtype, or those allowed, in which scikit-learn is to give what is in memory."""
+    """Return the dtype, or the dtypes allowed, to which scikit-learn converts rows in memory."""
     names = {getattr(dtype, "name", "") for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
     narrow = names <= {"float16", "float32"}  # in any byte order
     return np.float32 if narrow else [np.float64, np.float32]
 
 
 def _check_source(X: Any, name: str) -> None:
-    """Raise ValueError or TypeError for what is read row by row and is no matrix of real numbers."""
+    """Raise ValueError or TypeError for a source read row by row that is no matrix of real numbers."""
     if isinstance(X, Tensor) and (X.layout != torch.strided or X.device.type == "meta"):
         what = "meta" if X.device.type == "meta" else str(X.layout).removeprefix("torch.")
         raise TypeError(f"{name} must be a dense tensor with entries, got a {what} tensor")

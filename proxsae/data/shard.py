@@ -65,7 +65,7 @@ def narrowed(rows: NDArray[np.floating], dtype: str) -> NDArray[Any]:
 
 
 def widened(stored: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Return the rows that a shard holds; bfloat16, the upper half of a float32, as that."""
+    """Return the rows that a shard holds; bfloat16, the upper half of a float32, is returned as float32."""
     return (stored.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else stored
 
 
@@ -116,7 +116,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def _check_sites(path: Path, index: dict[str, Any]) -> None:
-    """Check the fields of several sites, which a store of one need not have, and add them."""
+    """Check the fields of several sites, and add them to the index of a store of one site, which may lack them."""
     widths = index.setdefault("widths", [index["n_features"]])
     medians = index.setdefault("median_norms", [index["median_norm"]])
     whole = isinstance(widths, list) and all(_is(width, (int,)) and width > 0 for width in widths)
@@ -206,7 +206,7 @@ def _offsets(tensor: dict[str, Any]) -> tuple[int, int]:
 
 
 def _is(value: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether a JSON value is of one of these types; true and false are no numbers."""
+    """Whether a JSON value has one of these types, where true and false are no numbers."""
     return type(value) in kinds
 
 

@@ -24,8 +24,8 @@ class ActivationStore:
 
     Made by :func:`proxsae.llm.harvest`. The folder holds ``index.json`` and shards in safetensors format, each with
     ``activations`` (rows, n_features), ``context`` and ``position`` (rows,) and ``tokens`` (contexts, context_length).
-    Shards are memory-mapped, so opening costs a header a shard and reading costs what is read. Indexing takes rows, an
-    integer, a slice, or an array of integers or booleans, and returns a NumPy array, a copy. ``np.asarray(store)``
+    Shards are memory-mapped, so opening costs a header a shard and reading costs what is read. Indexing selects rows by
+    an integer, a slice, or an array of integers or booleans, and returns a copy as a NumPy array. ``np.asarray(store)``
     reads everything.
 
     Opening checks the index and the size, types and shapes of every shard, and warns of a harvest that was interrupted.
@@ -35,18 +35,18 @@ class ActivationStore:
     path : str or path
         The folder.
     check : bool, default=True
-        Compare the checksum of a shard when it is first read; False saves that reading of the whole shard.
+        Compare the checksum of a shard when it is first read; False saves reading the whole shard.
 
     Attributes
     ----------
     shape : tuple of int
         (n_rows, n_features).
     sites : dict of str to slice
-        The places that the rows were read at, side by side, each with its columns.
+        The places at which the rows were read, each with its columns.
     dtype : numpy.dtype
         float32 or float16; float32 where bfloat16 is stored.
     info : dict
-        What the index says: model, weights (their fingerprint), site, tokenizer, text, split, context_length, drop,
+        The fields of the index: model, weights (their fingerprint), site, tokenizer, text, split, context_length, drop,
         excluded_tokens, dropped_positions, median_norm, complete (False after an interruption) ..., and sums over the
         shards: rows, contexts, dropped_by_position, dropped_special, dropped_massive, and large_kept (rows kept whose
         norm is more than 10 times the median).
@@ -90,10 +90,10 @@ class ActivationStore:
         return part
 
     def shuffled(self, *, seed: int = 0, buffer_rows: int = BUFFER_ROWS) -> ShuffledRows:
-        """Return the rows for a training in an order of their own; see :class:`proxsae.data.stream.ShuffledRows`.
+        """Return the rows for a training in a shuffled order; see :class:`proxsae.data.stream.ShuffledRows`.
 
-        Read in long runs and ahead, as a store that is larger than the memory must be, and in the same order by every
-        autoencoder, whatever its seed.
+        Rows are read ahead and in long runs, as a store larger than the memory requires. The order is the same for
+        every autoencoder, whatever its seed.
         """
         return ShuffledRows(self, seed=seed, buffer_rows=buffer_rows)
 
@@ -128,7 +128,7 @@ class ActivationStore:
         Raises
         ------
         StoreError
-            If one differs.
+            If a checksum differs.
         """
         for shard in self._index["shards"]:
             check_content(self.path / shard["file"], shard)

@@ -1,4 +1,4 @@
-"""Rows that are read in one order of their own, block by block, ahead of their use by a thread."""
+"""Rows in a fixed shuffled order, which a thread reads block by block ahead of their use."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Stream(ABC):
     ----------
     seed : int
     info : dict
-        What is known of the rows.
+        The provenance of the rows.
     n_rows : int or None
-        In an epoch, where that is known before.
+        The number of rows of an epoch, where it is known in advance.
     """
 
     seed: int
@@ -83,7 +83,7 @@ class ShuffledRows(Stream):
         With a shape, a dtype and rows by slice.
     seed : int, default 0
     buffer_rows : int, default 65_536
-        Rows of a block; two are in memory, and a third that tells the scale of the data.
+        Rows of a block. Two blocks are in memory, and a third, from which the scale of the data is measured.
     """
 
     def __init__(self, X: Any, *, seed: int = 0, buffer_rows: int = BUFFER_ROWS) -> None:
@@ -143,7 +143,7 @@ class ReadAhead:
         self._next = self._thread.submit(next, self._blocks)
 
     def read(self, start: int, n_rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float]:
-        """Return rows, and for how many seconds a block was waited for; what lies before `start` is let go."""
+        """Return rows, and the seconds spent waiting for a block; rows before `start` are released."""
         began = perf_counter()
         waited = 0.0
         if start < self._held[0][0] or start > self._end:  # back after a divergence, or on after a resumption

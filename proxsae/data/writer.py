@@ -37,8 +37,8 @@ _COUNTS = ("dropped_by_position", "dropped_special", "dropped_massive", "large_k
 class StoreWriter:
     """Collects batches of rows and writes a shard whenever 32 MB are full.
 
-    A shard always ends with a batch, so that a resumed run meets the same batches, and hence gives the same bytes, as
-    one that was never interrupted. A shard and the index are each written to a temporary name and renamed; the index
+    A shard always ends with a batch, so that a resumed run has the same batches, and hence writes the same bytes, as a
+    run that was never interrupted. A shard and the index are each written to a temporary name and renamed; the index
     names only shards that are whole.
 
     Parameters
@@ -48,7 +48,8 @@ class StoreWriter:
     header : dict
         The fields of the index that identify the harvest; see :mod:`proxsae.data.shard`.
     resume : bool, default=True
-        Continue a store with the same header that is there already; otherwise, or if its header differs, refuse.
+        Continue an existing store with the same header. An existing store with another header, or any store if False,
+        is an error.
     shard_bytes : int, default=32_000_000
         Size of the activations from which a shard is full.
     """
@@ -127,7 +128,7 @@ class StoreWriter:
             self._flush()
 
     def close(self) -> ActivationStore:
-        """Write what is held, mark the store complete and open it."""
+        """Write the rows that are held, mark the store complete and open it."""
         if self._held:
             self._flush()
         self.index["complete"] = True

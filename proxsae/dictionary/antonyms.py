@@ -10,7 +10,7 @@ from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes
 
 
 class PairCode(NamedTuple):
-    """What the codes make of a pair of words."""
+    """How the codes tell a pair of words apart."""
 
     atom: int | None  # that carries the pair with opposite signs, None where none does
     sign: int  # of that atom on the first word; 0 where none does
@@ -19,11 +19,11 @@ class PairCode(NamedTuple):
 
 
 def pair_code(Z_a: Any, Z_b: Any, X_a: Any, X_b: Any, D: Any, *, most: int = 64) -> PairCode:
-    r"""Return what codes make of the difference of two words, each read in several contexts.
+    r"""Return how codes tell two words apart, each read in several contexts.
 
     An atom carries the pair with opposite signs if its code is positive on one word and negative on the other, each in
-    at least half of the contexts; of several, the one with the largest :math:`|\bar z_a - \bar z_b| \|d\|`. With
-    :math:`\delta = \bar x_a - \bar x_b` and the atoms ordered by that number, the first m explain
+    at least half of the contexts; among several such atoms the one of largest :math:`|\bar z_a - \bar z_b| \|d\|`
+    counts. With :math:`\delta = \bar x_a - \bar x_b` and the atoms ordered by that number, the first m explain
 
     .. math:: 1 - \|\delta - \sum_{i \le m} (\bar z_a - \bar z_b)_i d_i\|^2 / \|\delta\|^2.
 
@@ -33,7 +33,7 @@ def pair_code(Z_a: Any, Z_b: Any, X_a: Any, X_b: Any, D: Any, *, most: int = 64)
     X_a, X_b : array of shape (n_contexts, n_features)
     D : array of shape (n_components, n_features)
     most : int, default 64
-        Atoms that are counted.
+        Number of atoms that are counted.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What every measure of dictionaries and codes accepts, and the cosines of atoms."""
+"""Checks of the input of measures of dictionaries and codes, and the cosines of atoms."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def csr_codes(Z: Any, name: str = "Z") -> csr_array:
 
 
 def is_number(value: Any, low: float, high: float = np.inf) -> bool:
-    """Whether it is a finite number from `low` to `high`, and not text, NaN or an array."""
+    """Whether `value` is a finite number from `low` to `high`, and not text, NaN or an array."""
     return isinstance(value, Real) and np.isfinite(float(value)) and low <= float(value) <= high
 
 

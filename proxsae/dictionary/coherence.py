@@ -13,7 +13,7 @@ def mutual_coherence(D: Any) -> float:
     r"""Return :math:`\mu = \max_{i \ne j} |\langle d_i, d_j \rangle|`, with atoms at norm 1.
 
     Codes of fewer than :math:`\frac12 (1 + 1/\mu)` non-zeros are unique, and found by orthogonal matching pursuit and
-    by L1. 0 for one atom; an atom of zeros has cosine 0 with every other.
+    by L1. The coherence of a single atom is 0; an atom of zeros has cosine 0 with every other.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def add_products(gram, moments, starts, columns, values, X, weights):  # type: i
 
 @numba.njit([void(float64[:, ::1], float64[:, ::1], boolean, boolean)], nogil=True, cache=True)
 def project(U, instead, in_ball, nonnegative):  # type: ignore[no-untyped-def]
-    """Overwrite rows by the nearest of norm 1, or at most 1, and >= 0 on request; `instead` where none is nearest."""
+    """Overwrite rows by the nearest of norm 1, or at most 1, and >= 0 on request; `instead` where there is none."""
     for i in range(len(U)):
         u, square = U[i], 0.0
         for k in range(len(u)):

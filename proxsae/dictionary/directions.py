@@ -1,4 +1,4 @@
-"""Whether features use both of their directions, in the atoms and in the codes."""
+"""Measures of whether features use both of their directions, in the atoms and in the codes."""
 
 from __future__ import annotations
 

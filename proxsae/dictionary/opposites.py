@@ -52,12 +52,12 @@ def sides_of(Z: Any, D: Any) -> Sides:
 
 
 def random_sides(Z: Any, D: Any, n_axes: int, *, least: int = 20, random_state: int = 0) -> Sides:
-    """Return axes that mean nothing, the null: one one-sided atom as the + side, another as the - side, at random.
+    """Return the axes of the null hypothesis: a random one-sided atom as the + side, another as the - side.
 
     Parameters
     ----------
     Z : array or SciPy sparse matrix of shape (n_samples, n_components)
-        Codes >= 0, as of TopK; of signed codes each side is an atom of its own.
+        Codes >= 0, as of TopK; each side of an atom with signed codes counts as an atom of its own.
     D : array of shape (n_components, n_features)
     n_axes : int
     least : int, default 20
@@ -67,7 +67,7 @@ def random_sides(Z: Any, D: Any, n_axes: int, *, least: int = 20, random_state: 
     Raises
     ------
     ValueError
-        If fewer than two atoms fire as often.
+        If fewer than two atoms fire at least `least` times.
     """
     from scipy.sparse import hstack
 
@@ -97,16 +97,16 @@ def opposition(
     - ``balance`` is :math:`2 \min(n_+, n_-) / (n_+ + n_-)` with the numbers of samples on which either side fires.
     - ``context_cosine``: each side has the mean of :math:`x - \bar x - z d` over the samples on which it fires, the
       activations without what is common to all and without what the atom itself writes there, which is opposite by
-      construction. The cosine of the two is -1 where the rest is opposite too.
+      construction. The measure is the cosine of these two means, -1 where the remainder is opposite too.
     - ``lens_plus``: with l(t) the logit that the axis :math:`d_+ - d_-` (for a signed atom, d) gives to token t, the
       mean of l over the tokens that follow where the + side fires, less its mean over all that follow any token, in
-      standard deviations of the latter. ``lens_minus`` is that of -l where the - side fires. That +d promotes what -d
-      demotes counts for nothing: real text must continue so.
+      standard deviations of the latter. ``lens_minus`` is that of -l where the - side fires. The score depends on how
+      real text continues: that -d demotes the tokens that +d promotes does not raise it.
 
     Parameters
     ----------
     sides : Sides
-        Of :func:`sides_of`, or the null of :func:`random_sides`.
+        The result of :func:`sides_of`, or the null of :func:`random_sides`.
     X : array of shape (n_samples, n_features)
     next_tokens : int array of shape (n_samples,), optional
         The token that follows each sample; with `lens`.

@@ -1,4 +1,4 @@
-"""Atoms to begin with, and in place of those that are dead or double: rows of the data, none of them twice."""
+"""Initial atoms, and replacements of atoms that are dead or double: distinct rows of the data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def initial_atoms(
         sphere.
     random : Generator
     nonnegative : bool, default False
-        Atoms >= 0: the positive parts of these.
+        Return atoms >= 0: the positive parts of these rows.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def _spread_rows(Y: Matrix, most: int, random: np.random.Generator) -> list[int]
 
 
 def distinct(rows: Matrix, most: int, present: Matrix | None = None) -> Matrix:
-    """Return the first rows at norm 1, at most so many, that are neither zero nor double, also of atoms present."""
+    """Return the first rows, at norm 1 and at most `most`, that are not zero and repeat no row or present atom."""
     kept = np.zeros((0, rows.shape[1]))
     others = kept if present is None else unit(present)
     position = 0
@@ -91,9 +91,9 @@ def filled(D: Matrix, n_components: int, random: np.random.Generator, nonnegativ
 
 
 def doubles(D: Matrix, usage: Matrix, *, signed: bool) -> NDArray[np.bool_]:
-    """Return which atoms have another like them that is used more, or as much and comes first.
+    """Return a mask of the atoms that repeat another atom which is used more, or as much and comes first.
 
-    An atom and its negative are alike where codes have signs.
+    Where codes have signs, an atom and its negative count as equal.
     """
     rank = np.empty(len(D), dtype=np.intp)
     rank[np.argsort(-usage, kind="stable")] = np.arange(len(D))
@@ -108,7 +108,7 @@ def with_replacements(
 ) -> Matrix:
     """Return the dictionary with some atoms replaced by the residuals of the worst-reconstructed samples.
 
-    Residuals that an atom has already are passed over; where there are too few others, random atoms are taken.
+    Residuals along an atom that is already there are passed over; where too few others are left, random atoms are used.
     """
     n = int(which.sum())
     if not n:

@@ -20,7 +20,7 @@ UPDATES: dict[str, type[Update]] = {}  # by name; a subclass enters itself
 
 
 class Batch(NamedTuple):
-    """What an update may ask about a batch."""
+    """The data of a batch that an update may use."""
 
     X: Matrix  # (n_samples, n_features)
     codes: csr_array  # (n_samples, n_components)
@@ -42,8 +42,8 @@ class Update(ABC):
     forgetting : float, default 8.0
         :math:`\rho \ge 0`: before n samples are added to N earlier ones, the sums over these are multiplied by
         :math:`(N / (N + n))^\rho`, so that about the last :math:`1/(\rho+1)` of all samples counts; 0 forgets nothing.
-        The first codes are those of a poor dictionary. For many atoms of correlated data less is better: 6 for 1,024
-        atoms of activations.
+        Forgetting helps since the first codes are those of a poor dictionary. For many atoms of correlated data a
+        smaller value is better: 6 for 1,024 atoms of activations.
     atoms : {"sphere", "ball"}, default "sphere"
         Norm 1, or at most 1.
     nonnegative : bool, default False
@@ -71,7 +71,7 @@ class Update(ABC):
 
     @abstractmethod
     def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
-        """Return the atoms, the sums with the batch in them, and its codes over the new atoms."""
+        """Return the new atoms, the sums including the batch, and the codes of the batch over the new atoms."""
 
 
 class Online(Update):
@@ -105,7 +105,8 @@ class MOD(Update):
 class KSVD(Update):
     """Approximate K-SVD on each batch: atoms with their codes, one by one; see :func:`proxsae.dictionary.ksvd_atoms`.
 
-    It looks at the present batch alone: `forgetting` is that of b, and batches must be many times the atoms.
+    It uses the present batch alone: `forgetting` matters for b only, and a batch must hold many times more samples than
+    there are atoms.
     """
 
     name = "ksvd"
@@ -150,11 +151,11 @@ class Learned(NamedTuple):
         dead_after: int = 100_000,
         weights: Any = None,
     ) -> Learned:
-        """Return the dictionary after a batch X with codes Z, whose samples count as much as their weights say.
+        """Return the dictionary after a batch X with codes Z and weights of its samples.
 
-        Atoms that no code has used for `dead_after` samples (and again after as many), and the less used of two that
-        are alike, make place for the residuals of the worst-reconstructed samples. Sums over earlier samples are cut to
-        a weight of `most_weight`. A batch of no samples changes nothing.
+        Atoms that no code has used for `dead_after` samples (and again after as many), and the less used of two equal
+        atoms, are replaced by residuals of the worst-reconstructed samples. Sums over earlier samples are cut to a
+        weight of `most_weight`. A batch of no samples changes nothing.
         """
         if not len(X):
             return self
@@ -174,7 +175,7 @@ class Learned(NamedTuple):
 
 
 def update_of(update: Any) -> Update:
-    """Return the update that is meant by a name or an object, or raise ValueError."""
+    """Return the update that a name or an object stands for, or raise ValueError."""
     if isinstance(update, str) and update in UPDATES:
         return UPDATES[update]()
     if not isinstance(update, Update):

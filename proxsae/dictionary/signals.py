@@ -18,7 +18,7 @@ SURE = -40.0  # a threshold that every g exceeds
 
 
 class SparseSignals(NamedTuple):
-    """Samples and what they are made of: X = codes @ dictionary + noise."""
+    """Samples with their true codes and dictionary: X = codes @ dictionary + noise."""
 
     X: Matrix  # (n_samples, n_features)
     codes: csr_matrix  # (n_samples, n_components)
@@ -55,7 +55,7 @@ def sparse_signals(
     dictionary : array of shape (n_components, n_features)
         D.
     l0 : float
-        Mean number of non-zeros of a sample, as the rates have it: `exclusive` lowers it.
+        Mean number of non-zeros of a sample by the rates; `exclusive` lowers it.
     exact : bool, default False
         Every sample takes the l0 atoms (an integer) that exceed their threshold most, no child before its parent.
     bipolar : float, default 1.0
@@ -67,10 +67,10 @@ def sparse_signals(
     n_factors : int, default 8
     parents : array of int of shape (n_components,), optional
         A hierarchy, such as :func:`forest` gives: atom i fires only where atom parents[i] < i does; -1 for roots. The
-        rates hold all the same, since a child fires more often where it may. With a correlation and unlike rates they
-        do not, since whether the parent fires then says something of the child: count what is drawn.
+        rates still hold, since a child fires more often where its parent does. With a correlation and unequal rates
+        they do not hold, since the parent then tells something of the child: count the codes that are drawn.
     exclusive : bool, default False
-        Of the children of one parent only the one that exceeds its threshold most fires.
+        Among the children of one parent only the child that exceeds its threshold most fires.
     magnitudes : (low, high), default (1.0, 2.0)
         The modulus of a code that is not zero is uniform between these.
     noise : float, default 0.0
@@ -153,7 +153,7 @@ def forest(n_components: int, n_roots: int, n_children: int) -> NDArray[np.int64
     n_roots : int
         From 1 to n_components.
     n_children : int
-        Of each atom, at least 1; the last level may be incomplete.
+        The number of children of an atom, at least 1; the last level may be incomplete.
 
     Returns
     -------
@@ -184,7 +184,7 @@ def _levels(parents: Any, n_components: int) -> list[NDArray[np.intp]]:
 
 
 def _conditional(rates: Matrix, parents: Any) -> Matrix:
-    """Return the rates where the parents fire: parents come earlier, so that theirs are no lower."""
+    """Return the rates given that the parents fire: parents come earlier, so that their rates are no lower."""
     if parents is None:
         return rates
     return np.where(parents >= 0, rates / rates[parents], rates)
@@ -197,7 +197,7 @@ def _most(excess: Matrix, k: int) -> NDArray[np.bool_]:
 
 
 def _none_before_its_parent(excess: Matrix, levels: list[NDArray[np.intp]], parents: Any) -> Matrix:
-    """Return the excess, lowered where a parent has no larger one."""
+    """Return the excess over the thresholds, lowered where that of the parent is not larger."""
     excess = excess.copy()
     for level in levels:
         of_parents = excess[:, parents[level]]
@@ -206,7 +206,7 @@ def _none_before_its_parent(excess: Matrix, levels: list[NDArray[np.intp]], pare
 
 
 def _follow_parents(fires: Any, excess: Matrix, level: Any, parents: Any, exclusive: bool) -> None:
-    """Silence in place the atoms of a level whose parents are silent, and all but one child of each where asked to."""
+    """Silence, in place, atoms of a level whose parents are silent; if `exclusive`, all but one child of a parent."""
     level = level[np.argsort(parents[level], kind="stable")]
     fires[:, level] &= fires[:, parents[level]]
     if exclusive:

@@ -1,4 +1,4 @@
-"""Whether the dictionary or the codes are at fault for a poor reconstruction or recovery."""
+"""Measures of whether the dictionary or the codes cause a poor reconstruction or recovery."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = ("fvu", "l0", "cosine", "f1", "iou", "correlation")
 
 
 class SplitRow(NamedTuple):
-    """One dictionary with one kind of codes; None where no truth is known."""
+    """The scores of one dictionary with one kind of codes; None where the truth is not known."""
 
     dictionary: str  # "learned", "true", "random" or "rows of X"
     codes: str  # "learned", "refined", "solved" or "OMP"
@@ -35,7 +35,7 @@ class SplitRow(NamedTuple):
 
 
 class ErrorSplit(NamedTuple):
-    """A table of what dictionaries and codes lose; ``print`` shows it."""
+    """A table of the losses of dictionaries and codes; ``print`` shows it."""
 
     rows: tuple[SplitRow, ...]
     inference: float  # FVU of the learned codes beyond the best codes over the learned dictionary
@@ -58,10 +58,11 @@ def error_split(
 ) -> ErrorSplit:
     r"""Return reconstruction and recovery with learned, refined and OMP codes, and over the true dictionary.
 
-    Over the learned D and b: the codes of the autoencoder; those that :func:`proxsae.solve` reaches from there with its
-    R; and those of orthogonal matching pursuit with as many non-zeros as the learned codes have on average. Over the
-    true dictionary, with b = 0, the same two without the start. As controls, OMP over random atoms, and of half of X
-    over rows of the other half: reconstruction alone does not tell a learned dictionary from these.
+    Three codes use the learned D and b: those of the autoencoder; those that :func:`proxsae.solve` reaches from them
+    with the same R; and those of orthogonal matching pursuit (OMP) with as many non-zeros as the learned codes have on
+    average. Over the true dictionary, with b = 0, there are solved codes, started at zero, and OMP. Controls are OMP
+    over random atoms, and OMP of half of X over rows of the other half: reconstruction alone does not tell a learned
+    dictionary from these.
 
     Parameters
     ----------
@@ -129,14 +130,14 @@ def error_split(
 
 
 def coded(X: Matrix, D: Matrix, b: Matrix, R: Regularizer, **options: Any) -> csr_array:
-    """Return solved codes; those that have not converged count as they are."""
+    """Return solved codes, including those that have not converged."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return csr_codes(solve(X, D, R, intercept=b, sparse_output=True, **options).codes)
 
 
 class Truth(NamedTuple):
-    """What is known of the true atoms and codes."""
+    """The true atoms and codes, as far as they are known."""
 
     D: Matrix | None
     Z: csr_array | None
@@ -156,11 +157,11 @@ class Truth(NamedTuple):
         return cls(D, Z, signed)
 
     def at(self, rows: Any) -> Truth:
-        """Return what is known of some of the samples."""
+        """Return the truth for some of the samples."""
         return self if self.Z is None else self._replace(Z=self.Z[rows])
 
     def row(self, name: str, codes: str, X: Matrix, D: Matrix, b: Matrix, Z: csr_array) -> SplitRow:
-        """Return what a dictionary and codes lose and recover."""
+        """Return the scores of a dictionary with codes."""
         sums = ReconstructionSums()
         sums.add(X, Z @ D + b, Z)
         reconstruction = sums.result()

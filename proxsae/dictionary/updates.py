@@ -1,4 +1,4 @@
-r"""Steps of the dictionary for fixed codes, as pure functions: none of them increases the error of reconstruction.
+r"""Steps of the dictionary for fixed codes, as pure functions: no step increases the error of reconstruction.
 
 With codes Z, targets Y = X - b, :math:`A = Z^T Z` and :math:`B = Z^T Y`, that error is
 
@@ -42,12 +42,12 @@ class Statistics(NamedTuple):
 
     @classmethod
     def standing_for(cls, D: Matrix, b: Matrix, n_samples: float, square: float) -> Statistics:
-        """Return sums of which D and b are the best: of samples whose codes are uncorrelated, with this mean square."""
+        """Return sums for which D and b are optimal: those of samples with uncorrelated codes of this mean square."""
         gram = n_samples * square * np.eye(len(D))
         return cls(n_samples, n_samples, np.zeros(len(D)), n_samples * b, gram, gram.diagonal()[:, None] * D)
 
     def plus(self, Z: csr_array, X: Matrix, keep: float = 1.0, weights: Any = None) -> Statistics:
-        """Return the sums with the samples X, their codes Z and weights; what was there is multiplied by `keep`."""
+        """Return the sums with samples X, their codes Z and weights added; the old sums are multiplied by `keep`."""
         from proxsae.dictionary.compiled_updates import add_products
 
         w = np.ones(len(X)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -84,7 +84,7 @@ class Statistics(NamedTuple):
 
 
 def onto(U: Matrix, atoms: AtomSet, nonnegative: bool, instead: Matrix) -> Matrix:
-    """Return the nearest atoms: rows of norm 1 or at most 1, >= 0 on request; `instead` where none is nearest."""
+    """Return the nearest atoms: rows of norm 1 or at most 1, >= 0 on request; `instead` where no atom is nearest."""
     from proxsae.dictionary.compiled_updates import project
 
     U = np.array(U, dtype=np.float64, order="C")
@@ -93,15 +93,15 @@ def onto(U: Matrix, atoms: AtomSet, nonnegative: bool, instead: Matrix) -> Matri
 
 
 def descend_atoms(D: Matrix, A: Matrix, B: Matrix, *, atoms: AtomSet = "sphere", nonnegative: bool = False) -> Matrix:
-    r"""Return D after a pass of block coordinate descent, an atom a block.
+    r"""Return D after a pass of block coordinate descent, in which each block is one atom.
 
     :math:`d_j \leftarrow \Pi(d_j + (B_j - A_j D) / A_{jj})`, with the projection :math:`\Pi` on the sphere or the ball,
-    is the best atom with the others held; one that no code uses stays.
+    is the best atom with the others held; an atom that no code uses stays.
 
     Parameters
     ----------
     D : array of shape (n_components, n_features)
-        Admissible atoms; in float32 the products with all of them are, too.
+        Admissible atoms; products with all atoms are computed in their dtype.
     A, B : arrays of shape (n_components, n_components) and (n_components, n_features)
         :math:`A = Z^T Z` and :math:`B = Z^T Y`.
     atoms : {"sphere", "ball"}, default "sphere"
@@ -183,9 +183,9 @@ def ksvd_atoms(
     r"""Return D and Z after a pass of approximate K-SVD: each atom and then its own codes, the others held.
 
     With E the residual without atom j on the samples that use it, :math:`d_j \leftarrow E^T z_j` at norm 1 and
-    :math:`z_j \leftarrow \mathrm{prox}_{r_j}(E d_j)`, one power iteration for the largest singular pair. Codes of
-    unit atoms are the best on their support for every R that is a sum over coordinates, with or without a cardinality;
-    other R leave them as they are. Atoms must have norm 1.
+    :math:`z_j \leftarrow \mathrm{prox}_{r_j}(E d_j)`, one power iteration for the largest singular pair. For unit atoms
+    these codes are optimal on their support for every R that is a sum over coordinates, with or without a cardinality;
+    for other R the codes stay as they are. Atoms must have norm 1.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def ksvd_atoms(
     nonnegative : bool, default False
         Atoms >= 0.
     weights : array of shape (n_samples,), optional
-        w, with which the samples count: :math:`d_j \leftarrow E^T (w z_j)`.
+        w, the weights of the samples: :math:`d_j \leftarrow E^T (w z_j)`.
 
     References
     ----------

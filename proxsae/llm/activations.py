@@ -1,4 +1,4 @@
-"""The activations of batches of contexts at a site, and which of their rows count."""
+"""The activations of batches of contexts at a site, and which rows are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def activations(model: LanguageModel, sites: Sequence[Site], batches: Iterable[C
 
 
 def measure(stream: Iterator[Activations], drop: Drop) -> tuple[list[int], list[float], Iterator[Activations]]:
-    """Decide on the first 32 contexts that hold text which positions are dropped, and what norm is the usual one.
+    """Decide by the first 32 contexts that hold text which positions are dropped, and measure the median norm.
 
     Returns
     -------

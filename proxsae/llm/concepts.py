@@ -1,4 +1,4 @@
-"""Concept axes: pairs of contexts that differ in one thing, and the words whose odds tell the two sides apart.
+"""Concept axes: pairs of contexts that differ in one concept, and words whose odds tell the two sides apart.
 
 An axis is a JSON file with the names of its sides, ``"a"`` and ``"b"``, the words ``"targets_a"`` and ``"targets_b"``,
 and ``"templates"``: texts that hold one pair, ``"My {mother|father} was late because"``. Those of the package stand in
@@ -82,7 +82,7 @@ def _read(path: Path) -> Axis:
 def target_ids(model: LanguageModel, axis: Axis) -> tuple[list[int], list[int], list[str]]:
     """Return the tokens that stand for the targets of either side, and the words that are more than one token.
 
-    A word of several tokens is stood for by its first.
+    The first token stands for a word of several tokens.
 
     Raises
     ------

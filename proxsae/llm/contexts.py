@@ -37,7 +37,7 @@ class Packing(NamedTuple):
     """Documents follow one another and run on into the next context; else each begins a context of its own."""
 
     def non_defaults(self) -> dict[str, Any]:
-        """Return what differs from the default, for the index of a store."""
+        """Return the options that differ from the default, for the index of a store."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
 
 
@@ -49,8 +49,8 @@ def pack(
 ) -> Iterator[list[int]]:
     """Pack documents, texts or token ids, into contexts of `length` token ids.
 
-    Only the last may be shorter, or with ``concatenate=False`` the last of each document. A text of more than 20,000
-    characters is tokenized in pieces, cut before a white space.
+    Only the last context may be shorter, or with ``concatenate=False`` the last context of each document. A text of
+    more than 20,000 characters is tokenized in pieces, cut before a white space.
     """
     start, _ = boundary_tokens(tokenizer)
     head = [start] if packing.bos and start is not None else []
@@ -93,7 +93,7 @@ def _checked_ids(ids: list[int], tokenizer: Any) -> list[int]:
 
 
 def _pieces(text: str | list[int]) -> Iterator[tuple[str | list[int], bool]]:
-    """Yield a document in pieces that a tokenizer takes in no time, each with whether it is the last."""
+    """Yield a document in pieces short enough for a tokenizer, each with a flag for the last piece."""
     if not isinstance(text, str):
         yield text, True
         return
@@ -114,8 +114,8 @@ def batches(
 ) -> Iterator[Contexts]:
     """Group packed contexts into batches of `batch_size`; only the last may be smaller.
 
-    Contexts that are shorter are padded on the right, which cannot change what a causal model computes before it. The
-    tokens that :func:`special_ids` names and those in `excluded` are no text.
+    Shorter contexts are padded on the right, which does not change what a causal model computes before the padding. The
+    tokens of :func:`special_ids` and those in `excluded` are masked as no text.
     """
     no_text = np.array([*special_ids(tokenizer), *excluded], dtype=np.int32)
     while rows := list(islice(packed, batch_size)):
@@ -128,7 +128,7 @@ def batches(
 
 
 def padding_id(tokenizer: Any) -> int:
-    """Return what stands behind the end of a context that is shorter."""
+    """Return the token id that pads shorter contexts."""
     _, end = boundary_tokens(tokenizer)
     return 0 if end is None else end
 
@@ -145,7 +145,7 @@ def excluded_ids(tokens: Sequence[int | str], tokenizer: Any, name: str = "exclu
     Raises
     ------
     ValueError
-        If one is neither an id of the tokenizer nor the text of one token.
+        If a token is neither an id of the tokenizer nor the text of one token.
     """
     ids = set()
     if isinstance(tokens, str):
@@ -168,7 +168,7 @@ def ids_of(text: str, tokenizer: Any) -> list[int]:
     Raises
     ------
     ValueError
-        If it holds half of a surrogate pair, as which Python also reads a byte that is no UTF-8; tokenizers fail there.
+        If the text holds half of a surrogate pair, on which tokenizers fail; it may stand for a byte that is no UTF-8.
     """
     try:
         text.encode()

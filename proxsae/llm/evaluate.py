@@ -1,4 +1,4 @@
-"""Evaluate sparse autoencoders inside a language model: splice the reconstruction back and see what the model loses."""
+"""Evaluate sparse autoencoders inside a language model: splice the reconstruction in and measure the loss."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def evaluate(
     check_provenance: bool = True,
     verbose: bool | int = True,
 ) -> dict[str, Any]:
-    """Put the reconstructions of one sparse autoencoder, or several, into a language model, and measure what it loses.
+    """Put the reconstructions of sparse autoencoders into a language model, and measure what the model loses.
 
-    All see the same text. The model up to the site, the clean and the zero-ablated rest run once for all of them; each
-    runs only the rest. Every variant replaces the same rows, those that :func:`proxsae.llm.harvest` would keep; dropped
-    positions and special tokens stay clean.
+    All autoencoders see the same text. The model up to the site, and the clean and the zero-ablated rest of it, run
+    once for all; for each autoencoder only the rest of the model runs. Every variant replaces the same rows, those that
+    :func:`proxsae.llm.harvest` would keep; dropped positions and special tokens stay clean.
 
-    The places of a crosscoder are replaced one at a time, each in a forward pass of its own with the reconstruction
-    that one code gives of it: together, the last of several residual streams would hide all before it.
+    The places of a crosscoder are replaced one at a time, each in its own forward pass, with the reconstruction of that
+    place from the common code: if all were replaced at once, the last residual stream would hide those before it.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ def evaluate(
         they are side by side in the rows of the autoencoders. None: the place of their harvest, of transcoders that
         of the targets.
     reads : int, str, Site or a list of them, optional
-        Where transcoders read; `block` is then what they write, such as ``reads="mlp_in.15", block="mlp_out.15"``, and
-        zero is the layer taken out. None: where the store was read that they were fitted on.
+        Where transcoders read; `block` is then where they write, such as ``reads="mlp_in.15", block="mlp_out.15"``, and
+        zero ablation removes the layer. None: the place from which the rows of their training came.
     n_tokens : int, default=8192
         Rows to replace, at least: whole batches are evaluated.
     context_length : int, default=128
-        Tokens in a context; take that of the harvest.
+        Tokens in a context; use the context length of the harvest.
     batch_size : int, default=8
         Contexts in a forward pass; three arrays (batch_size, context_length, n_vocabulary) of float32 are held.
     drop : "auto", int or list of int, default="auto"
@@ -83,7 +83,7 @@ def evaluate(
     field : str, default="text"
         Text field of ``.jsonl`` files and datasets.
     seed : int or None, default=0
-        Of the order of documents.
+        Seed of the order of documents.
     check_provenance : bool, default=True
         Refuse an autoencoder that was fitted on a store from another model or another place than these.
     verbose : bool or int, default=True
@@ -94,8 +94,8 @@ def evaluate(
     dict
         ``mse``, ``fvu``, ``explained_variance``, ``l0``, ``dead_fraction``, ``cross_entropy_clean``,
         ``cross_entropy_spliced``, ``cross_entropy_zero`` (nats per token), ``loss_recovered``, ``kl`` (nats per token),
-        defined in :mod:`proxsae.metrics`; ``n_tokens`` (rows replaced) and ``n_predictions``. Of several places, a dict
-        from place to such a dict; of several autoencoders, one from name to what there is of each.
+        defined in :mod:`proxsae.metrics`; ``n_tokens`` (rows replaced) and ``n_predictions``. For several places the
+        result is a dict from place to such a dict; for several autoencoders a dict from name to the result of each.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a language model says after a prompt, and how probable it finds what it is given."""
+"""Continuations of a prompt by a language model, and the log-probabilities of given texts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from proxsae.llm.model import LanguageModel, evaluating
 
 
 class Continuation(NamedTuple):
-    """What a model said after a prompt.
+    """The continuation of a prompt.
 
     Attributes
     ----------
     text : str
     tokens : int64 array of shape (n_tokens,)
     log_probabilities : float64 array of shape (n_tokens,)
-        Of each token after those before it, in nats, at temperature 1.
+        The log-probability of each token given the tokens before it, in nats, at temperature 1.
     """
 
     text: str
@@ -34,18 +34,18 @@ class Continuation(NamedTuple):
 def generate(
     model: LanguageModel, prompt: str, *, n_tokens: int = 40, temperature: float = 0.0, seed: int = 0
 ) -> Continuation:
-    r"""Continue a prompt: greedily, or by samples of :math:`p^{1/T} / \sum p^{1/T}` with a seed of their own.
+    r"""Continue a prompt: greedily, or by samples of :math:`p^{1/T} / \sum p^{1/T}` with their own seed.
 
     Parameters
     ----------
     model : LanguageModel
     prompt : str
     n_tokens : int, default=40
-        At most; the text ends before the end-of-text token.
+        Most tokens of the continuation, which ends before an end-of-text token.
     temperature : float, default=0
         T; 0 takes the most probable token.
     seed : int, default=0
-        Of the samples; no other random numbers are touched.
+        Seed of the samples; no other random state is changed.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def generate(
 
 
 def _log_softmax(model: LanguageModel, logits: Tensor) -> Tensor:
-    """Return log p in float64, or raise ValueError where the logits give none; -inf is a token that never comes."""
+    """Return log p in float64, or raise ValueError where logits are not finite; -inf stands for an impossible token."""
     log_p = logits.double().log_softmax(-1)
     if bool(log_p.isnan().any()):
         raise ValueError(f"the logits of {model.name} hold NaN or infinity, as of activations that are too large")
@@ -101,7 +101,7 @@ def _drawn(log_p: Tensor, temperature: float, random: torch.Generator) -> int:
 
 
 def log_probabilities(model: LanguageModel, prompt: str, continuations: list[str]) -> NDArray[np.float64]:
-    """Return log p(continuation | prompt) of each, in nats: the sum over its tokens, however many they are.
+    """Return log p(continuation | prompt) of each continuation, in nats: the sum over its tokens.
 
     Raises
     ------

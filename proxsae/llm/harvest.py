@@ -48,10 +48,10 @@ def harvest(
     resume: bool = True,
     verbose: bool | int = True,
 ) -> ActivationStore:
-    """Write the activations at one place in a language model, or at several, a row a token, into an activation store.
+    """Write the activations at one or several places of a language model into an activation store, one row a token.
 
-    The forward pass stops there. Left out are special tokens, padding, and the positions that carry massive
-    activations; what was left out is counted in ``store.info``.
+    The forward pass stops at the last place. Special tokens, padding and the positions of massive activations are left
+    out, and ``store.info`` counts them.
 
     Parameters
     ----------
@@ -61,7 +61,8 @@ def harvest(
         See :func:`proxsae.llm.text.documents`; None is the embedded Wikipedia summaries.
     hook : int, str, Site or a list of them
         Where to read: ``"mlp_out.15"``, the path of a module, or another place of :mod:`proxsae.llm.sites`. Several
-        are read in one pass and stand side by side in the rows: ``store.at("mlp_out.15")`` is the part of one.
+        places are read in one pass and stand side by side in the rows: ``store.at("mlp_out.15")`` is the part of one
+        place.
     block : int
         In place of `hook`: 15 is the residual stream after 15 blocks, ``hook="block.15"``.
     n_tokens : int
@@ -73,27 +74,28 @@ def harvest(
     batch_size : int, default=16
         Contexts in a forward pass.
     dtype : {"float32", "float16", "bfloat16"}, default="float32"
-        Of the stored activations.
+        The dtype of the stored activations.
     drop : "auto", int or list of int, default="auto"
-        What to leave out. "auto" measures the first 32 contexts; it drops each position whose median norm is more than
-        10 times the median norm of all tokens, and everywhere single rows above 10 times the median of the rows kept.
-        An integer k drops the first k positions, a list the positions in it; neither drops single rows, but a warning
-        tells of them.
+        The rows to leave out. "auto" measures the first 32 contexts; it drops each position whose median norm is more
+        than 10 times the median norm of all tokens, and all single rows above 10 times the median of the rows kept. An
+        integer k drops the first k positions, a list drops the positions in it; both keep large single rows, with a
+        warning.
     exclude_tokens : sequence of int or str, default=()
         Tokens to leave out beside the special ones: their ids, or the text of one token each.
     bos, separator, concatenate : bool, int or str, bool
-        Whether contexts start with the beginning-of-text token, what token closes a document ("eos", "bos", an id, the
-        text of one token, or None), and whether documents run on into the next context or each begins one of its own.
+        Whether contexts start with the beginning-of-text token, which token closes a document ("eos", "bos", an id, the
+        text of one token, or None), and whether documents run on into the next context or each document begins a new
+        context.
     split : {"train", "heldout", "all"}, default="train"
         Which documents; :func:`proxsae.llm.evaluate` reads the held-out ones.
     field : str, default="text"
         Text field of ``.jsonl`` files and datasets.
     seed : int or None, default=0
-        Of the order of documents; None keeps the source's order.
+        Seed of the order of documents; None keeps the order of the source.
     resume : bool, default=True
-        Continue an interrupted harvest in `out`; the result is byte for byte that of one never interrupted. A complete
-        one is returned as it is. Of both the text is tokenized anew, and its contexts are compared with the stored
-        ones. With False a store in `out` is an error; it is never overwritten.
+        Continue an interrupted harvest in `out`; the result is byte for byte that of a harvest without interruption. A
+        complete harvest is returned as it is. In both cases the text is tokenized again and compared with the stored
+        contexts. With False a store in `out` is an error; it is never overwritten.
     verbose : bool or int, default=True
         Show a progress bar with tokens/s (on a terminal only) and a closing line on the standard error stream.
 
@@ -163,7 +165,7 @@ def harvest(
 
 
 def sites_of(model: LanguageModel, hook: Hook | Sequence[Hook] | None, block: Hook | None = None) -> list[Site]:
-    """Return the sites that `hook` or `block` names; raise ValueError unless it is one of the two, each site once.
+    """Return the sites that `hook` or `block` names; raise ValueError unless one of the two is given, each site once.
 
     Several may be one text, as a store has them: ``"block.7 block.15"``.
     """
@@ -201,7 +203,7 @@ def _add(writer: StoreWriter, batch: Activations, room: int) -> int:
 
 
 def _skip_done(packed: Iterator[list[int]], writer: StoreWriter, padding: int) -> None:
-    """Advance behind the contexts that are stored, and see that each is still that of the text."""
+    """Skip the contexts that are stored, after a check that each is still that of the text."""
     for number, stored in enumerate(writer.stored_contexts()):
         context = next(packed, [])
         if not context or stored.tolist() != context + [padding] * (len(stored) - len(context)):
@@ -236,7 +238,7 @@ def _ran_out(store: ActivationStore, n_tokens: int) -> str:
 
 
 def describe(store: ActivationStore) -> str:
-    """Return one line that says what a store holds and what was left out of it."""
+    """Return one line on the rows of a store and the rows that were left out."""
     info = store.info
     large = f"{MASSIVE_RATIO:g} times the median norm {', '.join(f'{norm:.4g}' for norm in info['median_norms'])}"
     return (

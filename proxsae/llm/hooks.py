@@ -18,7 +18,7 @@ class _Reached(Exception):  # noqa: N818 (it is a signal, no error)
 
 
 def activations_of(output: Any) -> Any:
-    """Return the activations from what a module returns: a tensor, or a tuple or list that starts with it."""
+    """Return the activations in the output of a module: a tensor, or the first member of a tuple or list."""
     return output[0] if isinstance(output, tuple | list) and output else output
 
 
@@ -30,9 +30,9 @@ def _with_activations(output: Any, activations: Tensor) -> Any:
 
 @torch.inference_mode()
 def run_until(model: nn.Module, blocks: nn.ModuleList, sites: Sequence[Site], tokens: Tensor) -> list[Any]:
-    """Return what the modules of the sites return, or take, for tokens of shape (batch, length).
+    """Return the outputs, or inputs, of the modules of the sites for tokens of shape (batch, length).
 
-    Nothing after the last of them is computed.
+    Nothing after the last of these modules is computed.
     """
     found: dict[Site, Any] = {}
 
@@ -69,9 +69,9 @@ def replaced(
 
 @contextmanager
 def hooked(model: nn.Module, blocks: nn.ModuleList, site: Site, change: Callable[[Any], Any]) -> Iterator[None]:
-    """Within this context what the site's module returns, or takes, is change(that).
+    """Within this context `change` is applied to the output, or input, of the module of the site.
 
-    The hook comes after every hook that the user has set there, so that it sees what the rest of the model sees.
+    The hook runs after every hook that the user has set there, so that it sees what the rest of the model sees.
     """
     module = site.module(model, blocks)
     if site.is_input:
@@ -94,7 +94,7 @@ def hooked(model: nn.Module, blocks: nn.ModuleList, site: Site, change: Callable
 
 
 class _Skipped(nn.Module):
-    """Stands for a block that is not run: it answers what the block would, but for its output."""
+    """Stand-in for a block that is not run: it has the attributes of the block, but not its output."""
 
     def __init__(self, block: nn.Module, output: Any) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def resumed(blocks: nn.ModuleList, n_done: int, residual: Tensor, like: Any) -> 
         Blocks to skip.
     residual : Tensor of shape (batch, length, n_features)
     like : object
-        What a block returns: a tensor, or a tuple or list whose other members become None.
+        An output of a block: a tensor, or a tuple or list whose other members become None.
     """
     is_sequence = isinstance(like, tuple | list)
     output = type(like)([residual, *[None] * (len(like) - 1)]) if is_sequence else residual

@@ -37,9 +37,9 @@ def load_model(
         GGUF file is dequantised once, to float32; the result is kept under ``$XDG_CACHE_HOME/proxsae``
         (``~/.cache/proxsae``), named by the file's content.
     device : str or torch.device, default="auto"
-        "auto" is CUDA if there, else the CPU.
+        "auto" is CUDA if there is a CUDA device, else the CPU.
     dtype : torch.dtype, default=torch.float32
-        Of the weights.
+        The dtype of the weights.
 
     Returns
     -------

@@ -1,8 +1,9 @@
 """Massive activations: rows of the residual stream that are far larger than the rest.
 
-In SmolLM2-135M after 15 blocks the first token of a context has norm 25,000 where the others have 160, and in one
-context of twenty so does the second, which no median sees. A single such row outweighs the variance of thousands of
-others, so ``drop="auto"`` leaves out both: positions by their median, and single rows by their norm.
+In SmolLM2-135M after 15 blocks the first token of a context has norm 25,000 where the others have 160. In one context
+of twenty the second token has such a norm as well, which the median of its position does not show. A single such row
+outweighs the variance of thousands of others, so ``drop="auto"`` leaves out both: positions by their median norm, and
+single rows by their norm.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def massive_positions(norms: NDArray[np.floating], is_padding: NDArray[np.bool_]
     norms : array of shape (contexts, length)
         Euclidean norms of the residual stream.
     is_padding : boolean array of shape (contexts, length)
-        What to leave out.
+        The tokens to leave out.
     """
     overall = median_norm(norms, ~is_padding)
     return [

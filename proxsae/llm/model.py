@@ -16,7 +16,7 @@ from proxsae.llm.sites import Site
 
 
 class Place(NamedTuple):
-    """What is known of a site of a model once it has been checked."""
+    """The properties of a site of a model, measured by its check."""
 
     width: int
     dtype: torch.dtype
@@ -104,7 +104,7 @@ class LanguageModel:
         return self._place(Site.of(site)).width
 
     def read(self, tokens: Tensor, site: Site | int | str) -> Tensor:
-        """Return the activations at a site, shape (batch, length, n_features); what comes after it is not run."""
+        """Return the activations at a site, shape (batch, length, n_features); the model after the site is not run."""
         return self.read_all(tokens, [site])[0]
 
     def read_all(self, tokens: Tensor, sites: Sequence[Site | int | str]) -> list[Tensor]:
@@ -116,8 +116,8 @@ class LanguageModel:
     def logits(self, tokens: Tensor, site: Site | int | str | None = None, activations: Tensor | None = None) -> Tensor:
         """Return the logits, shape (batch, length, n_vocabulary).
 
-        Given `activations`, those take the place of the model's own at the site; after a block, only the rest of the
-        model is run on them.
+        Where `activations` are given, they replace those of the model at the site; for a site after a block only the
+        rest of the model is run.
         """
         tokens = self._ids(tokens)
         if site is None or activations is None:
@@ -138,9 +138,10 @@ class LanguageModel:
             yield
 
     def fingerprint(self) -> str:
-        """Return a text that other weights, or the same in another precision, would change: its dtype and a digest.
+        """Return a text that identifies the weights and their precision: the dtype and a digest.
 
-        Of each tensor the sum of all bit patterns and 64 values enter, so a model of any size is read once.
+        The digest is of the sum of all bit patterns and of 64 values of each tensor, so that a model of any size is
+        read once.
         """
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.model.state_dict().items()):
@@ -181,7 +182,7 @@ class LanguageModel:
             return self.model(input_ids=tokens, use_cache=False).logits  # type: ignore[no-any-return]
 
     def _spliced(self, tokens: Tensor, site: Site, activations: Tensor, output: Any) -> Tensor:
-        """Return the logits with these activations at the site, whose module returns what `output` is like."""
+        """Return the logits with these activations at the site, whose module returns an object like `output`."""
         if site.what == "residual" and site.block:
             with hooks.resumed(self.blocks, site.block, activations, output):
                 return self._run(tokens)
@@ -190,7 +191,7 @@ class LanguageModel:
 
     @torch.inference_mode()
     def _checked(self, site: Site) -> Place:
-        """Return what a few tokens tell of a site, once they have shown that it is what it says."""
+        """Return the properties of a site, after a check of the site on a few tokens."""
         tokens = (torch.arange(8, device=self.device) % self.n_vocabulary).reshape(2, 4)
         plain = self._run(tokens)
         (output,) = self._read(tokens, [site])
@@ -225,7 +226,7 @@ class LanguageModel:
 
 
 def check_model(model: Any) -> None:
-    """Raise TypeError unless it is a language model as :func:`proxsae.llm.load_model` returns."""
+    """Raise TypeError unless `model` is a language model as :func:`proxsae.llm.load_model` returns."""
     if not isinstance(model, LanguageModel):
         raise TypeError(f"model must be a LanguageModel, such as load_model returns, got a {type(model).__name__}")
 
@@ -248,7 +249,7 @@ def find_blocks(model: nn.Module, name: str = "the model") -> nn.ModuleList:
 
 
 def _agree(logits: Tensor, plain: Tensor) -> bool:
-    """Whether logits are equal but for rounding."""
+    """Whether logits are equal up to rounding."""
     scale = plain.nan_to_num().abs().max()
     return bool(torch.allclose(logits.float(), plain.float(), rtol=0, atol=float(1e-3 * scale), equal_nan=True))
 

@@ -1,4 +1,4 @@
-"""What the measures of two directions need of a language model: next tokens, the logit lens, words in contexts."""
+"""The parts of a language model for measures of two directions: next tokens, the logit lens, words in contexts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from proxsae.llm.sites import Site
 
 ANTONYMS = Path(__file__).parent / "antonyms.csv"
 
-# A word is read at the end of each.
+# A word is read at the end of each sentence.
 CARRIERS = (
     "The word on the card was",
     "She wrote down the word",
@@ -33,7 +33,7 @@ CARRIERS = (
 
 
 class Word(NamedTuple):
-    """A word in its carriers."""
+    """A word at the end of its carrier sentences."""
 
     rows: NDArray[np.float32]  # activations at its last token, (n_carriers, n_features)
     n_tokens: int
@@ -45,7 +45,7 @@ def read_pairs(path: str | Path = ANTONYMS) -> list[tuple[str, str]]:
     Raises
     ------
     ValueError
-        If there is none, or a line has fewer than two words.
+        If the file has no pair, or a line has fewer than two words.
     """
     with Path(path).open(encoding="utf-8", newline="") as stream:
         lines = [[cell.strip() for cell in line] for line in csv.reader(stream) if any(map(str.strip, line))]
@@ -58,7 +58,7 @@ def read_pairs(path: str | Path = ANTONYMS) -> list[tuple[str, str]]:
 
 
 def read_words(model: LanguageModel, site: Site | int | str, words: Sequence[str]) -> dict[str, Word]:
-    """Return the activations of words at the end of eight neutral sentences; of several tokens, at the last."""
+    """Return the activations of words at the end of eight neutral sentences, at the last token of each word."""
     found = {}
     for word in dict.fromkeys(words):
         ids = [prompt_ids(model, f"{carrier} {word}") for carrier in CARRIERS]
@@ -79,7 +79,7 @@ def pair_codes(sae: Any, words: dict[str, Word], pairs: Sequence[tuple[str, str]
 
 
 def shuffled_pairs(pairs: Sequence[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
-    """Return the first words paired with the second word of another pair, the null."""
+    """Return the pairs of the null hypothesis: each first word with the second word of another pair."""
     random = np.random.default_rng(seed)
     step = int(random.integers(1, max(2, len(pairs))))
     order = random.permutation(len(pairs))
@@ -104,7 +104,7 @@ def rows_with_next_token(
 def logit_lens(model: LanguageModel) -> Callable[[Any], NDArray[np.float32]]:
     """Return the map from directions in the residual stream to logits: the final norm and the head, nothing between.
 
-    The norm makes every direction as long as any other, so logits are comparable.
+    The norm gives all directions the same length, so that their logits are comparable.
     """
 
     def lens(directions: Any) -> NDArray[np.float32]:

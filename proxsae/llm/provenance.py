@@ -1,4 +1,4 @@
-"""Where an autoencoder comes from, and whether that is where it is about to be used."""
+"""The provenance of an autoencoder, and a check that it is used at the same place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proxsae.llm.text import TextSource, source_name
 
 
 def names_of(sites: Sequence[Site]) -> str:
-    """Return sites as a store and a model's file name them."""
+    """Return the text by which a store and the file of a model name sites."""
     return " ".join(map(str, sites))
 
 
@@ -30,7 +30,7 @@ def header(
     batch_size: int,
     packing: Packing,
 ) -> dict[str, Any]:
-    """Return what identifies the rows of a harvest or of a stream, in JSON."""
+    """Return the JSON fields that identify the rows of a harvest or of a stream."""
     widths = [model.width(site) for site in sites]
     return {
         "model": model.name,
@@ -53,10 +53,10 @@ def header(
 def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str, of: str = "site") -> None:
     """Raise ValueError if the autoencoder was fitted on the activations of another model or another site.
 
-    Several sites are one text, as in a store. ``sae.provenance_`` is what ``store.info`` or a file said, of a
-    transcoder's targets in ``target_site``; an autoencoder that names no model may come from any. The model is the same
-    if its weights are, whatever its name; where they are not known or of another precision, so that they cannot be
-    compared, the last part of the name decides.
+    Several sites are one text, as in a store. ``sae.provenance_`` comes from ``store.info`` or a file; its
+    ``target_site`` is the place of the targets of a transcoder. An autoencoder that names no model is accepted. Models
+    are the same if their weights are, whatever their names; where the weights are not known or have another precision,
+    the last part of the name decides.
     """
     provenance = getattr(sae, "provenance_", None) or {}
     told = (provenance.get(field) for field in ("model", "weights", of))
@@ -77,7 +77,7 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str
 
 
 def check_raw_rows(sae: Any, name: str) -> None:
-    """Raise ValueError if the codes are those of rows that are normalised first: a store has raw ones."""
+    """Raise ValueError if the autoencoder is for rows that are normalised first: the rows of a store are raw."""
     if rows := (getattr(sae, "provenance_", None) or {}).get("normalised_rows"):
         raise ValueError(
             f"{name} is for rows that are normalised first ({rows}), and would be given raw ones: only evaluate "
@@ -86,5 +86,5 @@ def check_raw_rows(sae: Any, name: str) -> None:
 
 
 def _last_part(name: str) -> str:
-    """Return what a model is called without its owner or folder."""
+    """Return the name of a model without its owner or folder."""
     return name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()

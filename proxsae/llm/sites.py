@@ -14,7 +14,7 @@ A site is written as a short text, or a number for the residual stream:
 ==============================  ==========================================================================
 
 ``"block.15"`` is ``hidden_states[15]`` of transformers and ``blocks.14.hook_resid_post`` of TransformerLens, which
-counts from 0. It is what block 16 takes. The last one is the stream before the final norm.
+counts from 0. It is the input of block 16. After the last block it is the stream before the final norm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-# how the parts of a block are called by the decoders of transformers
+# names of the parts of a block in the decoders of transformers
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 _PARTS = {"attn_out": _ATTENTION, "mlp_in": _MLP, "mlp_hidden": _MLP, "mlp_out": _MLP}
@@ -41,11 +41,11 @@ class Site:
     Parameters
     ----------
     block : int
-        Number of a block, counted from 1; 0 is what enters the first.
+        Number of a block, counted from 1; 0 is the input of the first block.
     what : {"residual", "attn_out", "mlp_in", "mlp_hidden", "mlp_out", "path"}, default="residual"
         The residual stream after that block, or what a part of that block takes or returns.
     path : str, default=""
-        Of a module anywhere, for "path"; with ``in:`` before it what the module takes.
+        The path of any module, for "path"; ``in:`` before it stands for the input of the module.
     """
 
     block: int
@@ -59,7 +59,7 @@ class Site:
         Raises
         ------
         ValueError
-            If it names none.
+            If the number or text names no site.
         """
         if isinstance(given, Site):
             return given

@@ -1,4 +1,4 @@
-"""Steering: what a language model says when codes of a sparse autoencoder are set by hand."""
+"""Steering: continuations of a language model with codes of a sparse autoencoder set by hand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def steer(
     Parameters
     ----------
     model, sae, edits, mode, block, check_provenance
-        As in :func:`steered`; no edits, ``{}``, give what the model says by itself.
+        As in :func:`steered`; without edits, ``{}``, the model continues by itself.
     prompt, n_tokens, temperature, seed
         As in :func:`proxsae.llm.generate`.
 
@@ -77,10 +77,10 @@ def steered(
 
     .. math:: x + (z' - z) D,
 
-    where z' is z but for the codes that `edits` names. What the autoencoder does not explain of x stays, so that no
-    edit, or one that sets a code to what it is, changes nothing. Every token is edited but those that
-    :func:`proxsae.llm.harvest` would leave out: special tokens, and rows of more than 10 times the median norm that
-    the store had.
+    where z' is z except for the codes that `edits` names. The part of x that the autoencoder does not explain stays, so
+    that without an edit, or with one that sets a code to its present value, nothing changes. All tokens are edited
+    except those that :func:`proxsae.llm.harvest` would leave out: special tokens, and rows of more than 10 times the
+    median norm of the store.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def steered(
     mode : {"clamp", "add"}, default="clamp"
         z'_i is the value, or z_i plus the value.
     block : int, str or Site, optional
-        Where; None is the site on which the autoencoder was fitted.
+        The site; None is that on which the autoencoder was fitted.
     check_provenance : bool, default=True
         Refuse an autoencoder that was fitted on another model or another site.
 

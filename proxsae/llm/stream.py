@@ -26,20 +26,20 @@ class ActivationStream(Stream):
     (seed, epoch, position). While the autoencoder is trained on a block, a thread runs the model for the next;
     ``history_["waiting"]`` is the share of each step in which the training waited for it.
 
-    A training that needs more rows than the text has begins it again, and runs the model again: what is to be read
-    several times is cheaper from a store. A training that is resumed from a checkpoint runs the model from the
-    beginning up to where it was.
+    A training that needs more rows than the text has begins the text again and runs the model again: a store is cheaper
+    for rows that are read several times. A training that is resumed from a checkpoint runs the model again from the
+    beginning up to the rows of the checkpoint.
 
     Parameters
     ----------
     model, text, block, context_length, batch_size, drop, exclude_tokens, bos, separator, concatenate, split, field
         As in :func:`proxsae.llm.harvest`.
     n_tokens : int, optional
-        Rows of one pass; None: all that the text has.
+        Rows of one pass; None: all rows of the text.
     seed : int, default 0
-        Of the order of documents, which is the same in every epoch, and of the rows in a block.
+        Seed of the order of documents, which is the same in every epoch, and of the order of rows in a block.
     buffer_rows : int, default 65_536
-        Rows of a block; two are in memory, and a third that tells the scale of the data.
+        Rows of a block. Two blocks are in memory, and a third, from which the scale of the data is measured.
 
     Raises
     ------

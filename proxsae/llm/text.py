@@ -53,14 +53,14 @@ def documents(
     field : str, default="text"
         Name of the text field in ``.jsonl`` files and datasets.
     seed : int or None, default=0
-        Of the shuffle; None keeps the source's order. The shuffle holds 16 million characters at a time, so memory
-        stays bounded and small sources are shuffled entirely.
+        Seed of the shuffle; None keeps the order of the source. The shuffle holds 16 million characters at a time, so
+        memory stays bounded and small sources are shuffled entirely.
 
     Yields
     ------
     str or list of int
-        A document, token ids where the source or its `field` holds these; those with nothing but white space are left
-        out.
+        A document, as token ids where the source or its `field` holds token ids; documents of white space alone are
+        left out.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def source_name(source: TextSource) -> str:
 
 
 def _fraction(text: Document) -> float:
-    """Map a document to a number in [0, 1) that depends on nothing else."""
+    """Map a document to a number in [0, 1) that depends on its text alone."""
     content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else repr(text).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) / 2**64
 

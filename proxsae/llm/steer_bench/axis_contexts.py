@@ -1,4 +1,4 @@
-"""What is read once and steered many times: the templates of an axis, and neutral text, with their activations."""
+"""The contexts that are read once and steered many times: the templates of an axis and neutral text."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class AxisContexts:
 
 @dataclass
 class Neutral:
-    """Text that has nothing to do with any axis, and what the model predicts there by itself."""
+    """Text that is unrelated to all axes, and the clean predictions of the model on it."""
 
     passage: Passage
     is_target: Tensor

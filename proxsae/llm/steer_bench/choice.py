@@ -1,4 +1,4 @@
-"""Which direction steers an axis: chosen on one half of the templates by one rule for every autoencoder."""
+"""The choice of the direction that steers an axis, on one half of the templates, by one rule for all autoencoders."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def mean_difference(x_a: NDArray[np.float32], x_b: NDArray[np.float32]) -> Push:
 def one_atom(z_a: Any, z_b: Any, D: NDArray[np.float32], slope: NDArray[np.float32]) -> Push:
     r"""Return the atom that serves both directions, with its sign.
 
-    Of the 16 atoms whose mean codes differ most between the sides, the one along which the log-odds rise or fall
-    fastest, by :math:`|d_i \cdot \nabla| / \|d_i\|`; those count first whose code is larger where d_i leads.
+    Among the 16 atoms whose mean codes differ most between the sides, it is the atom along which the log-odds rise or
+    fall fastest, by :math:`|d_i \cdot \nabla| / \|d_i\|`. Atoms whose code is larger on the side towards which d_i
+    pushes come first.
     """
     difference = _mean(z_a) - _mean(z_b)
     rise = _rise(D, slope)
@@ -41,8 +42,8 @@ def one_atom(z_a: Any, z_b: Any, D: NDArray[np.float32], slope: NDArray[np.float
 def pair_of_atoms(z_a: Any, z_b: Any, D: NDArray[np.float32], slope: NDArray[np.float32]) -> tuple[Push, Push]:
     """Return an atom for each direction, in the sign in which it fires.
 
-    A signed atom counts as two one-sided ones. For side a: of the 16 that fire more on a than on b by the most, the
-    one along which the log-odds rise fastest; for side b likewise, where they fall.
+    A signed atom counts as two one-sided atoms. For side a it is, among the 16 atoms that fire most more on a than on
+    b, the atom along which the log-odds rise fastest; for side b likewise the atom along which they fall fastest.
     """
     rise = _rise(D, slope)
     pushes = []

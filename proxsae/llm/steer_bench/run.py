@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 @dataclass
 class _Method:
-    """An autoencoder of one seed, with the codes of what is steered; no autoencoder for bare directions."""
+    """An autoencoder of one seed, with the codes of the contexts to steer; bare directions have no autoencoder."""
 
     name: str
     seed: int
@@ -77,19 +77,20 @@ def steer_bench(
     code of an atom is clamped to the value of that length, to the negative of it for the other direction, see
     :func:`proxsae.llm.steered`.
 
-    Methods, besides the autoencoders: ``"difference of means"`` of the activations at the last token (it needs labels:
-    the supervised reference), ``"random direction"``, and a random atom of each autoencoder. Of each autoencoder
-    ``"one atom"`` serves both directions, and ``"pair"`` takes an atom for either; see
+    Methods besides the autoencoders are ``"difference of means"`` of the activations at the last token (the supervised
+    reference, since it needs labels), ``"random direction"``, and a random atom of each autoencoder. Each autoencoder
+    has the variants ``"one atom"``, which serves both directions, and ``"pair"``, with an atom for each direction; see
     :mod:`proxsae.llm.steer_bench.choice`.
 
     Parameters
     ----------
     model : LanguageModel
     saes : dict of str to sequence
-        Name of a method to autoencoders of different seeds, all of one site. The i-th of each shares its halves.
+        Name of a method to autoencoders of different seeds, all of one site. The i-th autoencoders of all methods share
+        the halves of the templates.
     axes : sequence of Axis, optional
-        None: those of the package. One whose sides less than three quarters of the templates tell apart in the clean
-        model is left out and listed.
+        None: those of the package. An axis is left out, and listed, where the clean model tells its sides apart on less
+        than three quarters of the templates.
     strengths : sequence of float
         Increasing, in median norms.
     most_damage : float, default=0.3
@@ -99,7 +100,7 @@ def steer_bench(
     block, check_provenance
         As in :func:`proxsae.llm.steered`.
     seed : int, default=0
-        Of the halves and of what is random.
+        Seed of the halves and of the random methods.
     verbose : bool or int, default=True
     each_axis : callable, optional
         Called with the results so far after every axis.
@@ -110,7 +111,7 @@ def steer_bench(
     -------
     dict
         ``rows``: one dict for each axis, method, variant, seed, direction and strength, with ``kl``, ``cross_entropy``
-        and ``shifts``, one a template; ``axes``: what is known of each, ``kept`` or not; ``site``, ``median_norm``.
+        and ``shifts``, one a template; ``axes``: one dict for each axis, with ``kept``; ``site``, ``median_norm``.
 
     Raises
     ------
@@ -160,7 +161,7 @@ def _common_site(model: LanguageModel, saes: Mapping[str, Sequence[Any]], block:
 def _of_method(
     path: _Path, method: _Method, sides: AxisContexts, train: NDArray[np.int64], test: NDArray[np.int64], seed: int
 ) -> Iterator[Row]:
-    """Yield the rows of a method on an axis: of each variant, both directions."""
+    """Yield the rows of a method on an axis: both directions of each variant."""
     n = sides.n_templates
     for name, variant, (to_a, to_b) in _pushes(path, method, sides, train, seed):
         for direction, push, contexts in (("a", to_a, test + n), ("b", to_b, test)):
@@ -192,7 +193,7 @@ def _pushes(
 
 
 class _Path:
-    """Measures a push along the strengths; the damage of one that was measured is remembered."""
+    """Measures a push along the strengths, and remembers the damage of pushes that were measured."""
 
     def __init__(
         self, model: LanguageModel, site: Site, neutral: Neutral, strengths: Sequence[float], most_damage: float
@@ -204,7 +205,7 @@ class _Path:
     def of(
         self, method: _Method, sides: AxisContexts, contexts: NDArray[np.int64], push: Push, towards: int
     ) -> Iterator[Row]:
-        """Yield strength, damage and shifts of the contexts, until the damage is beyond the most that is asked."""
+        """Yield strength, damage and shifts of the contexts, up to the first damage above `most_damage`."""
         rows = torch.from_numpy(contexts)
         whole = sides.passage
         passage = Passage(whole.tokens[rows], whole.rows[rows], whole.edited[rows])
@@ -229,7 +230,7 @@ class _Path:
 
 
 def _change(method: _Method, name: str, passage: Passage, push: Push, value: float) -> NDArray[np.float32]:
-    """Return what is added to the rows that are edited."""
+    """Return the change to add to the rows that are edited."""
     n_rows = int(passage.edited.sum())
     if push.atom is None:
         return np.tile(np.float32(value) * push.vector, (n_rows, 1))

@@ -50,7 +50,7 @@ def summarise(rows: Sequence[dict[str, Any]], damages: Sequence[float] = (0.1, 0
     Parameters
     ----------
     rows : list of dict
-        Of :func:`steer_bench`.
+        Rows of :func:`steer_bench`.
     damages : sequence of float
         KL in nats a token.
 
@@ -77,9 +77,9 @@ def summarise(rows: Sequence[dict[str, Any]], damages: Sequence[float] = (0.1, 0
 
 
 def differences(rows: Sequence[dict[str, Any]], damage: float, direction: str = "weaker") -> list[dict[str, Any]]:
-    """Return for every two methods by how much the first has the larger share, over all axes, with its 95 % interval.
+    """Return for every two methods the difference of their shares over all axes, with its 95 % interval.
 
-    The two see the same templates, and the same of them in every draw.
+    Both methods see the same templates, and every draw of the bootstrap takes the same templates for both.
     """
     shares = {key[:2]: share for key, share in _shares(rows, damage).items() if key[2:] == (ALL, direction)}
     found = []
