@@ -49,7 +49,7 @@ COMMANDS = (
     prove,
 )
 
-# What sentences of the library call by its argument, by the option that sets it.
+# Arguments that messages of the library name, and the options that set them.
 OPTIONS = {
     "check_provenance=False": "--any-place",
     "; give block": "; give --block",
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_stdout(out: Path | None) -> bool:
-    """Whether the file to write is where sentences would go: into it, behind its end."""
+    """Whether the file to write is the standard output."""
     try:
         printed = os.fstat(sys.stdout.fileno())
         written = None if out is None else out.stat()

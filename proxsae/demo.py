@@ -17,7 +17,7 @@ N_CALIBRATION = 4096  # tokens beside those of the training, on which steered we
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything a run of the demo does."""
+    """The sizes of a run of the demo."""
 
     n_tokens: int
     n_components: int
@@ -31,7 +31,7 @@ FAST = Size(n_tokens=12_000, n_components=2304, n_steps=100, batch_size=1024, n_
 
 
 def regularizers() -> dict[str, tuple[Regularizer, dict[str, Any]]]:
-    """Return the four contestants with what makes them 32 non-zeros a token: k, or a steered weight."""
+    """Return the four regularizers with the parameter for 32 non-zeros a token: k, or a steered weight."""
     return {
         "ReLU": (get("relu", lam=1.0), {"target_l0": L0}),
         "JumpReLU": (get("jumprelu", lam=1.0), {"target_l0": L0}),

@@ -46,20 +46,20 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         "amortized": one proximal step with a free matrix; "unrolled": several with D; "solved": the codes that
         :func:`proxsae.solve` finds; or an object of :mod:`proxsae.encoders` that holds options.
     update : {"auto", "gradient", "frozen", "online", "mod", "ksvd"} or Update, default "auto"
-        How D moves: by Adam, "gradient"; or, between codes that are solved, by block coordinate descent on sums over
-        all samples, least squares, or approximate K-SVD, or an object of :mod:`proxsae.dictionary` that holds options:
-        ``Online(nonnegative=True)``; or not at all, "frozen". "auto": "online" where the encoder is "solved", else
-        "gradient".
+        How D moves: "gradient", by Adam; "frozen", not at all; or between solved codes, "online", block coordinate
+        descent on sums over all samples, "mod", least squares, or "ksvd", approximate K-SVD. An object of
+        :mod:`proxsae.dictionary` holds options: ``Online(nonnegative=True)``. "auto": "online" where the encoder is
+        "solved", else "gradient".
     loss : Matryoshka, HierarchicalTopK or None
-        Of :mod:`proxsae.training`, in place of the squared error: a sum over nested reconstructions.
+        A sum over nested reconstructions, from :mod:`proxsae.training`, in place of the squared error.
     skip_connection : bool, default False
-        Of a transcoder: add a linear map of the input, x S, to what the codes decode to.
+        For a transcoder: add a linear map of the input, x S, to the reconstruction.
     blocks : sequence of int, optional
-        Of a crosscoder: how many features each layer or model has, side by side in X or in targets. Each is divided by
-        its scale, and R is in these units: see :class:`proxsae.training.FeatureBlocks`.
+        For a crosscoder: how many features each layer or model has, side by side in X or in targets. Each block is
+        divided by its scale, and R is in these units: see :class:`proxsae.training.FeatureBlocks`.
     target_l0 : float, optional
         Steer the weight of R during training so that samples have this mean number of non-zeros. For L0 regularizers
-        each atom then learns a threshold of its own.
+        each atom then learns its own threshold.
     n_steps : int, default 1000
         Training steps.
     batch_size : int, default 2048
@@ -69,7 +69,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     dead_after : int, default 100_000
         Samples after which an unused atom counts as dead and is trained on the residual.
     max_norm_ratio : float, optional
-        Leave rows out whose norm exceeds this many times the median. None: warn of those of more than 10 times.
+        Leave out rows whose norm exceeds this many times the median. None: keep them, and warn of more than 10 times.
     sparse_output : bool, default True
         Return codes as SciPy CSR; False: as a dense array, which ``set_output(transform="pandas")`` needs.
     device : str, default "auto"
@@ -79,36 +79,36 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     verbose : int, default 0
         1 shows a progress bar on a terminal.
     checkpoint_dir : path, optional
-        Folder in which `fit` keeps its last two checkpoints and that of least recent loss: models, each with the state
-        of its training.
+        Folder in which `fit` keeps its last two checkpoints and the one of least recent loss: models, each with the
+        state of its training.
     checkpoint_every : int, default 100
         Steps between two checkpoints.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        D; of a transcoder (n_components, n_targets).
+        D; for a transcoder of shape (n_components, n_targets).
     intercept_ : ndarray of shape (n_features,)
-        b; of a transcoder (n_targets,).
+        b; for a transcoder of shape (n_targets,).
     skip_ : ndarray of shape (n_features, n_targets) or None
         S.
     is_transcoder_ : bool
         Whether the model was fitted with targets.
     blocks_ : proxsae.training.FeatureBlocks
-        Sizes and scales of the blocks, one of scale 1 but for crosscoders; D, b and the encoder are in their units.
+        Sizes and scales of the blocks, one of scale 1 except for crosscoders; D, b and the encoder are in these units.
     encoder_ : proxsae.encoders.Encoder
         The trained encoder, for raw X; a torch module.
     regularizer_ : Regularizer
-        R as fitted, in the units of X: with its steered weight or learned thresholds; at batch scope the L0 regularizer
-        whose threshold selects as the batches did, so that a code does not depend on the other samples.
+        R as fitted, in the units of X: with its steered weight or learned thresholds; for R of batch scope the L0
+        regularizer whose threshold selects as the batches did, so that a code does not depend on other samples.
     history_ : dict of str to ndarray
-        For each step: ``step``, ``loss``, ``fvu``, ``l0``, ``dead`` (fraction of atoms), ``learning_rate``; of a stream
-        ``waiting``, the share of the step's time in which it waited for rows.
+        For each step: ``step``, ``loss``, ``fvu``, ``l0``, ``dead`` (fraction of atoms), ``learning_rate``; for a
+        stream ``waiting``, the share of the time of the step spent waiting for rows.
     n_iter_ : int
         Steps done.
     provenance_ : dict
-        What a store said about its rows: language model, place in it, tokenizer, text, context length, dropped tokens;
-        the place of targets is ``target_site``; ``tokens_seen`` is how many rows were drawn, repeats included.
+        The fields of a store about its rows: language model, place in it, tokenizer, text, context length, dropped
+        tokens; the place of targets is ``target_site``; ``tokens_seen`` is how many rows were drawn, repeats included.
     n_features_in_ : int
 
     Examples
@@ -122,7 +122,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     (500, 40)
     """
 
-    _training: TrainingState | None = None  # of partial_fit; not pickled
+    _training: TrainingState | None = None  # the state of partial_fit; not pickled
 
     _parameter_constraints: ClassVar[dict[str, Any]] = CONSTRAINTS
 
@@ -175,17 +175,17 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         Parameters
         ----------
         X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
-            Memory maps and stores are read a batch at a time; what is larger than the memory as its
-            :class:`proxsae.data.stream.ShuffledRows`. Or a stream of rows in an order of their own, such as these or a
+            Memory maps and stores are read a batch at a time, or as :class:`proxsae.data.stream.ShuffledRows` where
+            they are larger than the memory. X may also be such a stream of rows in a given order, or a
             :class:`proxsae.llm.ActivationStream`.
         y : array, memory map, torch tensor or activation store of shape (n_samples, n_targets), optional
-            What codes of X decode to in place of X. Labels, of shape (n_samples,), are ignored.
+            The targets that codes of X reconstruct in place of X. Labels, of shape (n_samples,), are ignored.
         sample_weight : array of shape (n_samples,), optional
-            Weights >= 0 of the samples in the objective and in all that is measured of the data: 0 leaves a sample
-            out, 2 counts it twice. Batches, first atoms and `dead_after` take rows as they are, whatever their weight.
-            All weights that are not zero must be equal where R is of batch scope.
+            Weights >= 0 of the samples in the objective and in all statistics of the data: 0 leaves a sample out, 2
+            counts it twice. Batches, first atoms and `dead_after` ignore the weights, except for 0. All weights that
+            are not zero must be equal where R is of batch scope.
         init : array of shape (n_components, n_features) or fitted ProxSAE, optional
-            What to start from in place of random atoms: atoms of any norm, or a whole model, which is then fine-tuned:
+            The start in place of random atoms: atoms of any norm, or a whole model, which is then fine-tuned:
             ``sae.fit(X, init=sae)``. Parameters, R included, are those of this estimator.
         resume : bool, default False
             Go on from the newest checkpoint in `checkpoint_dir`, with the same parameters and X: on one machine the
@@ -195,7 +195,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         -------
         self
             Ctrl-C or SIGTERM ends the training after the present step and leaves a fitted model and a checkpoint, with
-            a warning; a second one stops at once.
+            a warning; a second signal stops at once.
 
         Raises
         ------
@@ -212,10 +212,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Go on training with one pass over X, at a constant step size after 100 steps; parameters are read anew.
+        """Go on training with one pass over X, at a constant step size after 100 steps; parameters are read again.
 
         The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
-        state of the training is kept, but not pickled; :meth:`save` writes it where asked to.
+        state of the training is kept, but not pickled; :meth:`save` writes it with `training_state`.
         """
         from proxsae.training.fitting import train
 
@@ -227,7 +227,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         self.history_, self.provenance_, self._asked = history or {}, provenance or {}, asked
         self.n_iter_ = int(self.history_["step"][-1]) if self.history_ else 0
         if model is None:
-            return self  # of a dictionary in shards the first process has it
+            return self  # of shards, the first process alone has the model
         self.encoder_ = encoder = model.encoder.requires_grad_(False)
         self.blocks_, self.is_transcoder_ = model.blocks, model.is_transcoder
         self._n_features_out, self.n_features_in_ = len(model.atoms), encoder.n_features
@@ -248,7 +248,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     ) -> Self:
         """Return a fitted model with the arrays D, b and S and a fitted encoder, such as ``Amortized.of(R, W, b_e)``.
 
-        All in the units of the data; the encoder holds R. `parameters` are those of the constructor.
+        All are in the units of the data; the encoder holds R. `parameters` are those of the constructor.
         """
         from proxsae.training.autoencoder import fitted_autoencoder
 
@@ -258,10 +258,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         return sae._set_fitted(model, (R, None))
 
     def calibrate(self, X: Any) -> Self:
-        """Set the weight of the fitted R anew so that codes of X have a mean L0 of `target_l0`.
+        """Set the weight of the fitted R again, so that codes of X have a mean L0 of `target_l0`.
 
-        For data unlike those of the training, or samples kept from it: on few samples seen often, an encoder learns
-        codes that are sparser than those of new ones. 4096 evenly spaced rows of X are used.
+        X are data unlike those of the training, or samples kept from it: an encoder learns sparser codes of samples
+        that it has seen often than of new samples. 4096 evenly spaced rows of X are used.
         """
         from proxsae.training.inference import calibrate
 
@@ -286,7 +286,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     def inverse_transform(self, Z: Any) -> Any:
         """Return the reconstruction Z D + b of shape (n_samples, n_features), from sparse or dense codes.
 
-        Of a transcoder (n_samples, n_targets), and without its skip connection, which :meth:`predict` adds.
+        For a transcoder the shape is (n_samples, n_targets), without the skip connection, which :meth:`predict` adds.
         """
         from proxsae.data.rows import checked_codes
         from proxsae.training.inference import in_data_units
@@ -296,7 +296,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         return in_data_units(decoded, self.blocks_)
 
     def predict(self, X: Any) -> Any:
-        """Return the reconstruction of X, or what a transcoder makes of it: Z D + b + X S, with the codes Z of X."""
+        """Return the reconstruction of X, or the prediction of a transcoder: Z D + b + X S, with the codes Z of X."""
         from proxsae.training.inference import predictions
 
         return predictions(self, X)
@@ -304,8 +304,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`.
 
-        Of a transcoder that of its targets y; with `sample_weight`, of shape (n_samples,), of sums and a mean with
-        weights. Where all rows are equal it is 1 for a perfect reconstruction, else 0.
+        For a transcoder it is that of the targets y; with `sample_weight`, of shape (n_samples,), sums and mean are
+        weighted. Where all rows are equal the score is 1 for a perfect reconstruction, else 0.
         """
         from proxsae.training.inference import explained_variance
 
@@ -314,15 +314,15 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     def refine(
         self, X: Any, y: Any = None, *, method: str = "auto", tol: float = 1e-6, max_iter: int = 1000
     ) -> Refinement:
-        """Return better codes of X: those that a solver finds, started at those of the encoder.
+        """Return better codes of X: those that a solver finds, started at the codes of the encoder.
 
-        With the same D, b and R; for a non-convex R a local minimum. No sample ends worse than it started.
+        D, b and R are those of the model; for a non-convex R the codes are a local minimum. No sample ends worse.
 
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
         y : array of shape (n_samples, n_targets)
-            Of a transcoder: what the codes are to decode to.
+            For a transcoder: the targets of the codes.
         method, tol, max_iter
             As in :func:`proxsae.solve`.
 
@@ -337,10 +337,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         return refine(self, X, y, method=method, tol=tol, max_iter=max_iter)
 
     def amortization_gap(self, X: Any, y: Any = None, *, return_certificate: bool = False) -> Any:
-        """Return by how much the encoder misses the objective that a solver reaches, one number a sample.
+        """Return how far the objective of the encoder is above that of a solver, one number a sample.
 
         F(z_encoder) - F(z_solver) >= 0 with the codes that :meth:`refine` returns, in squared units of X. With
-        `return_certificate` also their certificate: where that is a duality gap, the minimum is at most the sum away.
+        `return_certificate` also the certificate: for a duality gap, F(z_encoder) - min F is at most the sum of both.
         """
         refined = self.refine(X, y)
         gap = refined.before - refined.after
@@ -349,8 +349,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
         """Write the fitted model to one safetensors file, whole or not at all.
 
-        With `training_state`, after `partial_fit`, the file holds what that needs to go on as if never stopped and is
-        four times as large.
+        With `training_state`, after `partial_fit`, the file holds the state to go on as if never stopped, and is four
+        times as large.
         """
         from proxsae.formats.native import write
 
@@ -376,7 +376,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         Raises
         ------
         FileNotFoundError, ValueError
-            If the file is missing, foreign or damaged; the sentence names the file and the field.
+            If the file is missing, foreign or damaged; the message names the file and the field.
         """
         from proxsae.formats.native import read
 

@@ -10,12 +10,12 @@ from proxsae.estimator import ProxSAE
 
 
 class FitManyError(ValueError):
-    """Some of several autoencoders could not be trained; the others are fitted.
+    """Raised where the training of some of several autoencoders failed; the others are fitted.
 
     Attributes
     ----------
     errors : dict of int to Exception
-        By the place in the list.
+        The exceptions, by the index in the list.
     """
 
     def __init__(self, errors: dict[int, Exception], n_saes: int) -> None:
@@ -27,18 +27,18 @@ class FitManyError(ValueError):
 def fit_many(
     saes: Sequence[ProxSAE], X: Any, y: Any = None, sample_weight: Any = None, *, resume: bool = False
 ) -> list[ProxSAE]:
-    """Fit several autoencoders to the same X, their steps taken in turn, so that X is read once for all.
+    """Fit several autoencoders to the same X, taking their steps in turn, so that X is read once for all.
 
-    They may differ in every parameter. Each result is that of ``sae.fit(X, y, sample_weight)``, bit for bit on one
-    machine: the order of the samples is a function of `random_state`, `batch_size` and the number of rows, as it is
-    there, and those that agree in these draw the same batches, read once. A stream has an order of its own, whatever
-    `random_state` is: autoencoders of different seeds share its rows, and a language model behind it is run once for
-    all. All autoencoders are in memory at once, each with its gradients and the moments of Adam.
+    The autoencoders may differ in every parameter. Each result is that of ``sae.fit(X, y, sample_weight)``, bit for bit
+    on one machine: the order of the samples is a function of `random_state`, `batch_size` and the number of rows, as in
+    ``fit``, and autoencoders with equal values of these draw the same batches, read once. A stream has its own order,
+    whatever `random_state` is: autoencoders of different seeds share its rows, and a language model behind it is run
+    once for all. All autoencoders are in memory at once, each with its gradients and the moments of Adam.
 
     Parameters
     ----------
     saes : sequence of ProxSAE
-        Fitted in place. A `checkpoint_dir` is for one of them alone.
+        The autoencoders, which are fitted in place. No two may share a `checkpoint_dir`.
     X : array, memory map, torch tensor, activation store or stream of shape (n_samples, n_features)
     y, sample_weight
         As in :meth:`ProxSAE.fit`: with targets all of them are transcoders.
@@ -79,7 +79,7 @@ def fit_many(
 
 
 def _check(saes: list[ProxSAE]) -> None:
-    """Raise unless they are different estimators with parameters that are allowed and folders of their own."""
+    """Raise unless `saes` are different estimators with valid parameters and separate folders."""
     for sae in saes:
         if not isinstance(sae, ProxSAE):
             raise TypeError(f"saes must be a list of ProxSAE, got a {type(sae).__name__} in it")

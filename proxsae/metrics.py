@@ -1,4 +1,4 @@
-r"""What a sparse autoencoder loses, in its reconstructions and in a language model: the metrics of an evaluation.
+r"""The metrics of an evaluation: the loss of a sparse autoencoder in its reconstructions and in a language model.
 
 Let x be the n rows, :math:`\hat x` their reconstructions, z their codes, d the number of features:
 
@@ -38,7 +38,7 @@ SQUARED = (1e-100, 1e100)  # sizes whose squares float64 can sum
 
 
 class SparseAutoencoder(Protocol):
-    """What the metrics need of a sparse autoencoder: activations in, codes out, and back."""
+    """The interface of a sparse autoencoder for the metrics: activations in, codes out, and back."""
 
     def transform(self, X: Any, /) -> Any:
         """Return the codes, a SciPy sparse matrix or an array of shape (n_samples, n_components)."""
@@ -69,7 +69,7 @@ class ReconstructionSums:
     ) -> None:
         """Add a batch: x and its reconstruction of shape (rows, n_features), codes of shape (rows, n_components).
 
-        With `weights`, (rows,), each row counts as often as its weight says.
+        With `weights`, (rows,), all sums and means over rows are weighted.
         """
         rows, self.n_features = x.shape
         if self.n_rows == 0:
@@ -119,7 +119,8 @@ class ReconstructionSums:
 def reconstruction_metrics(sae: SparseAutoencoder, X: Any, Y: Any = None, *, batch_size: int = 4096) -> dict[str, Any]:
     """Return mse, fvu, explained_variance, l0 and dead_fraction of an autoencoder on rows.
 
-    Of a crosscoder also ``fvu_of_blocks``, a list; the others are in the units of the data, where large blocks weigh.
+    A crosscoder also has ``fvu_of_blocks``, a list; the other metrics are in the units of the data, where blocks of
+    large scale dominate.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def reconstruction_metrics(sae: SparseAutoencoder, X: Any, Y: Any = None, *, bat
     X : array or ActivationStore of shape (n_samples, n_features)
         The rows, read `batch_size` at a time.
     Y : array or ActivationStore of shape (n_samples, n_targets), optional
-        What a transcoder's codes of X decode to, in place of X.
+        The targets of a transcoder, in place of X.
     batch_size : int, default=4096
         Rows held at once.
 
@@ -153,9 +154,9 @@ def reconstruction_metrics(sae: SparseAutoencoder, X: Any, Y: Any = None, *, bat
 def reconstruct(
     sae: SparseAutoencoder, x: NDArray[np.floating], y: NDArray[np.floating], name: str = "sae"
 ) -> tuple[NDArray[np.floating], Any]:
-    """Return reconstruction and codes of rows, of a transcoder what it makes of them in place of y; both checked.
+    """Return the reconstruction of rows (of y by a transcoder) and their codes, both checked.
 
-    Shapes fit, and nothing is not finite.
+    Shapes fit, and all numbers are finite.
     """
     if not np.isfinite(x).all():
         raise ValueError("The activations hold NaN or infinity; only finite values are allowed.")
@@ -176,7 +177,7 @@ def reconstruct(
 
 
 def check_fitted(sae: Any) -> None:
-    """Raise NotFittedError for an estimator that is not fitted; what else is given has its own ways."""
+    """Raise NotFittedError for a scikit-learn estimator that is not fitted; other objects are not checked."""
     if isinstance(sae, BaseEstimator):
         check_is_fitted(sae)
 

@@ -1,4 +1,4 @@
-"""The parameters of the estimator as scikit-learn asks for them: what is allowed, and the numbers inside R."""
+"""The parameters of the estimator for scikit-learn: what is allowed, and the numbers inside R."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CONSTRAINTS: dict[str, Any] = {
 
 
 class WithRegularizer(BaseEstimator):  # type: ignore[misc]
-    """An estimator whose parameter `regularizer` has numbers of its own, for searches: ``regularizer__weight``."""
+    """An estimator in which searches can set the numbers inside `regularizer`: ``regularizer__weight``."""
 
     regularizer: Regularizer | str | None
 

@@ -84,12 +84,12 @@ def _lines(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _of_harvests(saes: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return what the files say of their harvests and no option does, as arguments of evaluate.
+    """Return the settings of the harvests in the files, where no option gives them, as arguments of evaluate.
 
     Raises
     ------
     ValueError
-        If two files say different things: the rows of a table are measured alike.
+        If two files differ in a setting, since all rows of a table are measured alike.
     """
     found: dict[str, tuple[str, Any]] = {}
     for path, sae in saes.items():
@@ -104,7 +104,7 @@ def _of_harvests(saes: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(sae: Any) -> dict[str, Any]:
-    """Return what the file of a model says of its harvest; one of ours names of the packing what is not default."""
+    """Return the settings of the harvest in the file of a model; our files name those that are not default."""
     from proxsae.llm.contexts import PACKING
 
     provenance = getattr(sae, "provenance_", None) or {}

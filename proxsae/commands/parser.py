@@ -30,7 +30,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 
 def add_packing(command: argparse.ArgumentParser, default: str = "") -> None:
-    """Add the options that say how documents become contexts; what is not given is as `default` says."""
+    """Add the options of how documents become contexts; options that are not given are as `default` says."""
 
     def add(name: str, of_default: str, summary: str, **options: Any) -> None:
         command.add_argument(
@@ -47,13 +47,13 @@ def add_packing(command: argparse.ArgumentParser, default: str = "") -> None:
 
 
 def packing_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return those of the options of :func:`add_packing` that were given, as harvest and evaluate take them."""
+    """Return the options of :func:`add_packing` that were given, as arguments of harvest and evaluate."""
     names = ("bos", "separator", "concatenate", "exclude_tokens")
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def check_counts(options: argparse.Namespace, *names: str) -> None:
-    """Raise ValueError unless the options of these names are at least 1, before work of minutes begins."""
+    """Raise ValueError unless the options of these names are at least 1, before minutes of work begin."""
     for name in names:
         if (count := getattr(options, name)) < 1:
             option = f"--{name.replace('_', '-')}"

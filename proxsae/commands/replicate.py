@@ -1,4 +1,4 @@
-"""proxsae replicate: all that is claimed of an activation, tested by one command after another."""
+"""proxsae replicate: claims about an activation, tested by one command after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""proxsae steer: what a language model says with codes of a SAE set by hand."""
+"""proxsae steer: continuations of a language model with codes of a SAE set by hand."""
 
 from __future__ import annotations
 

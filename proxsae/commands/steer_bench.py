@@ -83,7 +83,7 @@ def _digest(sae: Any) -> str:
 
 
 def _done(path: Path, settings: dict[str, str], names: set[str]) -> dict[str, Any] | None:
-    """Return the axes of an earlier run of the same settings, which is gone on with."""
+    """Return the axes of an earlier, unfinished run with the same settings."""
     if not path.is_file():
         return None
     held = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-r"""Which R has one of the activations of other libraries, and which R an activation is the prox of.
+r"""The activation of other libraries that is the prox of an R, and the R whose prox an activation is.
 
 Let R be a sum of :math:`\lambda\|z\|_1`, :math:`\frac a2\|z\|^2`, :math:`\langle c, z\rangle` and costs p, q of a
 positive and of a negative entry. Its prox is, with the positive part on the left and the negative part on the right,
@@ -6,8 +6,8 @@ positive and of a negative entry. Its prox is, with the positive part on the lef
 .. math:: z = J_{\theta_+}\!\Big(\frac{u - \lambda - c}{1 + a}\Big) - J_{\theta_-}\!\Big(\frac{-u - \lambda + c}{1 +
           a}\Big), \qquad J_\theta(v) = v\,1[v > \theta],\ \theta_+ = \sqrt{2p / (1 + a)},
 
-of which at most one is not zero: freeing z gains :math:`(1 + a) v^2 / 2`, to be more than its cost. With z >= 0 the
-second is absent. With at most k non-zeros the k largest are kept, for the gain grows with v.
+of which at most one is not zero: freeing z gains :math:`(1 + a) v^2 / 2`, which must exceed the cost of z. With z >= 0
+the second part is absent. With at most k non-zeros the k largest are kept, since the gain grows with v.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class OneSide:
 
 @dataclass(frozen=True)
 class ActivationSides:
-    """A prox as the sides that it has, and how many non-zeros are kept (None: all)."""
+    """A prox as its sides, and the number of non-zeros that are kept (None: all)."""
 
     sides: tuple[OneSide, ...]
     k: int | None
 
     @property
     def is_plain(self) -> bool:
-        """Whether the activation is that of u itself."""
+        """Whether the activation applies to u itself."""
         return all(np.all(side.slope == 1) and np.all(side.shift == 0) for side in self.sides)
 
     @property
@@ -70,7 +70,7 @@ def activation_sides(R: Regularizer) -> ActivationSides:
     Raises
     ------
     ValueError
-        If it is none of these.
+        If the prox is none of these.
     """
     terms: list[Any] = list(R.terms)
     kinds = (L0, L1, AsymmetricL0, Cardinality, NonNegative, SquaredL2, Tilt, Zero)

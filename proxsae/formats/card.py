@@ -1,6 +1,6 @@
-"""The card of a folder: a ``README.md`` that says what lies there, with front matter for the Hugging Face Hub.
+"""The card of a folder: a ``README.md`` that describes its content, with front matter for the Hugging Face Hub.
 
-It says what the model and its provenance say, and nothing else.
+The card states what the model and its provenance state, and nothing else.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TOLD = {  # of provenance
 
 
 def write_card(folder: Path, sae: Any, format: Format, parts: Parts) -> None:  # noqa: A002
-    """Write the card of a folder; one that somebody else wrote stays."""
+    """Write the card of a folder; a card that somebody else wrote stays."""
     path = folder / NAME
     if path.exists() and f"\n- {TAG}\n" not in path.read_text(encoding="utf-8", errors="replace"):
         return

@@ -1,6 +1,6 @@
-"""The checkpoints of a fit in one folder: our own files of the model as it is, each with the state of its training.
+"""The checkpoints of a fit in one folder: files of the model in our own format, each with the state of its training.
 
-Of a dictionary in shards each is a folder, see :mod:`proxsae.formats.shards`; the one goes on from the other.
+A checkpoint of a dictionary in shards is a folder, see :mod:`proxsae.formats.shards`; a fit can go on from either kind.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def checkpoints_of(sae: Any, *, resume: bool) -> Checkpoints | None:
 
 
 class Checkpoints:
-    """The last two checkpoints of a fit, and the best: that of least mean loss over the steps that led to it.
+    """The last two checkpoints of a fit, and the best one, with the least mean loss over the steps before it.
 
     Parameters
     ----------
     sae : ProxSAE
-        To be fitted, with a ``checkpoint_dir``.
+        The estimator to fit, with a ``checkpoint_dir``.
     resume : bool
         Go on from the newest checkpoint there.
 
@@ -65,7 +65,7 @@ class Checkpoints:
             warnings.warn(f"{self.folder} holds no checkpoint: the fit begins at its first step", stacklevel=4)
 
     def write(self, state: TrainingState, asked: Asked, history: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Write a checkpoint, then remove all but the last and the best; where it cannot be written, all stay."""
+        """Write a checkpoint, then remove all but the last ones and the best; if the write fails, all stay."""
         present = clone(self.sae)
         if hasattr(self.sae, "feature_names_in_"):
             present.feature_names_in_ = self.sae.feature_names_in_
@@ -84,7 +84,7 @@ class Checkpoints:
                 _remove(old)
 
     def _recent_loss(self, path: Path, history: dict[str, Any]) -> float:
-        """Return the mean loss of the steps that led to a checkpoint, as many as lie between two."""
+        """Return the mean loss of the steps between a checkpoint and the one before it."""
         n_done = _step(path)
         is_recent = (history["step"] > n_done - self.sae.checkpoint_every) & (history["step"] <= n_done)
         return float(history["loss"][is_recent].mean())

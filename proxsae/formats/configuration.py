@@ -1,4 +1,4 @@
-"""The JSON that stands beside a stranger's tensors, asked for by name and type."""
+"""Untrusted JSON beside the tensors of other libraries, read by name and type."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class JsonConfig:
         return value
 
     def integer(self, field: str, default: Any = _REQUIRED) -> int:
-        """Return a number of things, >= 1."""
+        """Return an integer >= 1."""
         value: int = self._of(field, int, "an integer", default)
         if value < 1:
             raise self.wrong(field, f"it is {one_line(value)}, needed is at least 1")

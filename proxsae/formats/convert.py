@@ -43,8 +43,8 @@ def load(
 
     Where a library normalises each row by itself first, a warning says so: the model is for normalised rows.
 
-    A model with 2p atoms of which the second half is exactly the first with the other sign, see :func:`save`, is
-    returned as the signed one with p atoms that it is.
+    A model with 2p atoms whose second half is exactly the negative of the first, see :func:`save`, is returned as a
+    signed model with p atoms.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def save(
     format: str = OURS,  # noqa: A002
     signed: Literal["double", "native"] = "double",
 ) -> None:
-    """Write a fitted model for another library, to a file or a folder as that has it; a folder gets a card as well.
+    """Write a fitted model in a format, to a file or a folder as the format requires; a folder also gets a card.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def save(
 
 
 def _with_regularizer(parts: Parts, given: Regularizer | str | None, where: Path) -> tuple[Amortized, Tensor]:
-    """Return encoder and D with the R that is given, or that the file says and that fits, or the plainest."""
+    """Return encoder and D with the given R, or that of the file if it fits, or the simplest R."""
     if given is not None:
         R = parse(given) if isinstance(given, str) else given
         try:
@@ -217,13 +217,13 @@ def _format_of(path: Path) -> Format | None:
 
 
 def _of_folder(path: Path) -> str:
-    """Return what to say of a file that is not ours: whose it is, where it is one of several in a folder."""
+    """Return the sentence for a file that is not ours: which library wrote it, if it is one of several files."""
     of = next((one for one in formats().values() if path.name in one.files and one.recognises(path.parent)), None)
     return "" if of is None else f"; it is one of the files of {of.library} in that folder: give the folder"
 
 
 def _lacking(folder: Path) -> str:
-    """Return which files a folder lacks of the formats of which it has some."""
+    """Return the files that a folder lacks, for each format of which it has some files."""
     lacking = {one.name: [file for file in one.files if not (folder / file).is_file()] for one in formats().values()}
     partly = {name: files for name, files in lacking.items() if len(files) < len(formats()[name].files)}
     if partly:

@@ -1,9 +1,9 @@
 r"""Signed codes in formats that know z >= 0 alone, and back.
 
 An autoencoder with p atoms whose prox is odd is exactly a non-negative one with 2p atoms, W' = [W; -W], b' = [b; -b],
-D' = [D; -D]: the code of the atom i is that of i less that of p + i, at most one of which is not zero. AbsTopK becomes
-TopK with the same k, the soft threshold ReLU with lambda taken off both biases, the hard threshold JumpReLU. Only ties
-between atoms may be decided differently.
+D' = [D; -D]: the signed code of atom i is the code of i less that of p + i, at most one of which is not zero. AbsTopK
+becomes TopK with the same k, the soft threshold ReLU with lambda taken off both biases, the hard threshold JumpReLU.
+Only ties between atoms may be decided differently.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def written_parts(encoder: Amortized, D: Tensor, intercept: Tensor, signed: Sign
 
 
 def encoder_and_atoms(parts: Parts) -> tuple[Amortized, Tensor]:
-    """Return the encoder and D; where the second half of the atoms is exactly the first with the other sign, as one."""
+    """Return the encoder and D; two halves of atoms that are exactly each other's negatives become signed atoms."""
     folded = _folded(parts)
     if folded is None:
         return Amortized.of(regularizer_of_parts(parts), parts.weight, parts.bias), parts.atoms
@@ -77,7 +77,7 @@ def encoder_and_atoms(parts: Parts) -> tuple[Amortized, Tensor]:
 
 
 def _one_side(side: OneSide, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows of W' and b' of a side, computed in float64; where nothing changes but the sign, to the bit."""
+    """Return the rows of W' and b' of a side, computed in float64; a mere change of sign is exact."""
     slope = side.sign * np.asarray(side.slope)
     weight = side.sign * W
     if np.any(slope != side.sign):
@@ -91,7 +91,7 @@ def _spread(value: Any, like: Tensor) -> Tensor:
 
 
 def _folded(parts: Parts) -> tuple[Regularizer, Tensor] | None:
-    """Return R and b of the signed half, None where the halves are not tied or no odd prox is meant."""
+    """Return R and b of the signed half, or None where the halves are not tied or the prox is not odd."""
     half, odd = divmod(len(parts.atoms), 2)
     W, D, b = parts.weight, parts.atoms, parts.bias
     if odd or parts.activation in ("abstopk", "groupmax") or not (_is_tied(W) and _is_tied(D)):
@@ -133,6 +133,6 @@ def _weight(lam: Tensor, parts: Parts) -> Any:
 
 
 def _is_tied(rows: Tensor) -> bool:
-    """Whether the second half of the rows is the first with the other sign, and not all are zero."""
+    """Whether the second half of the rows is the negative of the first, and not all rows are zero."""
     half = len(rows) // 2
     return torch.equal(rows[half:], -rows[:half]) and bool(rows.any())

@@ -36,7 +36,7 @@ def write_file(path: str | os.PathLike[str], tensors: dict[str, Any], metadata: 
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put the metadata in the header in order, which safetensors writes in another one every time."""
+    """Sort the metadata in the header, since safetensors writes them in a different order every time."""
     with path.open("r+b") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))

@@ -12,7 +12,7 @@ _NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?((?:/[^/@]+)*)/?")
 
 
 def fetched(name: str) -> Path:
-    """Return the local copy of a file or folder, of which no more is downloaded than the formats read.
+    """Return the local copy of a file or folder; only the files that a format reads are downloaded.
 
     Raises
     ------

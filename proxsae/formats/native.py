@@ -1,4 +1,4 @@
-"""Our own file of a fitted autoencoder: in the units of the data, how it was asked for, what continues its training."""
+"""Our file format of a fitted autoencoder: the model in the units of the data, its parameters, and its training."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from proxsae.training.state import TrainingState, regularizer_entries
 
 @dataclass(frozen=True, kw_only=True)
 class SavedFit:
-    """How a model was asked for, what its training told, and what that goes on from.
+    """The parameters of a model, the record of its training, and the state to go on from.
 
     Attributes
     ----------
     path : path
     parameters : dict
-        Of the constructor: JSON values, a Regularizer, an Encoder.
+        Parameters of the constructor: JSON values, a Regularizer, an Encoder.
     asked : Regularizer and float or None
         The regularizer, in the units of the data, and the target L0 that it was fitted for.
     history : dict of str to ndarray
     provenance : dict
         JSON values.
     feature_names : list of str or None
-        Of the data frame that it was fitted on.
+        The column names of the data frame of the fit.
     training : TrainingState or None
-        Where the training is to go on exactly.
+        The state of the training, in files from which it can go on exactly.
     """
 
     path: str | os.PathLike[str]
@@ -164,7 +164,7 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
 
 
 def read_fit_fields(fields: Fields) -> dict[str, Any]:
-    """Return what :func:`fit_fields` says of an estimator, by the attributes of :class:`SavedFit`."""
+    """Return the fields of :func:`fit_fields`, by the attributes of :class:`SavedFit`."""
     parameters = dict(fields.of("parameters", dict))
     if isinstance(parameters.get("encoder"), dict):
         parameters["encoder"] = fields.built("parameters.encoder", lambda: _unfitted(parameters["encoder"]))
@@ -183,7 +183,7 @@ def read_fit_fields(fields: Fields) -> dict[str, Any]:
 
 
 class Fields:
-    """The content of a file, asked for by name and type; each refusal names the file and the field."""
+    """The content of a file, read by name and type; each refusal names the file and the field."""
 
     def __init__(self, path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, Any]) -> None:
         self.path, self.tensors, self.metadata = path, tensors, metadata

@@ -1,4 +1,4 @@
-"""What all libraries mean by a sparse autoencoder: two matrices, two biases and one of six activations.
+"""The common parts of the sparse autoencoders of all libraries: two matrices, two biases, one of six activations.
 
 In all of them u = x W^T + b_e, z = activation(u), and the reconstruction is z D + b, of a transcoder z D + b + x S.
 """
@@ -38,7 +38,7 @@ class Parts:
     weight : Tensor of shape (n_components, n_features)
         W.
     bias : Tensor of shape (n_components,)
-        b_e, in which whatever a library subtracts from x is folded.
+        b_e, which includes whatever a library subtracts from x.
     atoms : Tensor of shape (n_components, n_features)
         D, of any norm.
     intercept : Tensor of shape (n_features,)
@@ -49,15 +49,15 @@ class Parts:
         their sign, which is no prox.
     k : int or None
     threshold : Tensor of shape (n_components,) or None
-        Of "jumprelu", >= 0.
+        The thresholds of "jumprelu", >= 0.
     rows : {"raw", "layer_norm", "unit_mean_square"}
-        What is done with each row before it is x, and undone with its reconstruction: no matrix can do that.
+        The normalisation of each row before the encoder, which is undone in the reconstruction: no matrix can do that.
     unscaled : str or None
-        How the file calls a scaling of all rows whose factors it does not say; see :meth:`of_scaled_rows`.
+        The name that the file has for a scaling of all rows whose factor it does not state; see :meth:`of_scaled_rows`.
     provenance : dict
-        What the file says of the activations: ``model``, ``site``, ``context_length``.
+        The provenance of the activations by the file: ``model``, ``site``, ``context_length``.
     regularizer : str or None
-        The text of R, where it was ours, and it has one.
+        The text of R, where our library wrote the file and R has a text.
     is_transcoder : bool
         The codes of x decode to something else, so that D and b may have another width than x.
     skip : Tensor of shape (n_features, n_targets) or None
@@ -84,7 +84,7 @@ class Parts:
         return next((n for n, t in tensors.items() if t is not None and not bool(torch.isfinite(t).all())), None)
 
     def of_scaled_rows(self, scale: float) -> Parts:
-        """Return the parts that take raw rows, where these take rows times `scale`."""
+        """Return parts for raw rows, given that these parts are for rows times `scale`."""
         atoms, intercept = self.atoms / scale, self.intercept / scale
         return replace(self, weight=scale * self.weight, atoms=atoms, intercept=intercept, unscaled=None)
 
@@ -101,7 +101,7 @@ def shifted(bias: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
 
 
 def with_unit_atoms(weight: Tensor, bias: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the parameters with the norms of the atoms in the codes; an atom of zeros stays, and is never used."""
+    """Return the parameters with unit atoms, whose norms move into the codes; an atom of zeros is never used."""
     norms = torch.linalg.vector_norm(atoms, dim=1)
     return norms[:, None] * weight, norms * bias, atoms / torch.where(norms > 0, norms, 1.0)[:, None]
 
@@ -109,8 +109,8 @@ def with_unit_atoms(weight: Tensor, bias: Tensor, atoms: Tensor) -> tuple[Tensor
 def gated(weight: Tensor, gate: Tensor, log_gain: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor]:
     """Return W and the thresholds of the JumpReLU that a gated autoencoder is; its bias is that of the magnitude.
 
-    The gate is open where a = x W^T + gate > 0, and the code is m = exp(r) x W^T + magnitude where that is positive: so
-    that it is open where m > magnitude - exp(r) gate.
+    The gate is open where a = x W^T + gate > 0, and the code is m = exp(r) x W^T + magnitude where m is positive. Hence
+    the gate is open where m > magnitude - exp(r) gate.
     """
     gain = log_gain.exp()
     return gain[:, None] * weight, magnitude - gain * gate

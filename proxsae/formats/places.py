@@ -1,4 +1,4 @@
-"""How TransformerLens, and the libraries that follow it, call the places in a model that we call sites."""
+"""The names of sites in TransformerLens, and in the libraries that follow it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def hook_in(provenance: Mapping[str, Any]) -> str | None:
 
 
 def known_hook(hook: Any) -> str | None:
-    """Return a hook, None for what is none."""
+    """Return a hook, or None for a text that is no hook."""
     return hook if isinstance(hook, str) and hook != UNKNOWN else None
 
 

@@ -19,22 +19,22 @@ class Format(ABC):
     Attributes
     ----------
     name : str
-        What ``load`` and ``save`` call it.
+        The name for ``load`` and ``save``.
     library : str
-        Whose it is, for sentences.
+        The library of the format, for messages.
     files : tuple of str
         The files that are read, relative to the folder of an autoencoder; none where it is one file of any name.
     written : tuple of str
-        Those of them that :meth:`write` writes.
+        The files that :meth:`write` writes.
     writes : tuple of str
         The activations that :meth:`write` takes; none where the format is read only.
     rows : tuple of str
-        The :attr:`Parts.rows` that it takes.
+        The :attr:`Parts.rows` that the format takes.
     transcodes : bool
-        Whether it takes transcoders; those with a skip matrix only if `skips`.
+        Whether the format takes transcoders; those with a skip matrix only if `skips`.
     skips : bool
     loads : str
-        The Python by which the library opens a folder, for its card.
+        The line of Python with which the library opens a folder, for the card.
     """
 
     name: ClassVar[str]
@@ -58,13 +58,13 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, path: Path) -> Parts:
-        """Return what is in a file or folder.
+        """Return the parts in a file or folder.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            If it is missing, damaged or of a kind that :class:`Parts` cannot express; the sentence names the file and
-            the field.
+            If the file is missing, damaged or of a kind that :class:`Parts` cannot express; the sentence names the file
+            and the field.
         """
 
     def write(self, path: Path, parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""Names as SAELens gives them to published autoencoders, ``release/id``, by the table that its package has."""
+"""The names ``release/id`` that SAELens gives to published autoencoders, by the table in its package."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ TABLE = "pretrained_saes.yaml"
 
 @dataclass(frozen=True)
 class Release:
-    """What the table says of an autoencoder.
+    """The entry of an autoencoder in that table.
 
     Attributes
     ----------
     place : str
-        On the Hub, ``hf://owner/repository/path``.
+        The place on the Hub, ``hf://owner/repository/path``.
     model : str
         The language model.
     scale : float or None
-        What rows are to be multiplied with, where the file says that they are scaled and not by how much.
+        The factor of the rows, where the file says that they are scaled but not by how much.
     """
 
     place: str
@@ -34,7 +34,7 @@ class Release:
 
 
 def released(name: str) -> Release:
-    """Return what the table of SAELens says of a name that is no file.
+    """Return the entry of the table of SAELens for a name that is no file.
 
     Raises
     ------

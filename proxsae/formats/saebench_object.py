@@ -1,7 +1,7 @@
-"""A fitted model as an object that the evaluations of SAEBench take, which needs neither SAEBench nor SAELens.
+"""A fitted model as an object for the evaluations of SAEBench; it needs neither SAEBench nor SAELens.
 
-SAEBench counts a code as active where it is positive, so that signed codes are pairs of non-negative ones, exactly:
-z = max(z, 0) - max(-z, 0), with the atoms [D; -D]. That holds for every R and every encoder.
+SAEBench counts a code as active where it is positive. Signed codes are therefore written as pairs of non-negative
+codes, z = max(z, 0) - max(-z, 0), with the atoms [D; -D]. This is exact for every R and every encoder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from proxsae.formats.places import hook_in
 
 @dataclass
 class SAEBenchConfig:
-    """What SAEBench asks a sparse autoencoder about, under the names that it has for it.
+    """The configuration that SAEBench reads from a sparse autoencoder.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class SAEBenchSAE(nn.Module):
     ----------
     cfg : SAEBenchConfig
     W_enc : Parameter of shape (d_in, d_sae)
-        What the codes are computed with where the encoder is one matrix, else the transpose of `W_dec`.
+        The matrix of the encoder where it has one, else the transpose of `W_dec`.
     b_enc : Parameter of shape (d_sae,)
     W_dec : Parameter of shape (d_sae, d_in)
     b_dec : Parameter of shape (d_in,)
@@ -86,12 +86,12 @@ class SAEBenchSAE(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.W_dec.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters and the codes; they are computed in that of the fitted model."""
+        """The dtype of the parameters and the codes, which are computed in the dtype of the fitted model."""
         return self.W_dec.dtype
 
     def encode(self, x: Tensor) -> Tensor:
@@ -114,16 +114,16 @@ class SAEBenchSAE(nn.Module):
 def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None = None) -> SAEBenchSAE:
     """Return a fitted model as an object for ``run_eval(config, [("name", object)], ...)`` of SAEBench.
 
-    Every R and every encoder will do. Codes are of unit atoms. Signed codes are pairs of non-negative ones of the atoms
-    [D; -D], because SAEBench takes a negative code for an inactive one.
+    R and the encoder may be of any kind. Codes are for unit atoms. Signed codes are pairs of non-negative codes of the
+    atoms [D; -D], because SAEBench takes a negative code for an inactive one.
 
     Parameters
     ----------
     sae : ProxSAE or SAEWithoutProx
     model_name : str, optional
-        What TransformerLens calls the language model, or the folder of one. None: as ``provenance_`` has it.
+        The name of the language model in TransformerLens, or a folder. None: the name in ``provenance_``.
     hook_name : str, optional
-        What TransformerLens calls the place in it, ``"blocks.14.hook_resid_post"``. None: as ``provenance_`` has it.
+        The name of the hook in TransformerLens, ``"blocks.14.hook_resid_post"``. None: the place in ``provenance_``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What SAELens calls a converter: how its loader opens files that are not its own."""
+"""Converters for SAELens: functions by which its loader opens files of other libraries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def saelens_converter(
         A file of ours, or whatever :func:`proxsae.formats.load` opens, ``"hf://owner/repository/path"`` included.
     device : str, default "cpu"
     cfg_overrides : dict, optional
-        Fields of the configuration that SAELens wants otherwise, such as ``dtype``.
+        Fields of the configuration to replace, such as ``dtype``.
     signed : {"double", "native"}, default "double"
         As in :func:`proxsae.formats.save`; ``partial(saelens_converter, signed="native")`` is a converter too.
 
@@ -69,7 +69,7 @@ def saelens_hub_converter(
     device, cfg_overrides, signed
         As in :func:`saelens_converter`.
     force_download : bool, default False
-        Refused where true: what is in the cache is taken.
+        True is refused: files in the cache are used.
 
     Returns
     -------

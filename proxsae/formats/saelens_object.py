@@ -1,4 +1,4 @@
-"""A fitted model as an object of SAELens, made by the loader of SAELens itself from what we would write for it."""
+"""A fitted model as an object of SAELens, which the loader of SAELens makes from the content of our file for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def as_saelens(sae: Any, signed: Signed = "double") -> Any:
-    """Return a fitted model as a ``sae_lens.SAE``, with codes and reconstructions of its own up to rounding.
+    """Return a fitted model as a ``sae_lens.SAE`` with the same codes and reconstructions up to rounding.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def as_saelens(sae: Any, signed: Signed = "double") -> Any:
     Returns
     -------
     sae_lens.SAE
-        Of the class that SAELens has for the architecture; ``cfg.metadata`` says what is known of the activations.
+        An object of the SAELens class for the architecture; ``cfg.metadata`` holds the provenance of the activations.
 
     Raises
     ------

@@ -22,17 +22,17 @@ from proxsae.training.state import TrainingState
 
 
 def write_shards(path: Path, sae: Any) -> None:
-    """Write what a training goes on from, whole or not at all; every process calls this.
+    """Write a checkpoint from which a training can go on, whole or not at all; every process calls this.
 
-    The tensors are safetensors that :mod:`torch.distributed.checkpoint` writes, each process its own; what is said
-    beside them the first process writes, with their checksums.
+    Each process writes its own tensors, as safetensors by :mod:`torch.distributed.checkpoint`; the first process writes
+    all other fields and the checksums.
 
     Parameters
     ----------
     path : Path
         The folder to make, on a disk that all processes share.
     sae : ProxSAE
-        With the state of its training, and what that has told.
+        The estimator with the state and the record of its training.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def write_shards(path: Path, sae: Any) -> None:
 
 
 def read_shards(path: Path, cls: Any) -> Any:
-    """Return an estimator without a model that has the state of its training: of the shard of this process, or whole.
+    """Return an estimator without a model, with the state of its training: whole, or the shard of this process.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def _is_of_regularizer(name: str) -> bool:
 
 
 def _among_processes(name: str, value: Tensor) -> Tensor:
-    """Return an entry of a state as PyTorch knows it where each process has a part of it."""
+    """Return an entry of a state as the distributed tensor of PyTorch, where each process has a part of it."""
     devices, axis = mesh().devices, axis_of(name)
     if devices is None or axis is None:
         return value.clone()  # inputs and targets may have one mean, and safetensors no tensor twice
@@ -116,7 +116,7 @@ def _among_processes(name: str, value: Tensor) -> Tensor:
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """Return the CRC-32 of every file in a folder, which the processes share out, once they are on the disk."""
+    """Return the CRC-32 of every file in a folder, once all are on the disk; the processes share the files out."""
     everyone, found = mesh().all, {}
     for file in sorted(folder.glob("*"))[everyone.rank :: everyone.size]:
         crc = 0
@@ -130,7 +130,7 @@ def _checksums(folder: Path) -> dict[str, int]:
 
 @contextmanager
 def _failures_named(kind: type[Exception], sentence: str) -> Iterator[None]:
-    """Raise what PyTorch says of a failure in some process as one sentence."""
+    """Raise the errors of PyTorch for a failure in some process as one sentence."""
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:

@@ -1,4 +1,4 @@
-"""The tensors of a stranger's file: data, never code. Names, shapes and dtypes are checked before a number is read."""
+"""The tensors of an untrusted file: data, never code. Names, shapes and dtypes are checked before a number is read."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Weights:
     def tensor(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Return a finite tensor of this shape in float32, or float64 where it is stored so.
 
-        With `dtype` it is rounded to that first, as a library does that computes in it.
+        With `dtype` the tensor is first rounded to that dtype, as in a library that computes in it.
         """
         if self.shape(name, len(shape)) != shape:
             raise self.wrong(name, f"it has shape {self.shapes[name]}, needed is {shape}")
@@ -81,7 +81,7 @@ class Weights:
         return int(stored)
 
     def first(self, *names: str) -> str:
-        """Return the first of the names that is there; the first of all where none is, for the refusal to name."""
+        """Return the first of the names that the file has; if it has none, the first name, for the message."""
         return next((name for name in names if name in self), names[0])
 
 

@@ -1,7 +1,7 @@
-r"""An R that is more than its activation: the weight of L1 in a bias, which no file but ours can say.
+r"""R beyond what the activation tells: the weight of L1 inside a bias, which only our files state.
 
 For every :math:`\lambda \ge 0` the encoder :math:`\max(u, 0)` is the prox of :math:`\lambda\|z\|_1 + i\{z \ge 0\}` at
-:math:`u + \lambda`. So R is what the training penalised, and has to be said; the codes stay what they are.
+:math:`u + \lambda`. The penalty of the training therefore has to be given as R; the codes do not depend on it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _spelled(R: Regularizer) -> str | None:
 
 
 def _is_same(ours: Parts, theirs: Parts) -> bool:
-    """Whether two are the same up to rounding; ReLU is a JumpReLU whose thresholds are 0."""
+    """Whether two autoencoders are equal up to rounding; ReLU is a JumpReLU with thresholds 0."""
     zero = torch.zeros_like(theirs.bias)
     ours, theirs = (replace(p, threshold=zero) if p.activation == "relu" else p for p in (ours, theirs))
     return (

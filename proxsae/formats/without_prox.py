@@ -1,4 +1,4 @@
-"""Sparse autoencoders whose activation is no proximal operator: they encode, decode and are measured, and have no R."""
+"""Sparse autoencoders whose activation is no proximal operator: they encode, decode and can be measured, without R."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ INSTEAD = (
 
 
 class NoProxError(AttributeError, ValueError):
-    """What was asked for needs an R, and the activation is the prox of none."""
+    """An operation needs R, but the activation is the prox of no R."""
 
 
 class SAEWithoutProx:
     """A sparse autoencoder with an encoder of any kind, for all that needs no R.
 
-    It has the codes, the reconstructions and the names of a fitted :class:`~proxsae.ProxSAE`, and goes wherever these
-    suffice: :func:`proxsae.llm.evaluate`, the metrics, the report, SAEBench. What needs R says so.
+    It has the methods and attributes of a fitted :class:`~proxsae.ProxSAE` for codes and reconstructions, which suffice
+    for :func:`proxsae.llm.evaluate`, the metrics, the report and SAEBench. Methods that need R raise
+    :class:`NoProxError`.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class SAEWithoutProx:
         From x, (n_samples, n_features), to dense codes, (n_samples, n_components): :class:`LargestValues`, or one of
         your own. With an attribute ``is_nonnegative``, true where codes never are negative.
     provenance : dict, optional
-        What is known of the activations, under the names that a store has for it.
+        The provenance of the activations, with the keys of ``store.info``.
 
     Attributes
     ----------
@@ -139,7 +140,7 @@ class SAEWithoutProx:
         return float(reconstruction_metrics(self, X if hasattr(X, "shape") else np.asarray(X))["explained_variance"])
 
     def as_saebench(self, model_name: str | None = None, hook_name: str | None = None) -> Any:
-        """Return it as an object for the evaluations of SAEBench; see :func:`proxsae.formats.as_saebench`."""
+        """Return the autoencoder as an object for SAEBench; see :func:`proxsae.formats.as_saebench`."""
         from proxsae.formats.saebench_object import as_saebench
 
         return as_saebench(self, model_name, hook_name)

@@ -1,4 +1,4 @@
-"""What a page says of every atom, as columns: where it fires on each side, its nearest atoms, what it pushes up."""
+"""The columns of the page for each atom: where it fires on each side, its nearest atoms, the tokens it raises."""
 
 from __future__ import annotations
 
@@ -133,9 +133,10 @@ def neighbours(D: Any, n: int, bins: int) -> Neighbours:
 def pushed_tokens(D: Any, lens: Callable[[Any], Any], n: int) -> NDArray[np.int64]:
     """Return the n tokens whose logits +d raises most and those that -d does, shape (p, 2, n).
 
-    By the logit lens: a direction goes through the final norm and the head alone. What these give without a direction,
-    the biases, is taken off, so that -d raises what +d lowers. Each token counts in units of what atoms do to it on the
-    whole, the root mean square over 512 of them: else rare tokens, which any direction moves far, stand everywhere.
+    Logits are those of the logit lens: a direction goes through the final norm and the head alone. The logits of no
+    direction, the biases, are subtracted, so that -d raises the tokens that +d lowers. Each logit is divided by its
+    root mean square over 512 atoms: without this, rare tokens, which every direction moves far, would lead for all
+    atoms.
 
     Parameters
     ----------

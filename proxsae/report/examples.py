@@ -1,4 +1,4 @@
-"""Where the rows of a store stand in its text, and the places where an atom is strongest."""
+"""The positions of the rows of a store in its text, and the rows where an atom is strongest."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class TokenPlaces:
     Attributes
     ----------
     tokens : int array of shape (n_contexts, context_length)
-        Of the contexts that have a row, in the order of the store.
+        The tokens of the contexts that have a row, in the order of the store.
     contexts, positions : int arrays of shape (n_rows,)
-        Of each row its line in `tokens` and the place in it.
+        For each row its line in `tokens` and its position in that line.
     row_at : int array of the shape of `tokens`
         The row of each token; -1 where a dropped position has none.
     """
@@ -37,7 +37,7 @@ class TokenPlaces:
     def strongest(self, rows: Rows, z: NDArray[Any], n: int) -> Rows:
         """Return at most n of the rows with z > 0, the largest z first, and only one a context.
 
-        Neighbours of a peak say the same again.
+        Several rows of one context would mostly be neighbours of one peak.
         """
         order = np.argsort(-z, kind="stable")
         order = order[z[order] > 0]

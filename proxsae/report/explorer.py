@@ -49,13 +49,14 @@ def explorer_page(
     ----------
     sae : ProxSAE
     store : ActivationStore
-        Its rows count the activity of atoms, and its contexts are the examples. Of several sites, that of the
-        autoencoder is taken.
+        The store whose rows give the activity of atoms, and whose contexts are the examples. Of several sites, that of
+        the autoencoder is used.
     model : LanguageModel
-        Prints tokens, and its head tells which tokens an atom pushes up, where atoms write into the residual stream.
+        The model that decodes tokens. Its head gives the tokens that an atom raises, where atoms write into the
+        residual stream.
     title : str
     texts : sequence of str
-        Read at the site of the store and shown token by token; without any, five contexts of the store are.
+        Texts to read at the site of the store and show token by token; without texts, five contexts of the store.
     is_live : bool, default False
         Whether a :class:`PageServer` serves the page and answers texts.
     check_provenance : bool, default True
@@ -118,7 +119,7 @@ def explorer_content(
     lens: Callable[[Any], Any] | None,
     readings: Sequence[Reading],
 ) -> dict[str, Any]:
-    """Return all that the page shows, as dicts, texts, numbers and arrays; of (p, 2) arrays the positive side first."""
+    """Return the content of the page as dicts, texts, numbers and arrays; (p, 2) arrays have z > 0 first."""
     columns = codes.tocsc()
     D = np.asarray(sae.components_)
     fires, found = firing(columns), examples(columns, places, N_EXAMPLES, WIDTH)
@@ -169,7 +170,7 @@ def decoder(model: LanguageModel) -> Callable[[int], str]:
 
 
 def writes_to_stream(sae: Any, hooks: Sequence[str], model: LanguageModel) -> bool:
-    """Whether atoms are directions in the residual stream, whose logit lens means something."""
+    """Whether atoms are directions in the residual stream, for which the logit lens is meaningful."""
     is_transcoder = getattr(sae, "is_transcoder_", False)
     written = (sae.provenance_.get("target_site") or "").split() if is_transcoder else hooks
     is_of_stream = len(written) == 1 and Site.of(written[0]).what in ("residual", "attn_out", "mlp_out")

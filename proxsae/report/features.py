@@ -1,4 +1,4 @@
-"""Feature cards: what makes an atom active, on its positive and on its negative side."""
+"""Feature cards: contexts in which an atom is active, on its positive and on its negative side."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def feature_cards(
     n_contexts: int = 6,
     window: int = 12,
 ) -> list[FeatureCard]:
-    """Return cards of atoms: of those given, or those that speak clearly in both directions (in one, if none is < 0).
+    """Return cards of atoms: of those given, or of those that are clear in both directions (in one, if no code is < 0).
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def feature_cards(
     decode : callable
         From a token id to its text.
     atoms : sequence of int, optional
-        Which; None takes the `n_features` that :func:`clearest_atoms` finds.
+        The atoms to show; None takes the `n_features` atoms of :func:`clearest_atoms`.
     n_features, n_contexts : int
         Cards, and contexts a side.
     window : int
@@ -88,7 +88,7 @@ def feature_cards(
 
 
 def clearest_atoms(columns: Any, n: int, max_density: float = 0.02, top: int = 20) -> Any:
-    """Return the n atoms that are clearest, the clearest first; none of clearness 0."""
+    """Return the n atoms of largest clearness, in that order; none of clearness 0."""
     clear = clearness(columns, max_density, top)
     order = np.argsort(-clear, kind="stable")[:n]
     return order[clear[order] > 0]
@@ -98,8 +98,8 @@ def clearness(columns: Any, max_density: float = 0.02, top: int = 20) -> NDArray
     """Return how strong the weaker side of each atom is: the mean of its `top` largest activations in modulus.
 
     Only atoms active on at most `max_density` of the samples count, since an atom that is always on says little about a
-    token, and only atoms with `top` activations on each side; where no code is negative, the positive side alone. Of
-    all others it is 0.
+    token, and only atoms with `top` activations on each side; where no code is negative, the positive side alone. The
+    clearness of all other atoms is 0.
     """
     signed = bool((columns.data < 0).any())
     clear = np.zeros(columns.shape[1])

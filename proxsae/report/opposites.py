@@ -13,7 +13,7 @@ from proxsae.report.features import FeatureCard
 from proxsae.report.figures import COLOURS, blank_figure, svg
 from proxsae.report.page import Section
 
-# What opposite sides have more of: 1 for a large number, -1 for a small one.
+# The sign of each measure: 1 where larger numbers mean more opposite sides, -1 where smaller ones do.
 MEASURES = {
     "balance": ("two-sided balance", 1),
     "context_cosine": ("cosine of contexts", -1),
@@ -39,7 +39,7 @@ def opposition_table(found: Opposition, null: Opposition) -> list[dict[str, str]
 
 
 def opposition_section(found: Opposition, null: Opposition, n_atoms: int, null_name: str) -> Section:
-    """Return measures, their distributions and what they are."""
+    """Return the section of the measures, with their definitions and distributions."""
     figure, axes = blank_figure(1, len(MEASURES), (11, 2.8))
     for axis, (name, (title, _)) in zip(axes, MEASURES.items(), strict=True):
         values, by_chance = (np.asarray(getattr(one, name)) for one in (found, null))
@@ -61,7 +61,7 @@ def opposition_section(found: Opposition, null: Opposition, n_atoms: int, null_n
 
 
 def pairs_summary(codes: list[PairCode]) -> dict[str, str]:
-    """Return what pairs take on the whole, as cells of a table."""
+    """Return the summary of all pairs, as cells of a table."""
     needed = [code.n_half if code.n_half is not None else np.inf for code in codes]
     shares = np.array([code.explained[:2] for code in codes])
     return {

@@ -1,4 +1,4 @@
-"""Arrays on their way into a page: one JSON document, with the numbers as compressed bytes beside it."""
+"""Arrays for a page: one JSON document, with the numbers as compressed bytes beside it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 _ALIGNMENT = 4
-# What JavaScript reads without a copy.
+# The dtypes that JavaScript reads without a copy.
 _TYPES = {"f": "float32", "u": "uint32", "i": "int32", "b": "int8"}
 
 
 def packed(tree: Any) -> str:
     """Return dicts, lists, texts, numbers and NumPy arrays as one JSON text that holds no ``<``, ``>`` or ``&``.
 
-    Where an array stood, the tree says its type, the byte at which it begins and its length; the bytes of all, little
+    In place of an array the tree holds its type, the byte at which it begins and its length; the bytes of all, little
     endian, are compressed by gzip and written in base64. Floating-point numbers become float32, integers int32 or
     uint32, or stay int8.
 

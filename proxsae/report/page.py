@@ -29,7 +29,7 @@ def write_report(
         The HTML file.
     title : str
     facts : dict
-        What was run, as shown under the title: label to text.
+        Facts of the run, shown under the title: label to text.
     histories : dict
         ``sae.history_`` of each model.
     table : list of dict

@@ -22,10 +22,10 @@ _HEADERS = {
 class PageServer(ThreadingHTTPServer):
     """A server of one page on 127.0.0.1, to be run by ``serve_forever``.
 
-    ``GET /`` gives the page. ``POST /read`` takes ``{"text": ...}`` and gives what `answer` makes of the text, or
+    ``GET /`` gives the page. ``POST /read`` takes ``{"text": ...}`` and gives the result of `answer` for the text, or
     ``{"error": sentence}`` where it raises ValueError. Texts are answered one at a time. Other pages that are open in
-    the browser cannot ask: a request must name this server as its ``Host``, and as its ``Origin`` if it has one, and be
-    of type ``application/json``, which a browser sends nowhere else unasked.
+    the browser cannot send requests: a request must name this server as its ``Host``, and as its ``Origin`` if it has
+    one, and be of type ``application/json``, which a browser does not send to other origins without asking them.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class PageServer(ThreadingHTTPServer):
     Raises
     ------
     ValueError
-        If the port is none, is taken or may not be used.
+        If the port is no port number, is taken or may not be used.
     """
 
     page: str
@@ -59,13 +59,13 @@ class PageServer(ThreadingHTTPServer):
         self.answering = Lock()
 
     def handle_error(self, *arguments: Any) -> None:
-        """Say nothing of a client that has gone."""
+        """Print nothing for a client that has gone."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(*arguments)
 
 
 class _RefusalError(Exception):
-    """A request that gets a sentence in place of an answer."""
+    """A request that is answered by a sentence in place of a result."""
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         super().__init__(sentence)

@@ -16,7 +16,7 @@ DIFFERENCES = {"fvu": "FVU, %", "kl": "KL, %", "loss_recovered": "loss recovered
 def compared(rows: Sequence[Row], activation: str, reference: str, factor: int = 1) -> list[dict[str, Any]]:
     """Return the differences of pairs of rows that differ in R alone, or also in their number of atoms.
 
-    The first has P atoms, the least number in the sweep.
+    The first row of a pair has P atoms, the least number in the sweep.
 
     Parameters
     ----------
@@ -24,13 +24,13 @@ def compared(rows: Sequence[Row], activation: str, reference: str, factor: int =
         Of a sweep; failed ones are left out.
     activation, reference : str
     factor : int, default 1
-        The reference has so many times the atoms.
+        The reference has `factor` times as many atoms.
 
     Returns
     -------
     list of dict
-        For each pair the configuration of the first, and what it has more than the reference: ``fvu`` and ``kl`` in
-        percent of the reference's, ``loss_recovered`` in hundredths.
+        For each pair the configuration of the first row, and its differences from the reference: ``fvu`` and ``kl`` in
+        percent of the values of the reference, ``loss_recovered`` in hundredths.
     """
     measured = {_key(row["configuration"]): row for row in rows if "result" in row}
     pairs = []
@@ -65,7 +65,7 @@ def mean_and_interval(pairs: Iterable[dict[str, Any]], quantity: str) -> tuple[f
 
 
 def comparison_table(rows: Sequence[Row], reference: str = "topk") -> list[dict[str, str]]:
-    """Return as text how each activation differs from a reference at each L0: of P atoms, and of 2 P."""
+    """Return as text the difference of each activation from a reference at each L0: of P atoms, and of 2 P."""
     table = []
     for activation in dict.fromkeys(row["configuration"]["activation"] for row in rows):
         for factor in (1, 2):
@@ -83,8 +83,8 @@ def comparison_table(rows: Sequence[Row], reference: str = "topk") -> list[dict[
 def factor_table(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return as text the difference of AbsTopK(P) to TopK(P) and TopK(2 P) at either level of each factor.
 
-    The factors are the scope of the selection, the scaling and AuxK; over the levels of the others it is averaged. The
-    first two are also shown together.
+    The factors are the scope of the selection, the scaling and AuxK; the difference is averaged over the levels of the
+    other factors. The first two factors are also shown together.
     """
     table = []
     for factor in (1, 2):

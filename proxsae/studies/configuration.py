@@ -1,4 +1,4 @@
-"""What a row of a sweep is: one autoencoder, written so that it can be trained again alone; and grids of them."""
+"""The configuration of a row of a sweep, from which the autoencoder can be trained again alone; and grids of these."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Configuration:
         Non-zeros a token: k, or the target of the weight.
     seed : int
     scaling : {"mean-norm", "token"}
-        In which units it is trained: one mean and scale for the data, or each token less its mean, over its standard
+        The units of the training: one mean and scale for the data, or each token less its mean, over its standard
         deviation (:class:`proxsae.studies.TokenStandardised`).
     auxk : bool
         Whether atoms unused for 100,000 samples are trained on the residual.
@@ -65,13 +65,13 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """The name of the row and of its files; what it leaves out is the same in all of a sweep."""
+        """The name of the row and of its files; parameters that it leaves out are the same in all rows of a sweep."""
         aside = ("-token" if self.scaling == "token" else "") + ("" if self.auxk else "-noauxk")
         return f"{self.activation}-{self.n_components}-l0_{self.l0:g}{aside}-seed{self.seed}"
 
     @property
     def regularizer(self) -> Regularizer:
-        """R; a weight of 1, from where it is steered."""
+        """R; a steered weight starts at 1."""
         return get(self.activation, **({"k": int(self.l0)} if self.is_counted else {"lam": 1.0}))
 
     def parameters(self) -> dict[str, Any]:
@@ -115,9 +115,9 @@ def grid(
     n_seeds : int, default 1
         Seeds 0, 1, ...
     match : {"parameters", "atoms"}, default "parameters"
-        What is equal. With "parameters" all have P atoms, hence as many parameters. With "atoms" an atom of signed
-        codes counts for two, d and -d, and so those of non-negative codes have 2 P: AbsTopK(P) is TopK(2 P) whose atoms
-        are tied in pairs [D, -D].
+        The size that all rows share. With "parameters" all have P atoms, hence as many parameters. With "atoms" an atom
+        of signed codes counts as two, d and -d, so that autoencoders of non-negative codes have 2 P atoms: AbsTopK(P)
+        is TopK(2 P) whose atoms are tied in pairs [D, -D].
     scalings, auxk : sequences
         See :class:`Configuration`.
     **training
@@ -148,7 +148,7 @@ def grid(
 def abstopk_paper(
     l0: Sequence[float], *, n_components: int, n_seeds: int = 1, auxk: Sequence[bool] = (True, False), **training: Any
 ) -> list[Configuration]:
-    """Return the factorial of what may decide between TopK and AbsTopK.
+    """Return the factorial design of the factors that may decide between TopK and AbsTopK.
 
     TopK(P), TopK(2 P) and AbsTopK(P), each selecting within a token or a batch, in either scaling, by default with and
     without AuxK.

@@ -1,4 +1,4 @@
-"""Labels of the tokens of an activation store that need no annotation, and the topics that come with a text."""
+"""Labels of the tokens of an activation store that need no annotation, and the topics of documents."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Documents(NamedTuple):
 
 
 def token_properties(store: ActivationStore, rows: NDArray[np.intp], tokenizer: Any) -> dict[str, Bits]:
-    """Return for each property which of the rows have it: of the spelling, the token before, and the position."""
+    """Return for each property a mask of the rows: properties of spelling, the token before, and position."""
     contexts, positions = store.trace(rows)
     tokens = {int(context): store.tokens(int(context)) for context in np.unique(contexts)}
     here = np.array([tokens[int(c)][p] for c, p in zip(contexts, positions, strict=True)])
@@ -54,13 +54,13 @@ def token_properties(store: ActivationStore, rows: NDArray[np.intp], tokenizer: 
 
 
 def _holds(test: Callable[[str], bool], tokens: NDArray[Any], tokenizer: Any) -> Bits:
-    """Return whether the text of each token passes a test, which is asked once of each token."""
+    """Return whether the text of each token passes a test, which is called once for each distinct token."""
     different, place = np.unique(tokens, return_inverse=True)
     return np.array([test(str(tokenizer.decode([int(token)]))) for token in different], dtype=bool)[place]
 
 
 def documents_of(store: ActivationStore, tokenizer: Any) -> Documents:
-    """Return the documents of all rows: in the contexts each is closed by the end-of-text token."""
+    """Return the documents of all rows: in the contexts the end-of-text token closes each document."""
     contexts, positions = store.trace(np.arange(len(store)))
     first, last = int(contexts[0]), int(contexts[-1])
     tokens = np.stack([store.tokens(context) for context in range(first, last + 1)])

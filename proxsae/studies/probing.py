@@ -35,11 +35,11 @@ def probe(
     r"""Return how well k atoms tell properties of tokens, and topics of documents, by logistic regression.
 
     The properties need no annotation (spelling, the token before, position). The topic is told from the mean of the
-    codes over a document. The probe is fitted on the first half of the store, and its balanced accuracy is that on the
-    second: 1/2 is chance. The k atoms are those whose codes correlate best with the label on the first half.
+    codes over a document. The probe is fitted on the first half of the store, and its balanced accuracy is measured on
+    the second: 1/2 is chance. The k atoms are those whose codes correlate best with the label on the first half.
 
-    Beside the autoencoders stand the k best features of the activations and all of them, the ceiling; and for each
-    autoencoder, as a floor, one of random atoms that selects as many of them.
+    For comparison the k best features of the activations and all features, the ceiling, are probed; and for each
+    autoencoder, as a floor, an autoencoder of random atoms with as many non-zeros.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def probe(
     store : ActivationStore
         Probes are fitted and tested on its rows; a part of a store is one.
     tokenizer : object
-        That of the store's model.
+        The tokenizer of the model of the store.
     ks : sequence of int, default (1, 2, 5, 16)
     n_tokens : int, default 20_000
         Evenly spaced rows for the properties of tokens; topics take all rows.
@@ -86,7 +86,7 @@ def probe(
 def k_sparse_accuracies(Z: Any, y: Bits, is_train: Bits, ks: Sequence[int | str]) -> dict[int | str, float]:
     """Return for each k the balanced accuracy of a logistic regression on the k columns of Z that tell y best.
 
-    Columns are chosen and the regression is fitted where `is_train`; the accuracy is that elsewhere.
+    Columns are chosen and the regression is fitted on samples with `is_train`; the accuracy is that on the others.
 
     Parameters
     ----------

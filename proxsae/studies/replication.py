@@ -1,4 +1,4 @@
-"""The replication: commands that test what is claimed of an activation, one after another, and one page of it all."""
+"""The replication: commands that test claims about an activation, one after another, and one page of their results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Step:
     Attributes
     ----------
     name : str
-        Of the file of what it prints.
+        The name of the file of its output.
     title : str
         The question, for the page.
     arguments : tuple of str
@@ -104,7 +104,7 @@ def steps(
 
 
 def _trained(out: Path, name: str, l0: float, seed: int, n_components: int) -> str:
-    """Return where the sweep puts an autoencoder."""
+    """Return the path at which the sweep saves an autoencoder."""
     activation, _, factor = name.partition(":")
     configuration = Configuration(activation, int(factor or 1) * n_components, l0, seed)
     return str(out / "sweep" / "saes" / f"{configuration.name}.safetensors")
@@ -115,8 +115,8 @@ def replicate(
 ) -> Path:
     """Run the steps that are not done, and write ``replication.html`` after each.
 
-    What a step prints is kept in a file of its name when it succeeds; its being there means that the step is done. A
-    step that fails is told on the page and the next one runs; it is tried again the next time.
+    The output of a step that succeeds is kept in a file of its name, which marks the step as done. A step that fails is
+    reported on the page, the next step runs, and the failed one is tried again in the next call.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ def replicate(
     out : path
         Folder.
     run : callable, optional
-        From the arguments of ``proxsae`` to its exit status and what it printed; by default it is run in a process of
-        its own.
+        A function from the arguments of ``proxsae`` to its exit status and output; by default it runs ``proxsae`` in a
+        new process.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def replicate(
 
 
 def _run(arguments: Sequence[str]) -> tuple[int, str]:
-    """Run a command in a process of its own, and show what it prints as it comes."""
+    """Run a command in a new process, and show its output as it comes."""
     command = [sys.executable, "-m", "proxsae", *arguments]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:  # noqa: S603

@@ -16,7 +16,7 @@ Row = dict[str, Any]  # name, configuration, source, and what there is of fit, r
 
 
 class Results:
-    """Rows as they are finished. Each is a file of its own, written whole, so that a sweep may be killed at any time.
+    """The finished rows of a sweep, each in its own file, written whole: a sweep may be killed at any time.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Results:
         self.folder, self.source = Path(folder), source
 
     def row(self, configuration: Configuration) -> Row:
-        """Return the row as far as it has been done."""
+        """Return the row of a configuration, as far as it is finished."""
         path = self._path(configuration)
         fresh = {
             "name": configuration.name,
@@ -98,7 +98,7 @@ def read_row(path: str | os.PathLike[str]) -> Row:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is none, or it is not the file of a row.
+        If there is no such file, or it is not the file of a row.
     """
     try:
         row: Row = json.loads(Path(path).read_text(encoding="utf-8"))

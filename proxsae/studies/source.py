@@ -1,4 +1,4 @@
-"""Where the activations and the held-out text of a study come from, written so that it can be made again."""
+"""The source of the activations and the held-out text of a study, from which both can be made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each token less its mean, over its standard deviation: rows to train on, and what that makes of an autoencoder."""
+"""Each token less its mean, over its standard deviation: rows to train on, and autoencoders of such rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TokenStandardised:
 
     With m and s the mean and the standard deviation of the features of a row x, and z the code of (x - m) / s, the
     reconstruction is :math:`s (z D + b) + m 1`. It is linear in the code (s z, s, m), which is what `transform` gives:
-    two numbers more than the L0 of z, told to the decoder about every row.
+    the decoder of every row gets two numbers more than the L0 of z.
 
     Parameters
     ----------

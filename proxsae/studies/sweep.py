@@ -37,9 +37,9 @@ def sweep(
 ) -> list[Row]:
     """Train and measure autoencoders that differ in their regularizer, L0, size, seed or scaling, and in nothing else.
 
-    The language model is harvested once, and the clean pass over the held-out text is shared. Killed at any time and
-    called again, it goes on with the rows that are not finished; a row that failed stands in the table with its reason
-    and is not tried again while its file is there.
+    The language model is harvested once, and the clean pass over the held-out text is shared. A sweep that was killed
+    goes on, when called again, with the rows that are not finished; a row that failed stands in the table with its
+    reason, and is not tried again while its file exists.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def sweep(
     out : path
         A folder: ``sweep.csv`` and ``sweep.json``, a file a row in ``rows``, the autoencoders in ``saes``.
     activations : path, optional
-        Of the harvest, where it is to be kept or is already; by default in `out`.
+        Folder of the harvest, which may exist already; by default inside `out`.
     device : str, default "auto"
         Of the language model and the autoencoders.
     verbose : bool, default True
@@ -69,7 +69,7 @@ def sweep(
     Raises
     ------
     ValueError
-        If `out` holds a row of the same name that was made otherwise.
+        If `out` holds a row of the same name with another configuration or source.
     """
     results = Results(out, source)
     check_writable(results.folder / "sweep.csv")
@@ -116,7 +116,7 @@ def _trained(
 def train(
     configuration: Configuration, seen: ActivationStore, unseen: ActivationStore, *, device: str = "auto"
 ) -> tuple[ProxSAE, dict[str, float]]:
-    """Return the autoencoder of a row, and what its training tells.
+    """Return the autoencoder of a row, and the measurements of its training.
 
     Parameters
     ----------
@@ -124,7 +124,8 @@ def train(
     seen : activation store
         Rows to train on.
     unseen : activation store
-        Rows on which a steered weight is set after the training: on rows seen often codes are sparser than on new ones.
+        Rows on which a steered weight is set after the training: codes of rows that were seen often are sparser than
+        those of new rows.
     device : str, default "auto"
 
     Raises

@@ -1,4 +1,4 @@
-"""What a sweep shows: means and ranges over seeds, differences between regularizers, figures and a page."""
+"""The results of a sweep: means and ranges over seeds, differences between regularizers, figures and a page."""
 
 from __future__ import annotations
 

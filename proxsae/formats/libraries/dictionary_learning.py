@@ -31,7 +31,7 @@ OF_ACTIVATION = {"relu": "AutoEncoderNew", "topk": "AutoEncoderTopK", "jumprelu"
 
 
 class DictionaryLearning(Format):
-    """All the classes that ``load_dictionary`` takes; those of batches with their threshold, as in inference there."""
+    """All classes that ``load_dictionary`` takes; classes of batch scope use their threshold, as in inference there."""
 
     name = "dictionary_learning"
     library = "dictionary_learning"
@@ -40,7 +40,7 @@ class DictionaryLearning(Format):
     writes = ("relu", "topk", "jumprelu")
 
     def recognises(self, path: Path) -> bool:
-        """Whether it is a file ``ae.pt`` or the folder of one."""
+        """Whether `path` is a file ``ae.pt`` or the folder of one."""
         return path.name == WEIGHTS or (path / WEIGHTS).is_file()
 
     def read(self, path: Path) -> Parts:

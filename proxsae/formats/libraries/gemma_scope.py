@@ -20,7 +20,7 @@ CONFIGURATION, FIRST, SECOND = "config.json", "params.npz", "params.safetensors"
 
 
 class GemmaScope(Format):
-    """JumpReLU of x as it is; the intercept is not subtracted."""
+    """JumpReLU of x itself, from which the intercept is not subtracted."""
 
     name = "gemma_scope"
     library = "Gemma Scope"
@@ -29,11 +29,11 @@ class GemmaScope(Format):
     writes = ("relu", "jumprelu")
 
     def recognises(self, path: Path) -> bool:
-        """Whether it is a file of one of the two names, or the folder of one."""
+        """Whether `path` is a file of one of the two names, or the folder of one."""
         return path.name in (FIRST, SECOND) or any((path / name).is_file() for name in (FIRST, SECOND))
 
     def read(self, path: Path) -> Parts:
-        """Return the autoencoder of a file or folder; the names of the folders say what it is of."""
+        """Return the autoencoder of a file or folder; the names of the folders give its model and place."""
         folder = path.parent if path.name in (FIRST, SECOND) else path
         provenance: dict[str, Any] = {}
         if path.name != SECOND and (folder / FIRST).is_file():

@@ -36,8 +36,8 @@ ROWS: dict[str, Rows] = {
 class LlamaScope(Format):
     """ReLU, JumpReLU and TopK; the scale of the data set is folded into the weights.
 
-    Codes are in the units in which the library gives them: the first release in those of raw rows, with unit atoms;
-    later ones in those of rows that are scaled to a mean norm of sqrt(d), of which a TopK has unit atoms.
+    Codes are in the units of the library. In the first release these are the units of raw rows, with unit atoms; in
+    later ones those of rows scaled to a mean norm of sqrt(d), where TopK has unit atoms.
     """
 
     name = "llama_scope"
@@ -201,7 +201,7 @@ def _k(config: JsonConfig, n_components: int) -> int:
 
 
 def _factor(n_components: int, n_features: int) -> float:
-    """Return the number whose product with the features, rounded down, is that of the atoms."""
+    """Return the factor whose product with n_features, rounded down, is n_components."""
     factor = n_components / n_features
     return factor if int(n_features * factor) == n_components else math.nextafter(factor, math.inf)
 

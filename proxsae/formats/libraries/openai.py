@@ -18,7 +18,7 @@ AFTER: dict[Activation, str] = {"topk": "ReLU", "topk_without_relu": "Identity"}
 
 
 class OpenAI(Format):
-    """ReLU of raw rows, and TopK of rows that are normalised by layer norm: there the one goes with the other."""
+    """ReLU of raw rows, and TopK of rows that are normalised by layer norm; the library has no other combination."""
 
     name = "openai"
     library = "OpenAI's sparse_autoencoder"
@@ -27,7 +27,7 @@ class OpenAI(Format):
     rows = ("raw", "layer_norm")
 
     def recognises(self, path: Path) -> bool:
-        """Whether it is a Torch file, by its name or as the archive that such a file is."""
+        """Whether `path` is a Torch file, by its name or as the archive that such a file is."""
         return path.is_file() and (path.suffix == ".pt" or (path.suffix != ".npz" and zipfile.is_zipfile(path)))
 
     def read(self, path: Path) -> Parts:
