@@ -2,8 +2,8 @@ r"""
 Dictionary or inference: which fails on new combinations?
 =========================================================
 
-Samples are made of 10 latents that are active together, :math:`x = z D`, but in training only latents that are near
-one another on a ring are ever active at once. At test any ten are. Which part of a sparse autoencoder does not
+Samples are made of 10 latents that are active together, :math:`x = z D`. In training only latents that are near one
+another on a ring are active together; at test any ten latents are. Which part of a sparse autoencoder does not
 generalise: its encoder, or the dictionary that it learned?
 
 `error_split` answers by exchanging parts: the same dictionary with better codes, and the true dictionary. With the
@@ -65,15 +65,16 @@ for size in SIZES:
 for name, split in splits.items():
     print(f"{name}, {SIZES[-1]} samples, on new combinations\n{split[-1]}\n")
 
-# %%
-# Three lines a model: its own codes, better codes over its dictionary, and the oracle, which has the true dictionary.
-# The oracle codes new combinations almost perfectly, with the same R and solver; better codes over the learned atoms
-# win little. It is the dictionary that fails, and more samples mend it, faster where codes are solved in training.
+# %% Three lines for each model: its own codes, better codes over its dictionary, and better codes over the true
+# dictionary. With the true dictionary, the same R and solver give almost perfect codes of new combinations; better
+# codes over the learned atoms improve little. So the dictionary fails, and more samples improve it, faster where codes
+# are solved in training.
 #
 # With 1,000 latents, 100,000 samples and as many steps as ``--full`` takes, dictionary learning finds the atoms (mean
 # cosine 0.995), and its codes of new combinations have a correlation of 0.990 with the true ones. The TopK autoencoder
-# finds them too (0.974), and what fails is its encoder: its own codes have 0.709, better ones over its atoms 0.975.
-# With a twelfth of these steps the cosines were 0.57 and 0.41, and the correlations 0.41 and 0.40, whatever the codes.
+# finds the atoms too (0.974), and its encoder fails: the correlation of its own codes is 0.709, that of better codes
+# over its atoms 0.975. With a twelfth of these steps the cosines were 0.57 and 0.41, and the correlations 0.41 and
+# 0.40, whatever the codes.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
 for axis, (name, split) in zip(axes, splits.items(), strict=True):

@@ -47,7 +47,7 @@ n_test = min(2000, N_SAMPLES // 3)
 X, X_new, Z_new = data.X[n_test:], data.X[:n_test], data.codes[:n_test]
 
 # %%
-# A weight of R is steered to the wanted L0; a cardinality is it.
+# A weight of R is steered to the wanted L0; a cardinality is set to it.
 
 amortized = {"n_steps": N_STEPS, "batch_size": 512, "learning_rate": 5e-3}
 solved = {"encoder": "solved", "n_steps": max(2, N_STEPS // 5), "batch_size": 512}
@@ -70,10 +70,9 @@ for name, make in contestants.items():
         scores.setdefault(name, []).append(found)
         print(f"{name:18}{found[0]:6.1f}{found[1]:8.3f}{found[2]:8.3f}{found[3]:8.3f}")
 
-# %%
-# Every one has its best F1 at the true mean L0, which the reconstruction does not show: it gains from every further
-# code. Nor is the order by F1 that by reconstruction: ReLU reconstructs worst, and finds more of the support than TopK.
-# At the true L0, solved codes are the best by FVU and MCC; JumpReLU finds more of the support.
+# %% Every autoencoder has its best F1 at the true mean L0, which the reconstruction does not show: it improves with
+# every further code. The order by F1 is not that by reconstruction either: ReLU reconstructs worst, and finds more of
+# the support than TopK. At the true L0, solved codes are the best by FVU and MCC; JumpReLU finds more of the support.
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
 for axis, column, label in zip(axes, (1, 2, 3), ("FVU", "F1 of the support", "MCC of the codes"), strict=True):

@@ -2,8 +2,8 @@ r"""
 How many layers win back what the amortized encoder loses?
 ==========================================================
 
-The amortized encoder makes a code with one product, a solver with hundreds. `amortization_gap` says by how much the
-code of a sample misses the objective :math:`F = \frac12\|x - b - zD\|^2 + R(z)` that the solver reaches over the same
+The amortized encoder computes a code with one product, a solver with hundreds. `amortization_gap` returns how far the
+code of a sample is above the objective :math:`F = \frac12\|x - b - zD\|^2 + R(z)` that the solver reaches over the same
 dictionary. An unrolled encoder with T layers lies between the two: here T grows, for two regularizers and two kinds of
 layers, all at the same L0.
 
@@ -39,10 +39,10 @@ else:
     ).X
     X, X_new = data[200:], data[:200]
 
-# %%
-# A cardinality is the L0; the weight of L1 is steered to it. A gap is relative to the variance of the data, as the FVU
-# is (fraction of variance unexplained). L1 is convex: the solver reaches the minimum, and a certificate says so. Of
-# the many minima of TopK it reaches one from the code of the encoder, so that its gap is the least that was lost.
+# %% A cardinality is the L0; the weight of L1 is steered to it. A gap is relative to the variance of the data, as the
+# FVU is (fraction of variance unexplained). L1 is convex: the solver reaches the minimum, and a certificate says so.
+# For TopK the solver reaches one of many minima from the code of the encoder, so that the gap is a lower bound of the
+# loss.
 
 regularizers = {
     "TopK": {"regularizer": NonNegative() + Cardinality(K)},
@@ -63,11 +63,10 @@ for name, R in regularizers.items():
             l0 = sae.transform(X_new).nnz / len(X_new)
             print(f"{name + ', ' + kind:18}{n_layers:7}{l0:7.1f}{row[1]:9.4f}{most:9.4f}{row[2]:9.4f}")
 
-# %%
-# One layer loses about what the amortized encoder loses. With ReLU five layers of "ista" lose a sixteenth of that. With
-# TopK ten lose less than a third; "bregman", which remembers what was cut off, needs five layers for it, and is no
-# match for a penalty: with ReLU its FVU is larger behind several layers than behind one. A gap is over the atoms that
-# were learned with the encoder, so that a small one is not yet a good model: see the FVU.
+# %% One layer loses about what the amortized encoder loses. With ReLU five layers of "ista" lose a sixteenth of that.
+# With TopK ten layers lose less than a third; "bregman", which keeps what the prox cut off, needs five layers for the
+# same. It does not suit a penalty: with ReLU its FVU is larger with several layers than with one. A gap is measured
+# over the atoms that were learned with the encoder, so that a small gap alone does not make a good model: see the FVU.
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained", sharex=True)
 for column, name in enumerate(regularizers):

@@ -26,9 +26,9 @@ SIDE, N_ATOMS = 12, 100
 SMALL = "--small" in sys.argv
 N_PATCHES, N_STEPS = (600, 3) if SMALL else (20_000, 100)
 
-# %%
-# Patches lose their mean and are whitened on the directions that hold 99 % of their variance: else the low frequencies,
-# which hold most of it, take all atoms. The flat half, much of it sky, is left out, and contrast is made equal.
+# %% The mean of each patch is subtracted, and patches are whitened on the directions that hold 99 % of their variance:
+# otherwise the low frequencies, which hold most of the variance, take all atoms. The flat half of the patches, much of
+# it sky, is left out, and contrast is made equal.
 
 images = [image.mean(axis=2) / 255 for image in load_sample_images().images]
 patches = [extract_patches_2d(image, (SIDE, SIDE), max_patches=N_PATCHES, random_state=0) for image in images]
@@ -42,7 +42,7 @@ train, test = X[::2], X[1::2]
 print(f"{len(train)} patches to learn from, {X.shape[1]} dimensions")
 
 # %%
-# The weights are such that codes have about ten non-zeros. At a group, of four atoms, the whole group is on or off.
+# The weights are such that codes have about ten non-zeros. A group of four atoms is on or off as a whole.
 
 regularizers = {
     "soft threshold": 0.13 * L1(),
@@ -62,10 +62,9 @@ for name, R in regularizers.items():
     fvu, l0 = 1 - sae.score(held_out), Z.nnz / Z.shape[0]
     print(f"{name:16}{fvu:7.3f}{l0:7.1f}{numbers[0]:11.2f}{numbers[1]:11.2f}")
 
-# %%
-# All find oriented edges of several sizes. Codes >= 0 need pairs of opposite atoms, signed ones hold both in one. The
-# four atoms of a group share a place and a direction, and differ in phase: together they answer to an edge wherever in
-# its neighbourhood it is.
+# %% All find oriented edges of several sizes. Codes >= 0 need pairs of opposite atoms, signed codes have both in one
+# atom. The four atoms of a group share a place and a direction, and differ in phase: together they answer to an edge
+# wherever in its neighbourhood it is.
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 9.4), layout="constrained")
 for (name, sae), axis in zip(fitted.items(), axes.flat, strict=True):

@@ -4,8 +4,8 @@ Which regularizer finds the true atoms?
 
 Reconstruction alone misleads: many dictionaries reconstruct well. Here the data are made from 64 known atoms in 32
 dimensions, three active in a sample, either all positive or with random signs, and four regularizers are trained with
-the same number of active codes. Counted are the true atoms that some learned atom matches at a cosine above 0.95 in
-modulus.
+the same number of active codes. The score is the number of true atoms that some learned atom matches at a cosine above
+0.95 in modulus.
 
 It is one small experiment with one setting for all, not a ranking: change the data to be like yours and run it again.
 """
@@ -28,7 +28,7 @@ regularizers = {
 }
 
 # %%
-# Those with a weight are steered to the same mean L0 by `target_l0`. The estimator sees the samples only.
+# Regularizers with a weight are steered to the same mean L0 by `target_l0`. The estimator sees the samples only.
 
 
 def trained(R, X):
@@ -51,8 +51,7 @@ for data, signs in (("positive codes", [1]), ("signed codes", [-1, 1])):
             f"{data:15s} {name:15s} L0 {l0:4.1f}  FVU {results[data, name][1]:.3f}  true atoms found {found:2d} of 64"
         )
 
-# %%
-# On signed data, z >= 0 has to spend two atoms on each direction (page 4 of the theorems), and has too few. And the
+# %% On signed data, z >= 0 needs two atoms for each direction (page 4 of the theorems), and has too few atoms. The
 # order by error is not the order by atoms found: L1 shrinks its codes and reconstructs far worse, with a dictionary
 # that is no worse.
 

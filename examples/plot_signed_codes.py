@@ -31,9 +31,9 @@ data = sparse_signals(N_SAMPLES, sphere_atoms(N_ATOMS, N_FEATURES, random_state=
 X = (data.X / np.linalg.norm(data.X, axis=1, keepdims=True)).astype(np.float32)
 X, X_new, Z_new = X[N_TEST:], X[:N_TEST], data.codes[:N_TEST]
 
-# %%
-# Codes that are signed are compared with the true ones, codes that are not with their halves: each true atom and its
-# negative are then two. The support counts after the best matching of atoms: intersection over union (IoU).
+# %% Signed codes are compared with the true codes. Non-negative codes are compared with the halves of the true codes:
+# each true atom and its negative then count as two atoms. The support counts after the best matching of atoms:
+# intersection over union (IoU).
 
 Z_halves = hstack([Z_new.maximum(0), (-Z_new).maximum(0)]).tocsr()
 D_halves = np.vstack([data.dictionary, -data.dictionary])
@@ -71,20 +71,19 @@ for name, (R, n_atoms, encoder) in contestants.items():
         flush=True,
     )
 
-# %%
-# Of signed features TopK finds the halves it has atoms for. With twice the atoms it does a little better than AbsTopK,
-# which is that with its atoms tied in pairs: :doc:`/gallery/theory/plot_04_abstopk_is_tied_topk`. The atoms of both are
-# near the true ones, and yet a third of the union of their supports and the true ones, or more, is in one of the two
-# alone. With five layers both atoms and supports are found.
+# %% TopK finds the halves of signed features for which it has atoms. With twice the atoms it does a little better than
+# AbsTopK, which is the same with atoms tied in pairs: :doc:`/gallery/theory/plot_04_abstopk_is_tied_topk`. The atoms of
+# both are near the true ones, and yet a third of the union of their supports and the true ones, or more, is in one of
+# the two alone. With five layers both atoms and supports are found.
 #
 # At other sizes five layers were run alone, by scripts that were not kept. At a quarter of the size and 3,000 steps the
 # IoU of three seeds was 1.000 and the MSE 0.00004, and after 1,000 steps, in 20 seconds, 1.000 and 0.0002 (one seed).
 # At half the size, with 50,000 samples to learn from and one seed, 1,000 steps found all supports. iSAE publishes 0.997
-# and 0.001 at full size. There, one seed each, the atoms were not found. When the second moment of Adam was 0.999 for
-# D: IoU 0.01 and MSE 0.57 after 3,000 steps, and after 10,000 at a step size of 5e-3 IoU 0.02 and MSE 0.73, where the
-# samples of the training ended at an FVU of 0.38: 48,000 of them are learnt by heart before their atoms are found. With
-# 398,000 samples to learn from and 0.95 for D, as it is now, 3,000 steps in 45 minutes ended at an IoU of 0.01 and an
-# MSE of 0.56 as well. All 20,000 steps were not run.
+# and 0.001 at full size. At full size, one seed each, the atoms were not found here. When the second moment of Adam was
+# 0.999 for D, there were an IoU of 0.01 and an MSE of 0.57 after 3,000 steps, and after 10,000 at a step size of 5e-3
+# an IoU of 0.02 and an MSE of 0.73, where the samples of the training ended at an FVU of 0.38: the 48,000 samples are
+# overfitted before their atoms are found. With 398,000 samples to learn from and 0.95 for D, as it is now, 3,000 steps
+# in 45 minutes ended at an IoU of 0.01 and an MSE of 0.56 as well. All 20,000 steps were not run.
 # ``encoder=Solved(method="ols"), update=Online()``, which solves for codes and dictionary in turn, finds the atoms
 # sooner at a quarter of the size (IoU 1.000 after 90 steps of 2,048, in 11 seconds), and not in 500 steps at half of it
 # (IoU 0.05).

@@ -8,8 +8,8 @@ positive one,
 .. math:: r(z) = \max(z, 0) + c \max(-z, 0), \qquad
           \mathrm{prox}_{tr}(u) = \max(u - t, 0) + \min(u + ct, 0) .
 
-There are two ways. The short one is to write down the values and let the prox be found numerically. The exact one is
-a class with both formulas, which is proved, compiled and printed like those of the library.
+There are two ways. The short way is to write down the values, for which the library finds the prox numerically. The
+exact way is a class with both formulas, which is proved, compiled and printed like those of the library.
 """
 
 from typing import Any
@@ -90,9 +90,8 @@ class Forgetful(SkewedL1):
 print(refuted := prove(Forgetful(3.0)))
 assert refuted.verdict == "counterexample"
 
-# %%
-# It composes with what there is: with a cardinality by the gain rule, in a solver with a certificate, as the
-# activation of an autoencoder.
+# %% The class works with the rest of the library: with a cardinality by the gain rule, in a solver with a certificate,
+# as the activation of an autoencoder.
 
 rng = np.random.default_rng(0)
 atoms = rng.normal(size=(64, 16))

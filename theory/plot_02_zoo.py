@@ -207,7 +207,7 @@ for (name, R, _), axis in zip(zoo[:8], axes.flat, strict=True):
 figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 # %%
-# And those that are none: where they fall, in red.
+# Activations that are no prox, in red where they fall.
 
 figure, axes = plt.subplots(1, 4, figsize=(10, 2.8), layout="constrained")
 u = torch.linspace(-5, 1.5, 1301, dtype=torch.float64)

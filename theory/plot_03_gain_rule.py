@@ -106,7 +106,7 @@ for R in (
 # %%
 # Against all supports
 # --------------------
-# Eight coordinates, k = 3, a weight of its own for each: all 93 supports, with the scalar prox on each.
+# Eight coordinates with different weights, k = 3: all 93 supports, with the scalar prox on each.
 
 weights = rng.uniform(0.1, 2.0, size=8)
 U = rng.normal(size=(200, 8)) * 2

@@ -83,7 +83,7 @@ print("tanh:", recovered)
 assert sympy.simplify(sympy.diff(recovered, z) - (sympy.atanh(z) - z)) == 0
 
 # %%
-# No R at all: the two points that show it.
+# Activations without any R, and two points that show it.
 
 not_proxes = {
     "GELU": lambda u: u * ndtr(u),

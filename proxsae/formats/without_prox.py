@@ -34,7 +34,7 @@ INSTEAD = (
 
 
 class NoProxError(AttributeError, ValueError):
-    """An operation needs R, but the activation is the prox of no R."""
+    """Raised where an operation needs R, but the activation is the prox of no R."""
 
 
 class SAEWithoutProx:

@@ -239,8 +239,7 @@ class Regularizer(Traits, ABC):
     def scaled(self, weight: Any) -> Any:
         """Return ``weight * self``; every multiple of an indicator is the indicator itself.
 
-        This holds for the weight 0 too, as the limit of small weights: the domain of ``w * R`` is that of R for every
-        w.
+        This holds for the weight 0 too, as the limit of small weights: the domain of ``w * R`` is always that of R.
         """
         weight = as_parameter(weight, "weight")
         if not self.is_indicator:

@@ -142,7 +142,7 @@ def best_entry(diagonal, left, c, least):
 
 @uncounted(cache=True, error_model="numpy")
 def exchange(c0, energy, G, diagonal, k, support, m, max_exchanges, B, M, left, z, c, g, h):
-    """Exchange atoms until no exchange lowers the squared error; return the atoms, the gain left, and the exchanges.
+    """Exchange atoms until none lowers the squared error; return the number of atoms, the gain left, and exchanges.
 
     The gain of an exchange is known up to rounding; the final check uses a tableau that is built afresh.
     """

@@ -76,7 +76,7 @@ def pursue(c0, energy, G, diagonal, k, by_error, support, z, P, prox, value, S):
 
 @uncounted(error_model="numpy")
 def match(c0, energy, G, diagonal, k, max_steps, support, z, P, prox, value, S):
-    """Change the one code that lowers F most, repeatedly, with at most k atoms in use; return the atoms and the steps.
+    """Change the one code that lowers F most, repeatedly, with at most k atoms in use; return how many atoms and steps.
 
     The other codes are held: this is matching pursuit.
     """

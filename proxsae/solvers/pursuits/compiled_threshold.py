@@ -73,7 +73,7 @@ def refit_on_steps(c0, energy, G, k, step, max_steps, support, z, m, P, prox, va
 
 @uncounted(error_model="numpy")
 def iterate_steps(c0, energy, G, k, least_step, max_steps, support, z, m, P, prox, value, S):
-    """Take proximal steps as long as the support allows, until they move little; return the atoms and the steps.
+    """Take proximal steps as long as the support allows, until they move little; return how many atoms and steps.
 
     The step is that of steepest descent on the support, halved until the quadratic model is an upper bound of F for
     this move, as it always is for the least step, so that F falls.
@@ -126,7 +126,7 @@ def _move(G, support, z, m, n, S):
 
 @uncounted(error_model="numpy")
 def refit_and_prune(c0, energy, G, diagonal, k, max_steps, support, z, m, P, prox, value, S):
-    """Refit on the atoms in use and 2k of largest gain, and keep k, until F stops falling; return atoms and steps."""
+    """Refit on the atoms in use and 2k of largest gain, and keep k, until F stops falling; return both numbers."""
     least, fine = SETTLED * energy, FINE * np.sqrt(energy)
     correlations(c0, G, support, z, m, S.c)
     F = objective(c0, S.c, support, z, m, P, value)
