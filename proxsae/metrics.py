@@ -58,9 +58,9 @@ class ReconstructionSums:
         self.n_rows = 0.0  # or the sum of their weights
         self.n_features = 0
         self.n_active = 0.0
-        self.unit = 1.0  # of the sums, a power of two
+        self.unit = 1.0  # the unit of the sums, a power of two
         self.mean: NDArray[np.float64] = np.zeros(0)
-        self.squared_error: NDArray[np.float64] = np.zeros(0)  # of each feature
+        self.squared_error: NDArray[np.float64] = np.zeros(0)  # the squared error of each feature
         self.spread: NDArray[np.float64] = np.zeros(0)
         self.is_alive: NDArray[np.bool_] = np.zeros(0, dtype=bool)
 
@@ -86,7 +86,7 @@ class ReconstructionSums:
         w = np.ones(rows) if weights is None else weights
         weight = float(w.sum())
         self.squared_error += w @ np.square(exact - reconstruction)
-        mean = exact[0] + np.average(exact - exact[0], axis=0, weights=w)  # of equal rows exactly their value
+        mean = exact[0] + np.average(exact - exact[0], axis=0, weights=w)  # exact where all rows are equal
         shift, total = mean - self.mean, self.n_rows + weight
         self.spread += w @ np.square(exact - mean) + np.square(shift) * (self.n_rows * weight / total)
         self.mean += shift * (weight / total)

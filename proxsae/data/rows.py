@@ -34,7 +34,7 @@ class Rows:
     Parameters
     ----------
     source : array, memory map, torch tensor or store with shape, dtype and rows by index
-        Of shape (n_samples, n_features).
+        The source of the rows, of shape (n_samples, n_features).
     is_finite : bool
         Whether the source is known to hold no NaN and no infinity.
     kept : index array, optional

@@ -82,7 +82,7 @@ class ActivationStore:
             )
 
     def part(self, start: int, stop: int) -> ActivationStore:
-        """Return the rows from `start` to before `stop` as a store of their own; nothing is read or copied."""
+        """Return a store of the rows from `start` to before `stop`; nothing is read or copied."""
         start, stop, _ = slice(start, stop).indices(len(self))
         part = object.__new__(type(self))
         part.__dict__ |= self.__dict__
@@ -104,7 +104,7 @@ class ActivationStore:
         return dict(zip(self.info["site"].split(" "), map(slice, ends, ends[1:]), strict=True))
 
     def at(self, site: str) -> ActivationStore:
-        """Return the columns of one of the sites as a store of their own; nothing is read or copied."""
+        """Return a store of the columns of one of the sites; nothing is read or copied."""
         if site not in self.sites:
             raise ValueError(f"'{self.path}' has no site {site!r}; it has {', '.join(map(repr, self.sites))}.")
         columns, number = self.sites[site], list(self.sites).index(site)

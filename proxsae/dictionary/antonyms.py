@@ -12,9 +12,9 @@ from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes
 class PairCode(NamedTuple):
     """How the codes tell a pair of words apart."""
 
-    atom: int | None  # that carries the pair with opposite signs, None where none does
-    sign: int  # of that atom on the first word; 0 where none does
-    explained: Matrix  # of the difference of the two, by the 1, 2, 3 ... atoms whose codes differ most
+    atom: int | None  # the atom that carries the pair with opposite signs, or None
+    sign: int  # the sign of that atom on the first word; 0 without an atom
+    explained: Matrix  # share of the difference explained by the 1, 2, 3 ... atoms whose codes differ most
     n_half: int | None  # how many atoms explain half of the difference, None where all together do not
 
 

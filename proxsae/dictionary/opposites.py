@@ -27,7 +27,7 @@ class Sides(NamedTuple):
 class Opposition(NamedTuple):
     """How opposite the two sides of axes are; arrays over those that fire often enough on both."""
 
-    axes: NDArray[np.int64]  # which axes
+    axes: NDArray[np.int64]  # the numbers of the axes
     balance: Matrix  # 2 min(n+, n-) / (n+ + n-)
     context_cosine: Matrix  # between the mean activations of either side; -1 is opposite
     lens_plus: Matrix  # do tokens follow the + side that +d promotes? in standard deviations; 0 is no relation

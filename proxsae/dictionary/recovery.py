@@ -1,4 +1,4 @@
-"""Whether learned atoms and codes are the true ones; each measure is defined here alone."""
+"""Measures of whether learned atoms and codes are the true ones, each defined here alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes, uni
 class Matching(NamedTuple):
     """Pairs of a learned and a true atom, one-to-one, by ascending number of the true one.
 
-    As many as the smaller dictionary has atoms.
+    There are as many pairs as the smaller dictionary has atoms.
     """
 
     learned: NDArray[np.intp]  # row of D
@@ -32,7 +32,7 @@ def match_atoms(D: Any, D_true: Any, *, signed: bool = True) -> Matching:
     Parameters
     ----------
     D, D_true : arrays of shape (n_components, n_features)
-        Learned and true atoms, in any number; they count at norm 1.
+        Learned and true atoms, in any number; they are scaled to norm 1.
     signed : bool, default True
         Codes may be negative, so that an atom and its negative are the same: moduli of cosines are matched. False, for
         codes >= 0: the cosines themselves.
@@ -40,7 +40,7 @@ def match_atoms(D: Any, D_true: Any, *, signed: bool = True) -> Matching:
     Raises
     ------
     TypeError, ValueError
-        If one is not a finite matrix with an atom at least, or they have different numbers of features.
+        If a dictionary is not a finite matrix with at least one atom, or the numbers of features differ.
 
     References
     ----------
@@ -63,8 +63,8 @@ def _matched(C: Matrix, signed: bool) -> Matching:
 def matched_cosine(D: Any, D_true: Any, *, signed: bool = True) -> float:
     """Return the mean over the true atoms of the cosine with the learned atom that :func:`match_atoms` gives each.
 
-    A true atom without a partner counts 0. Learned atoms without one do not count: see the precision of
-    :func:`support_scores` for what they cost.
+    A true atom without a partner counts 0. Learned atoms without a partner do not count: the precision of
+    :func:`support_scores` measures their cost.
 
     Parameters
     ----------
@@ -93,21 +93,20 @@ def support_scores(Z: Any, Z_true: Any, matching: Matching | None = None) -> Sup
     """Return precision, recall, F1 and intersection over union of the non-zeros of codes.
 
     Non-zeros are counted over the whole set, not averaged over samples; signs do not count. Learned non-zeros of atoms
-    without a partner are false ones, true non-zeros of atoms without a partner are missed ones. 0 / 0 is 1: where
-    nothing was claimed, nothing is wrong.
+    without a partner count as false positives, true non-zeros of atoms without a partner as false negatives. 0 / 0 is
+    1.
 
     Parameters
     ----------
     Z, Z_true : arrays or SciPy sparse matrices of shape (n_samples, n_components)
         Learned and true codes of the same samples.
     matching : Matching, optional
-        Which learned atom stands for which true one, as :func:`match_atoms` gives it; by default the atoms correspond
-        by their number.
+        The matching of learned and true atoms by :func:`match_atoms`; by default atoms of the same number are matched.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not codes of the same samples, or do not fit one another or the matching.
+        If Z and Z_true are not codes of the same samples, or do not fit one another or the matching.
     """
     Z, Z_true = _same_samples(Z, Z_true)
     n_learned, n_true = Z.nnz, Z_true.nnz
@@ -130,10 +129,10 @@ def support_scores(Z: Any, Z_true: Any, matching: Matching | None = None) -> Sup
 def code_correlation(Z: Any, Z_true: Any, *, signed: bool = True) -> float:
     r"""Return the mean correlation coefficient (MCC) of learned and true codes over the samples.
 
-    Every true atom that is not constant over the samples is given one learned atom so that the sum of the Pearson
-    correlations of their codes (of their moduli, where `signed`) is largest; the mean is over those true atoms. A
-    constant learned code has correlation 0, a true atom without a partner counts 0; where all are constant it is 1 if
-    the codes are constant as well, else 0.
+    Every true atom whose code is not constant over the samples is matched with a learned atom so that the sum of the
+    Pearson correlations of their codes (of the moduli of correlations, where `signed`) is largest; the mean is over
+    these true atoms. A constant learned code has correlation 0, and a true atom without a partner counts 0. Where all
+    true codes are constant the result is 1 if the learned codes are constant as well, else 0.
 
     Parameters
     ----------

@@ -26,8 +26,8 @@ class Batch(NamedTuple):
     codes: csr_array  # (n_samples, n_components)
     intercept: Matrix  # b with which they were found
     regularizer: Regularizer  # R
-    keep: float  # by which sums over earlier samples are multiplied
-    weights: Any = None  # of the samples, (n_samples,)
+    keep: float  # the factor on sums over earlier samples
+    weights: Any = None  # weights of the samples, (n_samples,)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class SAEBenchConfig:
     Attributes
     ----------
     model_name, hook_name : str
-        Of TransformerLens.
+        The names of the model and the hook in TransformerLens.
     hook_layer : int
         Number of the block, counted from 0.
     """

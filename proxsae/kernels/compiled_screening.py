@@ -15,8 +15,8 @@ from proxsae.kernels.threads import parallel_loops
 
 UPPER = np.uint32(0xFFFF0000)  # the half of a float32 that is a bfloat16
 SHIFT, ONE, BELOW_HALF = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
-HALF_UNIT = np.float32(2.0**-8)  # of the last place of a bfloat16, beside its value
-SLACK = np.float32(2.0**-20)  # of a bias: for what float32 rounds when it is added
+HALF_UNIT = np.float32(2.0**-8)  # half a unit in the last place of a bfloat16, relative to its value
+SLACK = np.float32(2.0**-20)  # of a bias: allows for the rounding of its addition in float32
 
 
 @parallel_loops(fastmath={"reassoc", "contract"})

@@ -20,7 +20,7 @@ from proxsae.kernels.sparse import Pattern, row_dots
 from proxsae.kernels.top_k import FEW_ROWS, ROOM, Largest, Outside, Rule, kept, packed
 
 LARGE = 1024  # atoms from which it is worth it, with as many rows of as many features
-MOST = 1 / 16  # of the entries may be in doubt: exact ones cost several times as much each
+MOST = 1 / 16  # share of the entries that may be in doubt: an exact entry costs several times as much
 WITHIN = 1e-10, 1e10  # norms whose products neither overflow nor vanish in bfloat16
 FLOAT32 = 2.0**-22  # four times what a float32 sum may round, an addend: the product and the exact entries are sums
 ROOM_FOR_SUMS = 1.001  # for what norms round

@@ -52,8 +52,7 @@ def load_model(
     FileNotFoundError
         If the path does not exist, or the embedded package is not installed.
     ValueError
-        If the model cannot be read, has no list of decoder blocks, or brings Python code of its own: that is never
-        run.
+        If the model cannot be read, has no list of decoder blocks, or brings its own Python code, which is never run.
     """
     transformers = _import_transformers()
     name = EMBEDDED_MODEL if name_or_path is None else os.fspath(name_or_path)

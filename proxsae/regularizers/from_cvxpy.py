@@ -13,7 +13,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 from proxsae.regularizers.nonseparable import NonSeparable
 
-GAP = 1e-12  # of the solver: 1/2 ||z - prox||^2 is at most F(z) - min F, by strong convexity
+GAP = 1e-12  # gap of the solver: 1/2 ||z - prox||^2 is at most F(z) - min F, by strong convexity
 FEASIBLE = 1e-6  # how far a point may be from a constraint, relative to 1 + its largest modulus
 
 _using = RLock()  # threads share the problems that are kept, with their parameters and variables

@@ -18,9 +18,9 @@ from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.simplex import Simplex
 from proxsae.regularizers.translated import Translated
 
-MOST_CHARACTERS = 1_000_000  # of a text
-MOST = 10**18  # of an integer; more becomes a float
-MOST_TERMS = 100  # of a sum; each is compared with every other
+MOST_CHARACTERS = 1_000_000  # most characters of a text
+MOST = 10**18  # largest integer; larger ones become floats
+MOST_TERMS = 100  # most terms of a sum; each is compared with every other
 
 # What a text may call besides the classes.
 BUILDERS: dict[str, Callable[..., Regularizer]] = {

@@ -24,7 +24,7 @@ def as_parameter(value: Any, name: str) -> Any:
         raise ValueError(f"{name} must be a number or have shape (n_components,), got shape {tuple(array.shape)}")
     if array_api_compat.is_torch_array(value):  # a learned one has a graph
         return array
-    return array.copy() if array.ndim else float(array)  # what was checked stays what it is
+    return array.copy() if array.ndim else float(array)  # a copy, so that a checked parameter does not change
 
 
 def spelled_value(value: Any, arrays: dict[str, Array] | None) -> str:

@@ -13,8 +13,8 @@ from proxsae.kernels.lower_hull import lower_hull
 
 SPACING = 1e-3  # of the nodes of z, relative to 1 + abs(z)
 INPUT_SPACING = 1e-3  # of the first nodes of u, before cells are halved
-MOST_NODES = 100_000  # of a table
-MOST_JUMPS = 5_000  # of r, that are looked for
+MOST_NODES = 100_000  # most nodes of a table
+MOST_JUMPS = 5_000  # most jumps of r to search for
 EPS = float(np.finfo(np.float64).eps)
 GOLDEN = (5**0.5 - 1) / 2
 GOLDEN_STEPS = 36  # narrows a valley to 3e-8 of its width, below what its flat bottom lets one see

@@ -19,7 +19,7 @@ _DIRECTIONS = 128  # given to the lens at once
 
 
 class Examples(NamedTuple):
-    """The strongest activations of each atom and side, in contexts of their own; fewer than n end in -1."""
+    """The strongest activations of each atom and side, one a context; fewer than n are filled up with -1."""
 
     row: NDArray[np.int64]  # (p, 2, n)
     z: NDArray[np.float32]  # (p, 2, n)

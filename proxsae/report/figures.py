@@ -41,7 +41,7 @@ def curves_with_ranges(
     curves : dict of dict
         For each line, for each quantity: x, the mean, the least and the largest of some repetitions, four sequences.
     labels : dict
-        Of the quantities that have a panel: name to title.
+        The titles of the quantities that have a panel, by name.
     x_label : str
     """
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter

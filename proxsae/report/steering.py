@@ -16,7 +16,7 @@ def steering_figure(rows: list[dict[str, Any]], damage: float) -> Any:
     Parameters
     ----------
     rows : list of dict
-        Of :func:`proxsae.llm.steer_bench`.
+        Rows of :func:`proxsae.llm.steer_bench`.
     damage : float
         KL in nats a token.
     """

@@ -15,8 +15,8 @@ from proxsae.solvers.scalar import LONGEST, lacks_formula, resting_slopes, scala
 
 HOPEFUL = 4.0  # times the tolerance: a gap that is guessed to be below is worth a certificate
 WATCHED = 24  # zeros in the active set beside the non-zeros, and twice as many from the zero code; or up to twice that
-FEWER_WATCHED = 12  # where those that enter first decide which minimum is found
-REST = 1e-11  # of the largest correlation: what moves less rests, or less than 32 roundings
+FEWER_WATCHED = 12  # where R is not convex: the zeros that enter first decide the minimum
+REST = 1e-11  # of the largest correlation: a coordinate that moves less, or less than 32 roundings, rests
 
 
 class ActiveSetState(NamedTuple):

@@ -23,7 +23,7 @@ class Algorithm(NamedTuple):
 
     start: Callable[[Problem, Array], Any]  # (problem, codes) -> state
     update: Callable[[Problem, Any], Any]  # (problem, state) -> state
-    refuses: Callable[[Regularizer], str | None]  # what it lacks for this R, in one sentence, or None
+    refuses: Callable[[Regularizer], str | None]  # one sentence on what the method lacks for R, or None
     of_samples: tuple[str, ...]  # the fields of the state with a row a sample: a sample that is done leaves them
     check_every: int  # steps between certificates
     is_compiled: bool = False  # loops over NumPy arrays, a coordinate at a time
@@ -47,7 +47,7 @@ class Direct(NamedTuple):
     plan: Callable[[Array, Any, float, int], Any]  # (dictionary, R, step, gram_limit) -> plan
     refuses: Callable[[Any], str | None]
     takes_init: bool  # or starts from zero
-    has_step: bool  # of all coordinates
+    has_step: bool  # whether one step serves all coordinates
     is_compiled: bool = True
 
 
@@ -59,7 +59,7 @@ class Ended(NamedTuple):
     certificate: Array  # what F could still fall by, by the moves that the kind names
     converged: Array
     n_iter: Array
-    kinds: Array  # what is certified, a text for each sample
+    kinds: Array  # the kind of certificate of each sample
 
 
 def restricted(algorithm: Algorithm, state: Any, rows: Array) -> Any:

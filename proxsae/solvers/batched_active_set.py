@@ -22,8 +22,8 @@ ENTRIES = 2**25  # of the products and atoms of the active sets that are solved 
 SETTLED = 1e-13  # of the largest correlation: a move that small ends the passes
 PASSES = 4  # of coordinate descent, each with Newton steps: what is not solved then goes on with more zeros
 NEWTONS = 8  # in one pass, as long as a piece ends before the step
-RIDGE = 1e-10  # of its diagonal entry: what keeps atoms that depend on others apart
-HALVINGS = 50  # of the share of a move that stays on a piece
+RIDGE = 1e-10  # of the diagonal entry: keeps the Gram matrix of dependent atoms invertible
+HALVINGS = 50  # halvings in the search for the share of a move that stays on a piece
 
 
 class Tools(NamedTuple):

@@ -256,7 +256,7 @@ def coordinate_residual(problem: Problem, Z: Array, fit: FitTerms | None = None)
 class Noise(NamedTuple):
     """How far rounding in the dtype of the codes moves the correlations: by about unit * ||d_i|| in atom i."""
 
-    eps: float  # of the dtype, times ROUNDINGS
+    eps: float  # the eps of the dtype, times ROUNDINGS
     norms: Array  # ||d_i||, (n_components,)
     load: Array  # sum_j abs(z_j) ||d_j||, (n_samples,)
     unit: Array  # eps (||y|| + load), (n_samples,)

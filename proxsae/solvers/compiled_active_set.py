@@ -11,8 +11,8 @@ from proxsae.solvers.compiled_path import follow
 from proxsae.solvers.compiled_rows import add_rows, largest, products_of
 from proxsae.solvers.compiled_scalar import by_dtype, prox64, uncounted
 
-CAPACITY = 256  # of the active set, to begin with
-ROUNDS = 30  # of growth that a step takes with a Gram matrix, at most
+CAPACITY = 256  # initial capacity of the active set
+ROUNDS = 30  # most rounds of growth in a step with a Gram matrix
 FIRST = 2  # times as many zeros as later are in the active set from the zero code
 ON_PATH = 128  # atoms in use on a path from the zero code, at most
 SETTLED = 1e-12  # of the largest correlation: a move that small ends the passes
@@ -213,7 +213,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
     scratch, wide = np.empty((most + 4, most)), np.empty((4, len(coarse)), np.float32)
     inverse_ends = np.stack((1.0 / below, 1.0 / above))
     for i in range(len(Z)):
-        row, m = Z[i], np.int64(0)  # as a literal 0, Numba would compile every loop a second time for that type
+        row, m = Z[i], np.int64(0)  # a literal 0 would make Numba compile every loop twice
         q[:] = Q[i]
         for j in range(p):
             if row[j] != 0 and weights[j] == 0:
@@ -221,7 +221,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
             if row[j] != 0:
                 index[m] = j
                 m += 1
-        known = np.int64(0)  # of the active atoms, those whose products are in A
+        known = np.int64(0)  # number of active atoms whose products are in A
         follows, ends = m == 0 and most > 0, False
         if follows:
             for a in range(follow(G, coarse, q, below, above, inverse_ends, index, z, scratch, wide)):

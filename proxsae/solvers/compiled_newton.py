@@ -7,7 +7,7 @@ import numpy as np
 from proxsae.solvers.compiled_scalar import uncounted
 from proxsae.solvers.scalar import FAR, FLAT
 
-PASSES = 100  # of coordinate descent and Newton steps on one active set, at most
+PASSES = 100  # most passes of coordinate descent and Newton steps on an active set
 CALM = 1  # passes without a coordinate that leaves or reaches zero, before a Newton step
 IMPATIENT = 16  # passes after which one is made anyway
 LEAST_PIVOT = 1e-10  # of its diagonal entry: an atom with a smaller one depends on those before it

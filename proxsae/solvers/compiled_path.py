@@ -22,7 +22,7 @@ from proxsae.solvers.compiled_scalar import uncounted
 
 FREE = 1e30  # stands for an infinite end, in float32
 LONGEST = 1e6  # the largest lambda that a path starts from
-LEAST_PIVOT = 1e-8  # of the squared norm: what is left of an atom that depends on those in use
+LEAST_PIVOT = 1e-8  # share of the squared norm: below it an atom depends on those in use
 TURNS = 4  # times as many points as atoms, at most
 
 _fast = {"reassoc", "contract"}
@@ -49,7 +49,7 @@ def _next(q, a, low, high, lam, fall):  # type: ignore[no-untyped-def]
         ):
             continue
         for k in range(start, stop):
-            v, slope = float(q[k]), float(a[k])  # of ties the quotients are those of roundings, and say nothing
+            v, slope = float(q[k]), float(a[k])  # at ties the quotients are rounding errors
             if v - fall * slope > (lam - fall) * high[k]:
                 first, fall = k, min(fall, max((lam * high[k] - v) / (high[k] - slope), 0.0))
             elif v - fall * slope < (lam - fall) * low[k]:
@@ -141,13 +141,13 @@ def follow(G, coarse, Q, below, above, inverse_ends, index, z, scratch, wide):  
         return 0
     unit = abs(Q[j])
     _rounded(Q, below, above, unit, q, low, high)
-    m, most, blocked = np.int64(0), len(u), -1  # as a literal, loops would be compiled for it, too
+    m, most, blocked = np.int64(0), len(u), -1  # literals would compile loops a second time
     for _ in range(TURNS * most):
         if j >= 0:
             end = (above[j] if q[j] > 0.0 else below[j]) / unit
             if m == most or not _entered(G, j, end, index, m, inverse, g, u, w, s):
                 break
-            z[m], low[j], high[j] = 0.0, -FREE, FREE  # what is in use does not enter
+            z[m], low[j], high[j] = 0.0, -FREE, FREE  # atoms in use do not enter
             m += 1
         a[:] = np.float32(0.0)
         add_rows(coarse, index, w, m, a)

@@ -45,7 +45,7 @@ def run(
     are those before that step.
     """
     xp = array_api_compat.array_namespace(codes)
-    rows = xp.arange(codes.shape[0], device=array_api_compat.device(codes))  # those not done yet
+    rows = xp.arange(codes.shape[0], device=array_api_compat.device(codes))  # samples that are not done
     outcome, state, n_iter = _empty_outcome(codes), algorithm.start(problem, codes), 0
     while rows.shape[0]:
         is_last = n_iter == max_iter or stop.is_set()

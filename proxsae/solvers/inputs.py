@@ -132,7 +132,7 @@ def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
     if issparse(init) and array_api_compat.is_torch_array(D):
         init = xp.asarray(init.toarray(), device=array_api_compat.device(D))
     dtype = _promoted([a for a in (X, D, intercept, init) if a is not None])
-    rows = np.ones(1) if is_stored(X) else X  # of rows on disk, each block is checked as it is read
+    rows = np.ones(1) if is_stored(X) else X  # each block of rows on disk is checked as it is read
     working = dtype if _fits(dtype, rows, D) else xp.float64
     if working == xp.float64:  # no float32 is that small or large
         _check_sizes(xp, D)

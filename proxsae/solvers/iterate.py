@@ -21,7 +21,7 @@ from proxsae.solvers.threads import blocks_of, gram_of, in_threads, n_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
 MIN_ROWS, MOST_ENTRIES = 256, 2**21  # rows that share the dense products, unless they have more code entries
-FEW_ROWS = 16  # that one thread takes
+FEW_ROWS = 16  # rows that one thread takes
 ALL_ATOMS, PAIRS = 1.5, 3000  # products with all atoms, and of two, that a Gram matrix saves the active set a sample
 PATH_ATOMS = 1024  # up to which the active set is faster from the end of a path than from zero
 

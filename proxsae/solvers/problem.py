@@ -14,7 +14,7 @@ from proxsae.regularizers import Regularizer
 
 EXACT_SIZE = 2048  # up to this order the largest eigenvalue comes from a full symmetric eigensolver
 GRAM_LIMIT = 20_000  # atoms: what compiled methods keep of a Gram matrix is 3.2 GB at most
-NOMINAL_ITERATIONS = 50  # what the one-off cost of a Gram matrix is weighed against
+NOMINAL_ITERATIONS = 50  # iterations among which the cost of a Gram matrix is shared
 NONCONVEX_SHARE = 0.99  # of 1/L: strictly below it the steps are square-summable, so the residual tends to 0
 
 

@@ -22,7 +22,7 @@ from proxsae.solvers.certificates import (
 from proxsae.solvers.problem import Problem
 from proxsae.solvers.scalar import squared_norms
 
-CANCELS = 1e-14  # of its terms: a sum this small is zero
+CANCELS = 1e-14  # of the terms of a sum: a sum this small is zero
 INSIDE = 1.0 - 1e-15
 
 
@@ -41,7 +41,7 @@ class SparseGap:
     domain: Array  # the ends between which r_i* is finite, (2, n_components)
     norms: Array  # ||d_i||, (n_components,)
     eps: float  # the relative rounding of the correlations
-    steepness: float  # of the dual scaling
+    steepness: float  # the steepness of the dual scaling
 
     def __call__(self, _: Problem, Z: Array, fit: FitTerms) -> CertificateReport:
         """Return F(z) and the gap."""

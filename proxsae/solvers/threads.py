@@ -17,7 +17,7 @@ from proxsae.kernels.threads import is_forked, note_threads
 
 BLOCKS_PER_THREAD = 4  # samples take different times
 GRAM_ROWS = 256
-NAME = "proxsae-solver"  # of the threads
+NAME = "proxsae-solver"  # the name of the threads
 
 Result = TypeVar("Result")
 
@@ -48,10 +48,10 @@ def in_threads(
             if on_interrupt is None:
                 raise
             on_interrupt()
-            rest = blocks[len(results) :]  # where it came before all were in
+            rest = blocks[len(results) :]  # blocks that were not submitted before Ctrl-C
             results.extend(pool.submit(work, block) for block in rest)
             return [result.result() for result in results]
-        finally:  # what an error leaves behind must not go on
+        finally:  # after an error no other block may go on
             for result in results:
                 result.cancel()
             wait(results)

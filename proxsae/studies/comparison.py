@@ -21,7 +21,7 @@ def compared(rows: Sequence[Row], activation: str, reference: str, factor: int =
     Parameters
     ----------
     rows : sequence of dict
-        Of a sweep; failed ones are left out.
+        Rows of a sweep; failed rows are left out.
     activation, reference : str
     factor : int, default 1
         The reference has `factor` times as many atoms.

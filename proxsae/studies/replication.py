@@ -32,7 +32,7 @@ class Step:
     title : str
         The question, for the page.
     arguments : tuple of str
-        Of ``proxsae``.
+        The arguments of ``proxsae``.
     folder : str
         Where it writes tables and figures, in the folder of the replication.
     """
@@ -64,7 +64,7 @@ def steps(
     training : dict
         ``n_components``, ``n_steps``, ``batch_size`` and ``learning_rate``.
     l0 : sequence of float
-        Of the sweep; the steps after it take the second.
+        The values of the sweep; the steps after it take the second.
     n_seeds : int
     out : path
         The folder of the replication.
@@ -130,7 +130,7 @@ def replicate(
     Returns
     -------
     Path
-        Of the page.
+        The path of the page.
     """
     run = _run if run is None else run
     out = Path(out)

@@ -22,7 +22,7 @@ class Results:
     ----------
     folder : path
     source : Source
-        Of every row.
+        The source of every row.
 
     Raises
     ------

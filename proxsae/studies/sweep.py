@@ -52,7 +52,7 @@ def sweep(
     activations : path, optional
         Folder of the harvest, which may exist already; by default inside `out`.
     device : str, default "auto"
-        Of the language model and the autoencoders.
+        The device of the language model and the autoencoders.
     verbose : bool, default True
         Print a line a row to the standard error stream.
 

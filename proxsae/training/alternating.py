@@ -24,8 +24,8 @@ from proxsae.training.state import TrainingState
 from proxsae.training.trainer import Batches
 
 ROWS_TO_START = 16_384  # from which the first atoms are taken, or four times as many as the atoms
-ROWS_OF_ERRORS = 256  # at a time
-SAMPLES_BEFORE = 100_000  # that a fitted dictionary stands for when it is trained further
+ROWS_OF_ERRORS = 256  # rows whose errors are computed at a time
+SAMPLES_BEFORE = 100_000  # samples that a fitted dictionary counts as when it is trained further
 
 
 def is_frozen(update: Any, encoder: Encoder) -> bool:

@@ -192,7 +192,7 @@ def initial_autoencoder(
     blocks = FeatureBlocks.one(n_features) if blocks is None else blocks
     atoms = (atoms / blocks.norm(atoms)).to(dtype)  # one start for both precisions
     of_inputs = atoms if linear_map is None else torch.nn.functional.normalize(atoms @ linear_map.T)
-    of_inputs = 0.1 * of_inputs if has_skip else of_inputs  # what the skip matrix explains is not explained twice
+    of_inputs = 0.1 * of_inputs if has_skip else of_inputs  # the skip matrix explains most of the targets already
     fitted = encoder.initial(R, of_inputs, learn_thresholds=learn_thresholds)
     skip = linear_map.clone() if linear_map is not None and has_skip else None
     bias = torch.zeros(n_features, dtype=dtype)

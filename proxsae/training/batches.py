@@ -46,13 +46,13 @@ class NormalisedBatches:
         self.batch_size = self.order.batch_size
         self.mesh = mesh()
         self.part = self.mesh.all.part(self.batch_size)
-        self._last: tuple[int, Batch] | None = None  # which another training may draw next
+        self._last: tuple[int, Batch] | None = None  # the last batch, which another training may draw next
 
     def after(self, n_drawn: int) -> Batch:
         """Return the batch that follows the first `n_drawn` rows."""
         if self._last is None or self._last[0] != n_drawn:
             numbers = self.order.after(n_drawn)[self.part]
-            joined = self.mesh.atoms.joined  # which take the same rows
+            joined = self.mesh.atoms.joined  # processes that take the same rows
             x, weights = joined(self.read(numbers)), self.weights(numbers)
             y = joined(self._targets(numbers)) if self.rows.has_targets else x
             self._last = n_drawn, (x, y, weights if weights is None else joined(weights))
@@ -175,7 +175,7 @@ def batch_source(X: Any, Y: Any = None, sample_weight: Any = None) -> BatchSourc
     Raises
     ------
     ValueError
-        If a stream, whose rows come in an order of their own, is given targets or weights.
+        If a stream, which fixes the order of its rows, is given targets or weights.
     """
     if mesh().all.size > 1:  # each process reads its part of every batch, wherever that lies
         if isinstance(X, Stream):

@@ -1,4 +1,4 @@
-"""Blocks of features, each in units of its own: what a crosscoder codes together."""
+"""Blocks of features with separate units: the features that a crosscoder codes together."""
 
 from __future__ import annotations
 

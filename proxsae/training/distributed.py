@@ -240,7 +240,7 @@ def _begin(backends: str) -> None:
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, size = next(rendezvous("env://"))
-    # under a name of its own, or one process may read where another was to be found in an earlier context
+    # under a new name: else a process may read the address of another from an earlier context
     store = PrefixStore(f"data_parallel {next(_contexts)}", store)
     distributed.init_process_group(backends, store=store, rank=rank, world_size=size)
 

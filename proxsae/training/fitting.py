@@ -31,7 +31,7 @@ from proxsae.training.trainer import Trainer
 
 EXPLODES = 10.0  # an FVU of so many times that of the first step, or 1 where that is less, is a divergence
 LASTS = 10  # if no step of so many is better: a few rows of huge norm make single batches as bad as that
-FEWEST = 3  # at the end of a training that has no more
+FEWEST = 3  # steps that decide at the end of a training with no more steps
 MOST_HALVINGS = 3
 UNEXPLAINED = 0.5  # the FVU of codes that are zero is 1, and 0 where there is nothing to explain
 
@@ -118,7 +118,7 @@ class Fit:
         if self.mesh.all.size > 1:
             self._share(is_new=is_new)
         self.source = source
-        self.error: Exception | None = None  # which has ended it, while others go on
+        self.error: Exception | None = None  # the error that ended this training while others go on
         self.n_steps, self.is_new, self.checkpoints = n_steps, is_new, checkpoints
         self.written = 0  # the step of the last checkpoint
         if is_new:
@@ -126,7 +126,7 @@ class Fit:
         else:
             self._begin(continued(sae, self.rows, self.settings), sae.history_)
         before = 0 if is_new else sae.provenance_.get("tokens_seen", 0) - self.state.n_drawn
-        self.seen_before: int = before  # of other data than `n_drawn` counts
+        self.seen_before: int = before  # rows of earlier data, which `n_drawn` does not count
         self.last_step = self._one_pass() if n_steps is None else n_steps
         sae._training = None  # should a step fail, the next training starts from what is fitted
 

@@ -17,7 +17,7 @@ from proxsae.solvers.direct import weakest
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.inference import encoded_pairs, model_and_pairs
 
-ENTRIES = 2**24  # of a dense block of codes
+ENTRIES = 2**24  # entries of a dense block of codes
 
 
 class Refinement(NamedTuple):

@@ -36,9 +36,9 @@ class Settings:
     skip_connection: bool
     loss: Matryoshka | HierarchicalTopK | None  # in place of the squared error
     is_frozen: bool  # the dictionary stays what it is
-    update: Update | None  # of the dictionary between solved codes; None: gradients
+    update: Update | None  # how the dictionary moves between solved codes; None: by gradients
     n_components: int
-    blocks: tuple[int, ...] | None  # of features, of a crosscoder
+    blocks: tuple[int, ...] | None  # sizes of the blocks of a crosscoder
     target_l0: float | None
     learning_rate: float
     batch_size: int

@@ -103,7 +103,7 @@ class Trainer:
         y = x if y is None else y
         rate = self.learning_rate * self._schedule()
         if not on_cuda(x):
-            if self.mesh.is_sharded:  # where one has dead atoms, all take part in their loss
+            if self.mesh.is_sharded:  # where one process has dead atoms, all take part in AuxK
                 self.room_for_dead = self.mesh.atoms.most(self.dead.sum())
             measured = self._compute(x, y, rate, weight)
         else:
@@ -124,7 +124,7 @@ class Trainer:
 
     def _compute(self, x: Tensor, y: Tensor, rate: float | Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         """Move the parameters, count the use of the atoms, and return the record, without reading from the device."""
-        self.state.optimizer.zero_grad(set_to_none=True)  # of a recording that failed half way
+        self.state.optimizer.zero_grad(set_to_none=True)  # gradients of a recording that failed half way
         is_noting = not on_cuda(x) and not self.mesh.is_sharded and bool(self.dead.any())
         every = 1 if weight is not None else min(max(1, self.group.size * len(x) // ENOUGH_FOR_DEAD), EVERY_FOR_DEAD)
         noting = Columns(self.dead.nonzero()[:, 0], every) if is_noting else None

@@ -21,7 +21,7 @@ from proxsae.formulas.arrays import Array
 from proxsae.verification.pair import Effort, Pair, checked_steps, quiet, sizes_of
 from proxsae.verification.report import RefutedError
 
-LENGTHS = (3, 8, 40)  # of codes, where none is given; those that the functions fit
+LENGTHS = (3, 8, 40)  # lengths of codes, where none is given; those that fit the functions are tested
 SINGLE = 4e-6  # error to forgive a function that computes in single precision
 TAKES = "must take an array of shape (n,)"
 WRAP = "; np.vectorize(f, otypes=[float]) makes such a function of one of single numbers"
@@ -141,7 +141,7 @@ def _is_single(value: Function, prox: Function, n: int) -> bool:
     with np.errstate(all="ignore"):
         try:
             return np.float32 in (np.asarray(value(_code(n))).dtype, np.asarray(prox(_code(n), 1.0)).dtype)
-        except Exception:  # what cannot be called has no precision
+        except Exception:  # a function that fails has no precision
             return False
 
 

@@ -12,8 +12,8 @@ from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.from_cvxpy import FromCvxpy
 
-STEPS = (0.1, 0.5, 1.0, 3.0, 30.0)  # of the oracles of whole codes
-MOST_COORDINATES = 1000  # that are tried for a regularizer whose groups fit some lengths only
+STEPS = (0.1, 0.5, 1.0, 3.0, 30.0)  # the steps of the oracles of whole codes
+MOST_COORDINATES = 1000  # lengths tried for a regularizer whose groups fit some lengths only
 
 Effort = Literal["quick", "full"]
 Scalar = tuple[Callable[[Array], Array], Callable[[Array, float], Array]]

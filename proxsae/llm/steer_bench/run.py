@@ -41,7 +41,7 @@ class _Method:
     name: str
     seed: int
     sae: Any = None
-    codes: dict[str, Any] = field(default_factory=dict)  # by the name of the passage
+    codes: dict[str, Any] = field(default_factory=dict)  # codes by the name of the passage
 
     def codes_of(self, name: str, passage: Passage) -> Any:
         if name not in self.codes:

@@ -28,8 +28,8 @@ from proxsae.solvers.pursuits.supports import fill, room_for
 from proxsae.solvers.scalar import squared_norms
 
 TERMS = (Zero, L1, SquaredL2, NonNegative, Box)
-MARGIN = 0.25  # of the tolerance: only codes that are better by that much are searched for
-FEASIBLE = 3e-7  # what constraints may be violated by, where y and the atoms have length 1
+MARGIN = 0.25  # of the tolerance: the search is for codes that are better by so much
+FEASIBLE = 3e-7  # allowed violation of constraints, where y and the atoms have length 1
 INDEPENDENT = 1e-8  # the least eigenvalue of a Hessian that bounds the codes
 
 
@@ -157,7 +157,7 @@ def model_of(y: Array, D: Array, r: Quadratic, k: int, best: float) -> tuple[Any
         model.addCons(size >= z)
         model.addCons(size >= -z)
         model.addCons(size <= end * b)
-    Q, B = np.linalg.qr(D.T)  # what of y is outside of the span of the atoms is a constant
+    Q, B = np.linalg.qr(D.T)  # the part of y outside of the span of the atoms is a constant
     target = Q.T @ y
     residual = [model.addVar(lb=None) for _ in target]
     for row, value, e in zip(B, target, residual, strict=True):

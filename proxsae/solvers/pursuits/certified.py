@@ -106,7 +106,7 @@ class Certifier:
         gains[Z != 0] = 0.0
         certificate[rows] = np.maximum(certificate[rows], gains.max(1, initial=0.0))
         if isinstance(self.penalty, Zero):
-            gap = 0.5 * np.square(residual).sum(1)  # of which the part outside of the span of the atoms does not count
+            gap = 0.5 * np.square(residual).sum(1)  # the part of y outside of the span of the atoms does not count
             if (gap > limit[rows]).any():
                 gap = 0.5 * np.square(residual @ _row_space(D).T).sum(1)
         elif self.penalty.is_convex:

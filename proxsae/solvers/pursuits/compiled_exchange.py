@@ -21,7 +21,7 @@ from proxsae.solvers.compiled_scalar import uncounted
 from proxsae.solvers.pursuits.compiled_gram import copy, place_of
 
 DEPENDENT = 1e-13  # an atom with less left of its squared norm lies in the span of the support
-LEAST_FALL = 1e-12  # of the squared norm of the target: what an exchange has to lower the squared error by
+LEAST_FALL = 1e-12  # of the squared norm of the target: the least fall of the squared error by an exchange
 BLOCK = 64  # atoms priced at once
 
 
@@ -59,7 +59,7 @@ def enter(j, a, G, support, B, M, left, z, c, g, h):
 def leave(a, support, B, M, left, z, c, h):
     """Let the atom at place a leave; h is scratch."""
     i, row = support[a], B[a]
-    whole = 1.0 / M[a, a]  # what will be left of its squared norm
+    whole = 1.0 / M[a, a]  # its squared norm outside the span of the others
     value = z[a] * whole
     for j in range(c.size):
         c[j] += value * row[j]

@@ -1,4 +1,4 @@
-"""Pursuits and exchanges where every code has a penalty r_i of its own (compiled loops, one sample).
+"""Pursuits and exchanges with a separate penalty r_i for every code (compiled loops, one sample).
 
 All methods compare atoms by how much F falls when the code of an atom is freed from zero: s g(c / s, 1 / s), with g the
 gain of r_i, c the correlation of the atom with the residual and s the curvature. The curvature is the squared norm of

@@ -1,4 +1,4 @@
-"""The codes of a given support where every code has a penalty r_i of its own: compiled loops over the scalar prox.
+"""The codes of a given support with a separate penalty r_i for every code: compiled loops over the scalar prox.
 
 `prox(u, t, p)` and `value(z, p)` are compiled formulas; p is the row of P with the parameters of the atom.
 """

@@ -16,7 +16,7 @@ class Supports(NamedTuple):
     atoms: Array  # int64, (n_samples, k)
     codes: Array  # (n_samples, k)
     counts: Array  # how many of the k there are, (n_samples,)
-    falls: Array  # what the best exchange would lower F by, (n_samples,)
+    falls: Array  # the fall of F by the best exchange, (n_samples,)
     n_iter: Array  # steps taken, (n_samples,)
 
     @property

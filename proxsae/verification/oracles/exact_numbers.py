@@ -18,7 +18,7 @@ from proxsae.regularizers.separable import Separable
 BITS = 2400  # enough for the sum of the largest and the smallest float64
 FEWER_BITS = 400  # for what is transcendental
 NEAR = 4.0  # roundings by which inputs move near a jump
-TRIALS = 6  # of such moves
+TRIALS = 6  # number of such moves
 MOST = 1e300  # an error of a result that is not finite
 NEWTON_STEPS = 12  # beyond those of the formula, for the other digits
 

@@ -16,7 +16,7 @@ RIDGE = 0.7  # of R + ridge/2 ||z||^2, where that has a conjugate
 LARGEST = 1e6  # modulus of a z_i
 BEYOND = (1.0, 1.0 + 1e-6, 1.01, 2.0, -1.0)  # multiples of the v that a prox can reach
 MOST_AXES = 8
-DECIMALS = 9  # of the v: rounding may put one that is 0 outside of dom R* by less than the conjugate allows for
+DECIMALS = 9  # of v: rounding may move a 0 outside of dom R* by less than the conjugate allows
 _SIZES = np.logspace(-3, 9, 13)
 _LADDER = np.concatenate([_SIZES, -_SIZES])
 

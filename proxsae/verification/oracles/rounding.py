@@ -14,7 +14,7 @@ from proxsae.verification.report import Check
 
 DTYPES = {"float32": 37, "float64": 307}  # powers of ten on either side
 FEWER_DECADES = 10  # powers and logarithms of exact numbers are dear far from 1
-MOST_ENTRIES = 40  # of a code
+MOST_ENTRIES = 40  # entries of a code
 N_ROWS = 8
 
 

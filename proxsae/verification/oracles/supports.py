@@ -13,7 +13,7 @@ from proxsae.verification.oracles.line import GRID, best_on_the_line
 from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check, counterexample
 
-LENGTHS = (2, 5, 12)  # of codes, where any will do
+LENGTHS = (2, 5, 12)  # lengths of codes, where any length will do
 
 
 def enumerate_supports(R: Cardinality, pair: Pair) -> Check:

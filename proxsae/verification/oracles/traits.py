@@ -29,7 +29,7 @@ from proxsae.verification.report import Check
 Value = Callable[[Array], Array]
 
 MOST_AXES = 8
-SHRUNK = (0.0, 0.5, 0.99)  # what a z_i is multiplied by
+SHRUNK = (0.0, 0.5, 0.99)  # factors by which a z_i is shrunk
 BELOW = (-1e-3, -0.5, -1.0, -30.0)  # z_i that a code of R >= 0 must not have
 
 

@@ -96,7 +96,7 @@ class PathReader(Reader):
     lemma = staticmethod(ArrayNamespace.lemma)
 
     def vectors(self, name: str, n: int) -> Array:
-        """Return an array of n entries that are free vectors, each of a space of its own of any dimension."""
+        """Return an array of n free vectors, each in a separate space of any dimension."""
         entries = [Vector(self, {f"{name}{i}": self.number(1)}) for i in range(n)]
         self.facts += [(entry * entry).term >= 0 for entry in entries]
         return self.asarray(entries)

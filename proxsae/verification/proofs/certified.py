@@ -112,7 +112,7 @@ def entmax_certificate(R: Entmax) -> Theorem:
                 for u_i, p_i in zip(u, p, strict=True):
                     try:
                         _certify(value, u_i, t, p_i, level, ((0.0, R.radius),), tolerance / 4)
-                    except NotProvedError:  # at another level it might be
+                    except NotProvedError:  # another level may give a proof
                         raise NotProvedError from None
 
     statement = (

@@ -159,9 +159,9 @@ class Reader:
 
     def __init__(self, mark: str = "#") -> None:
         self.definitions: list[Definition] = []
-        self.lemmas: list[Term] = []  # what a formula says of its own steps, to be proved
+        self.lemmas: list[Term] = []  # claims of a formula about its own steps, to be proved
         self.logarithms: list[tuple[Term, Term]] = []  # an argument, and the symbol of log(1 + it)
-        self._mark = mark  # what the names of fresh symbols begin with
+        self._mark = mark  # the prefix of the names of fresh symbols
         self._fresh: dict[str, Term] = {}
         self.inf = Number(self, z3.RealVal(0), infinite=True)
 

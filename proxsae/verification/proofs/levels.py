@@ -61,7 +61,7 @@ def goes_from_the_leaves(R: TreeGroups, n: int, deadline: float) -> bool:
         if decide([z3.Not(equal), *reader.facts], reader.definitions, deadline)[0] != z3.unsat:
             return False
         for call in (*proxes, *values):
-            if type(call.level) is not GroupL2:  # of which the theorem is
+            if type(call.level) is not GroupL2:  # the theorem is about GroupL2
                 return False
             check_groups(call.level)
         shrunk = _groups_of(proxes)

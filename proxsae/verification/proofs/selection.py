@@ -24,7 +24,7 @@ from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.theorem import NotProvedError
 
 COMPETING = 4  # ranks
-LEVELS = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)  # of these; nothing of rank 0 or less is kept
+LEVELS = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)  # values of the ranks; no rank <= 0 is kept
 STEP = 3.0
 
 
@@ -82,7 +82,7 @@ def _keeps_the_largest(R: Cardinality, deadline: float) -> bool:
     sure = np.full(max(kept - COMPETING // 2, 0), 9.0)
     for competing in product(LEVELS, repeat=COMPETING):
         ranks = np.concatenate([competing, sure])
-        ranks = np.stack([ranks, ranks[::-1]] if R.scope == "sample" else [ranks])  # what competes is a row
+        ranks = np.stack([ranks, ranks[::-1]] if R.scope == "sample" else [ranks])  # the entries of a row compete
         places = np.argsort(np.argsort(-ranks, axis=1, kind="stable"), axis=1)
         keep = ((places < kept) & (ranks > 0)).reshape(2, -1)
         fits = (ranks > 0).sum(axis=1) <= kept

@@ -34,7 +34,7 @@ class Theorem:
         A function of the ``time.monotonic()`` after which it gives up; it raises NotProvedError where it finds no
         proof.
     verdict : str
-        Of the proof.
+        The verdict where the proof succeeds.
     """
 
     statement: str

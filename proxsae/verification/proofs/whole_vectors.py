@@ -296,7 +296,7 @@ def _claims(R: Regularizer, answer: ProxPath) -> dict[str, Any]:
         "the prox is a real number": reduce(both, [entry.is_finite for entry in entries], True),
         "the prox is in the domain": answer.value.is_finite,
     }
-    if _prefers_zero(R):  # of these R(0) = 0
+    if _prefers_zero(R):  # for these R, R(0) = 0
         zero = [answer.reader.number(0)] * len(answer.u)
         gain = _objective(answer, zero, answer.reader.number(0)) - _objective(answer, answer.p, answer.value)
         is_zero = z3.And([(entry * entry).term == 0 for entry in answer.p])
