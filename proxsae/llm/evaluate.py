@@ -162,7 +162,7 @@ def _check_saes(
 
 def _harvested_at(saes: Mapping[str, SparseAutoencoder]) -> str:
     """Return the place that autoencoders say their activations, or those they decode to, come from."""
-    field = {name: "target_site" if _is_transcoder(one) else "site" for name, one in saes.items()}
+    field = {name: "target_site" if is_transcoder(one) else "site" for name, one in saes.items()}
     told = {name: (getattr(one, "provenance_", None) or {}).get(field[name]) for name, one in saes.items()}
     if silent := next((name for name, place in told.items() if place is None), None):
         raise ValueError(f"{silent} does not say where its activations come from; give block")
