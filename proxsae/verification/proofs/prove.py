@@ -45,7 +45,7 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     R : Regularizer
         Unless the theorem says otherwise only the form of R matters, not the values of its parameters.
     timeout : float, default 60
-        Seconds after which the verdict is "unknown".
+        Seconds after which the verdict is "unknown", of this process alone: what else runs changes no verdict.
 
     Returns
     -------
@@ -65,14 +65,14 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     from proxsae.verification.proofs.arrays_z3 import UnreadableError
     from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
 
-    start = time.monotonic()
+    start = time.process_time()
     try:
         return _prove(R, timeout)
     except NotAlgebraicError as reason:
         why = f"{reason} is not algebraic"
     except UnreadableError as error:
         why = f"its code cannot be read: {error}"
-    return Proof(repr(R), f"no theorem: {why}", "unknown", time.monotonic() - start)
+    return Proof(repr(R), f"no theorem: {why}", "unknown", time.process_time() - start)
 
 
 def can_prove() -> bool:
@@ -88,7 +88,7 @@ def _prove(R: Regularizer, timeout: float) -> Proof:
 
     if isinstance(R, Blocks):
         return _prove_blocks(R, timeout)
-    start = time.monotonic()
+    start = time.process_time()
     try:
         theorem = _theorem_of(R)
         said = said_beside(R, R.partner if isinstance(R, Cardinality) else R)
@@ -103,7 +103,7 @@ def _prove(R: Regularizer, timeout: float) -> Proof:
     certificate = scalar_certificate(R)
     said = f"; {NO_CONJUGATE}" if R.has_conjugate else ""
     certificate = replace(certificate, statement=certificate.statement + said)
-    return proof_of(R, certificate, timeout - (time.monotonic() - start))
+    return proof_of(R, certificate, timeout - (time.process_time() - start))
 
 
 def _theorem_of(R: Regularizer) -> Theorem:
@@ -133,9 +133,9 @@ def _theorem_of(R: Regularizer) -> Theorem:
 
 def _prove_blocks(R: Blocks, timeout: float) -> Proof:
     """Prove each block: the objective is a sum over blocks, and the verdict is that of the weakest proof."""
-    start = time.monotonic()
+    start = time.process_time()
     proofs = [prove(block, timeout=timeout / len(R.blocks)) for block, _ in R.blocks]
     theorem = "; ".join(f"block {proof.regularizer}: {proof.theorem}" for proof in proofs)
     order = ("counterexample", "unknown", "certified", "proved for", "proved")
     weakest = min(proofs, key=lambda proof: next(i for i, word in enumerate(order) if proof.verdict.startswith(word)))
-    return Proof(repr(R), theorem, weakest.verdict, time.monotonic() - start, weakest.counterexample)
+    return Proof(repr(R), theorem, weakest.verdict, time.process_time() - start, weakest.counterexample)

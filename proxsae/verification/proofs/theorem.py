@@ -31,7 +31,7 @@ class Theorem:
     statement : str
         In words.
     prove : callable
-        A function of the ``time.monotonic()`` after which it gives up; it raises NotProvedError where it finds no
+        A function of the ``time.process_time()`` after which it gives up; it raises NotProvedError where it finds no
         proof.
     verdict : str
         The verdict where the proof succeeds.
@@ -44,13 +44,13 @@ class Theorem:
 
 def proof_of(R: Regularizer, theorem: Theorem, timeout: float = 60.0) -> Proof:
     """Return the result of the proof of a theorem, within `timeout` seconds."""
-    start = time.monotonic()
+    start = time.process_time()
     verdict, numbers = theorem.verdict, None
     try:
         theorem.prove(start + timeout)
     except NotProvedError as error:
         verdict, numbers = ("unknown" if error.numbers is None else "counterexample"), error.numbers
-    return Proof(repr(R), theorem.statement, verdict, time.monotonic() - start, numbers)
+    return Proof(repr(R), theorem.statement, verdict, time.process_time() - start, numbers)
 
 
 def prove_lemmas(refutations: list[list[Any]], deadline: float) -> None:
