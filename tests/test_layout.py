@@ -1,6 +1,12 @@
-"""The house: no circle of files inside a folder, whether imports stand at the top of a file or inside a function."""
+"""The house: no circle of files inside a folder, no long file, and no import that is not declared.
+
+An import counts whether it stands at the top of a file or inside a function.
+"""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,3 +74,47 @@ def test_a_circle_would_be_found():
 def test_no_file_is_longer_than_it_should_be():
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = [*PROJECT["dependencies"], *(line for lines in PROJECT["optional-dependencies"].values() for line in lines)]
+IMPORTED_AS = {"scikit-learn": "sklearn", "z3-solver": "z3", "python-flint": "flint"}
+NOT_OURS_TO_DECLARE = {"sae_lens", "yaml"}  # SAELens where a user has it, and the format of its table, which it needs
+NEEDED_BY_OTHERS = {"accelerate", "gguf"}  # transformers reads .gguf files by them
+BESIDE_THE_PACKAGE = {"docs", "dev"}
+
+
+def packages(source):
+    """The top-level packages of others that a file imports, by a statement or by name."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            names |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    return {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "proxsae"}
+
+
+def imported_names(requirements):
+    names = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements} - {"proxsae"}
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
+
+
+def test_every_package_that_is_imported_is_declared():
+    """What another package happens to bring along may be gone with its next version."""
+    imported = set().union(*(packages(path.read_text(encoding="utf-8")) for path in MODULES.values()))
+    assert imported - imported_names(DECLARED) == NOT_OURS_TO_DECLARE
+
+
+def test_every_package_that_is_declared_is_imported():
+    imported = set().union(*(packages(path.read_text(encoding="utf-8")) for path in MODULES.values()))
+    extras = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in BESIDE_THE_PACKAGE}
+    declared = imported_names([*PROJECT["dependencies"], *(line for lines in extras.values() for line in lines)])
+    assert declared - imported == NEEDED_BY_OTHERS
+
+
+def test_an_import_would_be_found():
+    lazy = "def f():\n    import b.c\n    from d import e\n    return importlib.import_module('g')\n"
+    assert packages(f"import os, a\nfrom . import h\n{lazy}") == {"a", "b", "d", "g"}

@@ -300,7 +300,7 @@ def test_rescaled_is_r_in_other_units(R, scale):
 
 
 def test_import_is_light():
-    heavy = ["torch", "cvxpy", "numba", "z3", "transformers", "sympy", "datasets", "pyscipopt", "matplotlib"]
+    heavy = ["torch", "cvxpy", "numba", "z3", "transformers", "sympy", "mpmath", "datasets", "pyscipopt", "matplotlib"]
     use = "R = r.parse('0.1*L1 + NonNegative') + r.Cardinality(2); R.prox([1.0, -2.0, 3.0]); R.value([1.0, 0.0, 0.0])"
     code = (
         "import sys, proxsae, proxsae.regularizers as r, proxsae.verification\n"

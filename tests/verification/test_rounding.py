@@ -1,10 +1,12 @@
 """What `verify` says of the rounding errors of a prox."""
 
+import mpmath
 import numpy as np
 import pytest
 
 from proxsae.regularizers import L1, Cardinality, FromCvxpy, Numeric
 from proxsae.verification import verify
+from proxsae.verification.oracles.exact_numbers import exact
 
 
 class Cancelling(L1, named=False):
@@ -54,3 +56,9 @@ def test_what_is_no_formula_of_single_codes_is_left_out(R):
 
         R = FromCvxpy(cvxpy.norm1)
     assert rounding(R).verdict == "skipped"
+
+
+def test_an_exact_number_becomes_no_float_and_those_of_mpmath_still_do():
+    with pytest.raises(TypeError, match="must not become a float"):
+        float(exact(0.5)[()])
+    assert float(mpmath.mpf(0.5)) == float(mpmath.MPContext().mpf(0.5)) == 0.5

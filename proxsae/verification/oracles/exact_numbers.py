@@ -31,6 +31,7 @@ def _refuse(_: Any) -> float:
     raise TypeError("an exact number must not become a float")
 
 
+# The numbers of a context are a class of its own: those of mpmath, and of other contexts, become floats as ever.
 mp.mpf.__float__ = _refuse
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer
-from proxsae.verification.oracles.exact_numbers import answer, as_float, fewer_digits, prox_roundings, rounded
 from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check
 
@@ -38,6 +37,9 @@ def check_rounding(R: Regularizer, pair: Pair) -> Check:
     check fails where half of the digits are lost at a size from 1e-10 to 1e10; far beyond, a formula of a user may
     overflow.
     """
+    # Here, so that no one loads mpmath who does not verify.
+    from proxsae.verification.oracles.exact_numbers import answer, as_float, fewer_digits, prox_roundings, rounded
+
     method = "rounding errors"
     if pair.tolerance or R.scope == "batch" or pair.n > MOST_ENTRIES:
         reason = f"for formulas of single codes of at most {MOST_ENTRIES} entries"
