@@ -12,8 +12,9 @@ from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.from_cvxpy import FromCvxpy
 
-STEPS = (0.1, 0.5, 1.0, 3.0, 30.0)  # the steps of the oracles of whole codes
-MOST_COORDINATES = 1000  # lengths tried for a regularizer whose groups fit some lengths only
+STEPS = (0.1, 0.5, 1.0, 3.0, 30.0)  # of the oracles of whole codes
+ROWS = 2  # of the matrices that are searched at batch scope
+MOST_COORDINATES = 1000  # that are tried for a regularizer whose groups fit some lengths only
 
 Effort = Literal["quick", "full"]
 Scalar = tuple[Callable[[Array], Array], Callable[[Array, float], Array]]
@@ -66,6 +67,8 @@ class Pair:
         The steps t for which the prox is claimed, if not all.
     reach : float
         Modulus of an entry up to which the value does not overflow.
+    rows : int
+        Where more than 1: a code is a matrix of so many rows, one after the other.
     """
 
     value: Callable[[Array], Array]
@@ -78,6 +81,12 @@ class Pair:
     tolerance: float = 0.0
     steps: tuple[float, ...] | None = None
     reach: float = np.inf
+    rows: int = 1
+
+    @property
+    def size(self) -> str:
+        """The length of a code, in words."""
+        return f"length {self.n}" if self.rows == 1 else f"{self.rows} x {self.n // self.rows} entries, row after row"
 
     @property
     def tried_steps(self) -> tuple[float, ...]:
@@ -86,8 +95,8 @@ class Pair:
 
     @property
     def covers(self) -> str:
-        """The codes and steps that these oracles check, in words."""
-        return f"codes of length {self.n}, t from {min(self.tried_steps):g} to {max(self.tried_steps):g}"
+        """Which codes and steps these oracles look at, in words."""
+        return f"codes of {self.size}, t from {min(self.tried_steps):g} to {max(self.tried_steps):g}"
 
     def objective(self, U: Array, t: float, Z: Array) -> Array:
         """Return 1/2 ||z - u||^2 + t R(z) of each row."""
@@ -181,6 +190,32 @@ def pair_of_regularizer(
     # A table states its error in the middle of its cells, a solver its gap: the error in z may be somewhat larger.
     tolerance = 10.0 * max(term.tolerance for term in R.terms)
     return replace(pair, tolerance=tolerance, reach=min(term.limit for term in R.terms))
+
+
+def pair_of_matrices(R: Regularizer, pair: Pair) -> Pair:
+    """Return an R at batch scope as a pair of functions of whole matrices, each read as one long code."""
+
+    def matrices(codes: Array) -> Array:
+        return codes.reshape(len(codes), ROWS, pair.n)
+
+    def value(codes: Array) -> Array:
+        return np.array([np.sum(R.value(Z)) for Z in matrices(codes)], float)
+
+    def prox(codes: Array, t: float) -> Array:
+        return np.array([R.prox(U, t) for U in matrices(codes)], float).reshape(codes.shape)
+
+    sizes = ROW_BY_ROW if pair.sizes is FULL else pair.sizes
+    return replace(
+        pair,
+        value=quiet(value),
+        prox=quiet(prox),
+        n=ROWS * pair.n,
+        is_separable=False,
+        is_free=False,
+        scalar=None,
+        sizes=sizes,
+        rows=ROWS,
+    )
 
 
 def _fits(R: Regularizer, n: int) -> bool:

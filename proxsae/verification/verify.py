@@ -25,7 +25,7 @@ from proxsae.verification.oracles.properties import (
 from proxsae.verification.oracles.rounding import check_rounding
 from proxsae.verification.oracles.supports import enumerate_supports
 from proxsae.verification.oracles.traits import check_sums, check_traits, has_sums
-from proxsae.verification.pair import Effort, Pair, pair_of_regularizer
+from proxsae.verification.pair import Effort, Pair, pair_of_matrices, pair_of_regularizer
 from proxsae.verification.proofs.prove import can_prove, prove
 from proxsae.verification.report import Check, Outcome, Report, run
 
@@ -46,9 +46,10 @@ def verify(
     r"""Check whether a prox is right: :math:`\mathrm{prox}_{tR}(u) = \arg\min_z \frac12\|z - u\|^2 + t R(z)`.
 
     Every oracle that applies is run: a search over the whole line, brute force over codes, enumeration of supports, a
-    convex and a mixed-integer solver, the properties of every prox, the claims of the traits and the conjugate of R,
-    agreement of the backends, the rounding errors over the whole range of a dtype, and a proof. `effort` fixes the
-    number of points that are checked, whatever time they take.
+    convex and a mixed-integer solver, the properties that every prox has, what the traits and the conjugate of R
+    promise, agreement of the backends, the rounding errors over the whole range of a dtype, and a proof. How many
+    points are looked at is fixed by `effort`, and does not depend on the time that they take. At batch scope a matrix
+    of two rows is searched as one code.
 
     Parameters
     ----------
@@ -144,6 +145,8 @@ def _checks_of_pair(pair: Pair, *, is_convex: bool = False) -> Iterator[partial[
 def _checks_of_regularizer(R: Regularizer, pair: Pair, proof_timeout: float) -> Iterator[partial[Check]]:
     if R.scope != "batch":
         yield from _checks_of_pair(pair, is_convex=R.is_convex)
+    elif not isinstance(R, Cardinality):
+        yield from _checks_of_pair(pair_of_matrices(R, pair), is_convex=R.is_convex)
     if isinstance(R, Cardinality):
         yield partial(enumerate_supports, R, pair)
     if is_mixed_integer(R):

@@ -34,7 +34,7 @@ def search_codes(pair: Pair) -> Check:
     method, sizes = "brute force over codes", pair.sizes
     steps = pair.steps or (*STEPS, *(MORE_STEPS if sizes.is_thorough else ()))
     questions = {t: pair.answers(_questions(pair, t, i), t) for i, t in enumerate(steps)}
-    covers = f"{sum(len(U) for U, _ in questions.values())} pairs (u, t) of length {pair.n}, "
+    covers = f"{sum(len(U) for U, _ in questions.values())} pairs (u, t) of {pair.size}, "
     covers += f"t from {min(steps):g} to {max(steps):g}"
     claimed = np.concatenate([Z for _, Z in questions.values()])
     if not len(claimed):
