@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,22 +29,23 @@ from proxsae.regularizers import (
     Simplex,
     SortedL1,
     SumOfKLargest,
+    Tilt,
     from_cvxpy,
     parse,
 )
 from proxsae.regularizers.naming import catalogue
-from proxsae.regularizers.nonseparable import NonSeparableSum
+from proxsae.regularizers.nonseparable import NonSeparable, NonSeparableSum
 from proxsae.regularizers.partition import Partition
 from proxsae.regularizers.simplex import water_level
 from proxsae.verification import prove, verify
-from proxsae.verification.proofs.arrays_z3 import paths
+from proxsae.verification.proofs.arrays_z3 import PathReader, paths
 from proxsae.verification.proofs.catalogue import CERTIFIED, GROUPS, SEARCHED, SELECTIONS, WHOLE_CODES
 from proxsae.verification.proofs.catalogue import CLASSES as SCALAR
 from proxsae.verification.proofs.composition import composition_lemma, square_lemma
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.separable import OPTIMAL
 from proxsae.verification.proofs.theorem import NotProvedError, prove_lemmas
-from proxsae.verification.proofs.whole_vectors import _answers
+from proxsae.verification.proofs.whole_vectors import _answers, with_symbols
 
 FAR = float("inf")
 
@@ -166,9 +169,85 @@ class InfiniteForZero(NonSeparableSum):
         return xp.where(Z == 0, xp.inf, Z)
 
 
+class StepTwice(NonSeparableSum):
+    def prox_on(self, xp, U, step):
+        return super().prox_on(xp, U, 2.0 * step)
+
+
 class NotANumber(NonSeparableSum):
     def prox_on(self, xp, U, step):
         return super().prox_on(xp, U, step) + 0.0 / (U - U)
+
+
+class WeightsInAnyOrder(NonSeparable, named=False):
+    """Weighted L1, its prox right only where the weights fall, as those of a sorted norm do."""
+
+    weights: Any = (1.0, 2.0)
+
+    is_convex = True
+
+    def value_of(self, xp, Z):
+        return (xp.asarray(self.weights) * xp.abs(Z)).sum(-1)
+
+    def prox_of(self, xp, U, t):
+        falling = xp.asarray(sorted(self.weights, reverse=True))
+        return xp.sign(U) * xp.maximum(xp.abs(U) - t * falling, 0.0 * U)
+
+    def in_units(self, scale):
+        return self
+
+
+class RadiusOfEitherSign(NonSeparable, named=False):
+    """A tilt, its prox right only where the radius is positive, as that of a ball is."""
+
+    radius: Any = -1.0
+
+    is_convex = True
+
+    def value_of(self, xp, Z):
+        return self.radius * Z.sum(-1)
+
+    def prox_of(self, xp, U, t):
+        return U - t * abs(self.radius)
+
+    def in_units(self, scale):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [(WeightsInAnyOrder, (2.0, 1.0), (1.0, 2.0)), (RadiusOfEitherSign, 1.0, -1.0)],
+)
+def test_a_parameter_of_ones_own_is_not_taken_for_ours_of_that_name(kind, right, wrong):
+    (name,) = (field.name for field in fields(kind) if field.name != "weight")
+    assert prove(kind(wrong)).verdict == "counterexample"
+    proof = prove(kind(right))
+    assert proof.verdict == "proved for n = 2"
+    assert proof.theorem.endswith(f"all admissible weights and the given {name}")
+
+
+class TwoNames(L1, named=False):
+    a: Any = 1.0
+    a0: Any = 2.0
+
+
+def test_no_two_numbers_are_one_symbol():
+    R = NonSeparableSum(LInf(), TwoNames(np.ones(2), 2.0), *SPARSE_PARTS[2:])
+    base = with_symbols(R, PathReader([], "#"), 2).base
+    symbols = {str(number.term) for number in (*base.a, base.a0[()])}
+    assert symbols == {"base.a[0]", "base.a[1]", "base.a0"}
+
+
+def test_a_counterexample_names_every_parameter():
+    R = Simplex() + Tilt(np.array([0.3, 0.2]))
+    numbers = prove(StepTwice(R.core, R.base, R.ridge, R.tilt)).counterexample
+    R = Simplex(numbers["core.radius"]) + numbers["tilt.weight"] * Tilt([numbers[f"tilt.slope[{i}]"] for i in range(2)])
+    claimed, better = (
+        0.5 * ((z - numbers["u"]) ** 2).sum() + numbers["t"] * R.value(z)
+        for z in (numbers["claimed z"], numbers["better z"])
+    )
+    np.testing.assert_allclose([claimed, better], [numbers["claimed objective"], numbers["better objective"]])
+    assert better < claimed
 
 
 SPARSE_GROUPS = parse("L1 + GroupL2(2)")

@@ -22,9 +22,10 @@ from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import SquaredL2
 from proxsae.regularizers.cardinality import GroupCardinality, GroupL0
 from proxsae.regularizers.groups import L2Ball, OfNorms
+from proxsae.regularizers.partition import Grouped
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.sorted_l1 import SortedL1
 from proxsae.regularizers.translated import TranslatedNonSeparable
-from proxsae.regularizers.tree import TreeGroups
 from proxsae.verification.proofs.any_scalar import AnyScalar
 from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, in_time, inner_product, paths
 from proxsae.verification.proofs.decide import decide, is_possible
@@ -87,11 +88,12 @@ def statement(R: Regularizer) -> str:
         subject = "all u and z" if isinstance(R, L2Ball) else "groups of every size, all real u and z"
     else:
         subject = f"{n} groups of every size, all real u and z"
-    given = R.width
-    if given not in (None, n) and not takes_norms_only(R):
-        subject += f" (the one given is for {given})"
+    if R.width not in (None, n) and not takes_norms_only(R):
+        subject += f" (the one given is for {R.width})"
     ties = f"; {TIES}" if _prefers_zero(R) else ""
-    return f"{OPTIMAL} for {subject}, t > 0 and all admissible weights{ties}"
+    given = [name for term in R.terms if not isinstance(term, Separable) for name in _given_numbers(term)]
+    besides = f" and the given {', '.join(given)}" if given else ""
+    return f"{OPTIMAL} for {subject}, t > 0 and all admissible weights{besides}{ties}"
 
 
 def _prefers_zero(R: Regularizer) -> bool:
@@ -173,7 +175,7 @@ def _with_scalar_symbols(R: Separable, reader: PathReader, n: int, path: str) ->
     """Return R with a symbol in place of each number, and n of them in place of an array."""
 
     def symbol(i: int, name: str, value: Any) -> Number:
-        return reader.real(f"{path}{name}{i if np.ndim(value) else ''}")
+        return reader.real(f"{path}{name}{f'[{i}]' if np.ndim(value) else ''}")
 
     for i in range(n):
         for condition, _ in R.map_parameters(partial(symbol, i)).conditions():
@@ -193,6 +195,19 @@ def _groups(R: Regularizer, n: int) -> Any:
     return np.maximum(np.arange(n) - 1, 0) if is_selection else n
 
 
+def _has_symbol(R: Regularizer, name: str) -> bool:
+    """Whether a number becomes a symbol: of a class of one's own, it need not be what ours of that name are."""
+    classes: dict[str, tuple[type, ...]] = {"weights": (SortedL1,), "center": (TranslatedNonSeparable,)}
+    is_weight = name == "weight" and not R.is_indicator
+    return is_weight or (name == "radius" and name in R.lengths) or isinstance(R, classes.get(name, ()))
+
+
+def _given_numbers(R: Regularizer) -> list[str]:
+    """Return the names of the numbers that are read as they are."""
+    is_number = {f.name: np.asarray(getattr(R, f.name)).dtype.kind == "f" for f in fields(R) if f.init}
+    return [] if isinstance(R, Grouped) else [n for n, is_one in is_number.items() if is_one and not _has_symbol(R, n)]
+
+
 def _symbols(R: Any, reader: PathReader, n: int, groups: Any, path: str) -> dict[str, Any]:
     symbols: dict[str, Any] = {}
     for name in (field.name for field in fields(R)):
@@ -202,20 +217,20 @@ def _symbols(R: Any, reader: PathReader, n: int, groups: Any, path: str) -> dict
         elif isinstance(value, Regularizer):
             is_absent = name in ABSENT and not np.any(getattr(value, ABSENT[name]))
             symbols[name] = value if is_absent else with_symbols(value, reader, n, groups, f"{path}{name}.")
-        elif (name == "weight" and not R.is_indicator) or name == "radius":
+        elif name in ("weight", "radius") and _has_symbol(R, name):
             symbol = reader.real(path + name)
             reader.assume(symbol >= 0 if name == "weight" else symbol > 0)
             symbols[name] = reader.asarray(symbol)
-        elif name == "weights":
+        elif name == "weights" and _has_symbol(R, name):
             falling = reader.reals(path + name, n)
             for one, next_one in zip(falling, [*falling[1:], reader.number(0)], strict=True):
                 reader.facts.append(one.term >= next_one.term)
             symbols[name] = falling
-        elif name == "center":
+        elif name == "center" and _has_symbol(R, name):
             symbols[name] = reader.reals(path + name, n)
-        elif name == "groups" and not isinstance(R, TreeGroups):
+        elif name == "groups" and isinstance(R, Grouped):
             symbols[name] = groups
-        elif name == "group_weights" and not isinstance(R, TreeGroups):
+        elif name == "group_weights" and isinstance(R, Grouped):
             # The weight stands for the cost of a group where there is one.
             symbols[name] = None if isinstance(groups, int) and groups == n else _costs(reader, path + name, n)
     return symbols
@@ -348,7 +363,8 @@ def _refutation(answer: ProxPath, rival: Rival, model: Any, rivals: list[Rival],
 
 def _numbers(model: Any, answer: ProxPath, rival: Rival | None) -> dict[str, Any]:
     reader = answer.reader
-    names = sorted({str(d) for d in model.decls() if not str(d).startswith(("#", "z#", "u", "z", "t", "<"))})
+    variables = {"t", *(f"{code}{i}" for code in "uz" for i in range(len(answer.u)))}
+    names = sorted({str(d) for d in model.decls() if not str(d).startswith(("#", "z#", "<"))} - variables)
     numbers: dict[str, Any] = {
         "u": floats(model, answer.u),
         "t": as_float(model, answer.t),
