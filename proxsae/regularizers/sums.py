@@ -24,7 +24,6 @@ class SeparableSum(Sum, Separable, named=False):
 
     is_symmetric = of_parts("is_symmetric")
     is_least_at_zero = of_parts("is_least_at_zero")
-    is_algebraic = of_parts("is_algebraic")
     has_formula = of_parts("has_formula")
 
     def __post_init__(self) -> None:

@@ -18,6 +18,10 @@ def of_parts(trait: str, combine: Callable[[Iterable[Any]], bool] = all) -> Any:
 class Traits:
     """The traits and their defaults; a class states its own as plain attributes, or as properties of its parameters."""
 
+    def made_of(self) -> list[Any]:
+        """Return the regularizers that this one is made of."""
+        return []
+
     @property
     def is_convex(self) -> bool:
         """R is convex, so that its prox is single-valued and firmly non-expansive."""
@@ -60,8 +64,11 @@ class Traits:
 
     @property
     def is_algebraic(self) -> bool:
-        """Value and prox use +, -, *, /, comparisons and square roots alone, which every backend rounds alike."""
-        return True
+        """Value and prox, and those of all parts, use +, -, *, /, comparisons and square roots alone.
+
+        These every backend rounds alike.
+        """
+        return all(part.is_algebraic for part in self.made_of())
 
     @property
     def has_formula(self) -> bool:

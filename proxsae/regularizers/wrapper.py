@@ -38,7 +38,6 @@ class Wrapper(Regularizer, named=False):
 
     is_convex = of_parts("is_convex")
     is_indicator = of_parts("is_indicator")
-    is_algebraic = of_parts("is_algebraic")
     has_formula = of_parts("has_formula")
 
     @property
