@@ -91,12 +91,6 @@ def test_gain_is_what_a_free_coordinate_saves(R, u, t):
 SMOOTH_POINT = torch.tensor([[2.7134, -3.1372, 1.9117, 0.1123, -0.0719]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("R", ALL, ids=repr)
-def test_autograd_is_the_derivative_away_from_kinks(R):
-    U = SMOOTH_POINT.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda u: R.prox(u, 0.5), (U,))
-
-
 @pytest.mark.parametrize(
     "build",
     [

@@ -284,18 +284,6 @@ def test_latex_shows_the_formula_that_runs():
         L1().latex("gradient")
 
 
-# --- other units -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("R", ALL, ids=repr)
-@pytest.mark.parametrize("scale", [0.25, 1.0, 8.0])  # powers of two scale without rounding
-def test_rescaled_is_r_in_other_units(R, scale):
-    rescaled = R.rescaled(scale)
-    Z = R.prox(U)
-    np.testing.assert_allclose(rescaled.prox(scale * U), scale * Z, rtol=1e-13, atol=1e-15)
-    np.testing.assert_allclose(rescaled.value(scale * Z), scale**2 * R.value(Z), rtol=1e-13)
-
-
 # --- import ----------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import itertools
 import cvxpy as cp
 import numpy as np
 import pytest
-import torch
+from definitions import GROUP_DEFINITIONS, GROUP_WEIGHTS, LABELS, MEMBERS
 
 from proxsae.regularizers import (
     L0,
@@ -18,16 +18,8 @@ from proxsae.regularizers import (
     GroupL2,
     NonNegative,
     SquaredL2,
-    Tilt,
     TreeGroups,
-    parse,
 )
-
-LABELS = [0, 2, 0, 3, 3, 2, 3]  # out of order, of different sizes, and group 1 is empty
-MEMBERS = [[0, 2], [1, 5], [3, 4, 6]]
-NESTED = [[0, 1], [0, 1, 2], [3], [3, 4], [0, 1, 2, 3, 4, 5, 6]]
-TREE_WEIGHTS = [0.3, 0.1, 0.0, 0.9, 0.2]
-WEIGHTS = [0.5, 7.0, 1.5, 0.2]
 
 
 def points(n=6, p=7):
@@ -35,34 +27,9 @@ def points(n=6, p=7):
     return np.concatenate([rng.normal(size=(n, p)) * 2, np.zeros((1, p)), np.eye(1, p, 2) * -3])
 
 
-def norms(z, costs):
-    return sum(c * cp.norm2(z[g]) for c, g in zip(costs, MEMBERS, strict=True))
-
-
-ROOTS = [np.sqrt(len(g)) for g in MEMBERS]
-CONVEX = [  # (R, its value in cvxpy, whether z >= 0)
-    (GroupL2(LABELS), lambda z: norms(z, ROOTS), False),
-    (0.7 * GroupL2(LABELS, WEIGHTS), lambda z: 0.7 * norms(z, [0.5, 1.5, 0.2]), False),
-    (0.3 * L1() + 0.4 * GroupL2(LABELS), lambda z: 0.3 * cp.norm1(z) + 0.4 * norms(z, ROOTS), False),
-    (GroupL2(LABELS) + NonNegative(), lambda z: norms(z, ROOTS), True),
-    (0.2 * L1() + 0.5 * GroupL2(LABELS) + NonNegative(), lambda z: 0.2 * cp.norm1(z) + 0.5 * norms(z, ROOTS), True),
-    (
-        GroupL2(LABELS) + 0.5 * SquaredL2() + Tilt(-0.4) + np.arange(7) * 0.1 * L1(),
-        lambda z: (
-            norms(z, ROOTS) + 0.25 * cp.sum_squares(z) - 0.4 * cp.sum(z) + cp.norm1(cp.multiply(np.arange(7) * 0.1, z))
-        ),
-        False,
-    ),
-    (0.3 * TreeGroups(NESTED), lambda z: 0.3 * sum(np.sqrt(len(g)) * cp.norm2(z[g]) for g in NESTED), False),
-    (
-        TreeGroups(NESTED, TREE_WEIGHTS) + 0.1 * L1() + NonNegative(),
-        lambda z: 0.1 * cp.norm1(z) + sum(c * cp.norm2(z[g]) for c, g in zip(TREE_WEIGHTS, NESTED, strict=True)),
-        True,
-    ),
-]
-
-
-@pytest.mark.parametrize(("R", "value", "nonnegative"), CONVEX, ids=lambda x: repr(x) if hasattr(x, "prox") else "")
+@pytest.mark.parametrize(
+    ("R", "value", "nonnegative"), GROUP_DEFINITIONS, ids=lambda x: repr(x) if hasattr(x, "prox") else ""
+)
 def test_convex_group_penalties_solve_their_problem(R, value, nonnegative):
     assert R.is_convex
     assert R.is_nonnegative == nonnegative
@@ -95,7 +62,7 @@ PARTNERS = [
     0.5 * MCP(1.0) + NonNegative(),
     0.2 * L0(),
     0.3 * GroupL2(LABELS),
-    0.2 * GroupL2(LABELS, WEIGHTS) + 0.1 * L1() + NonNegative() + SquaredL2(),
+    0.2 * GroupL2(LABELS, GROUP_WEIGHTS) + 0.1 * L1() + NonNegative() + SquaredL2(),
 ]
 
 
@@ -106,8 +73,8 @@ def test_group_selections_are_the_best_choice_of_groups(partner, t):
         return R if partner is None else partner + R
 
     alone = 0.0 * L1() if partner is None else partner
-    count = 0.6 * GroupL0(LABELS, WEIGHTS)
-    costs = [0.6 * WEIGHTS[label] for label in (0, 2, 3)]
+    count = 0.6 * GroupL0(LABELS, GROUP_WEIGHTS)
+    costs = [0.6 * GROUP_WEIGHTS[label] for label in (0, 2, 3)]
     cases = [
         (whole(0.8 * GroupL0(LABELS)), lambda kept: 0.8 * len(kept)),
         (whole(count), lambda kept: sum(costs[g] for g in kept)),
@@ -120,58 +87,6 @@ def test_group_selections_are_the_best_choice_of_groups(partner, t):
             z = R.prox(u, t)
             value = 0.5 * np.sum((z - u) ** 2) + t * R.value(z)
             assert value == pytest.approx(by_choice(R, alone, u, t, counted), abs=1e-12)
-
-
-EVERY = [R for R, _, _ in CONVEX] + [
-    GroupL0(LABELS),
-    0.3 * L1() + 0.5 * GroupL0(LABELS, WEIGHTS) + NonNegative(),
-    GroupCardinality(2, LABELS),
-    0.3 * GroupL2(LABELS) + GroupL0(LABELS) + GroupCardinality(2, LABELS),
-]
-
-
-@pytest.mark.parametrize("R", EVERY, ids=repr)
-def test_torch_and_numpy_agree_to_the_last_bit(R):
-    for dtype in ("float32", "float64"):
-        U = points(30).astype(dtype)
-        step = np.linspace(0.3, 2, len(U), dtype=dtype)[:, None]
-        for t in (0.7, step):
-            expected = R.prox(U, t)
-            found = R.prox(torch.from_numpy(U), t if isinstance(t, float) else torch.from_numpy(t)).numpy()
-            assert found.dtype == expected.dtype == dtype
-            assert np.array_equal(found, expected)
-        assert np.array_equal(R.prox(U, step)[3], R.prox(U[3], step[3]))
-        np.testing.assert_allclose(R.value(torch.from_numpy(expected)).numpy(), R.value(expected), rtol=1e-6)
-
-
-@pytest.mark.parametrize("R", EVERY, ids=repr)
-def test_gradients_are_slopes(R):
-    U = torch.from_numpy(points(3)).requires_grad_()
-    direction = torch.from_numpy(np.random.default_rng(1).normal(size=U.shape))
-    (gradient,) = torch.autograd.grad((R.prox(U, 0.4) * direction).sum(), U)
-    assert torch.isfinite(gradient).all()
-    h = 1e-6
-    for i in range(3):
-        for j in range(7):
-            shift = torch.zeros_like(U)
-            shift[i, j] = h
-            with torch.no_grad():
-                slope = ((R.prox(U + shift, 0.4) - R.prox(U - shift, 0.4)) * direction).sum() / (2 * h)
-            assert gradient[i, j] == pytest.approx(slope.item(), abs=1e-5)
-
-
-@pytest.mark.parametrize("R", EVERY, ids=repr)
-def test_text_units_and_weights(R):
-    assert "np.array" in repr(R) or parse(repr(R)) == R
-    arrays = {}
-    assert parse(R.spelled(arrays), **arrays) == R
-    assert "prox" in R.latex("prox") or "arg" in R.latex("prox")
-    assert R.latex().startswith("R(z) = ")
-    U, s = points(), 1.7
-    np.testing.assert_allclose(R.rescaled(s).prox(s * U), s * R.prox(U), atol=1e-12)
-    np.testing.assert_allclose(R.rescaled(s).value(s * R.prox(U)), s * s * R.value(R.prox(U)), atol=1e-9)
-    if not any(type(term).__name__ == "GroupCardinality" for term in R.terms):
-        np.testing.assert_allclose((2.5 * R).prox(U, 0.4), R.prox(U, 1.0), atol=1e-12)
 
 
 def test_a_group_size_means_consecutive_groups():

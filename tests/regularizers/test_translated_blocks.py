@@ -4,6 +4,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from definitions import CENTER, TRANSLATED_DEFINITIONS
 
 from proxsae.formulas.arrays import ArrayNamespace
 from proxsae.regularizers import (
@@ -13,10 +14,8 @@ from proxsae.regularizers import (
     Blocks,
     Box,
     Cardinality,
-    GroupL2,
     Huber,
     L1Ball,
-    L1MinusL2,
     LInf,
     LInfBall,
     NonNegative,
@@ -26,48 +25,16 @@ from proxsae.regularizers import (
     Translated,
     conjugate_prox,
     moreau_envelope,
-    parse,
 )
-
-CENTER = np.array([0.5, -1.0, 0.0, 2.0])
 
 
 def points(n=8, p=4):
     return np.random.default_rng(0).normal(size=(n, p)) * 2
 
 
-def pairs(z):
-    return cp.norm2(z[:2] - CENTER[:2]) + cp.norm2(z[2:] - CENTER[2:])
-
-
-CASES = [  # (R, its value in cvxpy, its domain)
-    (Translated(LInf(), CENTER), lambda z: cp.norm_inf(z - CENTER), lambda z: []),
-    (
-        Translated(0.7 * GroupL2(2), CENTER) + SquaredL2(),
-        lambda z: 0.7 * np.sqrt(2) * pairs(z) + 0.5 * cp.sum_squares(z),
-        lambda z: [],
-    ),
-    (
-        Translated(0.7 * L1(), CENTER) + NonNegative() + Tilt(CENTER),
-        lambda z: 0.7 * cp.norm1(z - CENTER) + CENTER @ z,
-        lambda z: [z >= 0],
-    ),
-    (
-        Blocks([(LInf(), 3), (0.5 * L1() + NonNegative(), 1)]),
-        lambda z: cp.norm_inf(z[:3]) + 0.5 * z[3],
-        lambda z: [z[3] >= 0],
-    ),
-    (
-        Blocks([(Simplex(), 2), (Huber(0.5), 2)]) + 0.3 * SquaredL2() + Tilt(-0.2),
-        lambda z: cp.sum(cp.huber(z[2:], 0.5)) + 0.15 * cp.sum_squares(z) - 0.2 * cp.sum(z),
-        lambda z: [z[:2] >= 0, cp.sum(z[:2]) == 1],
-    ),
-]
-
-
-@pytest.mark.parametrize("case", range(len(CASES)), ids=lambda i: repr(CASES[i][0]))
+@pytest.mark.parametrize("case", range(len(TRANSLATED_DEFINITIONS)), ids=lambda i: repr(TRANSLATED_DEFINITIONS[i][0]))
 def test_the_prox_solves_its_problem(case):
-    R, value, domain = CASES[case]
+    R, value, domain = TRANSLATED_DEFINITIONS[case]
     for t in (0.4, 3.0):
         for u, claimed in zip(points(), R.prox(points(), t), strict=True):
             z = cp.Variable(4)
@@ -76,25 +43,6 @@ def test_the_prox_solves_its_problem(case):
             np.testing.assert_allclose(claimed, z.value, atol=2e-4)
             assert 0.5 * np.sum((claimed - u) ** 2) + t * R.value(claimed) <= problem.value + 1e-7
             assert np.array_equal(R.prox(torch.from_numpy(u), t).numpy(), claimed)
-
-
-MORE = [
-    Translated(MCP(1.0), CENTER),
-    Translated(Simplex(2.0), 0.5),
-    Blocks([(L0(), 1), (Cardinality(1), 2), (L1MinusL2(), 1)]),
-]
-
-
-@pytest.mark.parametrize("R", [R for R, _, _ in CASES] + MORE, ids=repr)
-def test_text_units_and_weights(R):
-    arrays = {}
-    assert parse(R.spelled(arrays), **arrays) == R
-    assert R.latex("prox")
-    assert R.latex().startswith("R(z) = ")
-    U, s = points(), 1.7
-    np.testing.assert_allclose(R.rescaled(s).prox(s * U), s * R.prox(U), atol=1e-12)
-    np.testing.assert_allclose(R.rescaled(s).value(s * R.prox(U)), s * s * R.value(R.prox(U)), atol=1e-10)
-    assert np.isfinite(R.value(R.prox(U))).all()
 
 
 def test_blocks_are_each_their_own():

@@ -1,11 +1,9 @@
 """Balls, sorted norms, entmax: against cvxpy on their textbook definitions, and dense search where not convex."""
 
-import itertools
-
 import cvxpy as cp
 import numpy as np
 import pytest
-import torch
+from definitions import VECTOR_DEFINITIONS, P
 from scipy.special import softmax
 from sklearn.isotonic import IsotonicRegression
 
@@ -27,14 +25,9 @@ from proxsae.regularizers import (
     SortedL1,
     SquaredL2,
     SumOfKLargest,
-    Tilt,
     get,
-    parse,
 )
 from proxsae.verification.oracles.convex import expression_of
-
-P = 5
-SLOPE = np.array([2.0, 1.2, 1.2, 0.3, 0.0])
 
 
 def points(n=6, p=P):
@@ -43,73 +36,10 @@ def points(n=6, p=P):
     return np.concatenate([rng.normal(size=(n, p)) * 2, special])
 
 
-def by_permutations(weights):
-    """The sorted norm as the largest of all orders: the rearrangement inequality."""
-    return lambda z: cp.maximum(*(np.array(w) @ cp.abs(z) for w in set(itertools.permutations(weights))))
-
-
-def k_support_norm(k):
-    """The gauge of the hull of k-sparse unit vectors: z as a sum of parts on k coordinates each."""
-
-    def value(z):
-        sets = list(itertools.combinations(range(P), k))
-        parts = [cp.Variable(k) for _ in sets]
-        rows = [np.eye(P)[:, list(s)] for s in sets]
-        norm = sum(cp.norm2(part) for part in parts)
-        return norm, [z == sum(row @ part for row, part in zip(rows, parts, strict=True))]
-
-    return value
-
-
-def k_support(k):
-    def value(z):
-        norm, constraints = k_support_norm(k)(z)
-        return 0.5 * cp.square(norm), constraints
-
-    return value
-
-
-def scaled(weight, definition, nonnegative=False):
-    def value(z):
-        expression, constraints = definition(z)
-        return weight * expression, [*constraints, z >= 0] if nonnegative else constraints
-
-    return value
-
-
-def inside(*constraints):
-    return lambda z: (0.0, [constraint(z) for constraint in constraints])
-
-
-NOT_NEGATIVE = lambda z: z >= 0  # noqa: E731
-CASES = [  # (R, its value and constraints in cvxpy, written from the definition)
-    (Simplex(), inside(NOT_NEGATIVE, lambda z: cp.sum(z) == 1)),
-    (Simplex(3.5), inside(NOT_NEGATIVE, lambda z: cp.sum(z) == 3.5)),
-    (L1Ball(1.7), inside(lambda z: cp.norm1(z) <= 1.7)),
-    (L1Ball() + NonNegative(), inside(NOT_NEGATIVE, lambda z: cp.sum(z) <= 1)),
-    (L2Ball(1.3), inside(lambda z: cp.norm2(z) <= 1.3)),
-    (L2Ball() + 0.4 * L1() + NonNegative(), lambda z: (0.4 * cp.norm1(z), [cp.norm2(z) <= 1, z >= 0])),
-    (LInfBall(0.7), inside(lambda z: cp.norm_inf(z) <= 0.7)),
-    (LInfBall(0.7) + NonNegative(), inside(NOT_NEGATIVE, lambda z: z <= 0.7)),
-    (0.8 * LInf(), lambda z: (0.8 * cp.norm_inf(z), [])),
-    (LInf() + NonNegative() + SquaredL2(), lambda z: (cp.max(z) + 0.5 * cp.sum_squares(z), [z >= 0])),
-    (SortedL1(SLOPE), lambda z: (by_permutations(SLOPE)(z), [])),
-    (0.5 * SortedL1(SLOPE) + NonNegative(), lambda z: (0.5 * by_permutations(SLOPE)(z), [z >= 0])),
-    (SumOfKLargest(2), lambda z: (by_permutations([1, 1, 0, 0, 0])(z), [])),
-    (0.4 * SumOfKLargest(9) + Tilt(0.2), lambda z: (0.4 * cp.norm1(z) + 0.2 * cp.sum(z), [])),
-    (KSupport(1), lambda z: (0.5 * cp.square(cp.norm1(z)), [])),
-    (KSupport(2), k_support(2)),
-    (0.3 * KSupport(3) + NonNegative(), scaled(0.3, k_support(3), nonnegative=True)),
-    (KSupport(7), lambda z: (0.5 * cp.sum_squares(z), [])),
-    (KSupportNorm(1), lambda z: (cp.norm1(z), [])),
-    (0.8 * KSupportNorm(2), scaled(0.8, k_support_norm(2))),
-    (0.3 * KSupportNorm(3) + NonNegative(), scaled(0.3, k_support_norm(3), nonnegative=True)),
-    (KSupportNorm(9), lambda z: (cp.norm2(z), [])),
-]
 BALLS = (Simplex, L1Ball, L2Ball, LInfBall)
 
 
-@pytest.mark.parametrize(("R", "definition"), CASES, ids=lambda x: repr(x) if hasattr(x, "prox") else "")
+@pytest.mark.parametrize(("R", "definition"), VECTOR_DEFINITIONS, ids=lambda x: repr(x) if hasattr(x, "prox") else "")
 def test_the_prox_solves_its_problem(R, definition):
     assert R.is_convex
     for t in (0.3, 2.5):
@@ -125,7 +55,7 @@ def test_the_prox_solves_its_problem(R, definition):
                 assert R.value(claimed) == pytest.approx(fixed.solve(solver=cp.CLARABEL), abs=1e-6)
 
 
-@pytest.mark.parametrize("R", [R for R, _ in CASES if len(R.terms) == 1], ids=repr)
+@pytest.mark.parametrize("R", [R for R, _ in VECTOR_DEFINITIONS if len(R.terms) == 1], ids=repr)
 def test_the_expression_for_cvxpy_has_the_value(R):
     for point in R.prox(points())[:4]:
         z = cp.Variable(P)
@@ -195,62 +125,6 @@ def test_l1_minus_l2_is_the_least_on_a_dense_grid(t):
 def test_l1_minus_l2_keeps_the_first_of_equals():
     assert np.array_equal(L1MinusL2().prox(np.array([0.5, -0.7, 0.7])), [0, -0.7, 0])
     assert not L1MinusL2().value(np.array([0.0, -3.7, 0.0]))
-
-
-EVERY = [R for R, _ in CASES] + [Entmax(1.5), 0.5 * Entmax(1.3, 2.0), L1MinusL2(), 0.7 * L1MinusL2() + NonNegative()]
-
-
-@pytest.mark.parametrize("R", EVERY, ids=repr)
-def test_torch_is_numpy_in_both_precisions(R):
-    U = points(40)
-    steps = np.linspace(0.2, 3, len(U))[:, None]
-    for t in (0.7, steps):
-        wide = R.prox(U, t)
-        torch_t = t if isinstance(t, float) else torch.from_numpy(t)
-        found = R.prox(torch.from_numpy(U), torch_t).numpy()
-        np.testing.assert_allclose(found, wide, rtol=1e-12, atol=1e-14)
-        assert np.array_equal(found == 0, wide == 0)
-        narrow = R.prox(U.astype(np.float32), t)
-        assert narrow.dtype == np.float32
-        np.testing.assert_allclose(narrow, wide, atol=3e-6)
-        np.testing.assert_allclose(R.prox(torch.from_numpy(U).float(), torch_t).numpy(), narrow, atol=1e-6)
-        assert np.isfinite(R.value(narrow)).all()
-        assert np.isfinite(R.value(wide)).all()
-    np.testing.assert_allclose(R.value(torch.from_numpy(wide)).numpy(), R.value(wide), rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(R.prox(U, steps)[3], R.prox(U[3], steps[3]), atol=1e-15)
-
-
-@pytest.mark.parametrize("R", EVERY, ids=repr)
-def test_gradients_are_slopes(R):
-    U = torch.from_numpy(points(4)[:4] + 0.003).requires_grad_()
-    direction = torch.from_numpy(np.random.default_rng(1).normal(size=U.shape))
-    (gradient,) = torch.autograd.grad((R.prox(U, 0.4) * direction).sum(), U)
-    h = 1e-6
-    for i, j in itertools.product(range(4), range(P)):
-        shift = torch.zeros_like(U)
-        shift[i, j] = h
-        with torch.no_grad():
-            slope = ((R.prox(U + shift, 0.4) - R.prox(U - shift, 0.4)) * direction).sum() / (2 * h)
-        assert gradient[i, j] == pytest.approx(slope.item(), abs=1e-5)
-
-
-@pytest.mark.parametrize("R", EVERY, ids=repr)
-def test_text_units_weights_and_wide_rows(R):
-    arrays = {}
-    assert parse(R.spelled(arrays), **arrays) == R
-    assert "prox" in R.latex("prox")
-    assert R.latex().startswith("R(z) = ")
-    U, s = points(), 1.7
-    Z = R.prox(U)
-    np.testing.assert_allclose(R.rescaled(s).prox(s * U), s * Z, atol=1e-9)
-    np.testing.assert_allclose(R.rescaled(s).value(s * Z), s * s * R.value(Z), atol=1e-8)
-    np.testing.assert_allclose((2.5 * R).prox(U, 0.4), Z, atol=1e-9)
-    if not any(isinstance(term, SortedL1) for term in R.terms):
-        wide = np.random.default_rng(0).normal(size=(3, 3000)).astype(np.float32) * 1000
-        found = R.prox(wide)
-        np.testing.assert_allclose(found, R.prox(wide.astype(np.float64)), atol=2e-3)
-        assert np.isfinite(R.value(found)).all()
-    assert R.prox(np.zeros((0, P))).shape == (0, P)
 
 
 def test_projections_are_idempotent():
