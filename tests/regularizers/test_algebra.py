@@ -166,22 +166,6 @@ def test_traits_hold(R):
 # --- spelling --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("R", ALL, ids=repr)
-def test_repr_is_what_one_types(R):
-    typed = eval(repr(R), {**vars(sys.modules["proxsae.regularizers"]), "np": np})
-    assert typed == R
-    assert repr(typed) == repr(R)
-
-
-@pytest.mark.parametrize("R", ALL, ids=repr)
-def test_parse_reads_what_is_spelled(R):
-    arrays = {}
-    text = R.spelled(arrays)
-    assert parse(text, **arrays) == R
-    if not arrays:
-        assert text == repr(R)
-
-
 @pytest.mark.parametrize(
     ("text", "R"),
     [
@@ -252,26 +236,13 @@ def test_unknown_activation_and_wrong_parameters():
         get("relu")
 
 
-@pytest.mark.parametrize("R", ALL, ids=repr)
-def test_hash_agrees_with_equality(R):
-    twin = parse(R.spelled(arrays := {}), **arrays)
-    assert hash(twin) == hash(R)
-    assert R != "L1"
-    assert sum(other == R for other in ALL) == 1
+def test_no_regularizer_is_another():
+    for R in ALL:
+        assert R != "L1"
+        assert sum(other == R for other in ALL) == 1
 
 
 # --- latex -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("R", ALL, ids=repr)
-@pytest.mark.parametrize("of", ["value", "prox"])
-def test_latex_is_balanced(R, of):
-    text = R.latex(of)
-    assert text.startswith(r"\mathrm{prox}" if of == "prox" else "R(z)")
-    assert text.count("{") == text.count("}")
-    assert text.count(r"\left") == text.count(r"\right")
-    assert text.count(r"\begin{cases}") == text.count(r"\end{cases}")
-    assert "np." not in text
 
 
 def test_latex_shows_the_formula_that_runs():

@@ -11,6 +11,7 @@ import torch
 from definitions import SPECIAL
 from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
+from proxsae import regularizers
 from proxsae.formulas.numba import compiled, parameter_values
 from proxsae.regularizers import KSupport, KSupportNorm, L1MinusL2, TreeGroups, parse
 
@@ -104,31 +105,44 @@ def test_gradients_are_slopes(R, t):
         torch.testing.assert_close((gradient @ shift)[:n] / h, slopes[:n], rtol=1e-5, atol=1e-5)
 
 
-def one_of_each_form(regularizers):
-    return list({tuple(type(part) for part in parts(R)): R for R in regularizers}.values())
+def one_of_each_form(some):
+    return list({tuple(type(part) for part in parts(R)): R for R in some}.values())
 
 
 @pytest.mark.parametrize("R", EVERY, ids=repr)
 def test_the_text_reads_back(R):
     arrays = {}
-    assert parse(R.spelled(arrays), **arrays) == R
-    assert arrays or parse(repr(R)) == R
+    text = R.spelled(arrays)
+    again = parse(text, **arrays)
+    assert again == R
+    assert hash(again) == hash(R)
+    assert arrays or text == repr(R)
+    typed = eval(repr(R), {**vars(regularizers), "np": np})
+    assert repr(typed) == repr(R)
+    if all(np.array_equal(np.round(array, 8), array) for array in arrays.values()):  # what is shown of an array
+        assert typed == R
 
 
 @pytest.mark.parametrize("R", [*ZOO, *one_of_each_form(R for R in SPECIAL if R not in ZOO)], ids=repr)
 def test_the_formulas_are_printed(R):
-    assert R.latex().startswith("R(z) = ")
-    assert r"\mathrm{prox}" in R.latex("prox")
+    for of, start in (("value", "R(z) = "), ("prox", r"\mathrm{prox}")):
+        text = R.latex(of)
+        assert text.startswith(start)
+        assert text.count("{") == text.count("}")
+        assert text.count(r"\left") == text.count(r"\right")
+        assert text.count(r"\begin{cases}") == text.count(r"\end{cases}")
+        assert "np." not in text
 
 
 @pytest.mark.parametrize("R", EVERY, ids=repr)
-@pytest.mark.parametrize("scale", [0.25, 1.0, 1.7, 8.0])
-def test_rescaled_is_r_in_other_units(R, scale):
-    U, scaled = points(R), R.rescaled(scale)
+def test_rescaled_is_r_in_other_units(R):
+    U = points(R)
     Z = R.prox(U)
-    rtol, atol = (1e-9, 1e-9) if scale == 1.7 else (1e-13, 1e-15)  # powers of two scale without rounding
-    np.testing.assert_allclose(scaled.prox(scale * U), scale * Z, rtol=rtol, atol=atol)
-    np.testing.assert_allclose(scaled.value(scale * Z), scale**2 * R.value(Z), rtol=rtol, atol=atol)
+    for scale in (0.25, 1.0, 1.7, 8.0):
+        scaled = R.rescaled(scale)
+        rtol, atol = (1e-9, 1e-9) if scale == 1.7 else (1e-13, 1e-15)  # powers of two scale without rounding
+        np.testing.assert_allclose(scaled.prox(scale * U), scale * Z, rtol=rtol, atol=atol)
+        np.testing.assert_allclose(scaled.value(scale * Z), scale**2 * R.value(Z), rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("R", EVERY, ids=repr)
