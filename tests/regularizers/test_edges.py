@@ -74,13 +74,12 @@ def test_no_room_and_too_much_room(kind, scope):
 
 
 @pytest.mark.parametrize("R", ALL, ids=repr)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_every_zero_is_positive(kind, R, dtype):
-    U = np.array([[-0.0, 0.0, -0.1, 0.1, -5.0], [-1e-5, 1e-5, -0.3, -2.0, 0.2]], dtype)
-    Z = np.asarray(R.prox(kind(U), 0.5))
-    assert not np.signbit(Z[Z == 0]).any()
-    alone = np.asarray(R.prox(kind(U[0]), 0.5))
-    assert not np.signbit(alone[alone == 0]).any()
+def test_every_zero_is_positive(kind, R):
+    for dtype in ("float16", "float32", "float64"):
+        U = np.array([[-0.0, 0.0, -0.1, 0.1, -5.0], [-1e-5, 1e-5, -0.3, -2.0, 0.2]], dtype)
+        for codes in (U, U[0]):
+            Z = np.asarray(R.prox(kind(codes), 0.5))
+            assert not np.signbit(Z[Z == 0]).any()
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -164,16 +163,12 @@ def test_box_with_its_bounds_exchanged():
 
 
 @pytest.mark.parametrize("R", ALL, ids=repr)
-@pytest.mark.parametrize("shape", [(0, 5), (0, 0), (3, 0), (0,)])
-def test_empty_input(kind, R, shape):
-    if shape[-1] != 5 and not all(term.is_uniform for term in R.terms if term.is_separable):
-        pytest.skip("weights of five coordinates")
-    U = kind(np.empty(shape))
-    assert tuple(R.prox(U).shape) == shape
-    if len(shape) == 2:
-        np.testing.assert_array_equal(np.asarray(R.value(U)), np.zeros(shape[0]))
-    else:
-        assert R.value(U) == 0.0
+def test_empty_input(kind, R):
+    is_uniform = all(term.is_uniform for term in R.terms if term.is_separable)
+    for shape in ((0, 5), (0, 0), (3, 0), (0,)) if is_uniform else ((0, 5),):
+        U = kind(np.empty(shape))
+        assert tuple(R.prox(U).shape) == shape
+        np.testing.assert_array_equal(np.asarray(R.value(U)), np.zeros(shape[:-1]))
 
 
 @pytest.mark.parametrize("R", ALL, ids=repr)

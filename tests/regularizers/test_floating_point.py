@@ -64,8 +64,10 @@ def test_a_prox_loses_few_roundings(R, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("R", TRANSCENDENTAL, ids=str)
 def test_a_transcendental_prox_loses_few_roundings(R, dtype):
+    U, t = rounding_points(dtype, 3, FEWER_DECADES, None)
+    few = slice(None, None, 2 if isinstance(R, Entmax) else 1)  # whose exact answers take seconds
     with np.errstate(all="ignore"), fewer_digits():
-        errors = prox_roundings(R, *rounding_points(dtype, 3, FEWER_DECADES, None))
+        errors = prox_roundings(R, U[few], t[few])
     assert errors.max() <= FEW
 
 
