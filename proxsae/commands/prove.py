@@ -11,9 +11,7 @@ from proxsae.commands.parser import add_command
 def add(commands: Any) -> None:
     """Add the command to the parser of all."""
     command = add_command(commands, "prove", run, "prove the catalogue with z3 and print the table", "proxsae prove")
-    command.add_argument(
-        "--timeout", type=float, default=60.0, help="CPU seconds for each theorem (default: 60)"
-    )
+    command.add_argument("--timeout", type=float, default=60.0, help="CPU seconds for each theorem (default: 60)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import cvxpy as cp
 import numpy as np
 import pytest
+import torch
 from definitions import VECTOR_DEFINITIONS, P
 from scipy.special import softmax
 from sklearn.isotonic import IsotonicRegression
