@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -23,11 +24,13 @@ class Certifier:
 
     dictionary: Array  # NumPy, in the working dtype
     norms: Array  # of the atoms, in float64
-    penalty: Separable  # r, the partner of the cardinality; with its parameters as codes in float32 meet them
+    penalty: Separable  # r, the partner of the cardinality
     k: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "penalty", rounded(self.penalty, self.dictionary))
+    @cached_property
+    def rounded_penalty(self) -> Separable:
+        """The penalty with parameters in the working dtype, to which a code at a bound is rounded too."""
+        return rounded(self.penalty, self.dictionary)
 
     def fit(self, Y: Array, D: Array, found: Supports) -> tuple[Array, Array]:
         """Return F, and the correlations of the atoms in use with the residual, for a given dictionary."""
@@ -42,7 +45,9 @@ class Certifier:
 
         by_blocks(work, len(Y))
         penalties, held = np.zeros(found.codes.shape), found.held
-        penalties[held] = self.penalty.at(found.atoms[held]).penalties(found.codes[held].astype(np.float64))
+        atoms, z = found.atoms[held], found.codes[held].astype(np.float64)
+        values = self.penalty.at(atoms).penalties(z)
+        penalties[held] = np.where(np.isinf(values), self.rounded_penalty.at(atoms).penalties(z), values)
         return 0.5 * squares + penalties.sum(1), correlations
 
     def ended(self, Y: Array, found: Supports, tol: float, strongest: str | None) -> Ended:
@@ -85,7 +90,7 @@ class Certifier:
         """Return the most that F falls by when one code in use moves."""
         held, largest = found.held, np.zeros(found.codes.shape)
         atoms, z = found.atoms[held], found.codes[held].astype(np.float64)
-        r, s = self.penalty.at(atoms), self.norms[atoms] ** 2
+        r, s = self.rounded_penalty.at(atoms), self.norms[atoms] ** 2
         new = r.prox_unchecked(z + c[held] / s, 1.0 / s)
         change = new - z
         fall = change * (c[held] - 0.5 * s * change) + r.penalties(z) - r.penalties(new)
@@ -102,7 +107,9 @@ class Certifier:
         c, s = residual @ D.T, self.norms**2
         used = s > 0
         gains = np.zeros(c.shape)
-        gains[:, used] = s[used] * self.penalty.at(np.flatnonzero(used)).gains(c[:, used] / s[used], 1.0 / s[used])
+        gains[:, used] = s[used] * self.rounded_penalty.at(np.flatnonzero(used)).gains(
+            c[:, used] / s[used], 1.0 / s[used]
+        )
         gains[Z != 0] = 0.0
         certificate[rows] = np.maximum(certificate[rows], gains.max(1, initial=0.0))
         if isinstance(self.penalty, Zero):
@@ -110,10 +117,10 @@ class Certifier:
             if (gap > limit[rows]).any():
                 gap = 0.5 * np.square(residual @ _row_space(D).T).sum(1)
         elif self.penalty.is_convex:
-            name, certify = certificate_of(self.penalty, D)
+            name, certify = certificate_of(self.rounded_penalty, D)
             if name != "duality gap":
                 return
-            problem = Problem(targets, D, self.penalty, 1.0)
+            problem = Problem(targets, D, self.rounded_penalty, 1.0)
             gap = certify(problem, Z, fit_of(problem, Z)).certificate
         else:
             return
