@@ -1,8 +1,8 @@
 """A value and a prox given by the user, and their calling convention.
 
-``value(z)`` takes an array of shape (n,) and returns n numbers where the penalty is a sum over entries, else one number
-for the whole code; infinity or NaN outside of the domain. ``prox(u, t)`` returns an array of the shape of u. Both may
-be functions of Torch tensors.
+``value(z)`` takes an array of shape (n,) and returns n numbers, the penalty entry by entry, or one number for the whole
+code; infinity or NaN outside of the domain. ``prox(u, t)`` returns an array of the shape of u. Both may be functions of
+Torch tensors.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def _pair(value: Function, prox: Function, n: int, is_long: bool, effort: Effort
     is_uniform = by_entry and _shape_of(value, _code(50)) == (50,)
     rows = _undefined_outside(by_entries if is_uniform else row_by_row)
     sizes = sizes_of(effort, is_row_by_row=not is_uniform)
+    is_sum = by_entry or _is_additive(rows, n)
     scalar = (_undefined_outside(lambda z: np.asarray(value(z.copy()), float)), _claimed_entries(prox))
     tolerance = SINGLE if _is_single(value, prox, n) else 0.0
     claimed = quiet(lambda U, t: np.array([_claimed(prox, u, float(t)) for u in U]).reshape(U.shape))
@@ -117,7 +118,7 @@ def _pair(value: Function, prox: Function, n: int, is_long: bool, effort: Effort
         rows,
         claimed,
         n,
-        by_entry,
+        is_sum,
         sizes,
         scalar=scalar if is_uniform else None,
         tolerance=tolerance,
@@ -143,6 +144,35 @@ def _is_single(value: Function, prox: Function, n: int) -> bool:
             return np.float32 in (np.asarray(value(_code(n))).dtype, np.asarray(prox(_code(n), 1.0)).dtype)
         except Exception:  # a function that fails has no precision
             return False
+
+
+def _is_additive(rows: Function, n: int, count: int = 100) -> bool:
+    """Whether a value of whole codes looks like a sum over coordinates: R(x, y') + R(x', y) = R(x, y) + R(x', y')."""
+    rng = np.random.default_rng(n)
+    x, y = 10.0 ** rng.uniform(-2, 2, (count, 1)) * rng.normal(size=(2, count, n))
+    x, y = np.where(rng.random((2, count, n)) < rng.random((count, 1)), 0.0, (x, y))
+    x[::2], y[::2] = np.abs(x[::2]), np.abs(y[::2])
+    mask = rng.random((count, n)) < 0.5
+
+    def is_exchangeable(x: Array, y: Array) -> bool:
+        split, joint = rows(np.where(mask, x, y)) + rows(np.where(mask, y, x)), rows(x) + rows(y)
+        return bool(np.allclose(split, joint, rtol=1e-9, atol=1e-9))  # infinities too
+
+    known = np.isfinite(rows(x) + rows(y)) & x.any(axis=1) & y.any(axis=1)
+    if n == 1 or known.sum() <= count // 8 or not is_exchangeable(x, y):
+        return False
+    # Of two codes at the edge of a domain that couples coordinates, such as a ball, the halves do not fit.
+    return is_exchangeable(_at_the_edge(rows, x), _at_the_edge(rows, y))
+
+
+def _at_the_edge(rows: Function, x: Array) -> Array:
+    """Return multiples of codes just inside the domain."""
+    low, high = np.full(len(x), 1e-3), np.full(len(x), 1e3)
+    for _ in range(24):
+        middle = np.sqrt(low * high)
+        is_inside = np.isfinite(rows(middle[:, None] * x))
+        low, high = np.where(is_inside, middle, low), np.where(is_inside, high, middle)
+    return low[:, None] * x
 
 
 def _reach(value: Function, n: int) -> float:

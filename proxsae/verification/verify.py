@@ -56,9 +56,8 @@ def verify(
     R : Regularizer or str
         A regularizer, or the text of one: ``verify("0.1*L1 + NonNegative")``.
     value : callable
-        In place of R: ``value(z)`` of an array z of shape (n,), which returns n numbers if the penalty is a sum over
-        entries, ``abs(z)`` and not ``abs(z).sum()``, or one number for the whole code; ``inf`` or NaN outside the
-        domain. NumPy or Torch. Of a sum the whole line of each entry is searched, of one number codes alone.
+        In place of R: ``value(z)`` of an array z of shape (n,), which returns n numbers (a penalty applied entry by
+        entry) or one (a penalty of the whole code); ``inf`` or NaN outside the domain. NumPy or Torch.
     prox : callable
         With value: ``prox(u, t)``, which returns an array of the shape of u. Points where the prox or the value
         overflows are not judged.
@@ -70,7 +69,7 @@ def verify(
     effort : {"full", "quick"}
         "quick" checks fewer points and steps, for slow functions; each check reports how many.
     proof_timeout : float, default 20
-        With R: seconds for the proof, as in :func:`prove`; 0 leaves it out.
+        With R: CPU seconds for the proof; 0 leaves it out.
 
     Returns
     -------

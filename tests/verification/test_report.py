@@ -223,6 +223,15 @@ def test_width(R, width):
 
 def test_pair_counts_what_interacts():
     assert all(pair.is_separable for pair in pairs_of_functions(np.abs, wrong_soft))
+    assert pair(wrong_soft).is_separable  # a sum, though it is given as one number
+
+
+def test_a_sum_given_as_one_number_is_searched_along_the_whole_line():
+    def prox(u, t):
+        z = np.sign(u) * np.maximum(np.abs(u) - t, 0.0)
+        return np.where((np.abs(u) > 2e3) & (np.abs(u) < 5e3), u - 1.5 * np.sign(u) * t, z)
+
+    assert not verify(value=lambda z: np.abs(z).sum(), prox=prox).passed
 
 
 @pytest.mark.parametrize(
