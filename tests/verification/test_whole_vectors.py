@@ -30,6 +30,7 @@ from proxsae.regularizers import (
     SortedL1,
     SumOfKLargest,
     Tilt,
+    Translated,
     from_cvxpy,
     parse,
 )
@@ -44,8 +45,9 @@ from proxsae.verification.proofs.catalogue import CLASSES as SCALAR
 from proxsae.verification.proofs.composition import composition_lemma, square_lemma
 from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.separable import OPTIMAL
+from proxsae.verification.proofs.symbols import with_symbols
 from proxsae.verification.proofs.theorem import NotProvedError, prove_lemmas
-from proxsae.verification.proofs.whole_vectors import _answers, with_symbols
+from proxsae.verification.proofs.whole_vectors import _answers
 
 FAR = float("inf")
 
@@ -224,6 +226,14 @@ def test_a_parameter_of_ones_own_is_not_taken_for_ours_of_that_name(kind, right,
     proof = prove(kind(right))
     assert proof.verdict == "proved for n = 2"
     assert proof.theorem.endswith(f"all admissible weights and the given {name}")
+
+
+@pytest.mark.parametrize(
+    ("R", "given"),
+    [(RadiusOfEitherSign(1), "radius"), (Translated(RadiusOfEitherSign(1.0), 0.5), "inner.radius")],
+)
+def test_a_number_that_is_taken_as_it_is_is_named(R, given):
+    assert prove(R).theorem.endswith(f"all admissible weights and the given {given}")
 
 
 class TwoNames(L1, named=False):

@@ -45,7 +45,7 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     R : Regularizer
         Unless the theorem says otherwise only the form of R matters, not the values of its parameters.
     timeout : float, default 60
-        Seconds after which the verdict is "unknown", of this process alone: what else runs changes no verdict.
+        CPU seconds of this process, all its threads, after which the verdict is "unknown".
 
     Returns
     -------
@@ -113,7 +113,8 @@ def _theorem_of(R: Regularizer) -> Theorem:
     from proxsae.verification.proofs.gain_rule import gain_rule
     from proxsae.verification.proofs.groups import groups_theorem
     from proxsae.verification.proofs.separable import scalar_theorem
-    from proxsae.verification.proofs.whole_vectors import read_theorem, takes_norms_only
+    from proxsae.verification.proofs.symbols import takes_norms_only
+    from proxsae.verification.proofs.whole_vectors import read_theorem
 
     match R:
         case FromCvxpy():

@@ -7,10 +7,9 @@ read is a vector, so that the theorem is about groups of every size; elsewhere t
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
@@ -19,22 +18,17 @@ import z3
 
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import SquaredL2
-from proxsae.regularizers.cardinality import GroupCardinality, GroupL0
-from proxsae.regularizers.groups import L2Ball, OfNorms
-from proxsae.regularizers.partition import Grouped
+from proxsae.regularizers.cardinality import GroupCardinality
+from proxsae.regularizers.groups import L2Ball
 from proxsae.regularizers.separable import Separable
-from proxsae.regularizers.sorted_l1 import SortedL1
 from proxsae.regularizers.translated import TranslatedNonSeparable
-from proxsae.verification.proofs.any_scalar import AnyScalar
 from proxsae.verification.proofs.arrays_z3 import PathReader, Vector, in_time, inner_product, paths
 from proxsae.verification.proofs.decide import decide, is_possible
 from proxsae.verification.proofs.formulas_z3 import Number, both, negation
 from proxsae.verification.proofs.separable import OPTIMAL, TIES, as_float
+from proxsae.verification.proofs.symbols import given_numbers, takes_norms_only, with_symbols
 from proxsae.verification.proofs.theorem import NotProvedError, Theorem
 
-RADIAL = (OfNorms, GroupL0, GroupCardinality, SquaredL2)  # of norms and inner products of groups alone
-ABSENT = {"ridge": "weight", "tilt": "slope"}  # a sum holds these at zero where it has none
 VARIATIONAL = "<u - p, z - p> <= t (R(z) - R(p))"
 
 
@@ -91,7 +85,7 @@ def statement(R: Regularizer) -> str:
     if R.width not in (None, n) and not takes_norms_only(R):
         subject += f" (the one given is for {R.width})"
     ties = f"; {TIES}" if _prefers_zero(R) else ""
-    given = [name for term in R.terms if not isinstance(term, Separable) for name in _given_numbers(term)]
+    given = [name for term in R.terms if not isinstance(term, Separable) for name in given_numbers(term)]
     besides = f" and the given {', '.join(given)}" if given else ""
     return f"{OPTIMAL} for {subject}, t > 0 and all admissible weights{besides}{ties}"
 
@@ -99,11 +93,6 @@ def statement(R: Regularizer) -> str:
 def _prefers_zero(R: Regularizer) -> bool:
     """Whether zero wins ties: where R is convex there are none, and translated it prefers its centre."""
     return not R.is_convex and not any(isinstance(term, TranslatedNonSeparable) for term in R.terms)
-
-
-def takes_norms_only(R: Regularizer) -> bool:
-    """Whether only norms and inner products of groups are taken."""
-    return all(isinstance(term, RADIAL) and np.ndim(term.weight) == 0 for term in R.terms)
 
 
 def length(R: Regularizer) -> int:
@@ -158,89 +147,6 @@ def _code(R: Regularizer, reader: PathReader, name: str) -> Array:
 def _value(R: Regularizer, reader: PathReader, Z: Array) -> Number:
     value = R.value_on(reader, Z)[0]  # type: ignore[arg-type]
     return reader.number(0) if isinstance(value, Vector) else reader.number(value)  # a zero may be written 0 z
-
-
-def with_symbols(R: Regularizer, reader: PathReader, n: int, groups: Any = None, path: str = "") -> Regularizer:
-    """Return R with a symbol in place of each parameter, and assume what is admissible."""
-    groups = _groups(R, n) if groups is None else groups
-    if isinstance(R, Separable):
-        return _with_scalar_symbols(R, reader, n, path)
-    twin = copy.copy(R)
-    for name, parameter in _symbols(R, reader, n, groups, path).items():
-        object.__setattr__(twin, name, parameter)
-    return twin
-
-
-def _with_scalar_symbols(R: Separable, reader: PathReader, n: int, path: str) -> Separable:
-    """Return R with a symbol in place of each number, and n of them in place of an array."""
-
-    def symbol(i: int, name: str, value: Any) -> Number:
-        return reader.real(f"{path}{name}{f'[{i}]' if np.ndim(value) else ''}")
-
-    for i in range(n):
-        for condition, _ in R.map_parameters(partial(symbol, i)).conditions():
-            reader.assume(condition)
-    return R.map_parameters(
-        lambda name, value: reader.asarray(
-            [symbol(i, name, value) for i in range(n)] if np.ndim(value) else symbol(0, name, value)
-        )
-    )
-
-
-def _groups(R: Regularizer, n: int) -> Any:
-    """Return the groups read: each vector is one; of a selection the first two real entries are; else there is one."""
-    if takes_norms_only(R):
-        return 1
-    is_selection = any(isinstance(term, GroupCardinality) for term in R.terms)
-    return np.maximum(np.arange(n) - 1, 0) if is_selection else n
-
-
-def _has_symbol(R: Regularizer, name: str) -> bool:
-    """Whether a number becomes a symbol: of a class of one's own, it need not be what ours of that name are."""
-    classes: dict[str, tuple[type, ...]] = {"weights": (SortedL1,), "center": (TranslatedNonSeparable,)}
-    is_weight = name == "weight" and not R.is_indicator
-    return is_weight or (name == "radius" and name in R.lengths) or isinstance(R, classes.get(name, ()))
-
-
-def _given_numbers(R: Regularizer) -> list[str]:
-    """Return the names of the numbers that are read as they are."""
-    is_number = {f.name: np.asarray(getattr(R, f.name)).dtype.kind == "f" for f in fields(R) if f.init}
-    return [] if isinstance(R, Grouped) else [n for n, is_one in is_number.items() if is_one and not _has_symbol(R, n)]
-
-
-def _symbols(R: Any, reader: PathReader, n: int, groups: Any, path: str) -> dict[str, Any]:
-    symbols: dict[str, Any] = {}
-    for name in (field.name for field in fields(R)):
-        value = getattr(R, name)
-        if isinstance(R, OfNorms) and name == "r" and reader.scalars is not None:
-            symbols[name] = reader.scalars.setdefault(path, AnyScalar(reader, f"{path}r", R.r))
-        elif isinstance(value, Regularizer):
-            is_absent = name in ABSENT and not np.any(getattr(value, ABSENT[name]))
-            symbols[name] = value if is_absent else with_symbols(value, reader, n, groups, f"{path}{name}.")
-        elif name in ("weight", "radius") and _has_symbol(R, name):
-            symbol = reader.real(path + name)
-            reader.assume(symbol >= 0 if name == "weight" else symbol > 0)
-            symbols[name] = reader.asarray(symbol)
-        elif name == "weights" and _has_symbol(R, name):
-            falling = reader.reals(path + name, n)
-            for one, next_one in zip(falling, [*falling[1:], reader.number(0)], strict=True):
-                reader.facts.append(one.term >= next_one.term)
-            symbols[name] = falling
-        elif name == "center" and _has_symbol(R, name):
-            symbols[name] = reader.reals(path + name, n)
-        elif name == "groups" and isinstance(R, Grouped):
-            symbols[name] = groups
-        elif name == "group_weights" and isinstance(R, Grouped):
-            # The weight stands for the cost of a group where there is one.
-            symbols[name] = None if isinstance(groups, int) and groups == n else _costs(reader, path + name, n)
-    return symbols
-
-
-def _costs(reader: PathReader, name: str, n: int) -> Array:
-    costs = reader.reals(name, n)
-    for cost in costs:
-        reader.assume(cost >= 0)
-    return costs
 
 
 def prove_radial(R: Regularizer, deadline: float) -> None:
