@@ -65,7 +65,8 @@ for size in SIZES:
 for name, split in splits.items():
     print(f"{name}, {SIZES[-1]} samples, on new combinations\n{split[-1]}\n")
 
-# %% Three lines for each model: its own codes, better codes over its dictionary, and better codes over the true
+# %%
+# Three lines for each model: its own codes, better codes over its dictionary, and better codes over the true
 # dictionary. With the true dictionary, the same R and solver give almost perfect codes of new combinations; better
 # codes over the learned atoms improve little. So the dictionary fails, and more samples improve it, faster where codes
 # are solved in training.

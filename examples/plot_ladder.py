@@ -70,7 +70,8 @@ for name, make in contestants.items():
         scores.setdefault(name, []).append(found)
         print(f"{name:18}{found[0]:6.1f}{found[1]:8.3f}{found[2]:8.3f}{found[3]:8.3f}")
 
-# %% Every autoencoder has its best F1 at the true mean L0, which the reconstruction does not show: it improves with
+# %%
+# Every autoencoder has its best F1 at the true mean L0, which the reconstruction does not show: it improves with
 # every further code. The order by F1 is not that by reconstruction either: ReLU reconstructs worst, and finds more of
 # the support than TopK. At the true L0, solved codes are the best by FVU and MCC; JumpReLU finds more of the support.
 

@@ -39,7 +39,8 @@ else:
     ).X
     X, X_new = data[200:], data[:200]
 
-# %% A cardinality is the L0; the weight of L1 is steered to it. A gap is relative to the variance of the data, as the
+# %%
+# A cardinality is the L0; the weight of L1 is steered to it. A gap is relative to the variance of the data, as the
 # FVU is (fraction of variance unexplained). L1 is convex: the solver reaches the minimum, and a certificate says so.
 # For TopK the solver reaches one of many minima from the code of the encoder, so that the gap is a lower bound of the
 # loss.
@@ -63,7 +64,8 @@ for name, R in regularizers.items():
             l0 = sae.transform(X_new).nnz / len(X_new)
             print(f"{name + ', ' + kind:18}{n_layers:7}{l0:7.1f}{row[1]:9.4f}{most:9.4f}{row[2]:9.4f}")
 
-# %% One layer loses about what the amortized encoder loses. With ReLU five layers of "ista" lose a sixteenth of that.
+# %%
+# One layer loses about what the amortized encoder loses. With ReLU five layers of "ista" lose a sixteenth of that.
 # With TopK ten layers lose less than a third; "bregman", which keeps what the prox cut off, needs five layers for the
 # same. It does not suit a penalty: with ReLU its FVU is larger with several layers than with one. A gap is measured
 # over the atoms that were learned with the encoder, so that a small gap alone does not make a good model: see the FVU.

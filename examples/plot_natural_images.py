@@ -26,7 +26,8 @@ SIDE, N_ATOMS = 12, 100
 SMALL = "--small" in sys.argv
 N_PATCHES, N_STEPS = (600, 3) if SMALL else (20_000, 100)
 
-# %% The mean of each patch is subtracted, and patches are whitened on the directions that hold 99 % of their variance:
+# %%
+# The mean of each patch is subtracted, and patches are whitened on the directions that hold 99 % of their variance:
 # otherwise the low frequencies, which hold most of the variance, take all atoms. The flat half of the patches, much of
 # it sky, is left out, and contrast is made equal.
 
@@ -62,7 +63,8 @@ for name, R in regularizers.items():
     fvu, l0 = 1 - sae.score(held_out), Z.nnz / Z.shape[0]
     print(f"{name:16}{fvu:7.3f}{l0:7.1f}{numbers[0]:11.2f}{numbers[1]:11.2f}")
 
-# %% All find oriented edges of several sizes. Codes >= 0 need pairs of opposite atoms, signed codes have both in one
+# %%
+# All find oriented edges of several sizes. Codes >= 0 need pairs of opposite atoms, signed codes have both in one
 # atom. The four atoms of a group share a place and a direction, and differ in phase: together they answer to an edge
 # wherever in its neighbourhood it is.
 

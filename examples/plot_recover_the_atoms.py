@@ -51,7 +51,8 @@ for data, signs in (("positive codes", [1]), ("signed codes", [-1, 1])):
             f"{data:15s} {name:15s} L0 {l0:4.1f}  FVU {results[data, name][1]:.3f}  true atoms found {found:2d} of 64"
         )
 
-# %% On signed data, z >= 0 needs two atoms for each direction (page 4 of the theorems), and has too few atoms. The
+# %%
+# On signed data, z >= 0 needs two atoms for each direction (page 4 of the theorems), and has too few atoms. The
 # order by error is not the order by atoms found: L1 shrinks its codes and reconstructs far worse, with a dictionary
 # that is no worse.
 

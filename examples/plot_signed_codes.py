@@ -31,7 +31,8 @@ data = sparse_signals(N_SAMPLES, sphere_atoms(N_ATOMS, N_FEATURES, random_state=
 X = (data.X / np.linalg.norm(data.X, axis=1, keepdims=True)).astype(np.float32)
 X, X_new, Z_new = X[N_TEST:], X[:N_TEST], data.codes[:N_TEST]
 
-# %% Signed codes are compared with the true codes. Non-negative codes are compared with the halves of the true codes:
+# %%
+# Signed codes are compared with the true codes. Non-negative codes are compared with the halves of the true codes:
 # each true atom and its negative then count as two atoms. The support counts after the best matching of atoms:
 # intersection over union (IoU).
 
@@ -71,7 +72,8 @@ for name, (R, n_atoms, encoder) in contestants.items():
         flush=True,
     )
 
-# %% TopK finds the halves of signed features for which it has atoms. With twice the atoms it does a little better than
+# %%
+# TopK finds the halves of signed features for which it has atoms. With twice the atoms it does a little better than
 # AbsTopK, which is the same with atoms tied in pairs: :doc:`/gallery/theory/plot_04_abstopk_is_tied_topk`. The atoms of
 # both are near the true ones, and yet a third of the union of their supports and the true ones, or more, is in one of
 # the two alone. With five layers both atoms and supports are found.

@@ -90,7 +90,8 @@ class Forgetful(SkewedL1):
 print(refuted := prove(Forgetful(3.0)))
 assert refuted.verdict == "counterexample"
 
-# %% The class works with the rest of the library: with a cardinality by the gain rule, in a solver with a certificate,
+# %%
+# The class works with the rest of the library: with a cardinality by the gain rule, in a solver with a certificate,
 # as the activation of an autoencoder.
 
 rng = np.random.default_rng(0)

@@ -118,3 +118,11 @@ def test_every_package_that_is_declared_is_imported():
 def test_an_import_would_be_found():
     lazy = "def f():\n    import b.c\n    from d import e\n    return importlib.import_module('g')\n"
     assert packages(f"import os, a\nfrom . import h\n{lazy}") == {"a", "b", "d", "g"}
+
+
+def test_text_of_the_gallery_begins_below_its_mark():
+    """A text beside `# %%` is dropped by sphinx-gallery."""
+    pages = [path for folder in ("examples", "theory") for path in PACKAGE.parent.joinpath(folder).glob("*.py")]
+    lines = [line for path in pages for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(pages) > 10
+    assert [line for line in lines if line.startswith("# %%") and line != "# %%"] == []

@@ -62,7 +62,8 @@ for k in (0, 1, 5, 30):
     assert (folded == abs_top(k).prox(U)).all()
     np.testing.assert_allclose(halves @ np.vstack([D, -D]), folded @ D, atol=1e-13)
 
-# %% Distinct moduli are needed: in a tie the lowest index wins, and the copies have other indices. The u with ties are
+# %%
+# Distinct moduli are needed: in a tie the lowest index wins, and the copies have other indices. The u with ties are
 # a null set.
 
 u = np.array([-1.0, 1.0])
