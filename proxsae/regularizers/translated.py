@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from proxsae.formulas.arrays import Array, ArrayNamespace
+import numpy as np
+
+from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 from proxsae.regularizers.base import Regularizer, combine
 from proxsae.regularizers.basic import Box, LInfBall
 from proxsae.regularizers.cardinality import Cardinality
@@ -88,10 +90,15 @@ class TranslatedNonSeparable(Translation, NonSeparable, named=False):
         return self.inner.gauge_on(xp, V)
 
 
-def moved_bounds(bounds: Box | LInfBall, center: Any) -> Box:
-    """Return the indicator of the same interval about c."""
-    lower, upper = (bounds.lower, bounds.upper) if isinstance(bounds, Box) else (-bounds.radius, bounds.radius)
-    return Box(lower + center, upper + center)
+def _moved(bounds: Any, center: Any) -> Box | None:
+    """Return the indicator of the same interval about c; None where its ends overflow or lengths differ."""
+    ends = (bounds.lower, bounds.upper) if type(bounds) is Box else (-bounds.radius, bounds.radius)
+    lower, upper, c = (value if isinstance(value, float) else to_numpy(value) for value in (*ends, center))
+    if len({np.shape(value) for value in (lower, upper, c)} - {()}) > 1:
+        return None
+    with np.errstate(over="ignore"):
+        low, high = lower + c, upper + c
+    return Box(low, high) if np.isfinite(low).all() and np.isfinite(high).all() else None
 
 
 def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
@@ -112,12 +119,12 @@ def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
     if isinstance(inner, Separable):
         center = as_parameter(center, "center")
         # Bounds are moved themselves: (c + h) - c may round beyond h, and R would be infinite at its own prox.
-        bounds = [term for term in inner.terms if isinstance(term, Box | LInfBall)] if inner.is_convex else []
-        if not bounds:
+        bounds = [term for term in inner.terms if type(term) in (Box, LInfBall)] if inner.is_convex else []
+        moved = [box for term in bounds if (box := _moved(term, center)) is not None]
+        if not bounds or len(moved) < len(bounds):
             return TranslatedSeparable(inner, center)
-        rest = [term for term in inner.terms if not isinstance(term, Box | LInfBall)]
-        moved = [TranslatedSeparable(combine(rest), center)] if rest else []
-        return combine([*moved, *(moved_bounds(term, center) for term in bounds)])
+        rest = [term for term in inner.terms if type(term) not in (Box, LInfBall)]
+        return combine([*([TranslatedSeparable(combine(rest), center)] if rest else []), *moved])
     if isinstance(inner, NonSeparable) and not isinstance(inner, Cardinality):
         return TranslatedNonSeparable(inner, center)
     raise TypeError(f"Translated takes a separable regularizer or a single term of whole codes, got {inner}")

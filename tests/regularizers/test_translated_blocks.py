@@ -144,3 +144,22 @@ def test_the_ends_of_a_moved_interval_are_inside(name):
     if R.is_convex:
         np.testing.assert_allclose(moved.value(moved.prox(u)), R.value(R.prox(u - 0.477)), rtol=1e-12)
     assert same is None or moved == same
+
+
+class WithPenalty(Box, named=False):
+    """A box of one's own, with another value inside."""
+
+    def value_of(self, xp, z):
+        return super().value_of(xp, z) + xp.abs(z)
+
+    def prox_of(self, xp, u, t):
+        return super().prox_of(xp, xp.sign(u) * xp.maximum(xp.abs(u) - t, 0.0), t)
+
+
+def test_only_bounds_are_moved():
+    own = Translated(WithPenalty(-1.0, 1.0), 0.5)
+    assert own.value(np.array([0.9])) == pytest.approx(0.4)
+    far = Translated(Box(-1e308, 1e308), 1e308)
+    assert far.prox(np.array([1e308])) == 1e308
+    torch_center = Translated(Box(-np.ones(2), np.ones(2)), torch.tensor([0.25, 0.5]))
+    np.testing.assert_array_equal(torch_center.prox(np.array([5.0, -5.0])), [1.25, -0.5])
