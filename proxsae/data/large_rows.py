@@ -1,4 +1,4 @@
-"""Rows whose norm is far above the median: left out of a training, or told of."""
+"""Norms of rows, and rows whose norm is far above the median: left out of a training, or warned of."""
 
 from __future__ import annotations
 
@@ -49,11 +49,13 @@ def ordinary(rows: Rows, max_norm_ratio: float | None, most: int) -> Rows:
 
 def row_norms(x: Tensor) -> Tensor:
     """Return the norms of rows in float64, in range where the squares of their entries are not."""
-    sizes = torch.linalg.vector_norm(x, ord=torch.inf, dim=-1, keepdim=True)
-    mantissas, _ = torch.frexp(sizes)
-    units = torch.where(sizes > 0, sizes / (2 * mantissas), 1.0)  # powers of two, so that no bit is lost
-    norms: Tensor = torch.linalg.vector_norm(x / units, dim=-1)
-    return units[..., 0].double() * norms.double()
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1).double()
+    least = 1e4 * torch.finfo(x.dtype).tiny ** 0.5  # below, squares lose digits
+    if len(rest := torch.nonzero(~((norms > least) & norms.isfinite()))[:, 0]):
+        largest = torch.linalg.vector_norm(x[rest], ord=torch.inf, dim=-1, keepdim=True)
+        units = torch.where(largest > 0, largest / (2 * torch.frexp(largest)[0]), 1.0)  # powers of two lose no bit
+        norms[rest] = units[:, 0].double() * torch.linalg.vector_norm(x[rest] / units, dim=-1).double()
+    return norms
 
 
 def _ratios(rows: Rows, sample: list[Any]) -> Any:
