@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def fit_many(
 
     saes = list(saes)
     _check(saes)
-    stores = [checkpoints_of(sae, resume=resume) for sae in saes]
+    stores = list(map(partial(checkpoints_of, resume=resume), saes))  # whose warning names the line of the caller
     results = train(saes, X, y, sample_weight, checkpoints=stores)
     if errors := {number: error for number, error in enumerate(results) if error is not None}:
         raise FitManyError(errors, len(saes))

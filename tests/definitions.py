@@ -51,12 +51,37 @@ from proxsae.regularizers import (
 
 # --- one coordinate ---------------------------------------------------------------------------------------------------
 
-# fmt: off
 SCALAR_CLASSES = [
-    MCP(0.4), MCP(3.0), 2.5 * MCP(1.0), SCAD(), SCAD(1.2, 0.5), 3.0 * SCAD(2.1, 0.3), CappedL1(0.3),
-    2.0 * CappedL1(2.0), CEL0(), CEL0(0.5, 2.0), CEL0(3.0, 0.2), Lq(0.5), Lq(2 / 3), 0.3 * Lq(0.5), 4.0 * Lq(2 / 3),
-    Lq(0.01), Lq(0.3), Lq(0.9), Lq(0.999), LogSum(1.0), LogSum(0.1), 3.0 * LogSum(0.5), Tanh(1.0), Tanh(0.3),
-    2.0 * Tanh(2.0), Huber(1.0), 2.0 * Huber(0.2), Tilt(0.7), 2.0 * Tilt(-0.7), AsymmetricL0(0.5, 2.0),
+    MCP(0.4),
+    MCP(3.0),
+    2.5 * MCP(1.0),
+    SCAD(),
+    SCAD(1.2, 0.5),
+    3.0 * SCAD(2.1, 0.3),
+    CappedL1(0.3),
+    2.0 * CappedL1(2.0),
+    CEL0(),
+    CEL0(0.5, 2.0),
+    CEL0(3.0, 0.2),
+    Lq(0.5),
+    Lq(2 / 3),
+    0.3 * Lq(0.5),
+    4.0 * Lq(2 / 3),
+    Lq(0.01),
+    Lq(0.3),
+    Lq(0.9),
+    Lq(0.999),
+    LogSum(1.0),
+    LogSum(0.1),
+    3.0 * LogSum(0.5),
+    Tanh(1.0),
+    Tanh(0.3),
+    2.0 * Tanh(2.0),
+    Huber(1.0),
+    2.0 * Huber(0.2),
+    Tilt(0.7),
+    2.0 * Tilt(-0.7),
+    AsymmetricL0(0.5, 2.0),
     0.3 * AsymmetricL0(1.0, 0.0),
 ]
 SCALARS_AT_LEAST_ZERO = [R + NonNegative() for R in SCALAR_CLASSES]
@@ -181,7 +206,6 @@ GROUP_DEFINITIONS = [  # (R, its value in cvxpy, whether z >= 0)
 ]
 
 
-
 COSTS = [0.5, 7.0, 1.5, 0.0]
 EVEN_SCALARS = [
     L1(),
@@ -203,11 +227,8 @@ EVEN_SCALARS = [
 INDICATORS = (LInfBall,)
 
 
-
-
 def of_groups(r):
     return OfNorms(r, LABELS, None if isinstance(r, INDICATORS) else COSTS)
-
 
 
 # --- translations and blocks ------------------------------------------------------------------------------------------
@@ -242,7 +263,6 @@ TRANSLATED_DEFINITIONS = [  # (R, its value in cvxpy, its domain)
         lambda z: [z[:2] >= 0, cp.sum(z[:2]) == 1],
     ),
 ]
-
 
 
 SELECTIONS = [

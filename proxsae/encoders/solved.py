@@ -32,7 +32,7 @@ class Solved(Encoder):
     tol : float, default 1e-4
         As in :func:`proxsae.solve`.
     max_iter : int, default 1000
-        Most steps of the solver, at least one. :meth:`codes` warns of samples that have not converged, a training not.
+        Most steps of the solver, at least one. :meth:`codes` warns of samples that have not converged, training not.
 
     References
     ----------

@@ -37,7 +37,7 @@ class Unrolled(Activated):
     n_layers : int, default 5
         T.
     kind : str, default "ista"
-        How u_s follows from the codes z_s before it; each starts from t = `step`, and learns its steps and matrices.
+        How u_s follows from the codes z_s before it; each starts from t = `step`, and learns its numbers and matrices.
 
         - "ista": u = z + t (x - b - z D) D^T.
         - "lista": u = z S + (x - b) W^T with free matrices, from S = I - t D D^T and W = t D.
@@ -54,7 +54,7 @@ class Unrolled(Activated):
     isometry : float, default 0.0
         Weight of a penalty on the atoms, :func:`proxsae.encoders.isometry.isometry_defect` of the 2k atoms of largest
         pre-activation in each sample, k the mean number of non-zeros; in the units of the training, where rows have
-        mean squared norm n_features.
+        mean norm sqrt(n_features).
     bandwidth : float, default 0.5
         Width of the surrogate window around each learned threshold, in units of the codes.
 

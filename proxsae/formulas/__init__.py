@@ -1,1 +1,1 @@
-"""The functions that a formula may call, and the readers of formulas: arrays, Numba, LaTeX."""
+"""The functions that a formula may call, and the readers of formulas: arrays, Numba, LaTeX; checks of whole numbers."""

@@ -41,7 +41,7 @@ def generate(
     model : LanguageModel
     prompt : str
     n_tokens : int, default=40
-        Most tokens of the continuation, which ends before an end-of-text token.
+        The largest number of tokens; the continuation ends before an end-of-text token.
     temperature : float, default=0
         T; 0 takes the most probable token.
     seed : int, default=0

@@ -271,7 +271,7 @@ class Regularizer(Traits, ABC):
         return combine(self.terms + other.terms)
 
     def __radd__(self, other: Any) -> Regularizer:  # sum() begins with 0
-        return self if isinstance(other, int) and other == 0 else NotImplemented
+        return self if type(other) is int and other == 0 else NotImplemented
 
     @property
     def rank(self) -> int:

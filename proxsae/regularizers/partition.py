@@ -41,9 +41,8 @@ class Partition:
     names: Any  # the label that the user gave each group, ascending
     sizes: Any
     order: AxisIndices  # the coordinates sorted by group
-    halvings: tuple[
-        tuple[AxisIndices, AxisIndices], ...
-    ]  # each adds neighbours in the groups, until one number a group is left
+    # Each adds neighbours in the groups, until one number a group is left.
+    halvings: tuple[tuple[AxisIndices, AxisIndices], ...]
 
     def sums(self, Z: Array) -> Array:
         """Return the sums over the groups, shape (..., n_groups), added in the same pairs by every backend."""

@@ -66,7 +66,7 @@ class Traits:
     def is_algebraic(self) -> bool:
         """Value and prox, and those of all parts, use +, -, *, /, comparisons and square roots alone.
 
-        These every backend rounds alike.
+        Every backend rounds these alike; a sum over a code may be added in another order.
         """
         return all(part.is_algebraic for part in self.made_of())
 

@@ -32,9 +32,7 @@ class Algorithm(NamedTuple):
     needs_gram: bool = False  # and its state has a field ``correlations``
     knows_rest: bool = False  # its state has a field ``at_rest``: for how many steps nothing was left to change
     may_be_done: Callable[[Problem, Any, float], Array] | None = None  # (problem, state, tol) -> which samples
-    fit: Callable[[Problem, Any], FitTerms] | None = (
-        None  # (problem, state) -> what it knows, in the dtype of the codes
-    )
+    fit: Callable[[Problem, Any], FitTerms] | None = None  # (problem, state) -> its terms, in the dtype of the codes
 
 
 class Direct(NamedTuple):

@@ -223,7 +223,7 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: FitTerms | None = None
 
 
 def coordinate_residual(problem: Problem, Z: Array, fit: FitTerms | None = None) -> CertificateReport:
-    r"""Return F(z) and the distance of each coordinate from its best value, relative to the code; the scale is 1.
+    r"""Return F(z) and the distance of a code from the best values of its coordinates, relative to it; the scale is 1.
 
     :math:`\|z - \hat z\|_D / \max(\|z\|_D, \|y\|)` with :math:`\hat z_j = \mathrm{prox}_{t_j r_j}(z_j + t_j v_j)`,
     :math:`t_j = 1 / \|d_j\|^2`, the best value of z_j with the others held, and :math:`\|z\|_D^2 = \sum_j z_j^2

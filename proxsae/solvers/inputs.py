@@ -249,9 +249,9 @@ def _checked(x: Any, name: str, like: Any) -> Any:
         x = as_float_array(x, name)
     elif _is_integer(x):
         return x
-    name_of_dtype = dtype_name(x) if array_api_compat.is_torch_array(x) else x.dtype.name  # without the byte order
-    if name_of_dtype not in ("float32", "float64", *HALF_DTYPES):
-        raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {name_of_dtype}")
+    kind = dtype_name(x) if array_api_compat.is_torch_array(x) else x.dtype.name  # without the byte order
+    if kind not in ("float32", "float64", *HALF_DTYPES):
+        raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {kind}")
     if like is not None and not issparse(x) and _kind(x) != _kind(like):
         raise TypeError(f"{name} must be of the same kind and device as X: X is {_kind(like)}, {name} is {_kind(x)}")
     return x.detach() if array_api_compat.is_torch_array(x) else x

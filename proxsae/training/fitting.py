@@ -84,12 +84,12 @@ class Fit:
     Parameters
     ----------
     sae : ProxSAE
-    source : Source
+    source : BatchSource
     n_steps : int or None
         None: one pass over the rows, with a schedule that has no end.
     is_new : bool
         Begin a new training; False: go on from the fitted model.
-    checkpoints : Checkpoints, optional
+    checkpoints : CheckpointStore, optional
         Checkpoints of a new training.
     init : ProxSAE or atoms, optional
         What a new training starts from.

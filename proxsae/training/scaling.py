@@ -11,7 +11,7 @@ from torch import Tensor
 
 from proxsae.data.large_rows import row_norms
 from proxsae.data.rows import Rows
-from proxsae.formulas.arrays import to_numpy
+from proxsae.formulas.arrays import name_of_dtype, to_numpy
 from proxsae.regularizers import Regularizer
 
 MAX_ROWS = 131_072  # looked at for the mean and the scale
@@ -61,7 +61,7 @@ class Scaling:
         if not least < scale < most:
             raise ValueError(
                 f"{rows.name} has entries of the order of {scale:.1g} about their mean; "
-                f"{str(dtype).removeprefix('torch.')} can be rescaled from {least:.1g} to {most:.1g}: multiply "
+                f"{name_of_dtype(dtype)} can be rescaled from {least:.1g} to {most:.1g}: multiply "
                 f"{rows.name} by a constant"
             )
         return cls(mean, scale)
@@ -97,7 +97,7 @@ class Scaling:
         if ((sizes > limits.max / room) | ((sizes < limits.tiny * room) & (sizes > 0))).any():
             raise ValueError(
                 f"X has entries of the order of {self.scale:.1g} about their mean, for which the weight of {R} leaves "
-                f"{str(dtype).removeprefix('torch.')}: multiply X by a constant, or give it in float64"
+                f"{name_of_dtype(dtype)}: multiply X by a constant, or give it in float64"
             )
 
 

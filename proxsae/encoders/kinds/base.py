@@ -93,7 +93,7 @@ class Kind(ABC):
         """Return u."""
 
     def prox_step(self, own: Mapping[str, Tensor]) -> Tensor:
-        """Return t > 0, a number of its own unless a kind says otherwise."""
+        """Return t > 0: the parameter "prox_step", unless a kind defines another."""
         return positive(own["prox_step"])
 
 

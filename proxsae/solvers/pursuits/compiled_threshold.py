@@ -126,7 +126,7 @@ def _move(G, support, z, m, n, S):
 
 @uncounted(error_model="numpy")
 def refit_and_prune(c0, energy, G, diagonal, k, max_steps, support, z, m, P, prox, value, S):
-    """Refit on the atoms in use and 2k of largest gain, and keep k, until F stops falling; return both numbers."""
+    """Refit on the atoms in use and 2k of largest gain, and keep k, until F stops falling; return m and the steps."""
     least, fine = SETTLED * energy, FINE * np.sqrt(energy)
     correlations(c0, G, support, z, m, S.c)
     F = objective(c0, S.c, support, z, m, P, value)
