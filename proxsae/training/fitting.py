@@ -186,11 +186,15 @@ class Fit:
         return self.checkpoints is not None and self.state.n_done // every > self.written // every
 
     @property
+    def _is_guarded(self) -> bool:
+        """Whether divergence is looked for: not where a training goes on, and not between solved codes."""
+        return self.is_new and not isinstance(self.trainer, Alternation)
+
+    @property
     def _is_exploding(self) -> bool:
         """Whether the last step may be one of a divergence, to which no training should go back."""
         self.trainer.history.read()
-        is_guarded = self.is_new and not isinstance(self.trainer, Alternation)
-        return is_guarded and self.trainer.history.last()["fvu"] > self._explosion
+        return self._is_guarded and self.trainer.history.last()["fvu"] > self._explosion
 
     def write(self) -> None:
         """Write a checkpoint, unless that of this step is there or none is to be written."""
@@ -208,8 +212,7 @@ class Fit:
     def finish(self, stop: Stop) -> None:
         """Meet the target L0, and warn of an end by a signal, zero codes, dead atoms or a divergence."""
         last = {name: values[-1] for name, values in self.trainer.history.arrays().items() if len(values)}
-        is_guarded = self.is_new and not isinstance(self.trainer, Alternation)
-        if last and is_guarded and last["fvu"] > self._explosion:  # in fewer steps than tell it from a bad batch
+        if last and self._is_guarded and last["fvu"] > self._explosion:  # in fewer steps than tell it from a bad batch
             warnings.warn(
                 f"the last step has an FVU of {last['fvu']:.3g}: the training has diverged, unless rows of that batch "
                 "are far larger than others; try a smaller learning_rate",
@@ -270,9 +273,7 @@ class Fit:
         fvus, enough = self.trainer.history.recent("fvu", LASTS), LASTS
         if self.is_done and not self.before and len(fvus) < LASTS:  # all steps of a short training but the first
             fvus, enough = fvus[1:], FEWEST
-        if not self.is_new or len(fvus) < enough or isinstance(self.trainer, Alternation):
-            return
-        if min(fvus) > self._explosion:
+        if self._is_guarded and len(fvus) >= enough and min(fvus) > self._explosion:
             raise FloatingPointError(f"the loss explodes at step {self.state.n_done}, to an FVU of {fvus[-1]:.3g}")
 
     @property
