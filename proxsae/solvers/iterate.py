@@ -17,7 +17,7 @@ from proxsae.solvers.driver import Outcome, joined, not_done, run
 from proxsae.solvers.inputs import Inputs, checked_step
 from proxsae.solvers.prepared import prepared
 from proxsae.solvers.problem import Problem, gram_is_cheaper
-from proxsae.solvers.threads import blocks_of, gram_of, in_threads, n_threads
+from proxsae.solvers.threads import blocks_of, in_threads, n_threads
 
 CACHE_ENTRIES = 2**18  # code entries that a thread of compiled loops works on: 2 MiB for each array of a float64 state
 MIN_ROWS, MOST_ENTRIES = 256, 2**21  # rows that share the dense products, unless they have more code entries
@@ -45,11 +45,11 @@ def iterate(
     """
     D, (n_samples, n_components) = inputs.dictionary, inputs.shape
     t = math.nan if algorithm.by_coordinates and step is None else checked_step(step, D, R)
-    kind, certify, tools = prepared(algorithm, R, D)
+    ready = prepared(algorithm, R, D)
     gram = coarse = None
     if _pays_gram(algorithm, n_samples, *D.shape, gram_limit=gram_limit):
         atoms = D.astype(np.float64) if algorithm.is_compiled else D
-        gram = gram_of(atoms) if algorithm.is_compiled else atoms @ atoms.T
+        gram = ready.gram_of(atoms) if algorithm.is_compiled else atoms @ atoms.T
         follows_path = algorithm.knows_rest and R.is_convex and inputs.init is None and n_components <= PATH_ATOMS
         with np.errstate(over="ignore"):
             coarse = gram.astype(np.float32) if follows_path else None
@@ -58,9 +58,9 @@ def iterate(
         # Where squares overflow, the certificate says so: it is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             correlations = None if gram is None or algorithm.knows_rest else targets @ atoms.T
-            problem = Problem(targets, D, R, t, gram, correlations, tools, coarse)
+            problem = Problem(targets, D, R, t, gram, correlations, ready.tools, coarse)
             return run(
-                problem, algorithm, certify, codes, tol=tol, max_iter=max_iter, on_finished=on_finished, stop=stop
+                problem, algorithm, ready.certify, codes, tol=tol, max_iter=max_iter, on_finished=on_finished, stop=stop
             )
 
     def solved(block: slice) -> Outcome:
@@ -76,9 +76,9 @@ def iterate(
     if algorithm.is_compiled:
         size = max(CACHE_ENTRIES // n_components, min(MIN_ROWS, MOST_ENTRIES // n_components), 1)
         size = min(size, max(FEW_ROWS, -(-n_samples // n_threads())))
-        return joined(in_threads(solved, blocks_of(n_samples, size), stop.set)), kind
+        return joined(in_threads(solved, blocks_of(n_samples, size), stop.set)), ready.kind
     blocks = [slice(0, n_samples)] if R.scope == "batch" else inputs.blocks()
-    return joined([solved(block) for block in blocks]), kind
+    return joined([solved(block) for block in blocks]), ready.kind
 
 
 def _csr(codes: Array) -> csr_array:

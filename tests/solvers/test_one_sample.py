@@ -51,6 +51,25 @@ def test_prepared_again(problem, change, monkeypatch):
     np.testing.assert_array_equal(again.codes, solve(X, D, R, method=method).codes)
 
 
+@pytest.mark.parametrize("method", ["active_set", "cd"])
+def test_the_gram_matrix_is_kept_for_the_same_dictionary_alone(problem, method, monkeypatch):
+    _, D = problem
+    X = np.random.default_rng(1).standard_normal((300, 12))
+    counts, gram_of = [], prepared.gram_of
+    monkeypatch.setattr(prepared, "gram_of", lambda atoms: counts.append(1) or gram_of(atoms))
+    monkeypatch.setattr(prepared, "_last", None)
+    for weight in (0.1, 0.2, 0.1):
+        kept = solve(X, D.copy(), weight * L1(), method=method).codes
+    assert len(counts) == 1
+    monkeypatch.setattr(prepared, "_last", None)
+    np.testing.assert_array_equal(kept, solve(X, D, 0.1 * L1(), method=method).codes)
+    D[3] *= 2.0  # in place
+    changed = solve(X, D, 0.1 * L1(), method=method).codes
+    assert len(counts) == 3
+    monkeypatch.setattr(prepared, "_last", None)
+    np.testing.assert_array_equal(changed, solve(X, D, 0.1 * L1(), method=method).codes)
+
+
 def test_the_method_is_chosen_again_where_a_weight_has_changed_in_place(problem):
     X, D = problem
     R = np.full(40, 0.1) * L1()
