@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from proxsae.data.files import replacing
+
+WRITTEN_BY_US = b"proxsae"  # the comment of our archives
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -30,9 +33,12 @@ def write_torch(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_npz(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors to a NumPy archive."""
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **{name: tensor.numpy() for name, tensor in copied_tensors(tensors).items()})  # type: ignore[arg-type]
+    """Write tensors to a NumPy archive, with the comment that tells it from one that was published."""
+    with replacing(path) as temporary:
+        with temporary.open("wb") as stream:
+            np.savez(stream, **{name: tensor.numpy() for name, tensor in copied_tensors(tensors).items()})  # type: ignore[arg-type]
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.comment = WRITTEN_BY_US
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

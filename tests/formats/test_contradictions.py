@@ -124,8 +124,38 @@ def test_a_transcoder_of_gemma(copied, tmp_path):
     plain, x = load(FILES / place), np.float32([[1, 2, 3]])
     assert not plain.is_transcoder_
     np.testing.assert_allclose(load(folder).predict(x), plain.predict(x) + x @ skip.numpy(), rtol=1e-5)
-    shutil.copytree(FILES / place, tmp_path / "gemma-scope-transcoders" / "layer_7")
-    assert load(tmp_path / "gemma-scope-transcoders" / "layer_7").is_transcoder_
+
+
+FIRST_RELEASE = FILES / "gemma_scope_first_release/layer_7/width_16k/average_l0_6"
+PLACE = "layer_7/width_16k/average_l0_6"
+
+
+@pytest.mark.parametrize(
+    ("folder", "what"),
+    [
+        ("gemma-scope-2b-pt-transcoders/" + PLACE, "transcoder"),
+        ("models--google--gemma-scope-2b-pt-transcoders/snapshots/0123abc/" + PLACE, "transcoder"),
+        ("gemma-scope-2-1b-pt/transcoder/layer_7_width_16k_l0_small", "transcoder"),
+        ("gemma-scope-2-1b-pt/transcoder_all/layer_7_width_16k_l0_small_affine", "transcoder"),
+        ("my-transcoders/run1", "plain"),
+        ("gemma-scope-2b-pt-transcoders/mine", "plain"),
+        ("my-transcoders/" + PLACE, "plain"),
+        ("gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", "embedding"),
+        ("sae-work/embedding", "plain"),
+        ("embedding/run1", "plain"),
+        ("embedding/width_4k/run1", "plain"),
+    ],
+)
+def test_the_published_folders_of_gemma_alone_mean_something(folder, what, tmp_path):
+    plain = load(FIRST_RELEASE)
+    shutil.copytree(FIRST_RELEASE, tmp_path / folder)
+    sae = load(tmp_path / folder)
+    assert sae.is_transcoder_ == (what == "transcoder")
+    scale = 3**0.5 if what == "embedding" else 1
+    np.testing.assert_allclose(sae.components_, scale * plain.components_, rtol=1e-6)
+    if what != "transcoder":
+        save(plain, tmp_path / folder, format="gemma_scope")  # and nothing in a file of ours
+        np.testing.assert_array_equal(load(tmp_path / folder).components_, plain.components_)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,17 @@ from proxsae.formats.configuration import JsonConfig
 from proxsae.formats.parts import Parts, positive_part
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, npz_weights, safetensors_weights
-from proxsae.formats.writing import write_npz
+from proxsae.formats.writing import WRITTEN_BY_US, write_npz
 
 _BLOCK = re.compile(r"model\.layers\.(\d{1,6})\.output")
 CONFIGURATION, FIRST, SECOND = "config.json", "params.npz", "params.safetensors"
+# of published folders, whose files do not say it: google/gemma-scope-2b-pt-transcoders/layer_7/width_16k/average_l0_6
+_FIRST_PLACE = r"width_[^/]+/average_l0_[^/]+"
+_EMBEDDING = re.compile(rf".*/embedding/{_FIRST_PLACE}")
+_TRANSCODER = re.compile(
+    rf".*/(models--|gemma-scope-)[^/]*transcoders?(/snapshots/[^/]+)?/layer_\d+/{_FIRST_PLACE}"
+    r"|.*/transcoder(_all)?/layer_\d+_width_[^/]+"
+)
 
 
 class GemmaScope(Format):
@@ -33,16 +41,19 @@ class GemmaScope(Format):
         return path.name in (FIRST, SECOND) or any((path / name).is_file() for name in (FIRST, SECOND))
 
     def read(self, path: Path) -> Parts:
-        """Return the autoencoder of a file or folder; the names of the folders give its model and place."""
+        """Return the autoencoder of a file or folder; a published one tells embeddings and transcoders by its name."""
         folder = path.parent if path.name in (FIRST, SECOND) else path
         provenance: dict[str, Any] = {}
+        place = folder.absolute().as_posix()
         if path.name != SECOND and (folder / FIRST).is_file():
             weights = npz_weights(folder / FIRST)
+            with zipfile.ZipFile(folder / FIRST) as archive:
+                place = "" if archive.comment == WRITTEN_BY_US else place  # in whatever folder, rows are raw
         else:
             weights, config = safetensors_weights(folder / SECOND), JsonConfig.read(folder / CONFIGURATION)
             provenance = _checked(config)
-        parts = _parts(weights, provenance, is_transcoder=any("transcoder" in name for name in folder.absolute().parts))
-        if "embedding" not in folder.absolute().parts[-3:]:  # embedding/width_4k/average_l0_6
+        parts = _parts(weights, provenance, is_transcoder=_TRANSCODER.fullmatch(place) is not None)
+        if not _EMBEDDING.fullmatch(place):
             return parts
         scale = math.sqrt(parts.atoms.shape[1])  # those were trained on rows multiplied by it
         return Parts(
