@@ -20,6 +20,7 @@ from proxsae.formats.files import one_line
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_PICKLE = 2**24  # bytes of the pickle in a Torch file, which names its tensors
+MAX_HEADER = 10_000  # bytes before the numbers of an array in a NumPy archive
 
 
 class Weights:
@@ -63,7 +64,7 @@ class Weights:
         if needed > present:
             sizes = f"needs {needed / 1e9:.3g} GB, and this machine has {present / 1e9:.3g} GB"
             raise self.wrong(name, f"a model with a matrix of shape {shape} {sizes}")
-        stored = self._read(name)
+        stored = self._read(name).resolve_neg()  # Torch can store a tensor as the negative of another
         if stored.dtype not in FLOATS:
             raise self.wrong(name, f"it holds {str(stored.dtype).removeprefix('torch.')}, needed are floating numbers")
         rounded = stored if dtype is None else stored.to(dtype)
@@ -175,10 +176,15 @@ def _npy_shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, .
     """Return the shape that the header of an array says, once it agrees with the size of the entry."""
     with archive.open(entry) as stream:
         version = np.lib.format.read_magic(stream)
+        start = stream.tell()
+        length = int.from_bytes(stream.read(2 if version == (1, 0) else 4), "little")
+        if length > MAX_HEADER:
+            raise ValueError(f"{entry.filename} has a header of {length} bytes, at most {MAX_HEADER}")
+        stream.seek(start)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(stream)
-        if dtype.hasobject:
-            raise ValueError(f"{entry.filename} holds objects")
+        if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            raise ValueError(f"{entry.filename} holds {one_line(str(dtype))}, needed are numbers of at most 8 bytes")
         if prod(shape) * dtype.itemsize != entry.file_size - stream.tell():
             raise ValueError(f"{entry.filename} has {entry.file_size} bytes, which is not the size of shape {shape}")
         return tuple(shape)

@@ -92,7 +92,7 @@ def test_an_array_of_objects_is_never_unpickled(tmp_path, capsys):
             return print, ("unpickled",)
 
     path = archive(tmp_path / "a.npz", a=npy(np.array([Hostile()], dtype=object)))
-    with pytest.raises(ValueError, match=r"a\.npz is not a whole NumPy file: a\.npy holds objects"):
+    with pytest.raises(ValueError, match=r"a\.npz is not a whole NumPy file: a\.npy holds object, needed are num"):
         npz_weights(path)
     assert "unpickled" not in capsys.readouterr().out
 
@@ -127,6 +127,25 @@ def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, mo
     assert path.stat().st_size < 2000
     with pytest.raises(ValueError, match=r"\(300, 300\) needs 0\.00144 GB, and this machine has 0\.001 GB"):
         npz_weights(path).tensor("a", 300, 300)
+
+
+@pytest.mark.parametrize("dtype", ["V6000", "U2000", "M8[s]", "c8", "f4,f4"])
+def test_an_array_of_no_numbers_is_refused_before_it_is_read(dtype, tmp_path):
+    with pytest.raises(ValueError, match=r"a\.npy holds .*, needed are numbers of at most 8 bytes"):
+        npz_weights(archive(tmp_path / "a.npz", a=npy(np.zeros(3, dtype))))
+
+
+@pytest.mark.parametrize(("version", "length"), [(1, 60_000), (2, 2**20), (2, 2**32 - 1)])
+def test_a_long_header_is_refused_before_it_is_read(version, length, tmp_path):
+    content = b"\x93NUMPY" + bytes([version, 0]) + length.to_bytes(2 * version, "little") + bytes(2**20)
+    with pytest.raises(ValueError, match=rf"file: a\.npy has a header of {length} bytes, at most 10000$"):
+        npz_weights(archive(tmp_path / "a.npz", a=content))
+
+
+def test_the_negative_of_a_stored_tensor_is_read(tmp_path):
+    torch.save({"a": torch._neg_view(torch.ones(3))}, tmp_path / "a.pt")
+    tensor = torch_weights(tmp_path / "a.pt")[0].tensor("a", 3)
+    np.testing.assert_array_equal(tensor.numpy(), -np.ones(3))
 
 
 def test_a_tensor_whose_numbers_are_not_all_stored_is_refused(tmp_path):
