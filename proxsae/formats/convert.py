@@ -199,9 +199,10 @@ def check_folder(folder: Path, chosen: Format) -> None:
         raise ValueError(
             f"{folder} holds {foreign[0]}, which is none of the files written for {chosen.name}: {_ELSEWHERE}"
         )
-    if there and (lacking := sorted(set(chosen.written) - there)):
+    present, lacking = sorted(there & set(chosen.written)), sorted(set(chosen.written) - there)
+    if present and all(name.endswith(".json") for name in present):  # weights alone are of an interrupted save
         raise ValueError(
-            f"{folder} holds {', '.join(sorted(there))} without {', '.join(lacking)}, which is no model of "
+            f"{folder} holds {', '.join(present)} without {', '.join(lacking)}, which is no model of "
             f"{chosen.name}: {_ELSEWHERE}"
         )
 

@@ -16,20 +16,29 @@ from proxsae.data.files import replacing
 WRITTEN_BY_US = b"proxsae"  # the comment of our archives
 
 
-def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors to a safetensors file."""
+def write_configured(configuration: Path, values: dict[str, Any], weights: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors, as Torch does for ``.pt`` and else to safetensors, then the JSON object that describes them.
+
+    The old configuration goes before the old weights do: an interruption leaves no configuration of other weights.
+    """
     from safetensors.torch import save_file
 
-    with replacing(path) as temporary:
-        save_file(copied_tensors(tensors), temporary)
+    text = json.dumps(values, indent=2, allow_nan=False)
+    with replacing(weights) as temporary:
+        if weights.suffix == ".pt":
+            _save_torch(tensors, temporary)
+        else:
+            save_file(copied_tensors(tensors), temporary)
+        if (old := configuration.resolve()).is_file():
+            old.unlink()
+    with replacing(configuration) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def write_torch(path: Path, values: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values with torch.save."""
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        torch.save(
-            {**values, **copied_tensors({name: t for name, t in values.items() if isinstance(t, Tensor)})}, stream
-        )
+    with replacing(path) as temporary:
+        _save_torch(values, temporary)
 
 
 def write_npz(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -41,10 +50,10 @@ def write_npz(path: Path, tensors: dict[str, Tensor]) -> None:
             archive.comment = WRITTEN_BY_US
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write an object to a JSON file."""
-    with replacing(path) as temporary:
-        temporary.write_text(f"{json.dumps(values, indent=2, allow_nan=False)}\n", encoding="utf-8")
+def _save_torch(values: dict[str, Any], path: Path) -> None:
+    tensors = copied_tensors({name: value for name, value in values.items() if isinstance(value, Tensor)})
+    with path.open("wb") as stream:
+        torch.save({**values, **tensors}, stream)
 
 
 def copied_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

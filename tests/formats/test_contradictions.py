@@ -246,3 +246,47 @@ def test_no_file_says_k_is_0(library, tmp_path):
     with pytest.raises(ValueError, match="has no autoencoder whose codes are all zero, k = 0"):
         save(sae_of("NonNegative + Cardinality(0)"), tmp_path / "sae", format=library)
     assert not (tmp_path / "sae").exists()
+
+
+def test_a_length_of_context_that_is_no_number_is_left_out(copied, tmp_path):
+    folder = copied("dictionary_learning_AutoEncoder")
+    edit(folder / "config.json", buffer={"ctx_len": float("nan")}, trainer__lm_name=["gpt2"])
+    sae = load(folder)
+    assert sae.provenance_ == {}
+    save(sae, tmp_path / "sae", format="saelens")
+    assert load(tmp_path / "sae").provenance_ == {}
+
+
+@pytest.mark.parametrize("library", ["saelens", "llama_scope", "sparsify", "dictionary_learning"])
+def test_an_interrupted_save_leaves_no_configuration_of_other_weights(library, tmp_path, monkeypatch):
+    def stopped(temporary, target):
+        if target.suffix == ".json":
+            raise KeyboardInterrupt
+        return replace(temporary, target)
+
+    replace, R = Path.replace, "NonNegative + Cardinality(3)"
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            save(sae_of(R), tmp_path / "new", format=library)
+    save(sae_of("NonNegative + Cardinality(2)", seed=1), tmp_path / "old", format=library)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            save(sae_of(R), tmp_path / "old", format=library)
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        with pytest.raises(FileNotFoundError, match=r"no file at .*\.json"):
+            load(folder, format=library)
+        save(sae_of(R), folder, format=library)
+        assert_same_outputs(sae_of(R), load(folder), rows(), rtol=2e-6)
+
+
+def test_what_is_no_json_is_refused_before_the_weights_are_written(tmp_path):
+    sae = sae_of("NonNegative + Cardinality(3)")
+    save(sae, tmp_path / "sae", format="saelens")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "sae").iterdir()}
+    sae = sae_of("NonNegative + Cardinality(3)", seed=1)
+    sae.provenance_ = {"context_length": float("nan")}
+    with pytest.raises(ValueError, match="JSON"):
+        save(sae, tmp_path / "sae", format="saelens")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "sae").iterdir()} == before

@@ -13,7 +13,7 @@ from proxsae.formats.configuration import JsonConfig
 from proxsae.formats.parts import Parts, gated, positive_part, shifted, with_unit_atoms
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, torch_weights
-from proxsae.formats.writing import write_json, write_torch
+from proxsae.formats.writing import write_configured
 
 _BLOCK = re.compile(r"resid_post_layer_(\d{1,6})")  # as its demos name the output of a block
 CONFIGURATION, WEIGHTS = "config.json", "ae.pt"
@@ -62,10 +62,11 @@ class DictionaryLearning(Format):
         provenance = {"model": config.get("trainer.lm_name"), "context_length": config.get("buffer.ctx_len")}
         if block := _BLOCK.fullmatch(str(config.get("trainer.submodule_name"))):
             provenance["site"] = f"block.{int(block[1]) + 1}"
-        return _parts(kind, config, weights, W, D, {name: v for name, v in provenance.items() if v is not None})
+        provenance = {name: value for name, value in provenance.items() if isinstance(value, str | int)}
+        return _parts(kind, config, weights, W, D, provenance)
 
     def write(self, path: Path, parts: Parts) -> None:
-        """Write the folder, the weights first."""
+        """Write the folder."""
         n_components, n_features = parts.atoms.shape
         trainer: dict[str, Any] = {
             "dict_class": OF_ACTIVATION[parts.activation],
@@ -75,7 +76,7 @@ class DictionaryLearning(Format):
         }
         if parts.activation == "jumprelu":
             assert parts.threshold is not None
-            values: dict[str, Any] = {
+            values = {
                 "W_enc": parts.weight.T,
                 "b_enc": parts.bias,
                 "W_dec": parts.atoms,
@@ -99,8 +100,8 @@ class DictionaryLearning(Format):
                 "decoder.weight": parts.atoms.T,
                 "decoder.bias": parts.intercept,
             }
-        write_torch(path / WEIGHTS, values)
-        write_json(path / CONFIGURATION, {"trainer": trainer, "buffer": _buffer(parts.provenance)})
+        config = {"trainer": trainer, "buffer": _buffer(parts.provenance)}
+        write_configured(path / CONFIGURATION, config, path / WEIGHTS, values)
 
 
 def _parts(kind: str, config: JsonConfig, weights: Weights, W: Tensor, D: Tensor, provenance: dict[str, Any]) -> Parts:

@@ -19,7 +19,7 @@ from proxsae.formats.parts import Activation, Parts, Rows, shifted, with_unit_at
 from proxsae.formats.places import UNKNOWN, hook_in, known_hook, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
-from proxsae.formats.writing import write_json, write_safetensors
+from proxsae.formats.writing import write_configured
 
 FIRST, FIRST_WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 LATER, LATER_WEIGHTS = "config.json", "sae_weights.safetensors"
@@ -60,7 +60,7 @@ class LlamaScope(Format):
         return (_first if is_first else _later)(config, weights)
 
     def write(self, path: Path, parts: Parts) -> None:
-        """Write the folder of a later release, the weights first."""
+        """Write the folder of a later release."""
         n_components, n_features = parts.atoms.shape
         hook = str(hook_in(parts.provenance) or UNKNOWN)
         config: dict[str, Any] = {
@@ -83,8 +83,7 @@ class LlamaScope(Format):
             "b_D": parts.intercept,
             f"dataset_average_activation_norm.{hook}": one,
         }
-        write_safetensors(path / LATER_WEIGHTS, tensors)
-        write_json(path / LATER, config)
+        write_configured(path / LATER, config, path / LATER_WEIGHTS, tensors)
 
 
 @dataclass

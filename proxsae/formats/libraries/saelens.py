@@ -14,7 +14,7 @@ from proxsae.formats.parts import Activation, Parts, Rows, gated, positive_part,
 from proxsae.formats.places import hook_in, hook_of, known_hook, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
-from proxsae.formats.writing import write_json, write_safetensors
+from proxsae.formats.writing import write_configured
 from proxsae.formulas.arrays import dtype_name
 
 CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -77,10 +77,9 @@ class SAELens(Format):
         return reader.parts(architecture)
 
     def write(self, path: Path, parts: Parts) -> None:
-        """Write the folder, the weights first."""
+        """Write the folder."""
         config, tensors = contents(parts)
-        write_safetensors(path / WEIGHTS, tensors)
-        write_json(path / CONFIGURATION, config)
+        write_configured(path / CONFIGURATION, config, path / WEIGHTS, tensors)
 
     def check_written(self, parts: Parts) -> None:
         """Raise ValueError where the format has no place for the parts."""

@@ -8,7 +8,7 @@ from proxsae.formats.configuration import JsonConfig
 from proxsae.formats.parts import Activation, Parts, shifted
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import safetensors_weights
-from proxsae.formats.writing import write_json, write_safetensors
+from proxsae.formats.writing import write_configured
 
 CONFIGURATION, WEIGHTS = "cfg.json", "sae.safetensors"
 
@@ -55,7 +55,7 @@ class Sparsify(Format):
             raise ValueError(f"sparsify has no place for a transcoder of two widths, and this one has {widths}")
 
     def write(self, path: Path, parts: Parts) -> None:
-        """Write the folder, the weights first."""
+        """Write the folder."""
         n_components, n_features = parts.atoms.shape
         tensors = {
             "encoder.weight": parts.weight,
@@ -76,8 +76,7 @@ class Sparsify(Format):
             "transcode": parts.is_transcoder,
             "d_in": n_features,
         }
-        write_safetensors(path / WEIGHTS, tensors)
-        write_json(path / CONFIGURATION, config)
+        write_configured(path / CONFIGURATION, config, path / WEIGHTS, tensors)
 
     @staticmethod
     def _activation(config: JsonConfig) -> Activation:
