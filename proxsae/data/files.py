@@ -29,7 +29,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target, folder, is_special = _where(path)
     temporary = folder / f".{target.name}.{os.getpid()}.partial"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():  # else a file in its place would be "File exists", where "Not a directory" is meant
+            folder.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = stat.S_IMODE((target if target.is_file() else temporary).stat().st_mode)
         yield temporary

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from proxsae.formats.files import one_line
+from proxsae.formats.files import check_file, one_line
 
 MAX_BYTES = 2**24  # a configuration has a few thousand
 _REQUIRED = object()
@@ -34,8 +34,7 @@ class JsonConfig:
         FileNotFoundError, ValueError
             If there is no such file, or it is not a JSON object.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"no file at {path}")
+        check_file(path)
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path} has {path.stat().st_size} bytes, at most {MAX_BYTES} for a configuration")
         try:

@@ -190,12 +190,17 @@ def format_named(name: str) -> Format | None:
 
 
 def check_folder(folder: Path, chosen: Format) -> None:
-    """Raise ValueError where a folder holds files of another format, which would be mixed with those to be written."""
+    """Raise ValueError where a folder holds files of another format, which would be mixed with those to be written.
+
+    A file of ours beside them stays, and in the place of one of them is refused.
+    """
     if not chosen.written:  # one file, of the name that is given
         return
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, and {chosen.name} is written to a folder: {_ELSEWHERE}")
     names = {name for one in formats().values() for name in one.files}
     there = {name for name in names if (folder / name).exists()}
-    if foreign := sorted(there - set(chosen.written)):
+    if foreign := sorted(name for name in there if (name in chosen.written) == is_ours(folder / name)):
         raise ValueError(
             f"{folder} holds {foreign[0]}, which is none of the files written for {chosen.name}: {_ELSEWHERE}"
         )
@@ -212,6 +217,8 @@ def _format_of(path: Path) -> Format | None:
     if is_ours(path):
         return None
     claimed = next((one for one in formats().values() if one.recognises(path)), None)
+    if claimed is None and (ours := next(filter(is_ours, sorted(path.glob("*.safetensors"))), None)):
+        raise ValueError(f"{path} is a folder, and {ours.name} in it a file of proxsae: give the file")
     if claimed is None and path.is_dir():
         raise ValueError(f"{path} is a folder of no format that is known: {_lacking(path)}")
     return claimed

@@ -60,8 +60,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
+    check_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
@@ -86,6 +85,12 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
     if not isinstance(metadata, dict):
         raise ValueError(f"{path}: the field 'metadata' is not a JSON object")
     return tensors, metadata
+
+
+def check_file(path: Path) -> None:
+    """Raise FileNotFoundError where there is no file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is a folder, needed is a file" if path.is_dir() else f"no file at {path}")
 
 
 def is_ours(path: Path) -> bool:

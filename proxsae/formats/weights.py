@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from proxsae.data.memory import physical_memory
-from proxsae.formats.files import one_line
+from proxsae.formats.files import check_file, one_line
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_PICKLE = 2**24  # bytes of the pickle in a Torch file, which names its tensors
@@ -96,7 +96,7 @@ def safetensors_weights(path: Path) -> Weights:
     """
     from safetensors import safe_open
 
-    _check_file(path)
+    check_file(path)
 
     def read(name: str) -> Tensor:
         with safe_open(path, framework="pt") as file:
@@ -117,7 +117,7 @@ def npz_weights(path: Path) -> Weights:
     FileNotFoundError, ValueError
         If it is missing or damaged.
     """
-    _check_file(path)
+    check_file(path)
 
     def shapes() -> dict[str, tuple[int, ...]]:
         with zipfile.ZipFile(path) as archive:
@@ -140,7 +140,7 @@ def torch_weights(path: Path) -> tuple[Weights, dict[str, Any]]:
     FileNotFoundError, ValueError
         If it is missing or damaged, or more than a dict of tensors and plain values.
     """
-    _check_file(path)
+    check_file(path)
     if not _guarded(path, "Torch", zipfile.is_zipfile, path):
         raise ValueError(f"{path} is not a file of torch.save in the format of Torch 1.6 or later")
     content = _guarded(path, "Torch", partial(_torch_content, path))
@@ -188,11 +188,6 @@ def _npy_shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, .
         if prod(shape) * dtype.itemsize != entry.file_size - stream.tell():
             raise ValueError(f"{entry.filename} has {entry.file_size} bytes, which is not the size of shape {shape}")
         return tuple(shape)
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
 
 
 def _guarded(path: Path, kind: str, read: Callable[..., Any], *arguments: Any) -> Any:

@@ -132,3 +132,9 @@ def test_what_cannot_be_written_is_known_before(tmp_path):
             check_writable(wrong)
         with pytest.raises(OSError, match="cannot be written: "):
             _write(wrong)
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(OSError, match=r"a/b' cannot be written: Not a directory\."):
+        _write(tmp_path / "a" / "b")

@@ -161,3 +161,25 @@ def test_the_command_converts_there_and_back(tmp_path, capsys):
     assert_same_outputs(sae, ProxSAE.load(back), rows())
     assert main(["convert", str(theirs), str(back), "--format", "onnx"]) == 1
     assert capsys.readouterr().err.startswith("proxsae convert: format must be one of proxsae, ")
+
+
+def test_a_file_of_ours_lies_beside_those_of_a_library(tmp_path):
+    sae = sae_of("NonNegative + Cardinality(3)")
+    sae.save(tmp_path / "sae.safetensors")
+    with pytest.raises(ValueError, match=r"is a folder, and sae\.safetensors in it a file of proxsae: give the file"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match=r"holds sae\.safetensors, which is none of the files written for sparsify"):
+        save(sae, tmp_path, "sparsify")
+    save(sae_of("0.2*L0"), tmp_path, "saelens")
+    assert load(tmp_path).regularizer_ == parse("0.2*L0")
+    assert load(tmp_path / "sae.safetensors").regularizer_ == sae.regularizer_
+
+
+def test_a_file_where_a_folder_is_needed_and_the_other_way_round(tmp_path):
+    sae = sae_of("0.3*L1 + NonNegative")
+    (tmp_path / "x.npy").touch()
+    with pytest.raises(ValueError, match=r"x\.npy is a file, and saelens is written to a folder: give another folder"):
+        save(sae, tmp_path / "x.npy", "saelens")
+    for read in (ProxSAE.load, lambda path: load(path, "openai")):
+        with pytest.raises(FileNotFoundError, match=f"{tmp_path} is a folder, needed is a file"):
+            read(tmp_path)

@@ -81,9 +81,10 @@ def test_every_truncation_is_one_sentence(written):
 
 def test_a_missing_file_and_a_folder_are_one_sentence(tmp_path):
     for read in (safetensors_weights, npz_weights, torch_weights):
-        for path in (tmp_path, tmp_path / "nothing"):
-            with pytest.raises(FileNotFoundError, match=f"no file at {path}"):
-                read(path)
+        with pytest.raises(FileNotFoundError, match=f"{tmp_path} is a folder, needed is a file"):
+            read(tmp_path)
+        with pytest.raises(FileNotFoundError, match=f"no file at {tmp_path / 'nothing'}"):
+            read(tmp_path / "nothing")
 
 
 def test_an_array_of_objects_is_never_unpickled(tmp_path, capsys):

@@ -24,8 +24,8 @@ class Sparsify(Format):
     transcodes = skips = True
 
     def recognises(self, path: Path) -> bool:
-        """Whether the folder has weights of that name."""
-        return (path / WEIGHTS).is_file()
+        """Whether the folder has the two files."""
+        return (path / WEIGHTS).is_file() and (path / CONFIGURATION).is_file()
 
     def read(self, path: Path) -> Parts:
         """Return the autoencoder of a folder."""
