@@ -24,11 +24,15 @@ def write_file(path: str | os.PathLike[str], tensors: dict[str, Any], metadata: 
     ------
     OSError
         If it cannot be written; the sentence names the file.
+    ValueError
+        If the JSON values are longer than :func:`read_file` takes.
     """
     from safetensors.numpy import save_file
 
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     text = json.dumps(metadata, allow_nan=False)
+    if len(text) > MAX_METADATA:
+        raise ValueError(f"{path}: names and settings have {len(text)} characters, at most {MAX_METADATA} can be saved")
     header = {"format": FORMAT, "version": VERSION, "checksum": _checksum(text, tensors), "metadata": text}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=header)
