@@ -70,10 +70,12 @@ class JsonConfig:
         return value
 
     def integer(self, field: str, default: Any = _REQUIRED) -> int:
-        """Return an integer >= 1."""
+        """Return an integer from 1 to 2^63."""
         value: int = self._of(field, int, "an integer", default)
         if value < 1:
             raise self.wrong(field, f"it is {one_line(value)}, needed is at least 1")
+        if value > 2**63:
+            raise self.wrong(field, f"it is {one_line(value)}, needed is at most 2^63")
         return value
 
     def number(self, field: str, default: Any = _REQUIRED) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from proxsae.formats.registry import formats
 
 PREFIX = "hf://"
-_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?((?:/[^/@]+)*)/?")
+_NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?((?:/[^/@*?[]+)*)/?")
 
 
 def fetched(name: str) -> Path:

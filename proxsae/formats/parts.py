@@ -79,8 +79,9 @@ class Parts:
     skip: Tensor | None = None
 
     def overflow(self) -> str | None:
-        """Return the name of a tensor that is not finite, None where there is none."""
-        tensors = {name: getattr(self, name) for name in ("weight", "bias", "atoms", "intercept", "threshold", "skip")}
+        """Return the name of a tensor that is not finite, or a threshold whose weight of L0 is not; None if all are."""
+        tensors = {name: getattr(self, name) for name in ("weight", "bias", "atoms", "intercept", "skip")}
+        tensors["threshold"] = None if self.threshold is None else self.threshold * (0.5 * self.threshold)
         return next((n for n, t in tensors.items() if t is not None and not bool(torch.isfinite(t).all())), None)
 
     def of_scaled_rows(self, scale: float) -> Parts:

@@ -168,6 +168,8 @@ class _Reader:
             return self.read(ast.parse(" ".join(self.text.split()), mode="eval").body)
         except SyntaxError as error:
             raise ValueError(f"cannot read the regularizer {_short(self.text)}: {error.msg}") from None
+        except OverflowError:
+            raise ValueError(f"a number in the regularizer {_short(self.text)} is beyond the range of floats") from None
         except (MemoryError, RecursionError):
             raise ValueError(f"the regularizer {_short(self.text)} is nested too deep") from None
 

@@ -88,6 +88,18 @@ def edit(path, **changes):
         ("llama_scope_topk", "config.json", {"act_fn": "batchtopk"}, "'act_fn': it is 'batchtopk'"),
         ("llama_scope_topk", "config.json", {"norm_activation": "batch-wise"}, "'norm_activation': it is 'batch-wise'"),
         ("llama_scope_topk", "config.json", {"expansion_factor": 1e9}, "'W_E': it has shape"),
+        (
+            "llama_scope_topk",
+            "config.json",
+            {"d_model": 10**10, "expansion_factor": 1e299},
+            r"'expansion_factor': it is 1e\+299, which of 10000000000 features is no number of atoms",
+        ),
+        (
+            "llama_scope_topk",
+            "config.json",
+            {"d_model": 10**400},
+            r"'d_model': it is 10+\.\.\., needed is at most 2\^63",
+        ),
         ("llama_scope_topk", "config.json", {"top_k": 9}, "'top_k': it is 9, and there are 8 atoms"),
         (
             "llama_scope_2024_jumprelu",
@@ -168,6 +180,7 @@ def test_the_published_folders_of_gemma_alone_mean_something(folder, what, tmp_p
         ),
         ({"activation_state_dict": {"k": 9, "postact_fn": "ReLU"}}, "k is 9, needed is an integer from 1 to 8"),
         ({"activation_state_dict": [3]}, "k is None, needed is an integer"),
+        ({"activation_state_dict": {"k": True, "postact_fn": "ReLU"}}, "k is True, needed is an integer"),
         ({"decoder.weight": torch.ones(8, 3)}, r"'decoder.weight': it has shape \(8, 3\), needed is \(3, 8\)"),
         ({"pre_bias": "none"}, "'pre_bias': it is missing"),
         ({"activation": "x" * 10_000}, r"it is x{200}\.\.\., known are"),

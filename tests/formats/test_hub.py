@@ -79,7 +79,19 @@ def test_only_what_a_format_reads_is_asked_for(cache, monkeypatch):
     assert all(pattern.startswith("saelens_topk") and "*" not in pattern for pattern in patterns)
 
 
-@pytest.mark.parametrize("name", ["hf://", "hf://owner", "hf://owner/saes/../../etc", "hf:///saes/x", "hf://a/b@/c"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hf://",
+        "hf://owner",
+        "hf://owner/saes/../../etc",
+        "hf:///saes/x",
+        "hf://a/b@/c",
+        "hf://a/b/*",
+        "hf://a/b/x?",
+        "hf://a/b/[x]",
+    ],
+)
 def test_what_is_no_name_is_one_sentence(name):
     with pytest.raises(ValueError, match="is no place on the Hub, which is hf://owner/repository/path"):
         load(name)

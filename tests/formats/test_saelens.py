@@ -182,3 +182,16 @@ def test_k_beyond_the_atoms_is_one_sentence(tmp_path):
     edit(tmp_path / "sae", k=P + 1)
     with pytest.raises(ValueError, match=f"'k': it is {P + 1}, and there are {P} atoms"):
         load(tmp_path / "sae")
+
+
+def test_a_threshold_whose_square_is_beyond_the_numbers_is_one_sentence(folder):
+    edit_tensors(folder, threshold=torch.linspace(1e19, 3e19, P))
+    with pytest.raises(ValueError, match="the threshold leaves the range of numbers"):
+        load(folder)
+
+
+def test_a_text_of_R_with_a_number_beyond_the_floats_is_passed_over(folder):
+    edit(folder, metadata={"sae_lens_version": "6.0.0"})
+    plain = load(folder).regularizer_
+    edit(folder, metadata={"sae_lens_version": "6.0.0", "proxsae_regularizer": f"0x{100_000 * 'f'}*L1"})
+    assert load(folder).regularizer_ == plain

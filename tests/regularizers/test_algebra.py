@@ -187,6 +187,7 @@ def test_parse(text, R):
     [
         ("0.1*L2", "unknown regularizer 'L2' in '0.1\\*L2'; known are"),
         ("L1 +", "cannot read the regularizer"),
+        (f"0x{10_000 * 'f'}*L1", "a number in the regularizer '0xf+...' is beyond the range of floats"),
         ("0.1", "is not a regularizer, it is float"),
         ("__import__('os')", "unknown regularizer '__import__'"),
         ("L1.weight", "cannot read the regularizer 'L1.weight' at 'L1.weight'"),

@@ -128,7 +128,10 @@ def _first(config: JsonConfig, weights: Weights) -> Parts:
 
 def _later(config: JsonConfig, weights: Weights) -> Parts:
     d = config.integer("d_model")
-    p = int(d * config.number("expansion_factor"))
+    factor = config.number("expansion_factor")
+    if not 1 <= d * factor < 2**63:
+        raise config.wrong("expansion_factor", f"it is {factor}, which of {d} features is no number of atoms")
+    p = int(d * factor)
     if "W_E" in weights:
         has_bias = config.flag("use_decoder_bias", True)
         model = _Model(

@@ -44,7 +44,7 @@ class OpenAI(Format):
             raise weights.wrong("activation", f"it is {one_line(name)}, known are 'ReLU' and 'TopK'")
         settings = settings if isinstance(settings, dict) else {}
         k, after = settings.get("k"), settings.get("postact_fn")
-        if not isinstance(k, int) or not 1 <= k <= p:
+        if type(k) is not int or not 1 <= k <= p:
             raise weights.wrong("activation_state_dict", f"k is {one_line(k)}, needed is an integer from 1 to {p}")
         if after not in AFTER.values():
             known = " and ".join(map(repr, AFTER.values()))
