@@ -27,6 +27,9 @@ from proxsae.report.reading import Reading, read_places, read_text
 
 N_EXAMPLES, WIDTH = 4, 12  # contexts a side, and tokens before and after the strongest
 N_PUSHED, N_NEAREST, N_TEXTS = 6, 4, 5
+UNDECODED, PART = "\ufffd", "\u00b7"  # what stands for bytes that are no character; for a part of a character
+LONGEST_CHARACTER = 4  # bytes, and so tokens
+Decode = Callable[[Sequence[int]], str]
 _SCRIPTS = ("data", "plots", "atoms", "card", "table", "reading", "page")
 
 
@@ -114,7 +117,7 @@ def explorer_content(
     sae: Any,
     codes: csr_array,
     places: TokenPlaces,
-    decode: Callable[[int], str],
+    decode: Decode,
     *,
     lens: Callable[[Any], Any] | None,
     readings: Sequence[Reading],
@@ -134,7 +137,7 @@ def explorer_content(
         "antipode": ANTIPODE,
         "width": WIDTH,
         "context_length": places.tokens.shape[1],
-        "vocabulary": [decode(token) for token in vocabulary.tolist()],
+        "vocabulary": [decode([token]) for token in vocabulary.tolist()],
         "contexts": contexts,
         "count": fires.counts,
         "strongest": fires.strongest,
@@ -153,10 +156,10 @@ def explorer_content(
     }
 
 
-def reading_content(reading: Reading, decode: Callable[[int], str]) -> dict[str, Any]:
+def reading_content(reading: Reading, decode: Decode) -> dict[str, Any]:
     """Return a text as the page shows it."""
     return {
-        "tokens": [decode(token) for token in reading.tokens.tolist()],
+        "tokens": _token_texts(reading.tokens.tolist(), decode),
         "is_read": reading.is_read.tolist(),
         "starts": reading.codes.indptr,
         "atoms": reading.codes.indices,
@@ -164,9 +167,23 @@ def reading_content(reading: Reading, decode: Callable[[int], str]) -> dict[str,
     }
 
 
-def decoder(model: LanguageModel) -> Callable[[int], str]:
-    """Return the map from a token id to its text."""
-    return lambda token: str(model.tokenizer.decode([token]))
+def _token_texts(tokens: list[int], decode: Decode) -> list[str]:
+    """Return the text of each token; of several tokens that make one character the last has it, the others a dot."""
+    texts: list[str] = []
+    run: list[int] = []
+    for token in tokens:
+        run.append(token)
+        text = decode(run)
+        if text.endswith(UNDECODED) and len(run) < LONGEST_CHARACTER:
+            continue
+        texts += [decode([one]) for one in run] if UNDECODED in text else [PART] * (len(run) - 1) + [text]
+        run = []
+    return texts + [decode([one]) for one in run]
+
+
+def decoder(model: LanguageModel) -> Decode:
+    """Return the map from token ids to their text."""
+    return lambda tokens: str(model.tokenizer.decode(tokens))
 
 
 def writes_to_stream(sae: Any, hooks: Sequence[str], model: LanguageModel) -> bool:

@@ -33,8 +33,8 @@ def chromium():
 def html(sae, store, model):
     hostile = {"w5": "<img src=x onerror=alert(1)>", "w6": "</script><b>", "w7": " line\nend"}
 
-    def decode(token):
-        text = model.tokenizer.decode([token])
+    def decode(tokens):
+        text = model.tokenizer.decode(tokens)
         return hostile.get(text, text)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -158,6 +158,18 @@ def test_cards_open_by_keyboard_and_go_on(page, data):
     until(page, "!document.querySelector('#card').open")
     assert "atom" not in page.evaluate("location.hash")
     assert page.evaluate("document.activeElement.textContent") == str(first)
+    page.go_back()
+    until(page, "document.querySelector('#card').open")
+    assert title.inner_text() == f"Atom {second}"
+
+
+@pytest.mark.parametrize("ask", ["sort=toString&show=constructor", "sort=x&show=y&page=1.5&atom=40"])
+def test_an_address_that_asks_for_what_is_not_there_shows_the_rest(page, ask):
+    all_of_them = listed(page)
+    page.evaluate(f"location.hash = '{ask}'")
+    until(page, "document.querySelector('#pages').textContent.includes('page 1 of 1')")
+    assert listed(page) == all_of_them
+    assert page.locator("select[name=show]").input_value() == "all"
 
 
 def test_texts_are_read_token_by_token(page, data):
@@ -215,6 +227,9 @@ def test_words_stand_out_from_their_ground(page, scheme):
 def test_no_screen_is_too_narrow(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth") <= 0
+    if width > 760:
+        page.evaluate("document.querySelector('#rows tr:nth-child(9)').scrollIntoView()")
+        assert page.locator("#columns th").first.bounding_box()["y"] == 0  # the headings stay in view
     page.locator("#rows a.atom").first.click()
     assert page.evaluate("(c => c.scrollWidth - c.clientWidth)(document.querySelector('#card'))") <= 0
     box = page.locator("#card").bounding_box()

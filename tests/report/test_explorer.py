@@ -19,7 +19,7 @@ from proxsae.report import explorer
 from proxsae.report.atoms import BINS, examples, firing, neighbours, pushed_tokens
 from proxsae.report.examples import TokenPlaces
 from proxsae.report.packing import packed
-from proxsae.report.reading import read_text
+from proxsae.report.reading import Reading, read_text
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,17 @@ def test_a_text_is_read_as_a_harvest_reads_it(model, sae):
         read_text(model, sae, 2, "<s> <s>")
 
 
+def test_tokens_that_are_bytes_are_shown_by_the_character_they_make():
+    def shown(content):
+        codes = csr_array((len(content), 4))
+        reading = Reading(np.frombuffer(content, np.uint8), np.ones(len(content), bool), codes)
+        return explorer.reading_content(reading, lambda tokens: bytes(tokens).decode(errors="replace"))["tokens"]
+
+    assert shown("aé日😀".encode()) == ["a", "·", "é", "·", "·", "日", "·", "·", "·", "😀"]
+    assert shown(b"a\xe6\x97b") == ["a", "\ufffd", "\ufffd", "b"]
+    assert shown(b"\xf0\x9f") == ["\ufffd", "\ufffd"]
+
+
 def test_the_page_holds_what_the_codes_say(model, sae, store, codes, places):
     data = data_of(explorer.explorer_page(sae, store, model, title="A"))
     p, Z = codes.shape[1], codes.toarray()
@@ -200,7 +211,7 @@ def test_what_cannot_be_shown_is_one_sentence(model, sae, store):
 
 def test_the_page_is_one_file_that_runs_its_own_script_alone(model, sae, store, monkeypatch):
     hostile = '</script><script>alert("w")</script><!--<img src=x onerror=alert(1)>'
-    monkeypatch.setattr(explorer, "decoder", lambda model: lambda token: f"{hostile}{token}")
+    monkeypatch.setattr(explorer, "decoder", lambda model: lambda tokens: f"{hostile}{tokens}")
     html = explorer.explorer_page(sae, store, model, title=hostile)
     assert "<img" not in html
     assert len(re.findall("<script", html)) == 2

@@ -82,14 +82,14 @@ function select(atoms, ask) {
   const isMeant = (i) => i === number || [0, 1].some((side) =>
     atoms.raised(i, side).some((token) => atoms.matches[token]) ||
     atoms.firesOn(i, side).some((token) => atoms.matches[token]));
-  const isShown = (KINDS[ask.show] ?? KINDS.all)[1];
+  const isShown = KINDS[ask.show][1];
   const low = Number(ask.low || 0) / 100, high = Number(ask.high || 100) / 100;
   const found = [];
   for (let i = 0; i < atoms.n_atoms; i++) {
     const density = atoms.total(i);
     if (density >= low && density <= high && isShown(atoms, i) && (!words || isMeant(i))) found.push(i);
   }
-  const by = (ORDERS[ask.sort] ?? ORDERS.clearness)[1];
+  const by = ORDERS[ask.sort][1];
   const keys = new Float64Array(atoms.n_atoms);
   for (const i of found) keys[i] = ask.up ? -by(atoms, i) : by(atoms, i);
   return found.sort((a, b) => keys[b] - keys[a] || a - b);

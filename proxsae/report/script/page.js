@@ -19,13 +19,14 @@ async function start() {
     show();
   };
   const open = (atom) => {
-    history.replaceState(null, "", addressOf({ ...asked(), atom: atom ?? "" }));
+    history.pushState(null, "", addressOf({ ...asked(), atom: atom ?? "" }));
     show();
   };
 
   function show() {
     const { atom, ...ask } = asked();
-    if (!(ask.sort in ORDERS)) ask.sort = DEFAULTS.sort;
+    if (!Object.hasOwn(ORDERS, ask.sort)) ask.sort = DEFAULTS.sort;
+    if (!Object.hasOwn(KINDS, ask.show)) ask.show = DEFAULTS.show;
     if (JSON.stringify(ask) !== table) {
       table = JSON.stringify(ask);
       for (const name of ["find", "show", "low", "high", "sort"]) {

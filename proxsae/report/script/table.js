@@ -18,9 +18,9 @@ function heading(atoms, ask, change, title, names) {
 }
 
 /** One line a side; of codes that are never negative, the positive alone. */
-function both(atoms, name, line, isAlways = false) {
+function both(atoms, name, line, { isAlways = false, className = "" } = {}) {
   const sides = atoms.signed || isAlways ? [0, 1] : [0];
-  return make("td", { "data-name": name }, sides.map((side) => make("div", { className: `line ${SIDES[side]}` }, line(side))));
+  return make("td", { "data-name": name, className }, sides.map((side) => make("div", { className: `line ${SIDES[side]}` }, line(side))));
 }
 
 function row(atoms, atom) {
@@ -32,15 +32,17 @@ function row(atoms, atom) {
     make("th", { scope: "row" }, link(atom)),
     both(atoms, "Density", (side) => [bar(side), percent(atoms.density(atom, side))]),
     both(atoms, "Strongest", (side) => (atoms.peak(atom, side) ? signed((side ? -1 : 1) * atoms.peak(atom, side), 1) : "\u2013")),
-    both(atoms, "Fires on", (side) => chips(atoms, atoms.firesOn(atom, side), side)),
-    atoms.raised(atom, 0).length ? both(atoms, "Pushes up", (side) => chips(atoms, atoms.raised(atom, side), side), true) : null,
+    both(atoms, "Fires on", (side) => chips(atoms, atoms.firesOn(atom, side), side), { className: "tokens" }),
+    atoms.raised(atom, 0).length
+      ? both(atoms, "Pushes up", (side) => chips(atoms, atoms.raised(atom, side), side), { isAlways: true, className: "tokens" })
+      : null,
     make("td", { className: "near", "data-name": "Nearest" }, atoms.neighbours(atom).slice(0, 2).map((near) => neighbour(atoms, near))));
 }
 
 /** Fill the table with a page of the atoms that are asked for; `change` takes what is to be asked instead. */
 function showTable(atoms, found, ask, change) {
   const pages = Math.max(1, Math.ceil(found.length / PER_PAGE));
-  const page = Math.min(pages, Math.max(1, Number(ask.page) || 1));
+  const page = Math.min(pages, Math.max(1, Math.trunc(ask.page) || 1));
   byId("columns").replaceChildren(
     heading(atoms, ask, change, "Atom", ["atom"]),
     heading(atoms, ask, change, "Density", ["density", "density-positive", "density-negative"]),
