@@ -13,13 +13,16 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+OPEN_FILES = "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/"  # of this process
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; the file written there takes the place of `path` when the block ends without an error.
 
     Folders are made as needed. A file that is replaced keeps its permissions, and a link still points where it did.
-    A path that is no regular file, such as ``/dev/null`` or a pipe, is never replaced: the bytes are copied into it.
+    A path that is no regular file, such as ``/dev/null``, ``/dev/stdout`` or a pipe, is never replaced: the bytes are
+    appended to it.
 
     Raises
     ------
@@ -38,7 +41,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
             if is_special:
-                with target.open("wb") as sink:
+                with target.open("ab") as sink:
                     shutil.copyfileobj(stream, sink)
         if not is_special:
             temporary.replace(target)
@@ -70,14 +73,15 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _where(path: str | os.PathLike[str]) -> tuple[Path, Path, bool]:
-    """Return the file behind any links, the folder for the temporary file, and whether it is a device or a pipe.
+    """Return the file behind any links, the folder for the temporary file, and whether bytes are only appended to it.
 
-    Devices and pipes are opened by the given name: the target of a link such as ``/dev/stdout`` may have no path.
+    That is so for devices, pipes and files that this process has open, as ``/dev/stdout`` is after ``>> file``. They
+    are opened by the given name: the target of such a link may have no path.
     """
     given = Path(path).expanduser()
     if given.is_dir():
         raise IsADirectoryError(f"'{path}' cannot be written: it is a folder, a file name is needed.")
-    if given.exists() and not given.is_file():
+    if given.exists() and (str(given).startswith(OPEN_FILES) or not given.is_file()):
         return given, Path(tempfile.gettempdir()), True
     target = given.resolve()
     return target, target.parent, False

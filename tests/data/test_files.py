@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -63,6 +65,15 @@ def test_a_device_is_not_replaced():
     _write(null)
     assert stat.S_ISCHR(null.stat().st_mode)
     assert null.stat().st_ino == before.st_ino
+
+
+def test_what_a_shell_appends_to_is_not_replaced(tmp_path):
+    code = "from proxsae.data.files import replacing\nwith replacing('/dev/stdout') as file: file.write_bytes(b'after')"
+    (tmp_path / "all").write_bytes(b"before, ")
+    with (tmp_path / "all").open("ab") as appended:
+        subprocess.run([sys.executable, "-c", code], stdout=appended, check=True)
+        appended.write(b", and more")
+    assert (tmp_path / "all").read_bytes() == b"before, after, and more"
 
 
 def test_a_pipe_gets_the_bytes(tmp_path):
