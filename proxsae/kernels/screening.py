@@ -137,7 +137,7 @@ def screen_for(x: Tensor, weight: Tensor, bias: Tensor | None, rule: Rule) -> Sc
         or not _multiplies_bfloat16()
     ):
         return None
-    if p < LARGE or x.numel() < LARGE**2 or (isinstance(rule, Largest) and rule.k > 0.5 * MOST * p):
+    if p < LARGE or x.numel() < LARGE**2 or (isinstance(rule, Largest) and not 0 < rule.k <= 0.5 * MOST * p):
         return None
     screen = Screen(weight, bias, rule)
     few = x[:: max(1, len(x) // FEW_ROWS)]

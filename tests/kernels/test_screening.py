@@ -136,6 +136,7 @@ def test_when_there_is_no_screen(monkeypatch):
     assert screen_for(x, weight, bias, few) is not None
     assert screen_for(x, weight, bias, many) is None, "all is selected"
     assert screen_for(x, weight, bias, Largest(256, 1.0)) is None
+    assert screen_for(x, weight, bias, Largest(0, 1.0)) is None, "nothing is selected"
     assert screen_for(x, weight, bias, lambda u: few(u)) is None, "a rule that it does not know"
     assert screen_for(x.double(), weight.double(), bias.double(), few) is None
     assert screen_for(x.to("meta"), weight.to("meta"), bias.to("meta"), few) is None, "not in main memory"
