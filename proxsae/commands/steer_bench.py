@@ -57,10 +57,13 @@ def run(options: argparse.Namespace) -> None:
     paths: dict[str, list[str]] = {}
     for given in options.saes:
         name, equals, path = given.partition("=")
+        if equals and not name:
+            raise ValueError(f"{given} has no name before the '='; give a name or the path alone")
         paths.setdefault(name if equals else Path(given).stem, []).append(path if equals else given)
     saes = {name: [load(path) for path in several] for name, several in paths.items()}
     settings = {name: str(getattr(options, name)) for name in ("model", "text", "field", "block", "tokens", "seed")}
     settings |= {f"{name} {i}": _digest(sae) for name, several in saes.items() for i, sae in enumerate(several)}
+    done = _done(options.out / FILE, settings)
     results = steer_bench(
         load_model(options.model),
         saes,
@@ -72,24 +75,44 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         check_provenance=not options.any_place,
         each_axis=lambda so_far: _write(options.out, so_far | {"saes": paths, "settings": settings}),
-        done=_done(options.out / FILE, settings, {axis.name for axis in axes}),
+        done=done,
     )
-    _print(results)
+    asked = {axis.name for axis in axes}
+    _print({name: [row for row in results[name] if row["axis"] in asked] for name in ("axes", "rows")})
     print(f"tables and figure: {options.out.resolve()}")
 
 
 def _digest(sae: Any) -> str:
-    return hashlib.blake2b(sae.components_.tobytes(), digest_size=8).hexdigest()
+    """Return a text that differs for SAEs whose results differ."""
+    from proxsae.formulas.arrays import to_numpy
+
+    encoder = sae.encoder_
+    R = getattr(encoder, "current_regularizer", None)
+    found = hashlib.blake2b(f"{encoder!r} {R} {sae.provenance_.get('site')}".encode(), digest_size=8)
+    for array in (sae.components_, sae.intercept_, *encoder.state_dict().values()):
+        found.update(to_numpy(array).tobytes())
+    return found.hexdigest()
 
 
-def _done(path: Path, settings: dict[str, str], names: set[str]) -> dict[str, Any] | None:
-    """Return the axes of an earlier, unfinished run with the same settings."""
+def _done(path: Path, settings: dict[str, str]) -> dict[str, Any] | None:
+    """Return the axes of an earlier run with the same settings; if SAEs are added, all axes are run again.
+
+    Raises
+    ------
+    ValueError
+        If the file is no benchmark, or one of other SAEs or settings.
+    """
     if not path.is_file():
         return None
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if held["settings"] != settings:
-        return None
-    return {name: [row for row in held[name] if row["axis"] in names] for name in ("axes", "rows")}
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        before, done = held["settings"], {name: held[name] for name in ("axes", "rows")}
+        differing = [name for name, value in before.items() if settings.get(name) != value]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(f"'{path}' is no result of steer-bench; give another folder") from None
+    if differing:
+        raise ValueError(f"'{path}' is of other SAEs or settings ({', '.join(differing)}); give another folder")
+    return done if before == settings else None
 
 
 def _write(folder: Path, results: dict[str, Any]) -> None:

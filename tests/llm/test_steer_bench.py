@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from small_saes import sae_of
 
 from proxsae.cli import main
+from proxsae.commands.steer_bench import _done
 from proxsae.llm import steered
 from proxsae.llm.concepts import Axis
 from proxsae.llm.generate import prompt_ids
@@ -231,8 +232,39 @@ def test_the_command_writes_tables_and_a_figure(model, tmp_path, capsys):
     again = json.loads((tmp_path / "out" / "steering.json").read_text())
     assert [axis["axis"] for axis in again["axes"]] == ["one", "two"]
     assert again["rows"][0]["shifts"][0] == 123.0
-    assert main([*arguments, "--seed", "1", "--only", "one"]) == 0
-    other = json.loads((tmp_path / "out" / "steering.json").read_text())
-    assert other["rows"][0]["shifts"][0] != 123.0
-    assert main([*arguments, "--only", "three"]) == 1
-    assert "no axis is called three; there are one, two" in capsys.readouterr().err
+    file = tmp_path / "out" / "steering.json"
+    before = file.read_text()
+    capsys.readouterr()
+    assert main([*arguments, "--only", "two"]) == 0
+    assert "one (more" not in capsys.readouterr().out
+    for options, sentence in (
+        (["--only", "three"], "no axis is called three; there are one, two"),
+        (["--seed", "1"], "is of other SAEs or settings (seed); give another folder"),
+    ):
+        assert main([*arguments, *options]) == 1
+        assert sentence in capsys.readouterr().err
+    # the same atoms with another R are another SAE
+    other = tiny_sae("Cardinality(4)")
+    np.testing.assert_array_equal(other.components_, tiny_sae().components_)
+    other.save(tmp_path / "sae.safetensors")
+    assert main(arguments) == 1
+    assert "is of other SAEs or settings (Abs 0); give another folder" in capsys.readouterr().err
+    assert file.read_text() == before
+    arguments[1] = f"={tmp_path / 'sae.safetensors'}"
+    assert main(arguments) == 1
+    assert "has no name before the '='" in capsys.readouterr().err
+
+
+def test_a_folder_is_for_one_benchmark(tmp_path):
+    path, settings = tmp_path / "steering.json", {"seed": "0", "Abs 0": "1f"}
+    assert _done(path, settings) is None
+    path.write_text(json.dumps({"settings": settings, "axes": [1], "rows": [2], "saes": {}}))
+    assert _done(path, settings) == {"axes": [1], "rows": [2]}
+    assert _done(path, settings | {"Top 0": "2f"}) is None  # all that was measured is measured again
+    for others in ({"seed": "1", "Abs 0": "1f"}, {"seed": "0", "Top 0": "1f"}):
+        with pytest.raises(ValueError, match=r"is of other SAEs or settings \((seed|Abs 0)\); give another folder"):
+            _done(path, others)
+    for content in ("{}", "[]", "no JSON", '{"settings": 3, "axes": [], "rows": []}'):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"steering\.json' is no result of steer-bench; give another folder"):
+            _done(path, settings)
