@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -137,6 +137,11 @@ def special_ids(tokenizer: Any) -> list[int]:
     """Return the ids that the tokenizer calls special, by role (``<s>``) or when added (headers of chat messages)."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return sorted(added | set(tokenizer.all_special_ids))
+
+
+def left_out(tokenizer: Any, provenance: Mapping[str, Any]) -> list[int]:
+    """Return the ids that the harvest of an autoencoder left out: special ones, and those that it was told to."""
+    return [*special_ids(tokenizer), *(provenance.get("excluded_tokens") or ())]
 
 
 def excluded_ids(tokens: Sequence[int | str], tokenizer: Any, name: str = "exclude_tokens") -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -100,14 +101,18 @@ def _drawn(log_p: Tensor, temperature: float, random: torch.Generator) -> int:
     return int(torch.multinomial((log_p / temperature).softmax(-1), 1, generator=random))
 
 
-def log_probabilities(model: LanguageModel, prompt: str, continuations: list[str]) -> NDArray[np.float64]:
+def log_probabilities(model: LanguageModel, prompt: str, continuations: Sequence[str]) -> NDArray[np.float64]:
     """Return log p(continuation | prompt) of each continuation, in nats: the sum over its tokens.
 
     Raises
     ------
     ValueError
         If a continuation is empty, or the logits are not finite.
+    TypeError
+        If the continuations are one text.
     """
+    if isinstance(continuations, str):
+        raise TypeError(f"continuations must be a list of texts, got the text {continuations!r}")
     ids = prompt_ids(model, prompt)
     found = []
     for text in continuations:
@@ -120,8 +125,8 @@ def log_probabilities(model: LanguageModel, prompt: str, continuations: list[str
     return np.array(found)
 
 
-def prompt_ids(model: LanguageModel, prompt: str) -> list[int]:
-    """Return the tokens of a prompt as those of a context of the harvest: after the beginning-of-text token.
+def prompt_ids(model: LanguageModel, prompt: str, *, bos: bool = True) -> list[int]:
+    """Return the tokens of a prompt, after the beginning-of-text token unless `bos` is false.
 
     Raises
     ------
@@ -131,7 +136,7 @@ def prompt_ids(model: LanguageModel, prompt: str) -> list[int]:
     if model.tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer, so it cannot read text; give LanguageModel one.")
     start, _ = boundary_tokens(model.tokenizer)
-    ids = ([] if start is None else [start]) + text_ids(model, prompt)
+    ids = ([start] if bos and start is not None else []) + text_ids(model, prompt)
     if not ids:
         raise ValueError(f"the prompt {prompt!r} has no token")
     return ids

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from proxsae.formulas.integers import is_count
-from proxsae.llm.contexts import special_ids
+from proxsae.llm.contexts import left_out
 from proxsae.llm.generate import Continuation, generate
 from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel, check_model
@@ -79,8 +79,8 @@ def steered(
 
     where z' is z except for the codes that `edits` names. The part of x that the autoencoder does not explain stays, so
     that without an edit, or with one that sets a code to its present value, nothing changes. All tokens are edited
-    except those that :func:`proxsae.llm.harvest` would leave out: special tokens, and rows of more than 10 times the
-    median norm of the store.
+    except those that :func:`proxsae.llm.harvest` would leave out: special and excluded tokens, and rows of more than 10
+    times the median norm of the store.
 
     Parameters
     ----------
@@ -104,8 +104,9 @@ def steered(
     site = site_of(model, sae, block, check_provenance=check_provenance)
     atoms, values = checked_edits(edits, len(sae.components_), mode)
     D = np.asarray(sae.components_)[atoms]
-    limit = MASSIVE_RATIO * getattr(sae, "provenance_", {}).get("median_norm", float("inf"))
-    special = torch.tensor(special_ids(model.tokenizer) if model.tokenizer else [], device=model.device)
+    provenance = getattr(sae, "provenance_", None) or {}
+    limit = MASSIVE_RATIO * provenance.get("median_norm", float("inf"))
+    unread = torch.tensor(left_out(model.tokenizer, provenance) if model.tokenizer else [], device=model.device)
     tokens: list[Tensor] = []
 
     def note_tokens(_module: Any, args: Any, kwargs: Any) -> None:
@@ -115,7 +116,7 @@ def steered(
     def replace(x: Tensor) -> Tensor:
         edited = x.float().norm(dim=-1) <= limit
         if tokens and tokens[0].shape == edited.shape:
-            edited &= ~torch.isin(tokens[0], special)
+            edited &= ~torch.isin(tokens[0], unread)
         if not atoms or not edited.any():
             return x
         rows = x[edited].float()

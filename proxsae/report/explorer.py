@@ -71,6 +71,8 @@ def explorer_page(
         If the autoencoder comes from another place, does not fit the store or is for rows that are normalised first, or
         a text cannot be read.
     """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of texts, got the text {texts!r}")
     check_fitted(sae)
     check_raw_rows(sae, "the autoencoder")
     check_model(model)

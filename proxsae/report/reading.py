@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from proxsae.llm.contexts import special_ids
+from proxsae.llm.contexts import left_out
 from proxsae.llm.generate import prompt_ids
 from proxsae.llm.harvest import Hook, sites_of
 from proxsae.llm.massive import MASSIVE_RATIO
@@ -22,14 +22,17 @@ class Reading(NamedTuple):
     """A text, token by token."""
 
     tokens: NDArray[np.int64]
-    is_read: NDArray[np.bool_]  # False at special tokens and massive activations, which have no codes
+    is_read: NDArray[np.bool_]  # False at special and excluded tokens and massive activations, which have no codes
     codes: csr_array  # (n_tokens, n_components)
 
 
 def read_text(
     model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text: str, *, longest: int = 1024
 ) -> Reading:
-    """Return the codes of each token of a text, read as a context of the harvest: after the beginning-of-text token.
+    """Return the codes of each token of a text, read as a context of the harvest of the autoencoder.
+
+    It stands after the beginning-of-text token where contexts of the harvest did. Tokens that the harvest left out have
+    no codes.
 
     Parameters
     ----------
@@ -48,19 +51,20 @@ def read_text(
     """
     if not text.strip():
         raise ValueError("the text is empty")
-    ids = np.array(prompt_ids(model, text), dtype=np.int64)
+    provenance = getattr(sae, "provenance_", None) or {}
+    ids = np.array(prompt_ids(model, text, bos=provenance.get("bos") is not False), dtype=np.int64)
     limit = min(longest, model.max_length or longest)
     if len(ids) > limit:
         raise ValueError(f"the text has {len(ids):,} tokens; at most {limit:,} can be read at once")
     read = model.read_all(torch.from_numpy(ids[None]), sites_of(model, hook, None))
     parts = [part[0].float().cpu().numpy() for part in read]
     norms = np.array([np.linalg.norm(part, axis=1) for part in parts])
-    usual = (getattr(sae, "provenance_", None) or {}).get("median_norms") or np.median(norms, axis=1)
+    usual = provenance.get("median_norms") or np.median(norms, axis=1)
     is_massive = norms > MASSIVE_RATIO * np.reshape(usual, (-1, 1))
-    is_read = ~np.isin(ids, special_ids(model.tokenizer)) & ~is_massive.any(axis=0)
+    is_read = ~np.isin(ids, left_out(model.tokenizer, provenance)) & ~is_massive.any(axis=0)
     rows = np.concatenate(parts, axis=1)
     if not is_read.any():
-        raise ValueError("every token of the text is special or has a massive activation, so none has codes")
+        raise ValueError("every token of the text is special, excluded or of a massive activation, so none has codes")
     return Reading(ids, is_read, _placed(csr_array(sae.transform(rows[is_read])), np.flatnonzero(is_read), len(ids)))
 
 

@@ -94,6 +94,15 @@ def test_massive_rows_stay(model):
     assert not changed[:, 0].any()
 
 
+def test_excluded_tokens_stay(model):
+    tokens = tokens_of(model)
+    x = model.read(tokens, 2)
+    excluded = tokens[0, 2].item()
+    with steered(model, tiny_sae(excluded_tokens=[excluded]), {3: 2.0}, mode="add"):
+        changed = (model.read(tokens, 2) != x).any(-1)
+    assert torch.equal(changed[:, 1:], tokens[:, 1:] != excluded)
+
+
 def test_the_model_is_left_as_it_was(model):
     tokens, before = tokens_of(model), hooks(model)
     plain = model.logits(tokens)
@@ -204,6 +213,8 @@ def test_an_autoencoder_from_elsewhere_is_refused(model):
         steer(None, tiny_sae(), {}, PROMPT)
     with pytest.raises(ValueError, match="has no token"):
         log_probabilities(model, PROMPT, [""])
+    with pytest.raises(TypeError, match="continuations must be a list of texts, got the text ' w1'"):
+        log_probabilities(model, PROMPT, " w1")
     with steered(model, tiny_sae(), {3: 3e38}), pytest.raises(ValueError, match="the logits of tiny llama hold NaN"):
         log_probabilities(model, PROMPT, [" w1"])
 

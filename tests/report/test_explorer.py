@@ -11,6 +11,7 @@ from llm_models import one_thread, tiny_texts  # noqa: F401
 from pages import data_of, unpacked
 from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
+from small_saes import sae_of
 
 from proxsae import ProxSAE
 from proxsae.llm import harvest
@@ -148,6 +149,19 @@ def test_tokens_that_are_bytes_are_shown_by_the_character_they_make():
     assert shown(b"\xf0\x9f") == ["\ufffd", "\ufffd"]
 
 
+def test_a_text_is_read_with_the_settings_of_the_harvest(model, tmp_path):
+    text, packing = "w1 w2 w3 w1", {"bos": False, "separator": None, "exclude_tokens": ["w2"], "context_length": 16}
+    options = {"block": 2, "n_tokens": 3, "split": "all", "drop": 0, "verbose": False}
+    store = harvest(model, [text], out=tmp_path, **packing, **options)
+    sae = sae_of("Cardinality(4)", d=16, p=40)
+    sae.provenance_ = {"site": "block.2", "bos": False, "excluded_tokens": store.info["excluded_tokens"]}
+    reading = read_text(model, sae, 2, text)
+    assert [model.tokenizer.decode([token]) for token in reading.tokens] == text.split()
+    assert reading.is_read.tolist() == [True, False, True, True]
+    expected = sae.transform(store).toarray()
+    np.testing.assert_allclose(reading.codes[reading.is_read].toarray(), expected, atol=1e-4 * abs(expected).max())
+
+
 def test_the_page_holds_what_the_codes_say(model, sae, store, codes, places):
     data = data_of(explorer.explorer_page(sae, store, model, title="A"))
     p, Z = codes.shape[1], codes.toarray()
@@ -205,6 +219,8 @@ def test_what_cannot_be_shown_is_one_sentence(model, sae, store):
     ):
         with pytest.raises(error, match=sentence):
             explorer.explorer_page(*arguments, title="A")
+    with pytest.raises(TypeError, match="texts must be a list of texts, got the text 'abc'"):
+        explorer.explorer_page(sae, store, model, title="A", texts="abc")
     with pytest.raises(ValueError, match=r"character 1 of the text .* is a byte that is no UTF-8, or half of"):
         explorer.explorer_page(sae, store, model, title="A", texts=["\ud83d"])
 

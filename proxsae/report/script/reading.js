@@ -29,7 +29,7 @@ function showReading(place, atoms, reading) {
     tokens.replaceChildren(...reading.tokens.map((token, i) => {
       const part = shaded(token, track[i] / most, {
         className: `${i === chosen ? "chosen" : ""} ${reading.is_read[i] ? "" : "unread"}`,
-        title: reading.is_read[i] ? (track[i] ? signed(track[i]) : "0") : "special token or massive activation: no codes",
+        title: reading.is_read[i] ? (track[i] ? signed(track[i]) : "0") : "special or excluded token, or massive activation: no codes",
         tabIndex: i === chosen ? 0 : -1,
       });
       if (reading.is_read[i]) {
