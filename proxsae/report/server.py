@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,9 +24,10 @@ class PageServer(ThreadingHTTPServer):
     """A server of one page on 127.0.0.1, to be run by ``serve_forever``.
 
     ``GET /`` gives the page. ``POST /read`` takes ``{"text": ...}`` and gives the result of `answer` for the text, or
-    ``{"error": sentence}`` where it raises ValueError. Texts are answered one at a time. Other pages that are open in
-    the browser cannot send requests: a request must name this server as its ``Host``, and as its ``Origin`` if it has
-    one, and be of type ``application/json``, which a browser does not send to other origins without asking them.
+    ``{"error": sentence}`` where it raises; unless it is a ValueError, its traceback is printed. Texts are answered one
+    at a time. Other pages that are open in the browser cannot send requests: a request must name this server as its
+    ``Host``, and as its ``Origin`` if it has one, and be of type ``application/json``, which a browser does not send to
+    other origins without asking them.
 
     Parameters
     ----------
@@ -55,7 +57,9 @@ class PageServer(ThreadingHTTPServer):
             super().__init__(("127.0.0.1", port), _Handler)
         except (OSError, OverflowError) as error:
             raise ValueError(f"port {port} cannot be used: {getattr(error, 'strerror', None) or error}") from error
-        self.hosts = [f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")]
+        names = ["127.0.0.1", "localhost"]
+        self.hosts = [f"{name}:{self.server_port}" for name in names]
+        self.hosts += names if self.server_port == 80 else []  # browsers leave the usual port out
         self.answering = Lock()
 
     def handle_error(self, *arguments: Any) -> None:
@@ -95,6 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.server.answer(text)
             except ValueError as error:
                 raise _RefusalError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+            except Exception as error:
+                traceback.print_exc()
+                sentence = f"the text could not be read: {type(error).__name__}: {error}"
+                raise _RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, sentence) from error
 
     def _reply(self, kind: str, respond: Callable[[], str]) -> None:
         try:
@@ -110,10 +118,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _check_origin(self) -> None:
-        hosts, given = self.server.hosts, self.headers.get_all("Host", [])
+        hosts, given = self.server.hosts, [host.lower() for host in self.headers.get_all("Host", [])]
         if len(given) != 1 or given[0] not in hosts:
             raise _RefusalError(HTTPStatus.FORBIDDEN, f"this server answers to the host {' or '.join(hosts)} alone")
-        if any(origin != f"http://{given[0]}" for origin in self.headers.get_all("Origin", [])):
+        if any(origin.lower() != f"http://{given[0]}" for origin in self.headers.get_all("Origin", [])):
             raise _RefusalError(HTTPStatus.FORBIDDEN, "only the page that this server gave may ask it")
 
     def _check_path(self, path: str) -> None:
@@ -131,7 +139,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
         try:
             text = json.loads(self.rfile.read(int(length)))["text"]
-            text.encode()  # half of a surrogate pair is no text
+            text.encode()
+        except UnicodeEncodeError:
+            sentence = "the text holds half of a surrogate pair, which is no character"
+            raise _RefusalError(HTTPStatus.BAD_REQUEST, sentence) from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise _RefusalError(HTTPStatus.BAD_REQUEST, 'the request must be {"text": "..."}, in JSON') from None
         return str(text)

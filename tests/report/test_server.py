@@ -15,7 +15,7 @@ def server():
     def answer(text):
         if text == "bad":
             raise ValueError("no such <text>")
-        return json.dumps({"length": len(text)})
+        return json.dumps({"length": len(3 if text == "number" else text)})
 
     with PageServer(0) as server:
         server.page, server.answer = "<!doctype html>caf\u00e9", answer
@@ -55,7 +55,25 @@ def test_it_gives_the_page_and_reads_texts(server):
     assert ask(server)[:2] == (200, '{"length": 3}')
     assert ask(server, Host=server.hosts[1], Origin=f"http://{server.hosts[1]}")[0] == 200
     assert ask(server, Content_Type="application/json; charset=utf-8")[0] == 200
+    assert ask(server, Host=server.hosts[1].upper(), Origin=f"http://{server.hosts[1]}")[0] == 200
     assert refusal(server, b'{"text": "bad"}') == (422, "no such <text>")
+
+
+def test_any_error_is_answered_and_logged(server, capfd):
+    sentence = "the text could not be read: TypeError: object of type 'int' has no len()"
+    assert refusal(server, b'{"text": "number"}') == (500, sentence)
+    assert capfd.readouterr().err.count("Traceback") == 1
+    assert ask(server)[0] == 200
+
+
+def test_the_usual_port_is_left_out_of_the_host(monkeypatch):
+    def bind(server):
+        server.server_name, server.server_port = "127.0.0.1", 80
+
+    monkeypatch.setattr(PageServer, "server_bind", bind)
+    monkeypatch.setattr(PageServer, "server_activate", lambda _: None)
+    with PageServer(80) as server:
+        assert server.hosts == ["127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"]
 
 
 def test_it_is_not_for_others(server):
@@ -74,11 +92,13 @@ def test_it_is_not_for_others(server):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"{}", b'{"text": 3}', b'{"text": "\\ud800"}', b"\xff", b"[" * 15_000],
+    [b"", b"{", b"[]", b"{}", b'{"text": 3}', b"\xff", b"[" * 15_000],
     ids=lambda b: repr(b[:9]),
 )
 def test_what_is_no_request_is_refused(server, body):
     assert refusal(server, body) == (400, 'the request must be {"text": "..."}, in JSON')
+    half = "the text holds half of a surrogate pair, which is no character"
+    assert refusal(server, b'{"text": "\\ud800"}') == (400, half)
 
 
 def test_a_text_has_an_end(server):
