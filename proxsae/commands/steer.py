@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
+import unicodedata
 from itertools import zip_longest
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command
+from proxsae.commands.parser import BLOCK, add_command, check_counts
 
 
 def add(commands: Any) -> None:
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> None:
     atoms = [atom for atom, _ in options.atom]
     if twice := [atom for atom in atoms if atoms.count(atom) > 1]:
         raise ValueError(f"--atom {twice[0]} was given {atoms.count(twice[0])} times; give one value for it")
+    check_counts(options, "tokens")
     sae = load(options.sae)
     model = load_model(options.model)
     said = [
@@ -69,13 +71,24 @@ def run(options: argparse.Namespace) -> None:
     ]
     edits = ", ".join(f"{'+' if options.add else ''}{value:g} at atom {atom}" for atom, value in options.atom)
     columns = [
-        [title, "", *textwrap.wrap(options.prompt + one.text, width), "", _mean(one.log_probabilities)]
-        for width in [(shutil.get_terminal_size((100, 24)).columns - 3) // 2]
+        [title, "", *_wrapped(options.prompt + one.text, width), "", _mean(one.log_probabilities)]
+        for width in [max(10, (shutil.get_terminal_size((100, 24)).columns - 3) // 2)]
         for title, one in zip(("baseline", f"steered: {edits or 'no edit'}"), said, strict=True)
     ]
-    width = max(map(len, columns[0]))
+    width = max(map(_cells, columns[0]))
     for left, right in zip_longest(*columns, fillvalue=""):
-        print(f"{left:{width}s} | {right}".rstrip())
+        print(f"{left}{' ' * (width - _cells(left))} | {right}".rstrip())
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of a text, long ones in several; where characters take two cells, half as many fit."""
+    room = width if _cells(text) == len(text) else width // 2
+    return [part for line in text.splitlines() for part in textwrap.wrap(line, room) or [""]]
+
+
+def _cells(text: str) -> int:
+    """Return how many cells of a terminal a line takes."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
 
 
 def _mean(log_probabilities: Any) -> str:

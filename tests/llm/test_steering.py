@@ -1,5 +1,7 @@
 """Steering: the formula at every token, exact equality without an edit, and a model that is as it was afterwards."""
 
+from unicodedata import east_asian_width
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from small_saes import sae_of
 from proxsae import ProxSAE
 from proxsae.cli import main
 from proxsae.llm import generate, log_probabilities, steer, steered
-from proxsae.llm.generate import prompt_ids
+from proxsae.llm.generate import Continuation, prompt_ids
 from proxsae.report import read_text
 from proxsae.training.blocks import FeatureBlocks
 
@@ -227,6 +229,29 @@ def test_half_of_a_character_is_no_text(model, text):
         log_probabilities(model, PROMPT, [text])
     with pytest.raises(ValueError, match=r"^character 4 of the text"):
         read_text(model, tiny_sae(), 2, text)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said", "lines"),
+    [
+        (40, "one\n\n  two", ["A:", "one", "", "  two"]),
+        (40, "\u732b\u306f" * 10, ["A:", "\u732b\u306f" * 4 + "\u732b", "\u306f" + "\u732b\u306f" * 4, "\u732b\u306f"]),
+        (3, "five words in ten cells", ["A:", "five words", "in ten", "cells"]),
+    ],
+    ids=["lines", "wide characters", "narrow"],
+)
+def test_the_command_prints_what_is_said(tmp_path, capsys, monkeypatch, columns, said, lines):
+    tiny_sae().save(tmp_path / "sae.safetensors")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("proxsae.llm.load_model", lambda _: None)
+    monkeypatch.setattr("proxsae.llm.steer", lambda *_, **__: Continuation(said, np.zeros(1), np.zeros(1)))
+    assert main(["steer", str(tmp_path / "sae.safetensors"), "--prompt", "A:\n"]) == 0
+    printed = [line.partition("|") for line in capsys.readouterr().out.splitlines()]
+    assert [right.removeprefix(" ") for _, _, right in printed[2:-2]] == lines
+    assert [left.rstrip() for left, _, _ in printed[2:-2]] == lines
+    cells = {sum(1 + (east_asian_width(one) in "WF") for one in left) for left, _, _ in printed}
+    assert len(cells) == 1
+    assert cells.pop() <= max(columns // 2, 27)
 
 
 def test_the_command_prints_both_texts(model, tmp_path, capsys):
