@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import stat
 import sys
@@ -55,12 +56,19 @@ OPTIONS = {
     "; give block": "; give --block",
     "; give reads": "; give --reads",
     "give dtype='float32'": "give --dtype float32",
+    "hook=": "--block ",
+    "block=": "--block ",
+    "n_tokens=": "--tokens ",
+    "context_length=": "--context ",
+    "temperature=": "--temperature ",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a mistake of the user is one line on standard error."""
     options = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a token that cannot be printed shall not end minutes of work
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         print(f"proxsae {options.command}: {message}", file=sys.stderr)
@@ -70,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = show
             with redirect_stdout(sys.stderr) if _is_stdout(getattr(options, "out", None)) else nullcontext():
                 status = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        print(f"proxsae {options.command}: nothing reads the output any more", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        return 1
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         sentence = str(error)
         for argument, option in OPTIONS.items():

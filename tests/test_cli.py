@@ -1,6 +1,8 @@
 """The command line on the user's own files."""
 
 import argparse
+import io
+import os
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from proxsae.cli import COMMANDS, build_parser, main
+from proxsae.commands import verify
 
 
 @pytest.fixture
@@ -63,6 +66,24 @@ def test_python_m_is_the_command_line():
     )
     assert (ran.returncode, ran.stdout) == (1, b"")
     assert ran.stderr.startswith(b"proxsae fit: ")
+
+
+def test_a_reader_that_has_gone_is_one_line(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["verify", "L1"]) == 1
+        stdout.flush()  # as Python does at its end
+    assert capsys.readouterr().err == "proxsae verify: nothing reads the output any more\n"
+
+
+def test_what_cannot_be_printed_is_replaced(monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(verify, "run", lambda _: stdout.write("caf\u00e9\n") and 0)
+    assert main(["verify", "L1"]) == 0
+    assert stdout.buffer.getvalue() == b"caf?\n"
 
 
 def test_every_option_has_help_and_says_its_default():

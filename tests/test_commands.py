@@ -167,7 +167,7 @@ def test_evaluate_asks_where_harvests_differ(folder, sae, capsys):
     for files in ([sae, other], [other, sae]):
         command = ["evaluate", *map(str, files), *_model(folder), "--tokens", "100"]
         assert main(command) == 1
-        assert re.search(r"with context_length=\d+ and .*; give --context for both\n$", capsys.readouterr().err)
+        assert re.search(r"with --context \d+ and .*; give --context for both\n$", capsys.readouterr().err)
         assert main([*command, "--context", "16"]) == 1
         assert re.search(r"with bos=\w+ and .*; give --bos or --no-bos for both\n$", capsys.readouterr().err)
         assert main([*command, "--context", "16", "--no-bos"]) == 0
@@ -179,8 +179,15 @@ def test_counts_and_places_that_cannot_be_are_named_by_their_option(folder, sae,
     evaluate_, report = ["evaluate", str(sae), *_model(folder)], ["report", str(sae), str(folder / "store")]
     out = ["--out", str(folder / "none.html")]
     for command, sentence in (
-        ([*evaluate_, "--context", "0"], "context_length=0 was given; an integer of at least 2"),
+        ([*evaluate_, "--context", "0"], "--context 0 was given; an integer of at least 2"),
         ([*evaluate_, "--block", "1"], "to be used on 'block.1' of .*; --any-place allows it"),
+        ([*evaluate_, "--block", "-1"], "--block 'block.-1' was given, but .* numbered from 1 to 4"),
+        ([*evaluate_, "--block", "2", "2"], r"--block \['2', '2'\] was given; one place or several different ones"),
+        (
+            ["steer", "--prompt", "w1", str(sae), *_model(folder)[:2], "--temperature", "-1"],
+            "--temperature -1.0 was given",
+        ),
+        (["steer", "--prompt", "w1", str(sae), "--model", "missing", "--tokens", "0"], "--tokens 0 was given"),
         ([*report, "--tokens", "-2990", *out], "--tokens -2990 was given; an integer of at least 1"),
         ([*report, "--tokens", "0", *out], "--tokens 0 was given; an integer of at least 1"),
         (["serve", *report[1:], "--tokens", "-1"], "--tokens -1 was given"),

@@ -68,7 +68,7 @@ class Site:
         if isinstance(given, str):
             if given == "embed":
                 return cls(0)
-            if given.isdecimal() and len(given) <= 6:
+            if re.fullmatch(r"-?\d{1,6}", given):
                 return cls(int(given))
             if match := _TEXT.fullmatch(given):
                 what, number = match.groups()
