@@ -240,10 +240,11 @@ def _ran_out(store: ActivationStore, n_tokens: int) -> str:
 def describe(store: ActivationStore) -> str:
     """Return one line on the rows of a store and the rows that were left out."""
     info = store.info
-    large = f"{MASSIVE_RATIO:g} times the median norm {', '.join(f'{norm:.4g}' for norm in info['median_norms'])}"
+    large = f"{MASSIVE_RATIO:g} times the median norm of {', '.join(f'{norm:.4g}' for norm in info['median_norms'])}"
+    kept = f"; kept: {info['large_kept']:,} longer than that" if info["large_kept"] else ""
     return (
         f"{len(store):,} rows of {store.shape[1]} features from {info['contexts']:,} contexts of {info['model']} at "
         f"'{info['site']}'; dropped: {info['dropped_by_position']:,} at positions {info['dropped_positions']}, "
-        f"{info['dropped_special']:,} special or excluded tokens, {info['dropped_massive']:,} single rows above "
-        f"{large}; {info['large_kept']:,} such rows are kept"
+        f"{info['dropped_special']:,} special or excluded tokens, {info['dropped_massive']:,} longer than "
+        f"{large}{kept}"
     )

@@ -201,8 +201,11 @@ def _dataset(name: str, is_local: bool, field: str) -> Iterator[Document]:
 def _text_field(record: Any, field: str, where: str) -> Document:
     text = _document(record.get(field)) if isinstance(record, dict) else None
     if text is None:
-        fields = f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}"
-        raise ValueError(f"{where} has no text in the field '{field}'; it holds {fields}.")
+        held = f"a {type(record).__name__}"
+        if isinstance(record, dict):
+            kind = type(record.get(field)).__name__
+            held = f"a value of type {kind}" if field in record else f"the fields {sorted(record)}"
+        raise ValueError(f"{where} has no text in the field '{field}'; it holds {held}.")
     return text
 
 

@@ -31,7 +31,7 @@ def test_a_jsonl_file(tmp_path):
     ("content", "message"),
     [
         ('{"text": "one"}\n{"txt": "two"}\n', r"Line 2 of '.*a\.jsonl' has no text in the field 'text'.*\['txt'\]"),
-        ('{"text": 1}\n', "Line 1 .* has no text in the field 'text'"),
+        ('{"text": 1}\n', "Line 1 .* has no text in the field 'text'; it holds a value of type int"),
         ('{"text": "one"', "Line 1 .* is not JSON"),
         ("[1]\n", "Line 1 .* it holds a list"),
         ('{"text": "one"}\n' + "[" * 100_000, "Line 2 .* is not JSON: maximum recursion depth"),
