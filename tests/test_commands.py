@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import tempfile
 from pathlib import Path
 from threading import Thread
 from urllib.error import HTTPError
@@ -291,6 +293,35 @@ def test_serve_reads_texts_until_ctrl_c(folder, sae, capsys, monkeypatch):
     assert answers[0]["tree"]["values"]["length"] == 16  # two tokens, eight codes each
     assert answers[1] == {"error": "the text has 100 tokens; at most 64 can be read at once"}
     assert re.search(r"page: http://127\.0\.0\.1:\d+/ .*\nended\n", capsys.readouterr().out)
+
+
+def test_serve_harvests_as_the_model_was_trained_and_sigterm_leaves_nothing(folder, sae, capsys, monkeypatch, tmp_path):
+    fitted = ProxSAE.load(sae)
+    fitted.provenance_ |= {"bos": False, "excluded_tokens": [5]}
+    fitted.save(folder / "no_bos.safetensors")
+
+    def serve(server):
+        (store,) = tmp_path.iterdir()
+        info = ActivationStore(store).info
+        assert (info["bos"], info["excluded_tokens"], info["context_length"], info["rows"]) == (False, [5], 16, 300)
+        assert json.loads(server.answer("w1 w2"))["tree"]["tokens"] == ["w1", "w2"]
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(PageServer, "serve_forever", serve)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = ["serve", str(folder / "no_bos.safetensors"), "--tokens", "300", "--port", "0"]
+    assert main([*command, *_model(folder)]) == 0
+    assert capsys.readouterr().out.endswith("ended\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("command", ["serve", "axes"])
+def test_options_of_a_harvest_are_refused_beside_a_store(folder, sae, command, capsys):
+    given = [command, str(sae), str(folder / "store")]
+    assert main([*given, *_model(folder), "--no-bos"]) == 1
+    assert re.search(r"--text, --bos cannot change '.*store', which is harvested already", capsys.readouterr().err)
 
 
 def test_the_demo_ends_in_a_table_and_a_report(folder, monkeypatch, capsys):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, check_counts, packing_of
+from proxsae.commands.parser import (
+    BLOCK,
+    add_command,
+    add_model,
+    add_packing,
+    check_counts,
+    check_store,
+    packing_of,
+    temporary_folder,
+)
 
 N_NULL = 2000  # axes of the null
 N_CARDS = 4
@@ -30,13 +38,14 @@ def add(commands: Any) -> None:
     command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that are read (default: 30000)")
-    add_packing(command)
+    add_packing(command, "as in the harvest of the SAE")
     command.add_argument("--least", type=int, default=20, help="non-zeros a side that an atom needs (default: 20)")
     command.add_argument("--out", type=Path, default=Path("axes.html"), help="the page (default: axes.html)")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the tables and write the page."""
+    from proxsae.commands.evaluate import of_harvests
     from proxsae.data.outputs import check_output
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, harvest, load_model
@@ -44,20 +53,22 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.llm.steering import site_of
 
     check_counts(options, "tokens", "least")
+    check_store(options)
     check_output(options.out, options.sae, options.store, options.against, options.pairs, options.text)
     pairs = read_pairs(options.pairs or ANTONYMS)
     saes = {Path(path).stem: load(path) for path in (options.sae, options.against) if path}
+    if options.against and len(saes) == 1:
+        raise ValueError(f"--against {options.against} has the name of the model itself; give another one")
     model = load_model(options.model)
     sites = [site_of(model, sae, options.block, check_provenance=not options.any_place) for sae in saes.values()]
     if len(set(sites)) > 1:
         raise ValueError(f"the two models are of different sites: {sites[0]} and {sites[1]}")
-    with tempfile.TemporaryDirectory() as folder:
-        harvested = {"n_tokens": options.tokens, "out": folder, "field": options.field, **packing_of(options)}
-        store = (
-            ActivationStore(options.store)
-            if options.store
-            else harvest(model, options.text, block=sites[0], **harvested)
-        )
+    with temporary_folder() as folder:
+        if options.store:
+            store = ActivationStore(options.store)
+        else:
+            settings = of_harvests({options.sae: next(iter(saes.values()))}, {"block": sites[0], **packing_of(options)})
+            store = harvest(model, options.text, n_tokens=options.tokens, out=folder, field=options.field, **settings)
         _write(options, model, saes, sites[0], pairs, store)
 
 

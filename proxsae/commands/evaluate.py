@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     saes: dict[str, Any] = {path: load(path) for path in options.saes}
     given = {"block": options.block, "reads": options.reads, "context_length": options.context}
     given = {name: value for name, value in given.items() if value is not None} | packing_of(options)
-    settings = {"context_length": 128, **_of_harvests(saes, given), **given}
+    settings = {"context_length": 128, **of_harvests(saes, given)}
     if options.refined:
         from proxsae.training import Refined
 
@@ -83,8 +83,8 @@ def _lines(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{name} at {place}" if place else name, one) for name in places for place, one in places[name].items()]
 
 
-def _of_harvests(saes: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the harvests in the files, where no option gives them, as arguments of evaluate.
+def of_harvests(saes: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the harvests in the files, as arguments of evaluate, in favour of those given.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def _of_harvests(saes: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
                     f"{path} was harvested with {argument}={value!r} and {first} with {argument}={of_first!r}; give "
                     f"{OPTIONS[argument]} for both"
                 )
-    return {argument: value for argument, (_, value) in found.items()}
+    return {argument: value for argument, (_, value) in found.items()} | given
 
 
 def _told(sae: Any) -> dict[str, Any]:

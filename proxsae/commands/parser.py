@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 BLOCK = 'blocks before the residual stream is read, such as 15, or another place: "mlp_out.15", "attn_out.15", "embed"'
@@ -50,6 +53,27 @@ def packing_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of :func:`add_packing` that were given, as arguments of harvest and evaluate."""
     names = ("bos", "separator", "concatenate", "exclude_tokens")
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def check_store(options: argparse.Namespace) -> None:
+    """Raise ValueError where options of a new harvest are given beside a store, which is harvested already."""
+    given = ["text"] * (options.text is not None) + ["field"] * (options.field != "text") + [*packing_of(options)]
+    if options.store and given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(
+            f"{names} cannot change '{options.store}', which is harvested already; leave out one of the two"
+        )
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """Yield a folder that is removed at the end, also after SIGTERM, which is as Ctrl-C until then."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_counts(options: argparse.Namespace, *names: str) -> None:

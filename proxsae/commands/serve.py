@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, check_counts, packing_of
+from proxsae.commands.parser import (
+    BLOCK,
+    add_command,
+    add_model,
+    add_packing,
+    check_counts,
+    check_store,
+    packing_of,
+    temporary_folder,
+)
 
 
 def add(commands: Any) -> None:
@@ -29,12 +37,13 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that count (default: 30000)")
-    add_packing(command)
+    add_packing(command, "as in the harvest of the SAE")
     command.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000; 0 takes a free one)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C or SIGTERM."""
+    from proxsae.commands.evaluate import of_harvests
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, harvest, load_model
     from proxsae.llm.harvest import sites_of
@@ -44,7 +53,8 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.report.packing import packed
 
     check_counts(options, "tokens")
-    with PageServer(options.port) as server, tempfile.TemporaryDirectory() as folder:
+    check_store(options)
+    with PageServer(options.port) as server, temporary_folder() as folder:
         sae, store = load(options.sae), ActivationStore(options.store) if options.store else None
         told = store.info if store else {}
         hooks = options.block or (sae.provenance_.get("site") or told.get("site", "")).split()
@@ -54,8 +64,9 @@ def run(options: argparse.Namespace) -> None:
         if not options.any_place:
             check_same_place(sae, model, names_of(sites_of(model, hooks, None)), Path(options.sae).name)
         if store is None:
-            harvested = {"n_tokens": options.tokens, "out": folder, "field": options.field, **packing_of(options)}
-            store = harvest(model, options.text, hook=hooks, **harvested)
+            settings = of_harvests({options.sae: sae}, {"block": hooks, **packing_of(options)})
+            settings.pop("reads", None)  # of a transcoder, what is in hooks
+            store = harvest(model, options.text, n_tokens=options.tokens, out=folder, field=options.field, **settings)
         server.page = explorer_page(
             sae,
             store.part(0, options.tokens),

@@ -113,5 +113,7 @@ def test_the_command_writes_a_page(model, store, tmp_path, capsys):
     assert main([*arguments, "--least", "5000"]) == 1
     assert "two atoms that fire on 5000 samples are needed" in capsys.readouterr().err
     one_sided = [argument.replace("signed.safetensors", "onesided.safetensors") for argument in arguments[:2]]
-    assert main([*one_sided, *arguments[2:], "--least", "5"]) == 1
+    assert main([*one_sided, *arguments[2:]]) == 1
+    assert "has the name of the model itself; give another one" in capsys.readouterr().err
+    assert main([*one_sided, *arguments[2:-4], *arguments[-2:], "--least", "5"]) == 1
     assert "has 5 non-zeros on both sides" in capsys.readouterr().err
