@@ -21,7 +21,7 @@ from proxsae.training.distributed import mesh
 from proxsae.training.history import joined
 from proxsae.training.inference import N_FOR_WEIGHT, model_of
 from proxsae.training.losses import standard
-from proxsae.training.resuming import CheckpointStore, check_finite, note_start, resumed_state
+from proxsae.training.resuming import CheckpointStore, check_finite, check_same_start, note_start, resumed_state
 from proxsae.training.settings import Settings
 from proxsae.training.sharded import check_shardable, gathered_model
 from proxsae.training.signals import Stop, signals_held_back
@@ -252,6 +252,8 @@ class Fit:
         return state, {}
 
     def _begin(self, state: TrainingState, before: dict[str, Any]) -> None:
+        if self.mesh.all.size > 1:
+            check_same_start(state, self.rows)
         settings, self.state, self.before = self.settings, state, before
         self.written = state.n_done
         self.waiting: list[float] = []  # the share of each step in which it waited for rows of a stream

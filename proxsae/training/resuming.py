@@ -1,4 +1,4 @@
-"""From a checkpoint back into the middle of a fit: only into the same fit, on the same rows."""
+"""From a checkpoint back into the middle of a fit: only into the same fit, on the same rows, in all processes."""
 
 from __future__ import annotations
 
@@ -63,6 +63,24 @@ def resumed_state(
         name, theirs, ours = different[0]
         raise ValueError(f"{path} is the checkpoint of another fit: its {name} = {theirs}, that of this one is {ours}")
     return state.to(settings.device)
+
+
+def check_same_start(state: TrainingState, rows: Rows) -> None:
+    """Raise ValueError in all processes of a training where they do not begin with one state, on the same rows."""
+    found: dict[str, Any] = {"data": fingerprint(rows), "step": state.n_done, "rows drawn": state.n_drawn}
+    found |= {"seed": state.seed, "init": state.init}
+    everyone = mesh().all.collected((found, state.model.atoms[0].detach().cpu()))
+    first, atom = everyone[0]
+    for rank, (other, its_atom) in enumerate(everyone):
+        different = [f"{name} {first[name]} and {other[name]}" for name in first if first[name] != other[name]]
+        # processes round differently, and shards have different atoms
+        if not different and not mesh().is_sharded and float((its_atom - atom).norm()) > 1e-3:
+            different.append("different atoms")
+        if different:
+            raise ValueError(
+                f"processes 0 and {rank} begin this training with {different[0]}: all need the same rows and init, and "
+                "checkpoints on a disk that all of them see"
+            )
 
 
 def check_finite(state: TrainingState) -> None:

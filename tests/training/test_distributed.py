@@ -16,6 +16,14 @@ FITS = {
     "steered": (L1(), {"target_l0": 3}),
     "thresholds": (L0() + NonNegative(), {"target_l0": 3, "max_norm_ratio": 1.3}),
 }
+DIFFERENT = {  # what each of two processes begins with, and what is said of it
+    "rows": (lambda rank: fit_of("count").fit(X + rank), "data 300 x 12 float64 with checksum"),
+    "folders": (
+        lambda rank: fit_of("count").set_params(checkpoint_dir=f"disk-of-{rank}").fit(X, resume=True),
+        "step 12 and 0:",
+    ),
+    "atoms": (lambda rank: fit_of("count").fit(X, init=np.roll(np.eye(24, 12), rank, axis=1) + 0.1), "different atoms"),
+}
 
 SCRIPT = """
 import os, signal, sys
@@ -24,7 +32,7 @@ import proxsae.training.trainer as trainer
 from proxsae.cli import main
 from proxsae.data.rows import Rows
 from proxsae.training.distributed import data_parallel
-from test_distributed import FITS, fit_of, X
+from test_distributed import DIFFERENT, FITS, fit_of, X
 
 read, step, seen = Rows.read, trainer.Trainer.step, []
 
@@ -43,6 +51,11 @@ with data_parallel() as group:
         sae = fit_of(kind).fit(X)
         np.savez(f"{kind}-{group.rank}.npz", D=sae.components_, b=sae.intercept_, seen=seen, **sae.history_,
                  **{name: tensor.numpy() for name, tensor in sae.encoder_.tensors().items()})
+    for name, (begin, _) in DIFFERENT.items():
+        try:
+            begin(group.rank)
+        except ValueError as error:
+            open(f"{name}-{group.rank}.txt", "w").write(str(error))
     trainer.Trainer.step = killed
     sys.exit(main(sys.argv[1:]))
 """
@@ -58,6 +71,7 @@ def job(request, tmp_path_factory):
     """A job of several processes: fits, whose arrays they write, and a command, in which one of them is killed."""
     folder = tmp_path_factory.mktemp("job")
     np.save(folder / "x.npy", X)
+    fit_of("count").set_params(checkpoint_dir=folder / "disk-of-0").fit(X)
     done = run_job(request.param, folder, SCRIPT, *command_of(folder))
     return folder, done, request.param
 
@@ -83,6 +97,16 @@ def test_several_processes_give_what_one_gives(kind, job):
     if kind == "count":  # each read its part of every batch
         assert [(file["seen"] == 64 // n_processes).sum() for file in found] == [12] * n_processes
         assert max(alone.history_["dead"]) > 0  # so that the loss of dead atoms is compared
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_processes_that_begin_differently_all_say_so(name, job):
+    folder, done, n_processes = job
+    for rank in range(n_processes):
+        assert (folder / f"{name}-{rank}.txt").exists(), done.stderr
+        said = (folder / f"{name}-{rank}.txt").read_text()
+        assert said.startswith(f"processes 0 and 1 begin this training with {DIFFERENT[name][1]}")
+        assert said.endswith("and checkpoints on a disk that all of them see")
 
 
 def test_a_lost_process_ends_the_job_and_leaves_the_last_checkpoint(job):
@@ -155,6 +179,7 @@ def test_a_step_sums_as_many_numbers_as_the_page_on_scaling_says(monkeypatch):
     sent = []
     monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **of: sent.append(tensor.numel()))
     monkeypatch.setattr(Group, "of_first", lambda self, value: value)
+    monkeypatch.setattr(Group, "collected", lambda self, value: [value] * self.size)
     monkeypatch.setattr("proxsae.training.distributed._present", [Mesh(Group(0, 2), rows=Group(0, 2))])
     fit_of("count").set_params(n_steps=1).fit(X)
     p, d = 24, 12
@@ -188,5 +213,6 @@ def test_streams_and_many_are_of_one_process(monkeypatch):
     with pytest.raises(ValueError, match="a stream is read in its order by one process"):
         ProxSAE().fit(ShuffledRows(X))
     monkeypatch.setattr(Group, "of_first", lambda self, value: value)
+    monkeypatch.setattr(Group, "collected", lambda self, value: [value] * self.size)
     with pytest.raises(ValueError, match="several processes share one training at a time"):
         fit_many([fit_of("count"), fit_of("count")], X)

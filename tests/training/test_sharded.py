@@ -274,6 +274,7 @@ def test_a_step_sends_as_many_numbers_as_the_page_says(monkeypatch):
     monkeypatch.setattr("torch.distributed.all_gather", lambda parts, x, **of: gathered.append(x.numel()))
     monkeypatch.setattr(Group, "joined", lambda self, x: torch.cat(self.each(x) and [x, x]))
     monkeypatch.setattr(Group, "of_first", lambda self, value: value)
+    monkeypatch.setattr(Group, "collected", lambda self, value: [value] * self.size)
     monkeypatch.setattr(Group, "gathered", lambda self, part, axis: None)
     monkeypatch.setattr("proxsae.training.distributed._present", [Mesh(Group(0, 2), atoms=Group(0, 2))])
     fit("abstopk", n_steps=1, dead_after=100_000)
