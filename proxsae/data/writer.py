@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -41,6 +43,8 @@ class StoreWriter:
     run that was never interrupted. A shard and the index are each written to a temporary name and renamed; the index
     names only shards that are whole.
 
+    Until it is closed, or its ``with`` block ends, or the process does, no other writer can open the folder.
+
     Parameters
     ----------
     path : str or path
@@ -70,13 +74,25 @@ class StoreWriter:
         self._shard_bytes = shard_bytes
         self._held: list[dict[str, NDArray[Any]]] = []
         self._counts = dict.fromkeys(_COUNTS, 0)
-        if (self.path / INDEX).exists():
-            self._continue(header, resume)
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
+        is_empty = not self.path.exists() or (self.path.is_dir() and not any(self.path.glob("[!.]*")))
+        if not is_empty and not (self.path / INDEX).exists():
             raise StoreError(f"'{self.path}' exists and is no activation store; give a new or empty folder.")
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_index(self.path, self.index)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._unlock = finalize(self, os.close, self._locked())
+        try:
+            if (self.path / INDEX).exists():
+                self._continue(header, resume)
+            else:
+                write_index(self.path, self.index)
+        except BaseException:
+            self._unlock()  # the error would keep this object, and its lock
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unlock()
 
     @property
     def rows(self) -> int:
@@ -133,7 +149,20 @@ class StoreWriter:
             self._flush()
         self.index["complete"] = True
         write_index(self.path, self.index)
+        self._unlock()
         return ActivationStore(self.path)
+
+    def _locked(self) -> int:
+        """Return the descriptor of the folder, locked where the disk knows locks."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            raise StoreError(f"'{self.path}' is being written by another harvest: give another folder.") from None
+        except OSError:
+            pass
+        return folder
 
     def _flush(self) -> None:
         names = ("activations", "context", "position", "tokens")

@@ -131,37 +131,37 @@ def harvest(
     texts = documents(text, split=split, field=field, seed=seed)
     packed, padding = pack(texts, model.tokenizer, context_length, packing), padding_id(model.tokenizer)
     packed = chain(list(islice(packed, 1)), packed)  # a text or a separator that is refused leaves no folder
-    writer = StoreWriter(out, identity | measured, resume=resume)
-    if writer.index["complete"]:
-        store = _complete(writer, packed, padding, n_tokens)
+    with StoreWriter(out, identity | measured, resume=resume) as writer:
+        if writer.index["complete"]:
+            store = _complete(writer, packed, padding, n_tokens)
+            if verbose:
+                tqdm.write(f"{describe(store)}; complete already, nothing was run.", file=sys.stderr)
+            return store
+        if writer.rows > n_tokens:
+            raise StoreError(f"'{out}' holds {writer.rows} rows already, so n_tokens={n_tokens} needs another folder.")
+        writer.index["n_tokens"] = n_tokens
+        _skip_done(packed, writer, padding)
+        contexts = batches(packed, model.tokenizer, context_length, batch_size, excluded)
+        stream = activations(model, sites, contexts)
+        start, started = writer.rows, time.perf_counter()
+        bar = tqdm(total=n_tokens, initial=start, unit="tok", desc="harvest", disable=None if verbose else True)
+        with bar:
+            if not writer.contexts:
+                positions, medians, stream = measure(stream, drop)
+                writer.index |= {"dropped_positions": positions, "median_norms": medians}
+                writer.index["median_norm"] = medians[0] if medians else 0.0
+            while writer.rows < n_tokens and (batch := next(stream, None)) is not None:
+                bar.update(_add(writer, batch, n_tokens - writer.rows))
+        if writer.rows == 0:
+            raise ValueError(f"The text '{source_name(text)}' (split='{split}') gave no token to store.")
+        store = writer.close()
+        warn_of_large(store.info["large_kept"], len(store))
+        if len(store) < n_tokens:
+            warnings.warn(_ran_out(store, n_tokens), stacklevel=2)
         if verbose:
-            tqdm.write(f"{describe(store)}; complete already, nothing was run.", file=sys.stderr)
+            speed = (len(store) - start) / (time.perf_counter() - started)
+            tqdm.write(f"{describe(store)}; {speed:,.0f} tokens/s.", file=sys.stderr)
         return store
-    if writer.rows > n_tokens:
-        raise StoreError(f"'{out}' holds {writer.rows} rows already, so n_tokens={n_tokens} needs another folder.")
-    writer.index["n_tokens"] = n_tokens
-    _skip_done(packed, writer, padding)
-    contexts = batches(packed, model.tokenizer, context_length, batch_size, excluded)
-    stream = activations(model, sites, contexts)
-    start, started = writer.rows, time.perf_counter()
-    bar = tqdm(total=n_tokens, initial=start, unit="tok", desc="harvest", disable=None if verbose else True)
-    with bar:
-        if not writer.contexts:
-            positions, medians, stream = measure(stream, drop)
-            writer.index |= {"dropped_positions": positions, "median_norms": medians}
-            writer.index["median_norm"] = medians[0] if medians else 0.0
-        while writer.rows < n_tokens and (batch := next(stream, None)) is not None:
-            bar.update(_add(writer, batch, n_tokens - writer.rows))
-    if writer.rows == 0:
-        raise ValueError(f"The text '{source_name(text)}' (split='{split}') gave no token to store.")
-    store = writer.close()
-    warn_of_large(store.info["large_kept"], len(store))
-    if len(store) < n_tokens:
-        warnings.warn(_ran_out(store, n_tokens), stacklevel=2)
-    if verbose:
-        speed = (len(store) - start) / (time.perf_counter() - started)
-        tqdm.write(f"{describe(store)}; {speed:,.0f} tokens/s.", file=sys.stderr)
-    return store
 
 
 def sites_of(model: LanguageModel, hook: Hook | Sequence[Hook] | None, block: Hook | None = None) -> list[Site]:

@@ -1,8 +1,12 @@
 import copy
 import gc
 import json
+import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -264,6 +268,39 @@ def test_another_harvest_is_not_mixed_in(damaged):
         StoreWriter(damaged, HEADER | {"site": "block.2"})
     with pytest.raises(StoreError, match="holds a store already"):
         StoreWriter(damaged, HEADER, resume=False)
+
+
+def test_two_writers_never_share_a_folder(tmp_path, damaged):
+    first = StoreWriter(tmp_path / "new", HEADER)
+    with pytest.raises(StoreError, match=r"new' is being written by another harvest: give another folder"):
+        StoreWriter(tmp_path / "new", HEADER)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["index.json"]
+    assert not len(first.close())
+    with StoreWriter(tmp_path / "new", HEADER) as writer:  # which ends without being closed
+        writer.add(*next(_batches(1)), COUNTS)
+    with pytest.raises(StoreError, match="holds a store already") as refused:
+        StoreWriter(damaged, HEADER, resume=False)
+    StoreWriter(
+        damaged, HEADER | {"widths": [WIDTH]}
+    ).close()  # although the writer that was refused is kept by its error
+    assert refused.traceback
+
+
+LOCKING = """
+import os, signal, sys
+from proxsae.data.writer import StoreWriter
+from test_store import HEADER
+writer = StoreWriter(sys.argv[1], HEADER)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_writer_leaves_no_lock(tmp_path):
+    paths = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", LOCKING, tmp_path / "new"], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    StoreWriter(tmp_path / "new", HEADER).close()
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, rows):
