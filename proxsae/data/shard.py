@@ -119,8 +119,11 @@ def _check_sites(path: Path, index: dict[str, Any]) -> None:
     """Check the fields of several sites, and add them to the index of a store of one site, which may lack them."""
     widths = index.setdefault("widths", [index["n_features"]])
     medians = index.setdefault("median_norms", [index["median_norm"]])
+    sites = index["site"].split(" ")
+    if len(set(sites)) < len(sites):
+        raise StoreError(f"'{path}': the field 'site' names a site twice: {index['site']!r}.")
     whole = isinstance(widths, list) and all(_is(width, (int,)) and width > 0 for width in widths)
-    if not whole or len(widths) != len(index["site"].split(" ")) or sum(widths) != index["n_features"]:
+    if not whole or len(widths) != len(sites) or sum(widths) != index["n_features"]:
         raise StoreError(f"'{path}': the field 'widths' does not share 'n_features' among the sites.")
     numbers = isinstance(medians, list) and all(_is(norm, (int, float)) and 0 <= norm < math.inf for norm in medians)
     if not numbers or len(medians) not in (0, len(widths)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from proxsae.data.shard import check_content, map_shard, read_index, widened
+from proxsae.data.shard import StoreError, check_content, map_shard, read_index, widened
 from proxsae.data.stream import BUFFER_ROWS, ShuffledRows
 
 _OPEN_SHARDS = 256
@@ -167,7 +167,14 @@ class ActivationStore:
     def trace(self, rows: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return for each row the number of its context and its position there, two arrays of the shape of `rows`."""
         checked = self._checked(np.atleast_1d(np.asarray(rows)))
-        return self._gather("context", checked), self._gather("position", checked)
+        context, position = self._gather("context", checked), self._gather("position", checked)
+        for name, places, n in (
+            ("context", context, self._context_starts[-1]),
+            ("position", position, self._index["context_length"]),
+        ):
+            if ((places < 0) | (places >= n)).any():
+                raise StoreError(f"'{self.path}': a {name} of a row is outside 0 to {n - 1}.")
+        return context, position
 
     def tokens(self, context: int) -> NDArray[np.int32]:
         """Return the token ids of a context, shape (context_length,); the last context may end in padding."""

@@ -233,12 +233,23 @@ def test_foreign_shards(damaged, content, message):
         (lambda index: index.update(complete=1), "'complete' is missing or not of type bool"),
         (lambda index: index.update(n_features=10**30), "'n_features' is 10+; it must be positive and below"),
         (lambda index: index["shards"].append(1), r"'shards\[\d\]' is not an object"),
+        (lambda index: index.update(site="a a", widths=[1, 2]), "the field 'site' names a site twice: 'a a'"),
     ],
 )
 def test_a_wrong_index(damaged, change, message):
     _edit(damaged, change)
     with pytest.raises(StoreError, match=message):
         ActivationStore(damaged)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("position", -5), ("position", LENGTH), ("context", 10**9)])
+def test_rows_of_no_token_are_refused(name, wrong, tmp_path):
+    rows, *places, tokens = next(_batches(1))
+    places[name == "position"][0] = wrong
+    writer = StoreWriter(tmp_path, HEADER)
+    writer.add(rows, *places, tokens, COUNTS)
+    with pytest.raises(StoreError, match=rf"'{tmp_path}': a {name} of a row is outside 0 to"):
+        writer.close().tokens_of(0)
 
 
 def test_no_index_or_half_an_index(damaged, tmp_path):
