@@ -52,10 +52,13 @@ class Rows:
         The weights of the rows, > 0, with mean 1; None: equal weights.
     units : Tensor of shape (n_features,) or None
         The units by which features are divided when rows are read.
+    stream : Stream or None
+        The stream of which these are the first rows.
     """
 
     weights: Any = None
     units: Tensor | None = None
+    stream: Any = None
 
     def __init__(
         self, source: Any, *, is_finite: bool = False, kept: Any = None, targets: Rows | None = None, name: str = "X"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from proxsae.data.rows import Rows
+from proxsae.data.rows import Rows, provenance_of
 from proxsae.formulas.integers import checked_count
 
 __all__ = ["ReadAhead", "ShuffledRows", "Stream"]
@@ -44,6 +46,14 @@ class Stream(ABC):
     seed: int
     info: dict[str, Any]
     n_rows: int | None
+
+    @property
+    def definition(self) -> str:
+        """What fixes the rows that follow the first block, as a checkpoint keeps it."""
+        told = json.dumps(provenance_of(self), sort_keys=True)
+        names = {name: getattr(self, name, None) for name in ("n_rows", "buffer_rows", "seed")}
+        words = [f"{name} {value}" for name, value in names.items()]
+        return f"{', '.join(words)}, provenance with checksum {zlib.crc32(told.encode()):08x}"
 
     @abstractmethod
     def blocks(self, epoch: int, is_closed: Callable[[], bool]) -> Iterator[Block]:

@@ -132,7 +132,9 @@ class StreamSource(BatchSource):
         """Return the first block."""
         if max_norm_ratio is not None:
             raise ValueError("max_norm_ratio looks at all rows before the first step, and a stream has only begun then")
-        return super().ordinary(rows, None)
+        first = super().ordinary(rows, None)
+        first.stream = self.stream
+        return first
 
     def batches(self, rows: Rows, settings: Settings, state: TrainingState) -> NormalisedBatches:
         """Return the batches of a training."""

@@ -52,7 +52,9 @@ def resumed_state(
     state: TrainingState | None = fitted._training
     if state is None:
         raise ValueError(f"{path} is no checkpoint but a fitted model: the state of its training is not there")
-    pairs = [("n_steps", state.n_steps, n_steps), ("data", state.data, fingerprint(rows))]
+    their_rows, our_rows = _parts(state.data or "X = None"), _parts(fingerprint(rows))
+    pairs: list[tuple[str, Any, Any]] = [("n_steps", state.n_steps, n_steps)]
+    pairs += [(name, their_rows.get(name), our_rows.get(name)) for name in their_rows | our_rows]
     if init is not None and state.init is not None:
         pairs.append(("init", state.init, fingerprint_of_init(init, rows, settings)))
     if settings.random_state is not None:
@@ -61,18 +63,22 @@ def resumed_state(
     different += [(name, theirs, ours) for name, theirs, ours in pairs if theirs != ours]
     if different:
         name, theirs, ours = different[0]
-        raise ValueError(f"{path} is the checkpoint of another fit: its {name} = {theirs}, that of this one is {ours}")
+        further = ": to train its model further, give it as init to a new fit" if name == "n_steps" else ""
+        raise ValueError(
+            f"{path} is the checkpoint of another fit: its {name} = {theirs}, that of this one is {ours}{further}"
+        )
     return state.to(settings.device)
 
 
 def check_same_start(state: TrainingState, rows: Rows) -> None:
     """Raise ValueError in all processes of a training where they do not begin with one state, on the same rows."""
-    found: dict[str, Any] = {"data": fingerprint(rows), "step": state.n_done, "rows drawn": state.n_drawn}
-    found |= {"seed": state.seed, "init": state.init}
+    found: dict[str, Any] = {"step": state.n_done, "rows drawn": state.n_drawn, "seed": state.seed, "init": state.init}
+    found = {**_parts(fingerprint(rows)), **found}
     everyone = mesh().all.collected((found, state.model.atoms[0].detach().cpu()))
     first, atom = everyone[0]
     for rank, (other, its_atom) in enumerate(everyone):
-        different = [f"{name} {first[name]} and {other[name]}" for name in first if first[name] != other[name]]
+        pairs = [(name, first.get(name), other.get(name)) for name in first | other]
+        different = [f"{name} = {a} and {b}" for name, a, b in pairs if a != b]
         # processes round differently, and shards have different atoms
         if not different and not mesh().is_sharded and float((its_atom - atom).norm()) > 1e-3:
             different.append("different atoms")
@@ -90,15 +96,25 @@ def check_finite(state: TrainingState) -> None:
 
 
 def fingerprint(rows: Rows) -> str:
-    """Return the shape of rows, their dtype and a checksum of some of them, evenly spaced; the same of targets."""
-    if rows.weights is not None:
-        weights = f"weights of checksum {zlib.crc32(rows.weights.tobytes()):08x}"
-        return f"{fingerprint(rows.targets.alone())} with {weights} from {fingerprint(rows.alone())}"
+    """Return what tells rows from others: shape, dtype and a checksum of some of X and Y, and what else there is."""
+    parts = {} if rows.stream is None else {"stream": rows.stream.definition}
+    parts["X"] = _matrix(rows)
     if rows.has_targets:
-        return f"{fingerprint(rows.targets)} from {fingerprint(rows.alone())}"
+        parts["Y"] = _matrix(rows.targets)
+    if rows.weights is not None:
+        parts["sample_weight"] = f"weights with checksum {zlib.crc32(rows.weights.tobytes()):08x}"
+    return "; ".join(f"{name} = {value}" for name, value in parts.items())
+
+
+def _parts(data: str) -> dict[str, str]:
+    """Return the parts of a fingerprint by name."""
+    return dict(part.partition(" = ")[::2] for part in data.split("; "))
+
+
+def _matrix(rows: Rows) -> str:
+    """Return the shape of rows, their dtype, and a checksum of some of them, evenly spaced."""
     some = rows.read(evenly_spaced(len(rows), COMPARED_ROWS), rows.dtype, torch.device("cpu"))
-    dtype = name_of_dtype(rows.dtype)
-    return f"{rows.shape[0]} x {rows.shape[1]} {dtype} with checksum {_checksum(some)}"
+    return f"{rows.shape[0]} x {rows.shape[1]} {name_of_dtype(rows.dtype)} with checksum {_checksum(some)}"
 
 
 def fingerprint_of_init(init: Any, rows: Rows, settings: Settings) -> str:

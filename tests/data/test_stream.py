@@ -177,8 +177,11 @@ def test_a_resumed_fit_goes_on_in_the_stream(tmp_path, monkeypatch):
         patch.setattr(StreamBatches, "after", killed)
         with pytest.raises(KeyboardInterrupt):
             sae_of(**options).fit(stream_of())
-    with pytest.raises(ValueError, match="the checkpoint of another fit: its data"):
-        sae_of(**options).fit(stream_of(seed=1), resume=True)
+    for other in ({"seed": 1}, {"buffer_rows": 320}):
+        with pytest.raises(
+            ValueError, match="the checkpoint of another fit: its stream = n_rows 1000, buffer_rows 300"
+        ):
+            sae_of(**options).fit(stream_of(**other), resume=True)
     resumed, through = sae_of(**options).fit(stream_of(), resume=True), sae_of().fit(stream_of())
     np.testing.assert_array_equal(resumed.components_, through.components_)
     np.testing.assert_array_equal(resumed.history_["loss"], through.history_["loss"])

@@ -60,6 +60,21 @@ def test_a_fit_on_it_is_that_on_the_shuffled_rows(model, texts):
         np.testing.assert_array_equal(one.components_, sae_of(k).fit(stream()).components_)
 
 
+def test_a_checkpoint_of_another_stream_is_refused(model, texts, tmp_path):
+    """Although the first blocks may be equal."""
+    given = {"n_tokens": 160, "buffer_rows": 80, "drop": 0, **OPTIONS}
+
+    def fit(resume=False, **others):
+        sae = ProxSAE(Cardinality(3), 32, n_steps=4, batch_size=64, random_state=0, checkpoint_dir=tmp_path)
+        return sae.fit(ActivationStream(model, texts, **{**given, **others}), resume=resume)
+
+    fitted = fit()
+    for others in ({"n_tokens": 240}, {"buffer_rows": 160, "n_tokens": 160}, {"seed": 1}):
+        with pytest.raises(ValueError, match="another fit: its stream = n_rows 160, buffer_rows 80, seed 0, prov"):
+            fit(resume=True, **others)
+    np.testing.assert_array_equal(fit(resume=True).components_, fitted.components_)
+
+
 def test_text_that_can_be_read_only_once_ends_with_a_sentence(model, texts):
     once = (text for text in texts)
     sae = ProxSAE(Cardinality(3), 32, n_steps=200, batch_size=64, random_state=0)

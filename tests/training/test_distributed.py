@@ -17,10 +17,10 @@ FITS = {
     "thresholds": (L0() + NonNegative(), {"target_l0": 3, "max_norm_ratio": 1.3}),
 }
 DIFFERENT = {  # what each of two processes begins with, and what is said of it
-    "rows": (lambda rank: fit_of("count").fit(X + rank), "data 300 x 12 float64 with checksum"),
+    "rows": (lambda rank: fit_of("count").fit(X + rank), "X = 300 x 12 float64 with checksum"),
     "folders": (
         lambda rank: fit_of("count").set_params(checkpoint_dir=f"disk-of-{rank}").fit(X, resume=True),
-        "step 12 and 0:",
+        "step = 12 and 0:",
     ),
     "atoms": (lambda rank: fit_of("count").fit(X, init=np.roll(np.eye(24, 12), rank, axis=1) + 0.1), "different atoms"),
 }

@@ -245,14 +245,14 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_stays(damage, tmp_path,
     [
         ({"batch_size": 32}, X, "its batch_size = 64, that of this one is 32"),
         ({"learning_rate": 1e-2}, X, "its learning_rate = 0.002, that of this one is 0.01"),
-        ({"n_steps": 30}, X, "its n_steps = 13, that of this one is 30"),
+        ({"n_steps": 30}, X, "its n_steps = 13, that of this one is 30: to train its model further, give it as init"),
         ({"regularizer": "0.1*L1"}, X, r"its regularizer = Cardinality\(3\), that of this one is 0.1\*L1\(\)"),
         ({"n_components": 25}, X, "its n_components = 24, that of this one is 25"),
         ({"target_l0": 2, "regularizer": L1()}, X, "its regularizer"),
         ({"encoder": Unrolled(2)}, X, r"its encoder = Amortized\(.*\), that of this one is Unrolled\("),
         ({"encoder": "solved"}, X, "its update = None, that of this one is Online"),
         ({"random_state": 1}, X, "its random_state = 0, that of this one is 1"),
-        ({}, X[:-1], r"its data = 300 x 12 float32 .*, that of this one is 299 x 12 float32"),
+        ({}, X[:-1], r"its X = 300 x 12 float32 .*, that of this one is 299 x 12 float32"),
         ({}, X[:, :-1], "300 x 11 float32"),
         ({}, X.astype(np.float64), "300 x 12 float64"),
         (
@@ -271,6 +271,18 @@ def test_a_checkpoint_of_another_fit_is_refused_and_stays(options, data, sentenc
         fit_of(folder=folder).set_params(**options).fit(data, resume=True)
     assert content(newest(folder)) == before
     assert steps_of(folder) == [4, 8]
+
+
+def test_what_is_missing_to_resume_is_named(tmp_path):
+    Y, weights = X[:, :5] ** 2, np.arange(1.0, 301)
+    fit_of(folder=tmp_path).fit(X, Y, weights)
+    for given, sentence in (
+        ((X,), r"its Y = 300 x 5 float32 with checksum \w{8}, that of this one is None$"),
+        ((X, Y), r"its sample_weight = weights with checksum \w{8}, that of this one is None$"),
+        ((X, Y, weights[::-1]), r"its sample_weight = weights with checksum \w{8}, that of this one is weights with"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            fit_of(folder=tmp_path).fit(*given, resume=True)
 
 
 def inits():
