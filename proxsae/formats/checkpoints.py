@@ -5,6 +5,7 @@ A checkpoint of a dictionary in shards is a folder, see :mod:`proxsae.formats.sh
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import warnings
@@ -87,18 +88,19 @@ class Checkpoints:
         """Return the mean loss of the steps between a checkpoint and the one before it."""
         n_done = _step(path)
         is_recent = (history["step"] > n_done - self.sae.checkpoint_every) & (history["step"] <= n_done)
-        return float(history["loss"][is_recent].mean())
+        losses = history["loss"][is_recent]
+        return float(losses.mean()) if len(losses) else math.inf  # of another fit in the same folder
 
     def newest(self) -> tuple[Any, Path] | None:
         """Return the newest model that is there, with the state of its training, and its path."""
         if not (present := self._paths()):
             return None
         try:
-            if present[-1].is_dir():
-                return read_shards(present[-1], type(self.sae)), present[-1]
-            sae = type(self.sae).load(present[-1])
-            if mesh().is_sharded and sae._training is not None:
-                sae._training = shard_of(sae._training)
+            sae = read_shards(present[-1], type(self.sae)) if present[-1].is_dir() else type(self.sae).load(present[-1])
+            if (training := sae._training) is not None and training.n_done != _step(present[-1]):
+                raise ValueError(f"{present[-1]} holds step {training.n_done}, and not that of its name")
+            if mesh().is_sharded and training is not None and not present[-1].is_dir():
+                sae._training = shard_of(training)
             return sae, present[-1]
         except (ValueError, FileNotFoundError) as error:  # the latter of a folder that has lost a file
             older = f"go on from {present[-2].name}" if present[1:] else "begin again, since there is no older one"

@@ -39,26 +39,37 @@ def write_shards(path: Path, sae: Any) -> None:
     OSError
         If it cannot be written.
     """
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint.state_dict_saver import save
-
     everyone, entries = mesh().all, sae._training.state_dict()
     folder = path.with_name(f".{path.name}.partial")
     if everyone.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "tensors").mkdir(parents=True)
     everyone.of_first(None)  # all wait for that
+    try:
+        _write_into(folder, path, sae, entries)
+    except BaseException:
+        if everyone.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # which may fill the disk
+        raise
+    if everyone.rank == 0:
+        shutil.rmtree(path, ignore_errors=True)
+        folder.rename(path)
+    everyone.of_first(None)
+
+
+def _write_into(folder: Path, path: Path, sae: Any, entries: dict[str, Any]) -> None:
+    """Write the files of the checkpoint at `path` into a folder."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     tensors = {name: value for name, value in entries.items() if is_array(value) and not _is_of_regularizer(name)}
     with _failures_named(OSError, f"'{path}' cannot be written"), lost_ranks_named():
         shards = {name: _among_processes(name, value) for name, value in tensors.items()}
         save(shards, storage_writer=HuggingFaceStorageWriter(str(folder / "tensors"), save_distributed=True))
     checksums = _checksums(folder / "tensors")
-    if everyone.rank == 0:
+    if mesh().all.rank == 0:
         beside = {name: value for name, value in entries.items() if name not in tensors}
         write_fields(folder / "fit.safetensors", {**fit_fields(sae, beside), "checksums": checksums})
-        shutil.rmtree(path, ignore_errors=True)
-        folder.rename(path)
-    everyone.of_first(None)
 
 
 def read_shards(path: Path, cls: Any) -> Any:
@@ -116,9 +127,9 @@ def _among_processes(name: str, value: Tensor) -> Tensor:
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """Return the CRC-32 of every file in a folder, once all are on the disk; the processes share the files out."""
+    """Return the CRC-32 of the files of tensors in a folder, once all are on the disk; processes share them out."""
     everyone, found = mesh().all, {}
-    for file in sorted(folder.glob("*"))[everyone.rank :: everyone.size]:
+    for file in sorted(folder.glob("*.safetensors"))[everyone.rank :: everyone.size]:
         crc = 0
         with file.open("rb") as stream:
             os.fsync(stream.fileno())

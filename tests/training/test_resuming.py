@@ -318,6 +318,23 @@ def test_a_model_without_its_training_is_no_checkpoint(tmp_path):
         fit_of(folder=tmp_path).fit(X, resume=True)
 
 
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path):
+    fit_of(folder=tmp_path).fit(X)
+    newest(tmp_path).rename(tmp_path / "step-00000500.safetensors")
+    with pytest.raises(ValueError, match=r"step-00000500\.safetensors holds step 13, and not that of its name; delete"):
+        fit_of(folder=tmp_path).fit(X, resume=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_checkpoint_of_another_fit_in_the_same_folder_is_not_the_best(tmp_path, monkeypatch):
+    others = [tmp_path / f"step-{step:08d}.safetensors" for step in (100, 200, 300)]
+    stop_after(monkeypatch, 2, lambda: [path.touch() for path in others])
+    fit_of(folder=tmp_path).fit(X)
+    best, *last = steps_of(tmp_path)
+    assert best <= N_STEPS
+    assert last == [200, 300]
+
+
 def test_what_is_there_is_never_overwritten(tmp_path):
     fit_of(folder=tmp_path).fit(X)
     (tmp_path / "notes.txt").write_text("mine")

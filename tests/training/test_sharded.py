@@ -1,5 +1,6 @@
 """A dictionary in shards is that of one process: selection, steps, checkpoints, and what is left of a lost process."""
 
+import resource
 import shutil
 
 import numpy as np
@@ -281,6 +282,26 @@ def test_a_step_sends_as_many_numbers_as_the_page_says(monkeypatch):
     n, d, k = 64, 12, 1
     assert sorted(gathered) == sorted([n * k, n // 2 * d])  # ranks, and the rows of the batch
     assert sum(summed) == n * (d + 2) + 4  # reconstruction, R(z), L0; dead atoms (3), whether to stop
+
+
+def test_a_full_disk_leaves_no_part_of_a_checkpoint(tmp_path):
+    sae = ProxSAE(Cardinality(2), P, random_state=0).partial_fit(X)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"step-00000001' cannot be written: .*File too large"):
+            write_shards(tmp_path / "c" / "step-00000001", sae)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_a_foreign_file_in_a_checkpoint_is_none_of_its_tensors(tmp_path):
+    sae = ProxSAE(Cardinality(2), P, random_state=0, checkpoint_dir=tmp_path).partial_fit(X)
+    write_shards(tmp_path / "step-00000001", sae)
+    (tmp_path / "step-00000001" / "tensors" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "step-00000001" / "tensors" / "folder").mkdir()
+    assert Checkpoints(sae, resume=True).newest()[0]._training.n_done == 1
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "half a file", "no file"])
