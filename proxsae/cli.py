@@ -61,6 +61,8 @@ OPTIONS = {
     "n_tokens=": "--tokens ",
     "context_length=": "--context ",
     "temperature=": "--temperature ",
+    "give checkpoint_dir": "give --checkpoint",
+    "shards=": "--shards ",
 }
 
 

@@ -47,6 +47,16 @@ def test_fit_into_a_pipe_writes_the_model_and_nothing_else(data, tmp_path):
         (["fit", "X", "-R", "-0.1*L1", "--out", "o"], "the weight must not be negative"),
         (["verify", "-0.1*L1"], "the weight must not be negative, got -0.1*L1()"),
         (["fit", "X", "-R", "Cardinality(99)", "--components", "16", "--out", "o"], "k must not exceed n_components"),
+        (
+            ["fit", "X", "-R", "L1", "--out", "o", "--resume"],
+            "resume goes on from a checkpoint: give --checkpoint, the",
+        ),
+        (
+            ["fit", "X", "-R", "L1", "--out", "o", "--shards", "2"],
+            "--shards 2 needs 2 processes or a multiple, got 1: ",
+        ),
+        (["fit", "X", "-R", "L1", "--out", "o", "--shards", "0"], "shards must be an integer >= 1, got 0"),
+        (["fit", "X", "-R", "L1", "--out", "c/step-00000020", "--checkpoint", "c"], "is the name of a checkpoint"),
         (["fit", "missing", "-R", "L1", "--out", "o"], "missing"),
         (["evaluate", "missing", "--block", "1"], "no file at missing"),
         (["report", "missing", "store"], "no file at missing"),

@@ -64,8 +64,11 @@ def _run(options: argparse.Namespace, *, is_first: bool) -> int:
     from proxsae.data.rows import mapped
     from proxsae.data.store import ActivationStore
     from proxsae.estimator import ProxSAE
+    from proxsae.formats.checkpoints import is_checkpoint
 
     check_output(options.out, options.data)
+    if options.checkpoint is not None and is_checkpoint(options.out, options.checkpoint):
+        raise ValueError(f"'{options.out}' is the name of a checkpoint: give the model another one")
     is_array = options.data.suffix == ".npy"
     X, Y = mapped(options.data) if is_array else ActivationStore(options.data), None
     if is_array and (options.target or options.crosscoder):

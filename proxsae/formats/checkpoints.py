@@ -32,8 +32,13 @@ def checkpoints_of(sae: Any, *, resume: bool) -> Checkpoints | None:
     if sae.checkpoint_dir is not None:
         return Checkpoints(sae, resume=resume)
     if resume:
-        raise ValueError("resume goes on from a checkpoint, and no folder of them is given")
+        raise ValueError("resume goes on from a checkpoint: give checkpoint_dir, the folder of them")
     return None
+
+
+def is_checkpoint(path: Path, folder: Path) -> bool:
+    """Whether a file has the name of a checkpoint in a folder."""
+    return path.resolve().parent == folder.resolve() and _NAME.fullmatch(path.name) is not None
 
 
 class Checkpoints:

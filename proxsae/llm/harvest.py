@@ -242,8 +242,9 @@ def describe(store: ActivationStore) -> str:
     info = store.info
     large = f"{MASSIVE_RATIO:g} times the median norm of {', '.join(f'{norm:.4g}' for norm in info['median_norms'])}"
     kept = f"; kept: {info['large_kept']:,} longer than that" if info["large_kept"] else ""
+    contexts = f"{info['contexts']:,} context{'' if info['contexts'] == 1 else 's'}"
     return (
-        f"{len(store):,} rows of {store.shape[1]} features from {info['contexts']:,} contexts of {info['model']} at "
+        f"{len(store):,} rows of {store.shape[1]} features from {contexts} of {info['model']} at "
         f"'{info['site']}'; dropped: {info['dropped_by_position']:,} at positions {info['dropped_positions']}, "
         f"{info['dropped_special']:,} special or excluded tokens, {info['dropped_massive']:,} longer than "
         f"{large}{kept}"

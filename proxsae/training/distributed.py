@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, distributed, nn
 
+from proxsae.formulas.integers import checked_count
+
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -213,9 +215,10 @@ def data_parallel(shards: int = 1) -> Iterator[Group]:
         In a process whose others are lost.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if shards < 1 or size % shards:
+    if size % checked_count("shards", shards):
         raise ValueError(
-            f"{shards} shards are held by so many processes, or a multiple of them: torchrun has started {size}"
+            f"shards={shards} needs {shards} processes or a multiple, got {size}: start them with torchrun "
+            f"--nproc-per-node {shards}"
         )
     if size == 1 or mesh().all.size > 1:
         yield mesh().all

@@ -60,8 +60,8 @@ class Scaling:
         least, most = limits.tiny * 1e8, limits.max / 1e8  # room for the entries that are smaller or larger
         if not least < scale < most:
             raise ValueError(
-                f"{rows.name} has entries of the order of {scale:.1g} about their mean; "
-                f"{name_of_dtype(dtype)} can be rescaled from {least:.1g} to {most:.1g}: multiply "
+                f"{rows.name} has entries of the order of {scale:.2g} about their mean; "
+                f"{name_of_dtype(dtype)} can be rescaled from {least:.2g} to {most:.2g}: multiply "
                 f"{rows.name} by a constant"
             )
         return cls(mean, scale)

@@ -37,19 +37,20 @@ def axis_of(name: str) -> int | None:
 
 
 def check_shardable(settings: Settings, *, is_new: bool, is_fine_tuned: bool) -> None:
-    """Raise ValueError where a fit needs the whole dictionary in one process."""
+    """Raise ValueError where a fit needs the whole dictionary in one process, or it has no equal parts."""
     R, n_shards = settings.regularizer, mesh().atoms.size
     reasons = [
         (type(settings.encoder) is not Amortized, f'{settings.encoder!r} does: take encoder="amortized"'),
         (separable_part(R) is None, f"{R} does: take a sum over atoms, with or without a Cardinality"),
         (settings.loss is not None, f"the loss {settings.loss} does"),
-        (settings.n_components % n_shards != 0, f"{settings.n_components} atoms do: take a multiple of the shards"),
         (not is_new, "partial_fit does: call fit"),
         (is_fine_tuned, "an init that is fitted does: give its components_, or resume a checkpoint"),
     ]
     for holds, reason in reasons:
         if holds:
             raise ValueError(f"{n_shards} shards cannot train what needs all atoms in one process, and {reason}")
+    if settings.n_components % n_shards:
+        raise ValueError(f"{settings.n_components} atoms cannot be shared out evenly among {n_shards} shards")
 
 
 # --- the start and the end --------------------------------------------------------------------------------------------

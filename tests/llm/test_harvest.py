@@ -48,6 +48,8 @@ def test_contexts_behind_the_last_row_are_not_counted(model, texts, tmp_path):
     assert store.info["contexts"] == store.trace([19])[0][0] + 1 == 2
     assert "20 rows of 16 features from 2 contexts of" in describe(store)
     assert len(harvest(model, texts, out=tmp_path, drop=1, **few)) == 20
+    one = harvest(model, texts, out=tmp_path / "one", drop=1, **(few | {"n_tokens": 3}))
+    assert "3 rows of 16 features from 1 context of" in describe(one)
 
 
 @pytest.mark.parametrize(

@@ -348,7 +348,7 @@ def test_what_is_there_is_never_overwritten(tmp_path):
 
 
 def test_to_resume_needs_a_folder_and_says_when_it_begins(tmp_path):
-    with pytest.raises(ValueError, match="resume goes on from a checkpoint, and no folder"):
+    with pytest.raises(ValueError, match="resume goes on from a checkpoint: give checkpoint_dir"):
         fit_of().fit(X, resume=True)
     with pytest.warns(UserWarning, match="holds no checkpoint: the fit begins at its first step"):
         sae = fit_of(folder=tmp_path / "new").fit(X, resume=True)
