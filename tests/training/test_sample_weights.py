@@ -106,7 +106,7 @@ def test_a_checkpoint_is_that_of_its_weights(X, tmp_path):
     whole = sae.fit(X, sample_weight=WEIGHTS).components_
     (tmp_path / "step-00000010.safetensors").unlink()
     np.testing.assert_array_equal(sae.fit(X, sample_weight=WEIGHTS, resume=True).components_, whole)
-    with pytest.raises(ValueError, match="checkpoint of another fit: its data"):
+    with pytest.raises(ValueError, match="checkpoint of another fit: its X"):
         sae.fit(X, sample_weight=WEIGHTS[::-1] + 1, resume=True)
 
 

@@ -131,7 +131,7 @@ def test_a_fit_goes_on_from_a_checkpoint(X, Y, tmp_path, monkeypatch):
     resumed = stopped.fit(X, Y, resume=True)
     np.testing.assert_array_equal(resumed.skip_, whole.skip_)
     np.testing.assert_array_equal(resumed.encoder_.weight, whole.encoder_.weight)
-    with pytest.raises(ValueError, match="checkpoint of another fit: its data"):
+    with pytest.raises(ValueError, match="checkpoint of another fit: its Y"):
         stopped.fit(X, Y + 1, resume=True)
 
 
