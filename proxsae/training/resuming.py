@@ -72,14 +72,14 @@ def resumed_state(
 
 def check_same_start(state: TrainingState, rows: Rows) -> None:
     """Raise ValueError in all processes of a training where they do not begin with one state, on the same rows."""
-    found: dict[str, Any] = {"step": state.n_done, "rows drawn": state.n_drawn, "seed": state.seed, "init": state.init}
-    found = {**_parts(fingerprint(rows)), **found}
+    found: dict[str, Any] = _parts(fingerprint(rows.in_units(None)))  # units that processes may round differently
+    found |= {"step": state.n_done, "rows drawn": state.n_drawn, "seed": state.seed, "init": state.init}
     everyone = mesh().all.collected((found, state.model.atoms[0].detach().cpu()))
     first, atom = everyone[0]
     for rank, (other, its_atom) in enumerate(everyone):
         pairs = [(name, first.get(name), other.get(name)) for name in first | other]
         different = [f"{name} = {a} and {b}" for name, a, b in pairs if a != b]
-        # processes round differently, and shards have different atoms
+        # atoms may be rounded differently, and those of shards are different
         if not different and not mesh().is_sharded and float((its_atom - atom).norm()) > 1e-3:
             different.append("different atoms")
         if different:
