@@ -103,25 +103,23 @@ def penalty(xp: Any, z: Any, alpha: float) -> Any:
 
 
 def _entries(xp: ArrayNamespace, v: Array, t: Array, alpha: float) -> Array:
-    return entries(xp, v, t, alpha, at_one=bool((t == 1).all()))
+    """Return z with (1 - t) z + t/(alpha - 1) z^(alpha - 1) = max(v, 0), for z in [0, 1], by way of z^(alpha - 1).
 
-
-def entries(xp: Any, v: Any, t: Any, alpha: float, *, at_one: bool) -> Any:
-    """Return z with (1 - t) z + t/(alpha - 1) z^(alpha - 1) = max(v, 0), at most 1, by way of z^(alpha - 1).
-
-    At step 1, where `at_one` says so, it is a power.
+    At step 1 it is a power; a gradient with respect to the step takes the equation there, too.
     """
     power = 1.0 / (alpha - 1.0)
     v = xp.maximum(v, 0.0)
-    start = xp.minimum(v * (alpha - 1.0) / t, 1.0)
-    if at_one:
+    start = v * (alpha - 1.0) / t
+    if bool((t == 1).all()) and not (xp.is_torch and t.requires_grad):
         return xp.power(start, power)
 
     def equation(y: Any) -> tuple[Any, Any]:
         slope = (1.0 - t) * power * xp.power(y, power - 1.0) + t * power
         return (1.0 - t) * xp.power(y, power) + t * power * y - v, slope
 
-    return xp.power(xp.root(equation, start, 0.0, 1.0, ENTRY_STEPS), power)
+    y = xp.root(equation, xp.minimum(start, 1.0), 0.0, 1.0, ENTRY_STEPS)
+    value, slope = equation(y)
+    return xp.power(y - value / slope, power)  # a step without bounds: where y is 1, theirs would halve the gradient
 
 
 def _slopes(xp: ArrayNamespace, z: Array, t: Array, alpha: float) -> Array:

@@ -92,6 +92,16 @@ def test_entmax_is_the_least_on_the_segment_at_any_step(R, t):
         assert F.min() - 1e-6 * t <= 0.5 * np.sum((z - u) ** 2) + t * R.value(z)
 
 
+@pytest.mark.parametrize("alpha", [1.2, 1.5, 2.0])
+@pytest.mark.parametrize("u", [[3.0, 0.0, -0.2], [0.6, 0.2, 0.0]], ids=["one-hot", "spread"])
+@pytest.mark.parametrize("t", [0.5, 1.0, 2.0])
+def test_autograd_reaches_the_step_and_the_weight_of_entmax(alpha, u, t):
+    u, t = torch.tensor([u], dtype=torch.float64), torch.tensor(t, dtype=torch.float64)
+    assert torch.autograd.gradcheck(Entmax(alpha).prox, (u.requires_grad_(), t.clone().requires_grad_()))
+    assert torch.autograd.gradcheck(lambda u: Entmax(alpha).prox(u, t), (u,))
+    assert torch.autograd.gradcheck(lambda w: (w * Entmax(alpha)).prox(u.detach(), 1.0), (t.requires_grad_(),))
+
+
 def test_entmax_joins_softmax_and_sparsemax():
     U = points()
     np.testing.assert_allclose(Entmax(2.0).prox(U), Simplex().prox(U), atol=1e-12)
