@@ -112,10 +112,14 @@ def k_sparse_accuracies(Z: Any, y: Bits, is_train: Bits, ks: Sequence[int | str]
 
 def correlations(Z: Any, y: Bits) -> NDArray[np.float64]:
     """Return the modulus of the correlation of each column of Z with y; 0 for a column that does not vary."""
-    n = len(y)
-    mean = np.asarray(Z.mean(axis=0), dtype=np.float64).reshape(-1)
-    square = Z.multiply(Z) if hasattr(Z, "multiply") else np.square(Z, dtype=np.float64)
-    deviation = np.sqrt(np.maximum(np.asarray(square.mean(axis=0), dtype=np.float64).reshape(-1) - mean**2, 0))
+    n, Z = len(y), Z.astype(np.float64)  # in float32 a mean far above the deviation would leave no digits
+    mean = np.asarray(Z.mean(axis=0)).reshape(-1)
+    if hasattr(Z, "multiply"):
+        variance = np.asarray(Z.multiply(Z).mean(axis=0)).reshape(-1) - mean**2
+    else:
+        Z -= mean
+        variance = np.einsum("ij,ij->j", Z, Z) / n
+    deviation = np.sqrt(np.maximum(variance, 0))
     covariance = np.asarray(Z.T @ (y - y.mean())).reshape(-1) / n
     varies = deviation > 1e-6 * (1e-30 + np.abs(mean))
     found: NDArray[np.float64] = np.abs(covariance) / np.where(varies, deviation, np.inf) / y.std()

@@ -107,6 +107,17 @@ def test_correlations_are_those_of_numpy():
         np.testing.assert_allclose(correlations(given, y), [*expected, 0], atol=1e-12)
 
 
+@pytest.mark.parametrize("build", [np.asarray, scipy.sparse.csr_matrix], ids=["dense", "sparse"])
+@pytest.mark.parametrize("mean", [0, 1000, 100_000])
+def test_correlations_do_not_depend_on_the_mean(build, mean):
+    random = np.random.default_rng(0)
+    y = random.random(500) < 0.3
+    Z = (y[:, None] * [0.0, 0.5, 1.0] + random.normal(size=(500, 3)) + mean).astype(np.float32)
+    wanted = [abs(np.corrcoef(column, y)[0, 1]) for column in Z.T.astype(np.float64)]
+    np.testing.assert_allclose(correlations(build(Z), y), wanted, rtol=1e-4)
+    np.testing.assert_array_equal(correlations(build(np.full_like(Z, mean + 0.1)), y), 0)
+
+
 def test_k_atoms_tell_what_k_atoms_hold():
     random = np.random.default_rng(1)
     Z = scipy.sparse.random(4000, 50, density=0.3, random_state=0, format="csr")
