@@ -377,6 +377,19 @@ def test_the_regularizer_of_an_unfitted_model_is_one_sentence():
     assert not hasattr(ProxSAE(), "regularizer_")
 
 
+@pytest.mark.filterwarnings("ignore:1 of 300 rows")
+def test_float64_beyond_float32_is_one_sentence(X, tmp_path):
+    sae = small().fit(X.astype(np.float32))
+    large = X.astype(np.float64)
+    large[7] *= 1e39
+    np.save(tmp_path / "x.npy", large)
+    sentence = "^row 7 of X exceeds the range of float32, in which the model computes$"
+    for given in (large, torch.from_numpy(large), np.load(tmp_path / "x.npy", mmap_mode="r")):
+        for call in (sae.transform, sae.score, sae.partial_fit):
+            with pytest.raises(ValueError, match=sentence):
+                call(given)
+
+
 def test_bad_data_is_one_sentence(X):
     bad = X.copy()
     bad[7, 2] = np.inf

@@ -125,17 +125,21 @@ class Rows:
         Raises
         ------
         ValueError
-            If a value is NaN or infinite, naming the first such row.
+            If a value is NaN, infinite or beyond the dtype, naming the first such row.
         """
         rows = rows if self.kept is None else self.kept[rows]
         if isinstance(self.source, Tensor):
             chosen = torch.from_numpy(rows).to(self.source.device) if isinstance(rows, np.ndarray) else rows
-            return self.scaled(self.source[chosen].detach().to(device, dtype, copy=isinstance(rows, slice)))
-        array = self.source[rows].astype(name_of_dtype(dtype), copy=isinstance(rows, slice))
-        if not self.is_finite and not np.isfinite(array).all():
-            first = int(np.flatnonzero(~np.isfinite(array).all(-1))[0])
+            x = self.source[chosen].detach().to(device, dtype, copy=isinstance(rows, slice))
+        else:
+            with np.errstate(over="ignore"):  # such rows are refused below
+                x = torch.from_numpy(self.source[rows].astype(name_of_dtype(dtype), copy=isinstance(rows, slice)))
+            x = x.to(device)
+        is_narrowed = self.dtype == torch.float64 and dtype == torch.float32
+        if (not self.is_finite or is_narrowed) and not bool((finite := x.isfinite()).all()):
+            first = int(to_numpy(finite.all(-1)).argmin())
             self._refuse(int(rows[first]) if isinstance(rows, np.ndarray) else rows.start + first)
-        return self.scaled(torch.from_numpy(array).to(device))
+        return self.scaled(x)
 
     def scaled(self, x: Tensor) -> Tensor:
         """Return rows in their units."""
@@ -161,15 +165,21 @@ class Rows:
     def check_finite(self) -> Rows:
         """Look at all rows in memory, of a tensor or an array; those of maps and stores when they are read."""
         if self.is_in_memory:
-            is_finite: Any = torch.isfinite if isinstance(self.source, Tensor) else np.isfinite
             for rows in self.blocks():
-                finite = is_finite(self.source[rows]).all(-1)
+                finite = self._finite(rows)
                 if not bool(finite.all()):
                     self._refuse(rows.start + int(to_numpy(finite).argmin()))
             self.is_finite = True
         return self
 
+    def _finite(self, rows: slice) -> Any:
+        """Return which rows of the source hold finite numbers alone."""
+        is_finite: Any = torch.isfinite if isinstance(self.source, Tensor) else np.isfinite
+        return is_finite(self.source[rows]).all(-1)
+
     def _refuse(self, row: int) -> None:
+        if bool(self._finite(slice(row, row + 1)).all()):
+            raise ValueError(f"row {row} of {self.name} exceeds the range of float32, in which the model computes")
         raise ValueError(
             f"Input {self.name} contains NaN or infinity: row {row} of {self.source.shape[0]} is the first such row "
             "read"
