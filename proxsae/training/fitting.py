@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from proxsae.formulas.integers import evenly_spaced
@@ -210,7 +211,7 @@ class Fit:
         return joined(self.before, columns | ({"waiting": np.array(self.waiting)} if self.waiting else {}))
 
     def finish(self, stop: Stop) -> None:
-        """Meet the target L0, and warn of an end by a signal, zero codes, dead atoms or a divergence."""
+        """Meet the target L0 or set the price of batches; warn of a signal, zero codes, dead atoms or a divergence."""
         last = {name: values[-1] for name, values in self.trainer.history.arrays().items() if len(values)}
         if last and self._is_guarded and last["fvu"] > self._explosion:  # in fewer steps than tell it from a bad batch
             warnings.warn(
@@ -235,10 +236,13 @@ class Fit:
             self.write()
             which = "the model is that" if self.checkpoints is None else "the model and the last checkpoint are those"
             warnings.warn(f"{stop.signal_name}: {which} of step {self.state.n_done}", stacklevel=5)
+        encoder, some = self.state.model.encoder, evenly_spaced(len(self.rows), N_FOR_WEIGHT)
+        if self.state.prices is not None:  # those of the batches lag behind the model
+            with torch.no_grad():
+                self.state.prices = encoder.encode(self.batches.read(some)).prices
         if self.state.control is not None:
-            some = evenly_spaced(len(self.rows), N_FOR_WEIGHT)
             try:
-                self.state.control.meet(self.state.model.encoder, self.batches.read(some), self.batches.weights(some))
+                self.state.control.meet(encoder, self.batches.read(some), self.batches.weights(some))
             except ValueError as error:
                 warnings.warn(f"the weight of R is that of the last step: {error}", stacklevel=5)
 

@@ -365,6 +365,14 @@ def test_prices_of_batches_end_with_their_regularizer(X, tmp_path):
     np.testing.assert_allclose(counts, 6.0, atol=0.6)
 
 
+@pytest.mark.parametrize("encoder", ["amortized", "unrolled"])
+def test_a_short_training_at_batch_scope_ends_with_the_threshold_of_its_model(encoder):
+    X = np.random.default_rng(0).normal(size=(3000, 10)).astype(np.float32)
+    options = {"n_steps": 40, "batch_size": 500, "random_state": 0, "encoder": encoder}
+    sae = ProxSAE(Cardinality(4, "batch"), 24, **options).fit(X)
+    assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.02)
+
+
 def test_a_refused_regularizer_is_refused_again(X):
     sae = small("0.3*L1").partial_fit(X)
     sae.set_params(regularizer="1e-44*L1")
