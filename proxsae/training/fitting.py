@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from proxsae.formulas.arrays import to_numpy
 from proxsae.formulas.integers import evenly_spaced
+from proxsae.regularizers import Regularizer
 from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.batches import BatchSource, StreamBatches, batch_source
@@ -347,5 +349,12 @@ def finished_model(state: TrainingState) -> Autoencoder | None:
         assert state.prices is not None  # a step has been done
         model.encoder.judge_alone(state.given, (state.prices * state.targets.scale**2).tolist())
     elif state.control is None:
-        model.encoder.regularizer = state.given  # the change of units and back would round its weights
+        model.encoder.regularizer = state.given  # the change of units and back would round its numbers
+    elif not state.model.encoder.learns_thresholds:  # R as given but for a factor on its weights
+        found, given = _largest_weight(model.encoder.regularizer), _largest_weight(state.given)
+        model.encoder.regularizer = state.given.scaled(found / given)
     return model
+
+
+def _largest_weight(R: Regularizer) -> float:
+    return max(float(np.abs(to_numpy(value)).max()) for name, value in R.parameters() if name.endswith("weight"))

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from proxsae import ProxSAE
 from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized
-from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2
+from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2, parse
 from proxsae.regularizers.settings import settings_of, with_settings
 from proxsae.training import Trainer
 
@@ -371,6 +371,18 @@ def test_a_short_training_at_batch_scope_ends_with_the_threshold_of_its_model(en
     options = {"n_steps": 40, "batch_size": 500, "random_state": 0, "encoder": encoder}
     sae = ProxSAE(Cardinality(4, "batch"), 24, **options).fit(X)
     assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.02)
+
+
+@pytest.mark.parametrize("text", ["L1 + Box(-5.0, 5.0)", "0.2*L1 + Box(-0.3, 0.7)", "MCP(3.3)", "OfNorms(MCP(3.3), 4)"])
+@pytest.mark.parametrize("encoder", ["amortized", "solved"])
+def test_a_steered_weight_leaves_the_other_numbers_of_R(X, text, encoder):
+    R = parse(text)
+    sae = small(R, target_l0=4, encoder=encoder, n_steps=3).fit(X)
+    weight, given = dict(sae.regularizer_.parameters()), dict(R.parameters())
+    assert {name: value for name, value in weight.items() if "weight" not in name} == {
+        name: value for name, value in given.items() if "weight" not in name
+    }
+    assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.2)
 
 
 def test_a_refused_regularizer_is_refused_again(X):
