@@ -39,6 +39,8 @@ def project(U, instead, in_ball, nonnegative):  # type: ignore[no-untyped-def]
     """Overwrite rows by the nearest of norm 1, or at most 1, and >= 0 on request; `instead` where there is none."""
     for i in range(len(U)):
         u, square = U[i], 0.0
+        largest = np.argmax(u)
+        is_negative = nonnegative and u[largest] <= 0.0 and u.min() < 0.0
         for k in range(len(u)):
             if nonnegative:
                 u[k] = max(u[k], 0.0)
@@ -47,6 +49,8 @@ def project(U, instead, in_ball, nonnegative):  # type: ignore[no-untyped-def]
         if norm > 0.0 and not (in_ball and norm <= 1.0):
             for k in range(len(u)):
                 u[k] /= norm
+        elif not in_ball and is_negative:  # the nearest points along the largest entry
+            u[largest] = 1.0
         elif not in_ball:
             u[:] = instead[i]
 

@@ -60,6 +60,17 @@ def test_descent_never_increases_the_error_and_keeps_atoms_admissible(seed, atom
     assert not nonnegative or (D >= 0).all()
 
 
+@pytest.mark.parametrize("pull", [[-1.0, -0.1], [-1.0, 0.0], [-0.2, -0.1]])
+def test_a_nonnegative_atom_without_a_positive_pull_is_still_the_best(pull):
+    D, A, B = np.array([[1.0, 0.0]]), np.ones((1, 1)), np.array([pull])
+    angles = np.linspace(0, np.pi / 2, 101)
+    best = max((np.cos(angle) * pull[0] + np.sin(angle) * pull[1]) for angle in angles)
+    found = descend_atoms(D, A, B, nonnegative=True)
+    np.testing.assert_array_equal(found, [[0.0, 1.0]])
+    assert (found @ pull).item() == pytest.approx(best)
+    np.testing.assert_array_equal(descend_atoms(D, A, 0 * B, nonnegative=True), D)
+
+
 def test_descent_in_blocks_is_descent_atom_by_atom(monkeypatch):
     Z, Y, D = problem(n=200, p=30, density=0.5)
     A, B = sums(Z, Y)
