@@ -1,4 +1,6 @@
-r"""Steps of the dictionary for fixed codes, as pure functions: no step increases the error of reconstruction.
+r"""Steps of the dictionary, as pure functions: for fixed codes no step increases the error of reconstruction.
+
+K-SVD changes the codes as well, and does not increase the error with R.
 
 With codes Z, targets Y = X - b, :math:`A = Z^T Z` and :math:`B = Z^T Y`, that error is
 
