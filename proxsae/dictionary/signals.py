@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from proxsae.dictionary.arrays import Matrix, checked_dictionary, is_number
 from proxsae.formulas.integers import is_count
 
 BLOCK = 2**22  # entries of the dense codes that are drawn at once
+OFTEN = 30  # firings expected of an atom by its rate; by chance none in e^-30 of all draws
 SURE = -40.0  # a threshold that every g exceeds
 
 
@@ -57,7 +59,8 @@ def sparse_signals(
     l0 : float
         Mean number of non-zeros of a sample by the rates; `exclusive` lowers it.
     exact : bool, default False
-        Every sample takes the l0 atoms (an integer) that exceed their threshold most, no child before its parent.
+        Every sample takes the l0 atoms (an integer) that exceed their threshold most, no child before its parent. The
+        rates then hold for equal rates without `parents` and are a tendency else: count the codes that are drawn.
     bipolar : float, default 1.0
         Share of the atoms whose codes have random signs; the others fire with z > 0. 1: signed codes, 0: codes >= 0.
     zipf : float, default 0.0
@@ -68,7 +71,8 @@ def sparse_signals(
     parents : array of int of shape (n_components,), optional
         A hierarchy, such as :func:`forest` gives: atom i fires only where atom parents[i] < i does; -1 for roots. The
         rates still hold, since a child fires more often where its parent does. With a correlation and unequal rates
-        they do not hold, since the parent then tells something of the child: count the codes that are drawn.
+        they do not hold, since the parent then tells something of the child, nor where `exact`: roots then take most of
+        the non-zeros, and a warning tells of atoms that are never drawn.
     exclusive : bool, default False
         Among the children of one parent only the child that exceeds its threshold most fires.
     magnitudes : (low, high), default (1.0, 2.0)
@@ -119,6 +123,13 @@ def sparse_signals(
         Z *= np.where(is_bipolar & (random.random_sample(fires.shape) < 0.5), -1.0, 1.0)
         parts.append(csr_array(Z))
     codes = csr_matrix(vstack(parts, format="csr"))
+    n_missing = int(((codes.getnnz(axis=0) == 0) & (rates * n_samples > OFTEN)).sum())
+    if exact and parents is not None and n_missing:
+        warnings.warn(
+            f"{n_missing} of {n_components} atoms, low in the hierarchy, are in no sample: with exact=True the atoms "
+            "above them take all non-zeros",
+            stacklevel=2,
+        )
     X = codes @ D
     if noise > 0:
         X += noise * random.standard_normal(X.shape)

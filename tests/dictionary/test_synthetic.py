@@ -79,6 +79,15 @@ def test_a_child_fires_only_with_its_parent_and_as_often_as_it_should():
         assert fires[:, parents == parent].sum(1).max() > 1
 
 
+def test_atoms_that_no_exact_code_reaches_are_told():
+    """With equal rates a root and its children take all non-zeros."""
+    D, parents = sphere_atoms(50, 20, random_state=0), forest(50, 5, 3)
+    with pytest.warns(UserWarning, match="^30 of 50 atoms, low in the hierarchy, are in no sample"):
+        data = sparse_signals(2000, D, 4, exact=True, parents=parents, random_state=0)
+    assert (data.codes.getnnz(axis=0)[20:] == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*low in the hierarchy")
 @pytest.mark.parametrize(("zipf", "n_patterns"), [(0.0, 3), (1.0, 50)])
 def test_exact_and_exclusive_codes_of_a_hierarchy(zipf, n_patterns):
     """With equal rates a child is sure to fire where it may, and the root decides."""
