@@ -98,6 +98,8 @@ def error_split(
         raise ValueError(f"sae must be fitted, with {', '.join(needed)}, got {type(sae).__name__} without {missing[0]}")
     if len(getattr(getattr(sae, "blocks_", None), "sizes", ())) > 1:
         raise ValueError("a crosscoder has units of its own for each of its blocks, and D_true has none")
+    if getattr(sae, "is_transcoder_", False):
+        raise ValueError("a transcoder decodes to targets, and the codes that are solved for here reconstruct X")
     R, D, b = sae.regularizer_, checked_dictionary(sae.components_), np.asarray(sae.intercept_, dtype=np.float64)
     truth = Truth.of(D_true, Z_true, signed=not R.is_nonnegative if signed is None else signed)
     Z = csr_codes(sae.transform(X))

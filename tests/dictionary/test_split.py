@@ -71,6 +71,12 @@ def test_without_a_truth_there_is_no_recovery(data):
     assert with_truth.splitlines()[-1].startswith("FVU lost by the dictionary: ")
 
 
+def test_a_transcoder_is_refused(data):
+    sae = ProxSAE(Cardinality(2), 20, n_steps=2, random_state=0).fit(data.X, data.X[:, :5])
+    with pytest.raises(ValueError, match="a transcoder decodes to targets"):
+        error_split(sae, data.X)
+
+
 def test_bad_input_is_one_sentence(data):
     sae = Fitted(data.dictionary, 0.1 * L1())
     with pytest.raises(ValueError, match=r"sae must be fitted, .* got ProxSAE without components_"):
