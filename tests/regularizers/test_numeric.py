@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from proxsae import solve
+from proxsae import ProxSAE, solve
 from proxsae.formulas.numba import compiled
 from proxsae.regularizers import (
     L0,
     L1,
     MCP,
     AsymmetricL0,
+    Blocks,
     Cardinality,
     GroupL2,
     Huber,
@@ -253,6 +254,14 @@ CONVEX = [
     (lambda z: (0.5 * cp.norm2(z[:2]) + 0.5 * cp.norm2(z[2:]), [z >= 0]), 0.5 * GroupL2(2, [1.0, 1.0]) + NonNegative()),
     (lambda z: cp.sum(cp.huber(z, 0.5)), Huber(0.5)),
 ]
+
+
+@pytest.mark.parametrize("encoder", ["amortized", "unrolled"])
+@pytest.mark.parametrize("build", [from_cvxpy, lambda f: Blocks([(L1(), 2), (0.3 * from_cvxpy(f), 4)])])
+def test_from_cvxpy_needs_a_solved_encoder(build, encoder):
+    X = np.random.default_rng(0).normal(size=(20, 4))
+    with pytest.raises(ValueError, match=r'has no gradient, so that it needs encoder="solved"$'):
+        ProxSAE(build(cp.norm1), 6, encoder=encoder, n_steps=2).fit(X)
 
 
 @pytest.mark.parametrize("i", range(3))
