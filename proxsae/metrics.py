@@ -59,6 +59,7 @@ class ReconstructionSums:
         self.n_features = 0
         self.n_active = 0.0
         self.unit = 1.0  # the unit of the sums, a power of two
+        self.eps = float(np.finfo(np.float64).eps)  # of the coarsest reconstruction
         self.mean: NDArray[np.float64] = np.zeros(0)
         self.squared_error: NDArray[np.float64] = np.zeros(0)  # the squared error of each feature
         self.spread: NDArray[np.float64] = np.zeros(0)
@@ -81,6 +82,7 @@ class ReconstructionSums:
         if rows == 0:
             return
         exact = x.astype(np.float64)
+        self.eps = max(self.eps, float(np.finfo(np.result_type(reconstruction, np.float16)).eps))
         if self.unit != 1.0:
             exact, reconstruction = exact / self.unit, reconstruction / self.unit
         w = np.ones(rows) if weights is None else weights
@@ -112,8 +114,10 @@ class ReconstructionSums:
         """Return the fraction of variance unexplained of some features."""
         error, spread = float(self.squared_error[columns].sum()), float(self.spread[columns].sum())
         # Equal rows, up to the rounding of their mean, have nothing to explain: as scikit-learn's r2_score has it.
-        rounding = self.n_rows * float(np.square(2 * np.finfo(np.float64).eps * self.mean[columns]).sum())
-        return error / spread if spread > rounding else float(error > rounding)
+        rounding = 4 * self.n_rows * float(np.square(self.mean[columns]).sum())
+        if spread > rounding * np.finfo(np.float64).eps ** 2:
+            return error / spread
+        return float(error > rounding * self.eps**2)
 
 
 def reconstruction_metrics(sae: SparseAutoencoder, X: Any, Y: Any = None, *, batch_size: int = 4096) -> dict[str, Any]:

@@ -91,6 +91,24 @@ def test_a_stored_zero_is_a_zero():
     assert (found["fvu"], found["explained_variance"]) == (1, 0)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_rows_are_reconstructed_up_to_the_rounding_of_their_dtype(dtype):
+    X = np.tile(np.array([3.1, -0.7, 5.3], dtype), (10, 1))
+
+    class Rounded:
+        error = 1.0
+
+        def transform(self, X):
+            return np.ones((len(X), 1), dtype)
+
+        def inverse_transform(self, Z):
+            return X * (1 + dtype(self.error) * np.finfo(dtype).eps)
+
+    assert reconstruction_metrics(Rounded(), X)["fvu"] == 0
+    Rounded.error = 1000.0
+    assert reconstruction_metrics(Rounded(), X)["fvu"] == 1
+
+
 def test_metrics_of_a_store(model, texts, tmp_path):
     store = harvest(model, texts, block=2, n_tokens=100, out=tmp_path, context_length=16, verbose=False)
     assert reconstruction_metrics(Linear(), store, batch_size=30) == pytest.approx(
