@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import reduce
 from operator import add
@@ -11,10 +12,12 @@ import numpy as np
 
 from proxsae.regularizers.base import Regularizer
 
+Path = tuple[str, ...]  # the names of the fields that lead to a number
+
 
 def settings_of(R: Regularizer) -> dict[str, Any]:
-    """Return the numbers that R was made with: ``weight``, ``k`` ...; where two terms share a name, ``L1_weight``."""
-    return {name: getattr(R.terms[term], field) for name, (term, field) in _places(R).items()}
+    """Return the numbers that R was made with: ``weight``, ``k`` ...; where two share a name, ``L1_weight``."""
+    return {name: reduce(getattr, path, R.terms[term]) for name, (term, path) in _places(R).items()}
 
 
 def with_settings(R: Regularizer, **settings: Any) -> Regularizer:
@@ -30,21 +33,33 @@ def with_settings(R: Regularizer, **settings: Any) -> Regularizer:
     for name, value in settings.items():
         if name not in places:
             raise ValueError(f"{R} has no setting {name!r}; it has {', '.join(places) or 'none'}")
-        term, field = places[name]
-        terms[term] = terms[term].replace(**{field: value})
+        term, path = places[name]
+        terms[term] = _replaced(terms[term], path, value)
     return reduce(add, terms)
 
 
-def _places(R: Regularizer) -> dict[str, tuple[int, str]]:
-    """Return for each name the term and the field there."""
-    found = [(number, name) for number, term in enumerate(R.terms) for name in _numbers(term)]
-    names = [name for _, name in found]
+def _replaced(R: Regularizer, path: Path, value: Any) -> Regularizer:
+    field, *rest = path
+    return R.replace(**{field: _replaced(getattr(R, field), tuple(rest), value) if rest else value})
+
+
+def _places(R: Regularizer) -> dict[str, tuple[int, Path]]:
+    """Return for each name the term and the path of fields there."""
+    found = [(number, owner, path) for number, term in enumerate(R.terms) for owner, path in _numbers(term)]
+    names = [path[-1] for _, _, path in found]
     return {
-        name if names.count(name) == 1 else f"{type(R.terms[number]).__name__}_{name}": (number, name)
-        for number, name in found
+        path[-1] if names.count(path[-1]) == 1 else f"{type(owner).__name__}_{path[-1]}": (number, path)
+        for number, owner, path in found
     }
 
 
-def _numbers(term: Regularizer) -> list[str]:
-    names = [f.name for f in fields(term) if f.init and not (f.name == "weight" and term.is_indicator)]
-    return [name for name in names if isinstance(getattr(term, name), int | float | np.ndarray)]
+def _numbers(R: Regularizer) -> Iterator[tuple[Regularizer, Path]]:
+    """Yield the numbers of R and of the regularizers in its fields, under a weight of R no other: owner and path."""
+    names = [f.name for f in fields(R) if f.init and not (f.name == "weight" and R.is_indicator)]
+    for name in names:
+        value = getattr(R, name)
+        if isinstance(value, int | float | np.ndarray):
+            yield R, (name,)
+        elif isinstance(value, Regularizer):
+            inner = ((owner, (name, *path)) for owner, path in _numbers(value))
+            yield from (found for found in inner if "weight" not in names or found[1][-1] != "weight")

@@ -187,6 +187,10 @@ def test_settings_have_names():
     assert settings_of(R) == {"L1_weight": 0.1, "SquaredL2_weight": 0.2}
     assert with_settings(R, SquaredL2_weight=0.5) == 0.1 * L1() + 0.5 * SquaredL2() + NonNegative()
     assert settings_of(0.1 * L1() + Cardinality(3)) == {"weight": 0.1, "k": 3}
+    nested = parse("0.3*OfNorms(MCP(3.0), 4)")
+    assert settings_of(nested) == {"weight": 0.3, "gamma": 3.0, "groups": 4}
+    assert with_settings(nested, gamma=2.0, weight=0.5) == parse("0.5*OfNorms(MCP(2.0), 4)")
+    assert with_settings(parse("Translated(0.2*L1, 0.5)"), weight=0.4) == parse("Translated(0.4*L1, 0.5)")
     with pytest.raises(ValueError, match="has no setting 'gamma'; it has weight"):
         with_settings(L1(), gamma=1)
 
