@@ -102,8 +102,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         R as fitted, in the units of X: with its steered weight or learned thresholds; for R of batch scope the L0
         regularizer whose threshold selects as the batches did, so that a code does not depend on other samples.
     history_ : dict of str to ndarray
-        For each step: ``step``, ``loss``, ``fvu``, ``l0``, ``dead`` (fraction of atoms), ``learning_rate``; for a
-        stream ``waiting``, the share of the time of the step spent waiting for rows.
+        For each step: ``step``, ``loss`` (in the units of the training), ``fvu``, ``l0``, ``dead`` (fraction of atoms),
+        ``learning_rate``; for a stream ``waiting``, the share of the time of the step spent waiting for rows.
     n_iter_ : int
         Steps done.
     provenance_ : dict
@@ -195,7 +195,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         -------
         self
             Ctrl-C or SIGTERM ends the training after the present step and leaves a fitted model and a checkpoint, with
-            a warning; a second signal stops at once.
+            a warning; a second signal stops at once. The first ends this fit alone: a search or a script of several
+            fits goes on, with `n_iter_` short of `n_steps` here.
 
         Raises
         ------

@@ -134,7 +134,9 @@ def test_a_signal_ends_all_and_resumed_they_are_as_never_stopped(tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", stopped)
-        with pytest.warns(UserWarning, match="Ctrl-C: the model and the last checkpoint are those of step"):
+        with pytest.warns(
+            UserWarning, match="Ctrl-C ended the training alone: the model and the last checkpoint are those of step"
+        ):
             assert all(sae.n_iter_ in (4, 5) for sae in fit_many(of_folders(), X))
     for sae, alone in zip(fit_many(of_folders(), X, resume=True), saes_of(), strict=False):
         assert_same(sae, alone.fit(X))
@@ -144,8 +146,11 @@ def test_what_is_no_list_of_different_estimators_is_refused():
     sae = ProxSAE()
     spelled = ("a", "./a/", Path("a").resolve())
     same = [[ProxSAE(checkpoint_dir="a"), ProxSAE(checkpoint_dir=other)] for other in spelled]
-    for saes in ([], [sae, sae], *same):
-        with pytest.raises(ValueError, match="saes must be at least one ProxSAE, each there once and with a"):
+    for saes in ([], [sae, sae]):
+        with pytest.raises(ValueError, match="saes must be at least one ProxSAE, and each there once, got"):
+            fit_many(saes, X)
+    for saes in same:
+        with pytest.raises(ValueError, match=r"needs a checkpoint_dir of its own, and 2 have .*/a$"):
             fit_many(saes, X)
     with pytest.raises(TypeError, match="got a str in it"):
         fit_many("ab", X)

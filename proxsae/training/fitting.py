@@ -237,7 +237,9 @@ class Fit:
         if stop:
             self.write()
             which = "the model is that" if self.checkpoints is None else "the model and the last checkpoint are those"
-            warnings.warn(f"{stop.signal_name}: {which} of step {self.state.n_done}", stacklevel=5)
+            warnings.warn(
+                f"{stop.signal_name} ended the training alone: {which} of step {self.state.n_done}", stacklevel=5
+            )
         encoder, some = self.state.model.encoder, evenly_spaced(len(self.rows), N_FOR_WEIGHT)
         if self.state.prices is not None:  # those of the batches lag behind the model
             with torch.no_grad():
@@ -357,4 +359,5 @@ def finished_model(state: TrainingState) -> Autoencoder | None:
 
 
 def _largest_weight(R: Regularizer) -> float:
+    """Return the largest modulus of the weights in R, which a factor on R multiplies."""
     return max(float(np.abs(to_numpy(value)).max()) for name, value in R.parameters() if name.endswith("weight"))

@@ -193,7 +193,7 @@ def test_a_signal_finishes_the_step_and_writes_a_checkpoint(number, name, tmp_pa
     with monkeypatch.context() as patch:
         stop_after(patch, 5, lambda: os.kill(os.getpid(), number))
         assert main(command) == 130
-    sentence = f"proxsae fit: {name}: the model and the last checkpoint are those of step 6\n"
+    sentence = f"proxsae fit: {name} ended the training alone: the model and the last checkpoint are those of step 6\n"
     assert capsys.readouterr().err.endswith(sentence)
     assert steps_of(tmp_path / "c") == [4, 6]
     assert main([*command, "--resume"]) == 0
@@ -250,7 +250,8 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_stays(damage, tmp_path,
         ({"n_components": 25}, X, "its n_components = 24, that of this one is 25"),
         ({"target_l0": 2, "regularizer": L1()}, X, "its regularizer"),
         ({"encoder": Unrolled(2)}, X, r"its encoder = Amortized\(.*\), that of this one is Unrolled\("),
-        ({"encoder": "solved"}, X, "its update = None, that of this one is Online"),
+        ({"encoder": "solved"}, X, "its update = gradient, that of this one is Online"),
+        ({"update": "frozen"}, X, "its update = gradient, that of this one is frozen"),
         ({"random_state": 1}, X, "its random_state = 0, that of this one is 1"),
         ({}, X[:-1], r"its X = 300 x 12 float32 .*, that of this one is 299 x 12 float32"),
         ({}, X[:, :-1], "300 x 11 float32"),
