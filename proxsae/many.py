@@ -86,7 +86,7 @@ def _check(saes: list[ProxSAE]) -> None:
             raise TypeError(f"saes must be a list of ProxSAE, got a {type(sae).__name__} in it")
         sae._validate_params()
     folders = [Path(sae.checkpoint_dir).expanduser().resolve() for sae in saes if sae.checkpoint_dir is not None]
-    if not saes or len({id(sae) for sae in saes}) < len(saes) or len(set(folders)) < len(folders):
-        raise ValueError(
-            f"saes must be at least one ProxSAE, each there once and with a checkpoint_dir of its own, got {saes}"
-        )
+    if not saes or len({id(sae) for sae in saes}) < len(saes):
+        raise ValueError(f"saes must be at least one ProxSAE, and each there once, got {len(saes)}")
+    if shared := [folder for folder in folders if folders.count(folder) > 1]:
+        raise ValueError(f"each ProxSAE needs a checkpoint_dir of its own, and {len(shared)} have {shared[0]}")

@@ -51,6 +51,7 @@ class Unrolled(Activated):
         Take the step from z_s + beta_s (z_s - z_{s-1}), beta_s learned, one a layer, from the momentum of FISTA.
     step : float, optional
         The step t before training; None: 1/L with L the largest eigenvalue of D D^T, 0.99/L where R is not convex.
+        Under :class:`~proxsae.regularizers.Numeric`, whose prox has no gradient in t, it learns by u_s alone.
     isometry : float, default 0.0
         Weight of a penalty on the atoms, :func:`proxsae.encoders.isometry.isometry_defect` of the 2k atoms of largest
         pre-activation in each sample, k the mean number of non-zeros; in the units of the training, where rows have

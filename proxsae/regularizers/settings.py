@@ -54,7 +54,7 @@ def _places(R: Regularizer) -> dict[str, tuple[int, Path]]:
 
 
 def _numbers(R: Regularizer) -> Iterator[tuple[Regularizer, Path]]:
-    """Yield the numbers of R and of the regularizers in its fields, under a weight of R no other: owner and path."""
+    """Yield whose each number of R, or of a regularizer inside it, is, and its path; of weights only the outermost."""
     names = [f.name for f in fields(R) if f.init and not (f.name == "weight" and R.is_indicator)]
     for name in names:
         value = getattr(R, name)

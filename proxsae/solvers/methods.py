@@ -83,7 +83,8 @@ def _leaves_zeros(R: Regularizer, D: Array) -> bool:
 def check_name(method: Any) -> None:
     """Raise ValueError unless `method` is "auto" or the name of a method."""
     if not isinstance(method, str) or (method != "auto" and method not in ALGORITHMS):
-        raise ValueError(f'method must be "auto", {", ".join(map(repr, ALGORITHMS))}, got {method!r}')
+        names = ", ".join(f'"{name}"' for name in ("auto", *ALGORITHMS))
+        raise ValueError(f"method must be {names}, got {method!r}")
 
 
 def checked_method(method: Any, R: Regularizer | tuple[Regularizer, ...], D: Array, gram_limit: int) -> str:

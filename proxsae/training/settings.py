@@ -22,7 +22,7 @@ from proxsae.training.sparsity import check_steerable
 
 Asked = tuple[Regularizer, float | None]  # R in the units of the data and the target L0 that a model was fitted for
 STEPS_DEPEND_ON = (
-    *("regularizer", "update", "n_components", "blocks", "target_l0", "skip_connection", "loss", "is_frozen"),
+    *("regularizer", "n_components", "blocks", "target_l0", "skip_connection", "loss"),
     *("learning_rate", "batch_size", "dead_after", "max_norm_ratio"),
 )
 
@@ -54,6 +54,11 @@ class Settings:
     def asked(self) -> Asked:
         """R and the target L0 that a model is fitted for."""
         return self.regularizer, self.target_l0
+
+    @property
+    def moves(self) -> Any:
+        """How the dictionary moves, as `update` says it."""
+        return self.update or ("frozen" if self.is_frozen else "gradient")
 
     @classmethod
     def of(cls, parameters: dict[str, Any], n_features: int) -> Settings:
@@ -135,6 +140,7 @@ class Settings:
         A random_state that is no integer accepts any seed.
         """
         both = [(name, getattr(self, name), getattr(other, name)) for name in STEPS_DEPEND_ON]
+        both.append(("update", self.moves, other.moves))
         different = [(name, a, b) for name, a, b in both if a != b]
         if (self.encoder.name, self.encoder.get_params()) != (other.encoder.name, other.encoder.get_params()):
             different.append(("encoder", self.encoder, other.encoder))

@@ -38,7 +38,7 @@ def start(
     """Return the state before the first step, with the scaling of the rows, from random atoms or from `init`."""
     if isinstance(init, tuple):
         fitted, asked = init
-        state = go_on_from(fitted, asked, rows, settings)
+        state = go_on_from(fitted, asked, rows, settings, whose="init")
         state.n_steps = n_steps
         return state
     n_targets = rows.targets.shape[1]
@@ -80,7 +80,7 @@ def continued(sae: Any, rows: Rows, settings: Settings) -> TrainingState:
     if sae._training is None:
         return go_on_from(model_of(sae), sae._asked, rows, settings)
     state: TrainingState = sae._training.to(settings.device)
-    _check_same_targets(state.model, rows)
+    _check_same_targets(state.model, rows, "the fitted model")
     take_up(state, settings)
     return state
 
@@ -93,6 +93,8 @@ def checked_atoms(init: Any, n_components: int, n_features: int) -> torch.Tensor
     ValueError
         If the atoms are no finite matrix of this shape, or an atom is zero.
     """
+    if isinstance(init, str):
+        raise ValueError(f"init must be a matrix of atoms or a fitted ProxSAE, got {init!r}")
     array = check_array(to_numpy(init), dtype=np.float64, input_name="init")
     if array.shape != (n_components, n_features):
         raise ValueError(f"init must have shape {(n_components, n_features)}, got {array.shape}")
@@ -108,10 +110,13 @@ def scalings(rows: Rows, dtype: torch.dtype, device: torch.device) -> tuple[Scal
     return inputs, Scaling.of(rows.targets, dtype, device) if rows.has_targets else inputs
 
 
-def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings) -> TrainingState:
+def go_on_from(
+    fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings, whose: str = "the fitted model"
+) -> TrainingState:
     """Return the state in which a fitted autoencoder, in the units of the data, is trained further on rows.
 
-    Where R as asked for and the target L0 have not changed, a steered weight and learned thresholds stay.
+    Where R as asked for and the target L0 have not changed, a steered weight and learned thresholds stay. Refusals name
+    the autoencoder by `whose`.
     """
     norms = fitted.blocks.norm(fitted.atoms.detach())
     in_ball = settings.update is not None and settings.update.atoms == "ball"
@@ -120,8 +125,8 @@ def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings
             "a training keeps atoms at unit norm, but those of this model have norms from "
             f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"
         )
-    _check_same_model(fitted, settings)
-    _check_same_targets(fitted, rows)
+    _check_same_model(fitted, settings, whose)
+    _check_same_targets(fitted, rows, whose)
     given, target = settings.regularizer, settings.target_l0
     inputs, targets = scalings(rows, fitted.atoms.dtype, fitted.atoms.device)
     model = fitted.in_units(inputs.inverse, targets.inverse)
@@ -136,7 +141,7 @@ def go_on_from(fitted: Autoencoder, asked: Asked, rows: Rows, settings: Settings
 
 def take_up(state: TrainingState, settings: Settings) -> None:
     """Change a training to new settings, where these differ, and begin a new order of rows."""
-    _check_same_model(state.model, settings)
+    _check_same_model(state.model, settings, "the fitted model")
     target = None if state.control is None else state.control.target
     if settings.regularizer != state.given or (target is None) != (settings.target_l0 is None):
         _set_regularizer(state, settings)  # before anything else changes: it may refuse
@@ -155,29 +160,26 @@ def _set_regularizer(state: TrainingState, settings: Settings) -> None:
     state.replace_encoder(state.model.encoder.with_regularizer(normalised, learn_thresholds=learns))
 
 
-def _check_same_model(model: Autoencoder, settings: Settings) -> None:
+def _check_same_model(model: Autoencoder, settings: Settings, whose: str) -> None:
     """Raise ValueError where parameters were set that a fitted model cannot take up."""
+    needed = "another init" if whose == "init" else "a new fit"
     if len(model.atoms) != settings.n_components:
-        raise ValueError(
-            f"n_components = {settings.n_components} needs a new fit: the fitted model has {len(model.atoms)}"
-        )
+        raise ValueError(f"n_components = {settings.n_components} needs {needed}: {whose} has {len(model.atoms)}")
     if model.blocks.sizes != (settings.blocks or (model.atoms.shape[1],)):
-        raise ValueError(
-            f"blocks = {settings.blocks} needs a new fit: those of the fitted model have sizes {model.blocks.sizes}"
-        )
+        raise ValueError(f"blocks = {settings.blocks} needs {needed}: those of {whose} have sizes {model.blocks.sizes}")
     fitted = model.encoder
     if (fitted.name, fitted.get_params()) != (settings.encoder.name, settings.encoder.get_params()):
-        raise ValueError(f"encoder = {settings.encoder!r} needs a new fit: that of the fitted model is {fitted!r}")
+        raise ValueError(f"encoder = {settings.encoder!r} needs {needed}: that of {whose} is {fitted!r}")
 
 
-def _check_same_targets(model: Autoencoder, rows: Rows) -> None:
+def _check_same_targets(model: Autoencoder, rows: Rows, whose: str) -> None:
     """Raise ValueError where an autoencoder is given targets, or a transcoder none or those of another width."""
     n_targets = model.atoms.shape[1]
     if model.is_transcoder != rows.has_targets:
         was, needed = ("with", "give Y") if model.is_transcoder else ("without", "give none")
-        raise ValueError(f"the fitted model was trained {was} targets Y: {needed}")
+        raise ValueError(f"{whose} was trained {was} targets Y: {needed}")
     if rows.targets.shape[1] != n_targets:
-        raise ValueError(f"Y has {rows.targets.shape[1]} features, but the fitted model is expecting {n_targets}")
+        raise ValueError(f"Y has {rows.targets.shape[1]} features, but {whose} is expecting {n_targets}")
 
 
 def _check_memory(n_components: int, n_features: int, dtype: torch.dtype, *, with_sums: bool) -> None:

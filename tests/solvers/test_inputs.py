@@ -40,7 +40,7 @@ GOOD = {"X": np.ones((8, 12)), "D": 2 * np.eye(20, 12), "R": "0.1*L1"}
         ({"R": np.ones(19) * L1()}, ValueError, "19 entries and the codes have 20"),
         ({"D": [[1.0, 2.0], [3.0]]}, ValueError, "D must be an array, got nested lists of different lengths"),
         ({"method": ["cd"]}, ValueError, r"method must be \"auto\", .* got \['cd'\]"),
-        ({"method": "lars"}, ValueError, "method must be \"auto\", 'active_set', .*, got 'lars'"),
+        ({"method": "lars"}, ValueError, 'method must be "auto", "active_set", .*, got \'lars\''),
         ({"method": "fista", "R": "Cardinality(3)"}, ValueError, "'fista' needs a convex regularizer, and Cardinality"),
         ({"tol": -1.0}, ValueError, "tol must be a finite number >= 0"),
         ({"tol": np.nan}, ValueError, "tol must be a finite number >= 0"),

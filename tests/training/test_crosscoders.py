@@ -198,7 +198,7 @@ def test_other_blocks_need_a_new_fit(truth):
     sae = small().fit(truth[1])
     with pytest.raises(ValueError, match="needs a new fit: those of the fitted model have sizes"):
         sae.set_params(blocks=[10, 6]).partial_fit(truth[1])
-    with pytest.raises(ValueError, match="needs a new fit"):
+    with pytest.raises(ValueError, match="needs another init: those of init have sizes"):
         small(blocks=None).fit(truth[1], init=sae)
     with pytest.raises(ValueError, match="have no scales"):
         FeatureBlocks((2, 3), (1.0,))

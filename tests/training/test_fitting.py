@@ -106,6 +106,10 @@ def test_what_needs_a_new_fit_says_so(trained, X):
         with pytest.raises(ValueError, match=sentence):
             sae.set_params(**parameters).partial_fit(X)
         sae.set_params(n_components=24, encoder="amortized").partial_fit(X)
+    with pytest.raises(ValueError, match="n_components = 25 needs another init: init has 24"):
+        sae.set_params(n_components=25).fit(X, init=sae)
+    with pytest.raises(ValueError, match="init must be a matrix of atoms or a fitted ProxSAE, got 'data'"):
+        sae.fit(X, init="data")
 
 
 def test_calibration_is_where_the_next_training_starts(trained, X):
@@ -311,7 +315,10 @@ def test_a_handler_of_the_user_stays(X):
 
 @pytest.mark.parametrize(
     ("n_signals", "sentence", "steps"),
-    [(1, "proxsae fit: SIGTERM: the model is that of step 1\n", 1), (2, "proxsae fit: interrupted\n", None)],
+    [
+        (1, "proxsae fit: SIGTERM ended the training alone: the model is that of step 1\n", 1),
+        (2, "proxsae fit: interrupted\n", None),
+    ],
 )
 def test_a_terminated_command_writes_the_model_or_leaves_what_is_there(n_signals, sentence, steps, X, tmp_path):
     np.save(tmp_path / "x.npy", X)

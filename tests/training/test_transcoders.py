@@ -187,6 +187,8 @@ def test_a_transcoder_needs_its_targets(X, Y):
             call(X)
     with pytest.raises(ValueError, match="was trained with targets Y: give Y"):
         sae.partial_fit(X)
+    with pytest.raises(ValueError, match="init was trained with targets Y: give Y"):
+        small().fit(X, init=sae)
     with pytest.raises(ValueError, match="Y has 4 features, but the fitted model is expecting 5"):
         sae.score(X, Y[:, :4])
     with pytest.raises(ValueError, match="Y has 4 features, but the fitted model is expecting 5"):
