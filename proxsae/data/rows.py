@@ -130,16 +130,15 @@ class Rows:
         rows = rows if self.kept is None else self.kept[rows]
         if isinstance(self.source, Tensor):
             chosen = torch.from_numpy(rows).to(self.source.device) if isinstance(rows, np.ndarray) else rows
-            x = self.source[chosen].detach().to(device, dtype, copy=isinstance(rows, slice))
+            x = self.source[chosen].detach().to(dtype=dtype, copy=isinstance(rows, slice))
         else:
             with np.errstate(over="ignore"):  # such rows are refused below
                 x = torch.from_numpy(self.source[rows].astype(name_of_dtype(dtype), copy=isinstance(rows, slice)))
-            x = x.to(device)
         is_narrowed = self.dtype == torch.float64 and dtype == torch.float32
         if (not self.is_finite or is_narrowed) and not bool((finite := x.isfinite()).all()):
             first = int(to_numpy(finite.all(-1)).argmin())
             self._refuse(int(rows[first]) if isinstance(rows, np.ndarray) else rows.start + first)
-        return self.scaled(x)
+        return self.scaled(x.to(device))
 
     def scaled(self, x: Tensor) -> Tensor:
         """Return rows in their units."""

@@ -19,7 +19,6 @@ from proxsae.encoders.pre_activation import Columns, PreActivation
 from proxsae.formulas.arrays import to_numpy
 from proxsae.kernels.top_k import row_support
 from proxsae.regularizers import L0, Cardinality, Regularizer, parse
-from proxsae.regularizers.from_cvxpy import FromCvxpy
 
 ENCODERS: dict[str, type[Encoder]] = {}  # by name; a subclass enters itself
 
@@ -118,9 +117,7 @@ class Encoder(nn.Module, ABC):
 
     def refuses(self, R: Regularizer) -> str | None:
         """Return one sentence if this kind cannot take R, else None."""
-        if isinstance(R, FromCvxpy):
-            return f'{R} has no gradient, so that it needs encoder="solved"'
-        return next(filter(None, map(self.refuses, R.made_of())), None)
+        return None if R.has_gradient else f'{R} has no gradient, so that it needs encoder="solved"'
 
     # --- made ------------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class FromCvxpy(NonSeparable):
             raise TypeError(f"FromCvxpy takes a function of a cvxpy variable, got {self.build!r}")
 
     is_convex = True
+    has_gradient = False
     tolerance = 2e-6
 
     @property

@@ -71,6 +71,11 @@ class Traits:
         return all(part.is_algebraic for part in self.made_of())
 
     @property
+    def has_gradient(self) -> bool:
+        """Value and prox can be differentiated by Torch, as encoders that are trained need."""
+        return all(part.has_gradient for part in self.made_of())
+
+    @property
     def has_formula(self) -> bool:
         """Value and prox are scalar formulas that can be compiled and printed."""
         return False
