@@ -223,7 +223,7 @@ class Fit:
             )
         elif last.get("l0") == 0 and last["fvu"] > UNEXPLAINED:
             steered = self.state.control is not None
-            better = "a larger target_l0" if steered else "a smaller weight, or a target_l0"
+            better = "a larger target_l0" if steered else "a smaller weight, a larger k, or a target_l0"
             warnings.warn(
                 f"every code of the last step is zero under {self.settings.regularizer}: take {better}", stacklevel=5
             )

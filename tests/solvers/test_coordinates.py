@@ -27,7 +27,7 @@ from proxsae.regularizers import (
     Tilt,
     Translated,
 )
-from proxsae.solvers import active_set, iterate
+from proxsae.solvers import active_set, prepared
 from proxsae.solvers.methods import method_for
 
 CONVEX = [
@@ -183,7 +183,7 @@ def test_what_auto_takes():
 
 def test_without_a_gram_matrix_codes_are_the_same(monkeypatch):
     kept = []
-    monkeypatch.setattr(iterate, "gram_of", lambda atoms: kept.append(len(atoms)) or atoms @ atoms.T)
+    monkeypatch.setattr(prepared, "gram_of", lambda atoms: kept.append(len(atoms)) or atoms @ atoms.T)
     rng = np.random.default_rng(0)
     X, D = rng.standard_normal((300, 20)), rng.standard_normal((60, 20))
     whole, none = (solve(X, D, 0.5 * L1(), gram_limit=limit) for limit in (60, 59))

@@ -41,7 +41,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def fitted(truth):
-    return small(0.2 * L1() + NonNegative(), n_steps=1500, learning_rate=1e-2).fit(truth[1])
+    return small(0.2 * L1() + NonNegative(), n_steps=600, learning_rate=1e-2).fit(truth[1])
 
 
 def test_the_norm_of_an_atom_is_the_sum_over_its_blocks(fitted):

@@ -175,10 +175,10 @@ def test_a_model_of_parts(X, tmp_path):
 
 def test_a_search_goes_over_the_weight_of_the_regularizer(X):
     for R in (L1(), "1.0*L1 + NonNegative"):
-        search = GridSearchCV(small(R, n_steps=60), {"regularizer__weight": [0.5, 50.0]}, cv=2).fit(X)
+        search = GridSearchCV(small(R, n_steps=20), {"regularizer__weight": [0.5, 50.0]}, cv=2).fit(X)
         assert search.best_params_ == {"regularizer__weight": 0.5}
         assert search.best_estimator_.regularizer.terms[0] == 0.5 * L1()
-    search = GridSearchCV(small(n_steps=60), {"regularizer__k": [0, 3], "encoder": [Amortized()]}, cv=2).fit(X)
+    search = GridSearchCV(small(n_steps=20), {"regularizer__k": [0, 3], "encoder": [Amortized()]}, cv=2).fit(X)
     assert search.best_params_["regularizer__k"] == 3
     pipeline = make_pipeline(StandardScaler(), small(encoder=Amortized()))
     pipeline.set_params(proxsae__regularizer__k=2, proxsae__encoder__bandwidth=0.1)

@@ -157,7 +157,7 @@ def test_rows_that_are_large_in_either_are_left_out(X, Y):
 
 def test_searches_score_the_targets(X):
     Y = X @ np.random.default_rng(2).normal(size=(8, 5))
-    search = GridSearchCV(small(n_steps=150), {"regularizer__k": [1, 8]}, cv=2)
+    search = GridSearchCV(small(n_steps=60), {"regularizer__k": [1, 8]}, cv=2)
     assert search.fit(X, Y).best_params_ == {"regularizer__k": 8}
 
 
