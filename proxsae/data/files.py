@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
-
-OPEN_FILES = "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/"  # of this process
 
 
 @contextmanager
@@ -21,8 +21,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; the file written there takes the place of `path` when the block ends without an error.
 
     Folders are made as needed. A file that is replaced keeps its permissions, and a link still points where it did.
-    A path that is no regular file, such as ``/dev/null``, ``/dev/stdout`` or a pipe, is never replaced: the bytes are
-    appended to it.
+    A path that is no regular file, such as ``/dev/null`` or a pipe, is never replaced: the bytes are copied into it. So
+    are those for ``/dev/stdout``, at the place where the standard output is.
 
     Raises
     ------
@@ -41,11 +41,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
             if is_special:
-                with target.open("ab") as sink:
+                with _opened(target) as sink:
                     shutil.copyfileobj(stream, sink)
         if not is_special:
             temporary.replace(target)
     except (OSError, SafetensorError) as error:
+        if "cannot be written" in str(error):
+            raise  # of a file that is written inside the block
         raise OSError(f"'{path}' cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     finally:
         if temporary.exists():
@@ -73,15 +75,29 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _where(path: str | os.PathLike[str]) -> tuple[Path, Path, bool]:
-    """Return the file behind any links, the folder for the temporary file, and whether bytes are only appended to it.
+    """Return the file behind any links, the folder for the temporary file, and whether bytes are copied into the file.
 
-    That is so for devices, pipes and files that this process has open, as ``/dev/stdout`` is after ``>> file``. They
-    are opened by the given name: the target of such a link may have no path.
+    That is so for devices, pipes and what this process has open, as ``/dev/stdout`` is. They are opened by the given
+    name: the target of such a link may have no path.
     """
     given = Path(path).expanduser()
     if given.is_dir():
         raise IsADirectoryError(f"'{path}' cannot be written: it is a folder, a file name is needed.")
-    if given.exists() and (str(given).startswith(OPEN_FILES) or not given.is_file()):
+    if given.exists() and (_descriptor(given) is not None or not given.is_file()):
         return given, Path(tempfile.gettempdir()), True
     target = given.resolve()
     return target, target.parent, False
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a device or a pipe; what this process has open, at the place where it is: a shell may write on after it."""
+    number = _descriptor(path)
+    return path.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the number of the open file of this process that a path names."""
+    if str(path) in ("/dev/stdout", "/dev/stderr"):
+        return 1 if path.name == "stdout" else 2
+    match = re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", str(path))
+    return int(match[1]) if match else None

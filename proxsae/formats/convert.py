@@ -190,24 +190,20 @@ def format_named(name: str) -> Format | None:
 
 
 def check_folder(folder: Path, chosen: Format) -> None:
-    """Raise ValueError where a folder holds files of another format, which would be mixed with those to be written.
-
-    A file of ours beside them stays, and in the place of one of them is refused.
-    """
+    """Raise ValueError where a folder holds files of another format, which would be mixed with those to be written."""
     if not chosen.written:  # one file, of the name that is given
         return
     if folder.is_file():
         raise ValueError(f"{folder} is a file, and {chosen.name} is written to a folder: {_ELSEWHERE}")
     names = {name for one in formats().values() for name in one.files}
     there = {name for name in names if (folder / name).exists()}
-    if foreign := sorted(name for name in there if (name in chosen.written) == is_ours(folder / name)):
+    if foreign := sorted(name for name in there if name not in chosen.written or is_ours(folder / name)):
         raise ValueError(
             f"{folder} holds {foreign[0]}, which is none of the files written for {chosen.name}: {_ELSEWHERE}"
         )
-    present, lacking = sorted(there & set(chosen.written)), sorted(set(chosen.written) - there)
-    if present and all(name.endswith(".json") for name in present):  # weights alone are of an interrupted save
+    if there and (lacking := sorted(set(chosen.written) - there)):
         raise ValueError(
-            f"{folder} holds {', '.join(present)} without {', '.join(lacking)}, which is no model of "
+            f"{folder} holds {', '.join(sorted(there))} without {', '.join(lacking)}, which is no model of "
             f"{chosen.name}: {_ELSEWHERE}"
         )
 

@@ -17,22 +17,18 @@ WRITTEN_BY_US = b"proxsae"  # the comment of our archives
 
 
 def write_configured(configuration: Path, values: dict[str, Any], weights: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors, as Torch does for ``.pt`` and else to safetensors, then the JSON object that describes them.
+    """Write tensors, as Torch does for ``.pt`` and else to safetensors, and the JSON object that describes them.
 
-    The old configuration goes before the old weights do: an interruption leaves no configuration of other weights.
+    The files that are there are replaced once both new ones are written.
     """
     from safetensors.torch import save_file
 
-    text = json.dumps(values, indent=2, allow_nan=False)
-    with replacing(weights) as temporary:
+    with replacing(configuration) as described, replacing(weights) as temporary:
+        described.write_text(f"{json.dumps(values, indent=2, allow_nan=False)}\n", encoding="utf-8")
         if weights.suffix == ".pt":
             _save_torch(tensors, temporary)
         else:
             save_file(copied_tensors(tensors), temporary)
-        if (old := configuration.resolve()).is_file():
-            old.unlink()
-    with replacing(configuration) as temporary:
-        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def write_torch(path: Path, values: dict[str, Any]) -> None:

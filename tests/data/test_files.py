@@ -67,13 +67,14 @@ def test_a_device_is_not_replaced():
     assert null.stat().st_ino == before.st_ino
 
 
-def test_what_a_shell_appends_to_is_not_replaced(tmp_path):
+@pytest.mark.parametrize(("mode", "before"), [("ab", b"before, "), ("wb", b"")])
+def test_the_standard_output_is_written_where_it_is(mode, before, tmp_path):
     code = "from proxsae.data.files import replacing\nwith replacing('/dev/stdout') as file: file.write_bytes(b'after')"
     (tmp_path / "all").write_bytes(b"before, ")
-    with (tmp_path / "all").open("ab") as appended:
-        subprocess.run([sys.executable, "-c", code], stdout=appended, check=True)
-        appended.write(b", and more")
-    assert (tmp_path / "all").read_bytes() == b"before, after, and more"
+    with (tmp_path / "all").open(mode) as shared:
+        subprocess.run([sys.executable, "-c", code], stdout=shared, check=True)
+        shared.write(b", and more")
+    assert (tmp_path / "all").read_bytes() == before + b"after, and more"
 
 
 def test_a_pipe_gets_the_bytes(tmp_path):

@@ -1,6 +1,8 @@
 """A configuration that contradicts its tensors, or is of what is no prox, is one sentence."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -151,7 +153,7 @@ PLACE = "layer_7/width_16k/average_l0_6"
         ("gemma-scope-2-1b-pt/transcoder_all/layer_7_width_16k_l0_small_affine", "transcoder"),
         ("my-transcoders/run1", "plain"),
         ("gemma-scope-2b-pt-transcoders/mine", "plain"),
-        ("my-transcoders/" + PLACE, "plain"),
+        ("my-transcoders/" + PLACE, "transcoder"),
         ("gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", "embedding"),
         ("sae-work/embedding", "plain"),
         ("embedding/run1", "plain"),
@@ -271,27 +273,20 @@ def test_a_length_of_context_that_is_no_number_is_left_out(copied, tmp_path):
 
 
 @pytest.mark.parametrize("library", ["saelens", "llama_scope", "sparsify", "dictionary_learning"])
-def test_an_interrupted_save_leaves_no_configuration_of_other_weights(library, tmp_path, monkeypatch):
-    def stopped(temporary, target):
-        if target.suffix == ".json":
-            raise KeyboardInterrupt
-        return replace(temporary, target)
+def test_a_save_that_fails_leaves_the_model_that_was_there(library, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    replace, R = Path.replace, "NonNegative + Cardinality(3)"
+    old = sae_of("NonNegative + Cardinality(2)", seed=1)
+    save(old, tmp_path / "old", format=library)
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            save(sae_of(R), tmp_path / "new", format=library)
-    save(sae_of("NonNegative + Cardinality(2)", seed=1), tmp_path / "old", format=library)
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            save(sae_of(R), tmp_path / "old", format=library)
-    for folder in (tmp_path / "new", tmp_path / "old"):
-        with pytest.raises(FileNotFoundError, match=r"no file at .*\.json"):
-            load(folder, format=library)
-        save(sae_of(R), folder, format=library)
-        assert_same_outputs(sae_of(R), load(folder), rows(), rtol=2e-6)
+        patched.setattr(os, "fsync", full)
+        for folder in ("old", "new"):
+            with pytest.raises(OSError, match="cannot be written: No space left"):
+                save(sae_of("NonNegative + Cardinality(3)"), tmp_path / folder, format=library)
+    assert_same_outputs(old, load(tmp_path / "old"), rows(), rtol=2e-6)
+    save(old, tmp_path / "new", format=library)
+    assert_same_outputs(old, load(tmp_path / "new"), rows(), rtol=2e-6)
 
 
 def test_what_is_no_json_is_refused_before_the_weights_are_written(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -22,7 +23,7 @@ CONFIGURATION, FIRST, SECOND = "config.json", "params.npz", "params.safetensors"
 _FIRST_PLACE = r"width_[^/]+/average_l0_[^/]+"
 _EMBEDDING = re.compile(rf".*/embedding/{_FIRST_PLACE}")
 _TRANSCODER = re.compile(
-    rf".*/(models--|gemma-scope-)[^/]*transcoders?(/snapshots/[^/]+)?/layer_\d+/{_FIRST_PLACE}"
+    rf".*/[^/]*transcoders?(/snapshots/[^/]+)?/layer_\d+/{_FIRST_PLACE}"
     r"|.*/transcoder(_all)?/layer_\d+_width_[^/]+"
 )
 
@@ -44,7 +45,7 @@ class GemmaScope(Format):
         """Return the autoencoder of a file or folder; a published one tells embeddings and transcoders by its name."""
         folder = path.parent if path.name in (FIRST, SECOND) else path
         provenance: dict[str, Any] = {}
-        place = folder.absolute().as_posix()
+        place = Path(os.path.abspath(folder)).as_posix()  # without "..", which absolute() keeps
         if path.name != SECOND and (folder / FIRST).is_file():
             weights = npz_weights(folder / FIRST)
             with zipfile.ZipFile(folder / FIRST) as archive:
