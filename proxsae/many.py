@@ -89,4 +89,6 @@ def _check(saes: list[ProxSAE]) -> None:
     if not saes or len({id(sae) for sae in saes}) < len(saes):
         raise ValueError(f"saes must be at least one ProxSAE, and each there once, got {len(saes)}")
     if shared := [folder for folder in folders if folders.count(folder) > 1]:
-        raise ValueError(f"each ProxSAE needs a checkpoint_dir of its own, and {len(shared)} have {shared[0]}")
+        raise ValueError(
+            f"each ProxSAE needs a checkpoint_dir of its own, and {shared.count(shared[0])} have {shared[0]}"
+        )

@@ -90,10 +90,6 @@ class Rows:
         """Whether they are a tensor or an array, and neither a memory map nor a store."""
         return isinstance(self.source, Tensor) or type(self.source) is np.ndarray
 
-    def alone(self) -> Rows:
-        """Return the rows without targets and weights."""
-        return self._with(_targets=None, weights=None)
-
     def taken(self, chosen: Any) -> Rows:
         """Return the rows of ascending indices, with their targets and weights."""
         kept = chosen if self.kept is None else self.kept[chosen]
@@ -134,10 +130,8 @@ class Rows:
         else:
             with np.errstate(over="ignore"):  # such rows are refused below
                 x = torch.from_numpy(self.source[rows].astype(name_of_dtype(dtype), copy=isinstance(rows, slice)))
-        is_narrowed = self.dtype == torch.float64 and dtype == torch.float32
-        if (not self.is_finite or is_narrowed) and not bool((finite := x.isfinite()).all()):
-            first = int(to_numpy(finite.all(-1)).argmin())
-            self._refuse(int(rows[first]) if isinstance(rows, np.ndarray) else rows.start + first)
+        if not self.is_finite or self._is_narrowed(dtype):
+            self._check_rows(x, rows)
         return self.scaled(x.to(device))
 
     def scaled(self, x: Tensor) -> Tensor:
@@ -150,7 +144,20 @@ class Rows:
         if device.type != "cuda" or not self.is_in_memory or 4 * size > torch.cuda.mem_get_info(device)[0]:
             return self
         targets = None if self._targets is None else self._targets.moved(dtype, device)
-        return self._with(source=torch.as_tensor(self.source).to(device, dtype), _targets=targets)
+        source = torch.as_tensor(self.source).to(device, dtype)
+        if self._is_narrowed(dtype):  # once, and not in each step
+            self._check_rows(source, slice(0, None))
+        return self._with(source=source, _targets=targets)
+
+    def _is_narrowed(self, dtype: torch.dtype) -> bool:
+        """Whether finite numbers of the source may exceed the range of a dtype."""
+        return dtype == torch.float32 and str(self.source.dtype).endswith("float64")
+
+    def _check_rows(self, x: Tensor, rows: Any) -> None:
+        """Refuse NaN and infinity in rows of the source, as the tensor x."""
+        if not bool((finite := x.isfinite()).all()):
+            first = int(to_numpy(finite.all(-1)).argmin())
+            self._refuse(int(rows[first]) if isinstance(rows, np.ndarray) else rows.start + first)
 
     def sample(self, most: int) -> list[Any]:
         """Return blocks of the numbers of at most `most` evenly spaced rows."""

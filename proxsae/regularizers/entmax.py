@@ -118,8 +118,9 @@ def _entries(xp: ArrayNamespace, v: Array, t: Array, alpha: float) -> Array:
         return (1.0 - t) * xp.power(y, power) + t * power * y - v, slope
 
     y = xp.root(equation, xp.minimum(start, 1.0), 0.0, 1.0, ENTRY_STEPS)
+    y = y.detach() if xp.is_torch else y  # the gradient is that of one step from the root, which has no bounds
     value, slope = equation(y)
-    return xp.power(y - value / slope, power)  # a step without bounds: where y is 1, theirs would halve the gradient
+    return xp.power(y - value / (slope.detach() if xp.is_torch else slope), power)
 
 
 def _slopes(xp: ArrayNamespace, z: Array, t: Array, alpha: float) -> Array:

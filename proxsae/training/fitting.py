@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from proxsae.formulas.arrays import to_numpy
 from proxsae.formulas.integers import evenly_spaced
-from proxsae.regularizers import Regularizer
 from proxsae.training.alternating import Alternation
 from proxsae.training.autoencoder import Autoencoder
 from proxsae.training.batches import BatchSource, StreamBatches, batch_source
@@ -177,11 +175,20 @@ class Fit:
                 self.waiting.append(self.batches.waited[-1] / (perf_counter() - began))
             if self.is_done:
                 self.trainer.history.read()
+                self._settle_prices()
             self._check_explosion()
             if self.is_done or (self._is_due and not self._is_exploding):
                 self.write()
         except FloatingPointError as error:
             self._go_back(error)
+
+    def _settle_prices(self) -> None:
+        """At batch scope and the end of a fit, set the prices by many rows: the mean over batches lags behind."""
+        has_all_rows = self.n_steps is not None and not isinstance(self.batches, StreamBatches)
+        if self.state.prices is not None and has_all_rows:
+            some = self.batches.read(evenly_spaced(len(self.rows), N_FOR_WEIGHT))
+            with torch.no_grad():
+                self.state.prices = self.state.model.encoder.encode(some).prices
 
     @property
     def _is_due(self) -> bool:
@@ -213,7 +220,7 @@ class Fit:
         return joined(self.before, columns | ({"waiting": np.array(self.waiting)} if self.waiting else {}))
 
     def finish(self, stop: Stop) -> None:
-        """Meet the target L0 or set the price of batches; warn of a signal, zero codes, dead atoms or a divergence."""
+        """Meet the target L0, and warn of an end by a signal, zero codes, dead atoms or a divergence."""
         last = {name: values[-1] for name, values in self.trainer.history.arrays().items() if len(values)}
         if last and self._is_guarded and last["fvu"] > self._explosion:  # in fewer steps than tell it from a bad batch
             warnings.warn(
@@ -240,13 +247,10 @@ class Fit:
             warnings.warn(
                 f"{stop.signal_name} ended the training alone: {which} of step {self.state.n_done}", stacklevel=5
             )
-        encoder, some = self.state.model.encoder, evenly_spaced(len(self.rows), N_FOR_WEIGHT)
-        if self.state.prices is not None:  # those of the batches lag behind the model
-            with torch.no_grad():
-                self.state.prices = encoder.encode(self.batches.read(some)).prices
         if self.state.control is not None:
+            some = evenly_spaced(len(self.rows), N_FOR_WEIGHT)
             try:
-                self.state.control.meet(encoder, self.batches.read(some), self.batches.weights(some))
+                self.state.control.meet(self.state.model.encoder, self.batches.read(some), self.batches.weights(some))
             except ValueError as error:
                 warnings.warn(f"the weight of R is that of the last step: {error}", stacklevel=5)
 
@@ -352,12 +356,9 @@ def finished_model(state: TrainingState) -> Autoencoder | None:
         model.encoder.judge_alone(state.given, (state.prices * state.targets.scale**2).tolist())
     elif state.control is None:
         model.encoder.regularizer = state.given  # the change of units and back would round its numbers
-    elif not state.model.encoder.learns_thresholds:  # R as given but for a factor on its weights
-        found, given = _largest_weight(model.encoder.regularizer), _largest_weight(state.given)
-        model.encoder.regularizer = state.given.scaled(found / given)
+    else:  # as given but for the weights
+        given, R = dict(state.given.parameters()), model.encoder.regularizer
+        if given.keys() == dict(R.parameters()).keys():
+            kept = R.map_parameters(lambda name, value: value if name.endswith("weight") else given[name])
+            model.encoder.regularizer = kept
     return model
-
-
-def _largest_weight(R: Regularizer) -> float:
-    """Return the largest modulus of the weights in R, which a factor on R multiplies."""
-    return max(float(np.abs(to_numpy(value)).max()) for name, value in R.parameters() if name.endswith("weight"))

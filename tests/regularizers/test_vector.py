@@ -92,7 +92,7 @@ def test_entmax_is_the_least_on_the_segment_at_any_step(R, t):
         assert F.min() - 1e-6 * t <= 0.5 * np.sum((z - u) ** 2) + t * R.value(z)
 
 
-@pytest.mark.parametrize("alpha", [1.2, 1.5, 2.0])
+@pytest.mark.parametrize("alpha", [1.2, 1.5, 1.6, 1.9, 2.0])
 @pytest.mark.parametrize("u", [[3.0, 0.0, -0.2], [0.6, 0.2, 0.0]], ids=["one-hot", "spread"])
 @pytest.mark.parametrize("t", [0.5, 1.0, 2.0])
 def test_autograd_reaches_the_step_and_the_weight_of_entmax(alpha, u, t):

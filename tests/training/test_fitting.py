@@ -384,7 +384,28 @@ def test_a_short_training_at_batch_scope_ends_with_the_threshold_of_its_model(en
     assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.02)
 
 
-@pytest.mark.parametrize("text", ["L1 + Box(-5.0, 5.0)", "0.2*L1 + Box(-0.3, 0.7)", "MCP(3.3)", "OfNorms(MCP(3.3), 4)"])
+def test_passes_over_few_rows_do_not_decide_the_threshold_of_batch_scope(X):
+    sae = small(Cardinality(4, "batch"))
+    for start in range(0, 300, 60):
+        sae.partial_fit(X[start : start + 60])
+    settled = sae.transform(X).nnz / len(X)
+    sae.partial_fit(1e-3 * X[:60])
+    assert sae.transform(X).nnz / len(X) == pytest.approx(settled, rel=0.5)
+
+
+def test_the_last_checkpoint_of_batch_scope_has_the_threshold_of_the_model(X, tmp_path):
+    sae = small(Cardinality(3, "batch"), n_steps=8, checkpoint_every=4, checkpoint_dir=tmp_path).fit(X)
+    last = ProxSAE.load(max(tmp_path.glob("step-*.safetensors")))
+    assert last.regularizer_ == sae.regularizer_
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("L1 + Box(-5.0, 5.0)", "0.2*L1 + Box(-0.3, 0.7)", "MCP(3.3)", "0.1*OfNorms(MCP(3.3), 4)"),
+        *("0.1*GroupL2(4)", "0.1*L1 + 0.1*GroupL2(4)", "Blocks([[L1, 12], [0.3*L1, 12]])"),
+    ],
+)
 @pytest.mark.parametrize("encoder", ["amortized", "solved"])
 def test_a_steered_weight_leaves_the_other_numbers_of_R(X, text, encoder):
     R = parse(text)
