@@ -6,6 +6,7 @@ import fcntl
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from weakref import finalize
@@ -43,7 +44,8 @@ class StoreWriter:
     run that was never interrupted. A shard and the index are each written to a temporary name and renamed; the index
     names only shards that are whole.
 
-    Until it is closed, or its ``with`` block ends, or the process does, no other writer can open the folder.
+    Until it is closed, or its ``with`` block ends, or the process does, no other writer can open the folder, unless the
+    store is complete.
 
     Parameters
     ----------
@@ -78,9 +80,13 @@ class StoreWriter:
         if not is_empty and not (self.path / INDEX).exists():
             raise StoreError(f"'{self.path}' exists and is no activation store; give a new or empty folder.")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._unlock = finalize(self, os.close, self._locked())
+        self._folder = os.open(self.path, os.O_RDONLY)
+        self._closing = finalize(self, os.close, self._folder)
         try:
-            if (self.path / INDEX).exists():
+            is_there = (self.path / INDEX).exists()
+            if not self._lock() and not (is_there and read_index(self.path)["complete"]):
+                raise StoreError(f"'{self.path}' is being written by another harvest: give another folder.")
+            if is_there:
                 self._continue(header, resume)
             else:
                 write_index(self.path, self.index)
@@ -152,17 +158,20 @@ class StoreWriter:
         self._unlock()
         return ActivationStore(self.path)
 
-    def _locked(self) -> int:
-        """Return the descriptor of the folder, locked where the disk knows locks."""
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(folder)
-            raise StoreError(f"'{self.path}' is being written by another harvest: give another folder.") from None
-        except OSError:
-            pass
-        return folder
+    def _lock(self) -> bool:
+        """Lock the folder where the disk knows locks; return whether no other writer has."""
+        with suppress(OSError):
+            try:
+                fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    def _unlock(self) -> None:
+        if self._closing.alive:
+            with suppress(OSError):
+                fcntl.flock(self._folder, fcntl.LOCK_UN)  # a forked child holds the lock, too
+            self._closing()
 
     def _flush(self) -> None:
         names = ("activations", "context", "position", "tokens")

@@ -140,8 +140,17 @@ def special_ids(tokenizer: Any) -> list[int]:
 
 
 def left_out(tokenizer: Any, provenance: Mapping[str, Any]) -> list[int]:
-    """Return the ids that the harvest of an autoencoder left out: special ones, and those that it was told to."""
-    return [*special_ids(tokenizer), *(provenance.get("excluded_tokens") or ())]
+    """Return the ids that the harvest of an autoencoder left out: special ones, and those that it was told to.
+
+    Raises
+    ------
+    ValueError
+        If the provenance, which is that of a file, holds no list of ids.
+    """
+    told = provenance.get("excluded_tokens") or []
+    if not isinstance(told, list) or not all(type(token) is int and 0 <= token < 2**63 for token in told):
+        raise ValueError(f"the field 'excluded_tokens' of the autoencoder must be a list of ids, got {told!r:.60}")
+    return [*special_ids(tokenizer), *told]
 
 
 def excluded_ids(tokens: Sequence[int | str], tokenizer: Any, name: str = "exclude_tokens") -> list[int]:

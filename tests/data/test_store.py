@@ -1,6 +1,7 @@
 import copy
 import gc
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -286,6 +287,8 @@ def test_two_writers_never_share_a_folder(tmp_path, damaged):
     with pytest.raises(StoreError, match=r"new' is being written by another harvest: give another folder"):
         StoreWriter(tmp_path / "new", HEADER)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["index.json"]
+    child = multiprocessing.get_context("fork").Process(target=signal.pause)  # which inherits the descriptor
+    child.start()
     assert not len(first.close())
     with StoreWriter(tmp_path / "new", HEADER) as writer:  # which ends without being closed
         writer.add(*next(_batches(1)), COUNTS)
@@ -295,6 +298,18 @@ def test_two_writers_never_share_a_folder(tmp_path, damaged):
         damaged, HEADER | {"widths": [WIDTH]}
     ).close()  # although the writer that was refused is kept by its error
     assert refused.traceback
+    child.kill()
+    child.join()
+
+
+def test_a_complete_store_is_for_several_at_once(tmp_path):
+    header = HEADER | {"widths": [WIDTH]}
+    with StoreWriter(tmp_path / "new", header) as writer:
+        writer.add(*next(_batches(1)), COUNTS)
+        store = writer.close()
+    with StoreWriter(tmp_path / "new", header) as first, StoreWriter(tmp_path / "new", header) as second:
+        assert first.index["complete"]
+        assert first.rows == second.rows == len(store)
 
 
 LOCKING = """
