@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import stat
 import sys
 import warnings
@@ -69,7 +70,7 @@ OPTIONS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a mistake of the user is one line on standard error."""
     options = build_parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")  # a token that cannot be printed shall not end minutes of work
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -80,16 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = show
             with redirect_stdout(sys.stderr) if _is_stdout(getattr(options, "out", None)) else nullcontext():
                 status = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # nor closed before the start
+            sys.stdout.flush()
     except BrokenPipeError:
         print(f"proxsae {options.command}: nothing reads the output any more", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
         return 1
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        sentence = str(error)
-        for argument, option in OPTIONS.items():
-            sentence = sentence.replace(argument, option)
-        print(f"proxsae {options.command}: {sentence}", file=sys.stderr)
+        print(f"proxsae {options.command}: {_with_options(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"proxsae {options.command}: interrupted", file=sys.stderr)
@@ -97,12 +96,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(status or 0)
 
 
+def _with_options(sentence: str) -> str:
+    """Return a sentence with options in place of the arguments of functions, but not within paths."""
+    for argument, option in OPTIONS.items():
+        if argument.endswith("="):
+            sentence = re.sub(rf"(?<![^\s(]){argument}(?![^\s]*/)", option, sentence)
+        else:
+            sentence = sentence.replace(argument, option)
+    return sentence
+
+
 def _is_stdout(out: Path | None) -> bool:
     """Whether the file to write is the standard output."""
     try:
         printed = os.fstat(sys.stdout.fileno())
         written = None if out is None else out.stat()
-    except (OSError, ValueError):  # nothing is there yet, or stdout is no file
+    except (OSError, ValueError, AttributeError):  # nothing is there yet, or stdout is no file or closed
         return False
     return written is not None and os.path.samestat(written, printed) and not stat.S_ISCHR(written.st_mode)
 

@@ -58,6 +58,7 @@ def test_fit_into_a_pipe_writes_the_model_and_nothing_else(data, tmp_path):
         (["fit", "X", "-R", "L1", "--out", "o", "--shards", "0"], "shards must be an integer >= 1, got 0"),
         (["fit", "X", "-R", "L1", "--out", "c/step-00000020", "--checkpoint", "c"], "is the name of a checkpoint"),
         (["fit", "missing", "-R", "L1", "--out", "o"], "missing"),
+        (["evaluate", "runs/block=15/n_tokens=3", "--block", "1"], "no file at runs/block=15/n_tokens=3"),
         (["evaluate", "missing", "--block", "1"], "no file at missing"),
         (["report", "missing", "store"], "no file at missing"),
         (["convert", "missing", "out", "--format", "pickle"], "format must be one of proxsae, "),

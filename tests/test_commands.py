@@ -321,7 +321,9 @@ def test_serve_harvests_as_the_model_was_trained_and_sigterm_leaves_nothing(fold
 def test_options_of_a_harvest_are_refused_beside_a_store(folder, sae, command, capsys):
     given = [command, str(sae), str(folder / "store")]
     assert main([*given, *_model(folder), "--no-bos"]) == 1
-    assert re.search(r"--text, --bos cannot change '.*store', which is harvested already", capsys.readouterr().err)
+    assert re.search(
+        r"--text, --bos or --no-bos cannot change '.*store', which is harvested already", capsys.readouterr().err
+    )
 
 
 def test_the_demo_ends_in_a_table_and_a_report(folder, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from proxsae.commands.parser import (
     add_packing,
     check_counts,
     check_store,
-    packing_of,
+    context_of,
     temporary_folder,
 )
 
@@ -38,6 +38,7 @@ def add(commands: Any) -> None:
     command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that are read (default: 30000)")
+    command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest of the SAE)")
     add_packing(command, "as in the harvest of the SAE")
     command.add_argument("--least", type=int, default=20, help="non-zeros a side that an atom needs (default: 20)")
     command.add_argument("--out", type=Path, default=Path("axes.html"), help="the page (default: axes.html)")
@@ -67,7 +68,8 @@ def run(options: argparse.Namespace) -> None:
         if options.store:
             store = ActivationStore(options.store)
         else:
-            settings = of_harvests({options.sae: next(iter(saes.values()))}, {"block": sites[0], **packing_of(options)})
+            settings = of_harvests(saes, {"block": sites[0], **context_of(options)})
+            settings.pop("reads", None)  # of a transcoder, what is in sites
             store = harvest(model, options.text, n_tokens=options.tokens, out=folder, field=options.field, **settings)
         _write(options, model, saes, sites[0], pairs, store)
 

@@ -6,17 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, packing_of
-
-OPTIONS = {
-    "block": "--block",
-    "reads": "--reads",
-    "context_length": "--context",
-    "bos": "--bos or --no-bos",
-    "separator": "--separator",
-    "concatenate": "--concatenate or --no-concatenate",
-    "exclude_tokens": "--exclude-tokens",
-}  # by the argument of evaluate that they set
+from proxsae.commands.parser import BLOCK, OPTIONS, add_command, add_model, add_packing, context_of
 
 
 def add(commands: Any) -> None:
@@ -52,8 +42,8 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.report import format_table, table_row
 
     saes: dict[str, Any] = {path: load(path) for path in options.saes}
-    given = {"block": options.block, "reads": options.reads, "context_length": options.context}
-    given = {name: value for name, value in given.items() if value is not None} | packing_of(options)
+    given = {"block": options.block, "reads": options.reads}
+    given = {name: value for name, value in given.items() if value is not None} | context_of(options)
     settings = {"context_length": 128, **of_harvests(saes, given)}
     if options.refined:
         from proxsae.training import Refined

@@ -8,9 +8,19 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Any
 
 BLOCK = 'blocks before the residual stream is read, such as 15, or another place: "mlp_out.15", "attn_out.15", "embed"'
+OPTIONS = {
+    "block": "--block",
+    "reads": "--reads",
+    "context_length": "--context",
+    "bos": "--bos or --no-bos",
+    "separator": "--separator",
+    "concatenate": "--concatenate or --no-concatenate",
+    "exclude_tokens": "--exclude-tokens",
+}  # by the argument of harvest or evaluate that they set
 
 
 def add_command(
@@ -55,11 +65,17 @@ def packing_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
+def context_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return :func:`packing_of` and the option of the length of a context, where it was given."""
+    length = {} if options.context is None else {"context_length": options.context}
+    return length | packing_of(options)
+
+
 def check_store(options: argparse.Namespace) -> None:
     """Raise ValueError where options of a new harvest are given beside a store, which is harvested already."""
-    given = ["text"] * (options.text is not None) + ["field"] * (options.field != "text") + [*packing_of(options)]
+    given = ["text"] * (options.text is not None) + ["field"] * (options.field != "text") + [*context_of(options)]
     if options.store and given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        names = ", ".join(OPTIONS.get(name, f"--{name}") for name in given)
         raise ValueError(
             f"{names} cannot change '{options.store}', which is harvested already; leave out one of the two"
         )
@@ -68,12 +84,16 @@ def check_store(options: argparse.Namespace) -> None:
 @contextmanager
 def temporary_folder() -> Iterator[str]:
     """Yield a folder that is removed at the end, also after SIGTERM, which is as Ctrl-C until then."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    takes_signals = current_thread() is main_thread() and before is not None  # None: of a library in C
+    if takes_signals:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory() as folder:
             yield folder
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if takes_signals:
+            signal.signal(signal.SIGTERM, before)
 
 
 def check_counts(options: argparse.Namespace, *names: str) -> None:

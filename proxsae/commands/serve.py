@@ -13,7 +13,7 @@ from proxsae.commands.parser import (
     add_packing,
     check_counts,
     check_store,
-    packing_of,
+    context_of,
     temporary_folder,
 )
 
@@ -37,6 +37,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that count (default: 30000)")
+    command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest of the SAE)")
     add_packing(command, "as in the harvest of the SAE")
     command.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000; 0 takes a free one)")
 
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
         if not options.any_place:
             check_same_place(sae, model, names_of(sites_of(model, hooks, None)), Path(options.sae).name)
         if store is None:
-            settings = of_harvests({options.sae: sae}, {"block": hooks, **packing_of(options)})
+            settings = of_harvests({options.sae: sae}, {"block": hooks, **context_of(options)})
             settings.pop("reads", None)  # of a transcoder, what is in hooks
             store = harvest(model, options.text, n_tokens=options.tokens, out=folder, field=options.field, **settings)
         server.page = explorer_page(

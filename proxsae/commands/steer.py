@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """Return the lines of a text, long ones in several; where characters take two cells, half as many fit."""
-    room = width if _cells(text) == len(text) else width // 2
-    return [part for line in text.splitlines() for part in textwrap.wrap(line, room) or [""]]
+    rooms = [(line, width if _cells(line) == len(line) else width // 2) for line in text.splitlines()]
+    return [part for line, room in rooms for part in textwrap.wrap(line, room) or [""]]
 
 
 def _cells(text: str) -> int:

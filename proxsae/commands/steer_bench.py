@@ -111,7 +111,9 @@ def _done(path: Path, settings: dict[str, str]) -> dict[str, Any] | None:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"'{path}' is no result of steer-bench; give another folder") from None
     if differing:
-        raise ValueError(f"'{path}' is of other SAEs or settings ({', '.join(differing)}); give another folder")
+        raise ValueError(
+            f"'{path}' is of other SAEs or settings ({', '.join(differing)}); give another folder, or delete the file"
+        )
     return done if before == settings else None
 
 

@@ -175,11 +175,14 @@ def _token_texts(tokens: list[int], decode: Decode) -> list[str]:
     run: list[int] = []
     for token in tokens:
         run.append(token)
-        text = decode(run)
-        if text.endswith(UNDECODED) and len(run) < LONGEST_CHARACTER:
-            continue
-        texts += [decode([one]) for one in run] if UNDECODED in text else [PART] * (len(run) - 1) + [text]
-        run = []
+        while run and UNDECODED in (text := decode(run)):
+            if text.endswith(UNDECODED) and text.count(UNDECODED) == 1 and len(run) < LONGEST_CHARACTER:
+                break  # the next token may end the character
+            texts.append(decode(run[:1]))
+            run = run[1:]
+        else:
+            texts += ([PART] * (len(run) - 1) + [text]) if run else []
+            run = []
     return texts + [decode([one]) for one in run]
 
 

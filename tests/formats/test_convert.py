@@ -169,7 +169,7 @@ def test_a_file_of_ours_does_not_lie_beside_those_of_a_library(tmp_path):
     with pytest.raises(ValueError, match=r"is a folder, and sae\.safetensors in it a file of proxsae: give the file"):
         load(tmp_path)
     for library in ("sparsify", "saelens"):
-        with pytest.raises(ValueError, match="holds sae.safetensors, which is none of the files written for"):
+        with pytest.raises(ValueError, match=r"holds sae\.safetensors, which is none of the files written for"):
             save(sae, tmp_path, library)
     assert load(tmp_path / "sae.safetensors").regularizer_ == sae.regularizer_
 

@@ -156,11 +156,20 @@ def test_cards_open_by_keyboard_and_go_on(page, data):
     assert title.inner_text() == f"Atom {second}"
     page.keyboard.press("Escape")
     until(page, "!document.querySelector('#card').open")
-    assert "atom" not in page.evaluate("location.hash")
+    until(page, "!location.hash.includes('atom')")
     assert page.evaluate("document.activeElement.textContent") == str(first)
+
+
+def test_the_back_button_closes_a_card(page):
+    seen = page.evaluate("history.length")
+    page.locator("#rows a.atom").first.click()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate("history.length") == seen + 1
     page.go_back()
+    until(page, "!document.querySelector('#card').open")
+    page.go_forward()
     until(page, "document.querySelector('#card').open")
-    assert title.inner_text() == f"Atom {second}"
 
 
 @pytest.mark.parametrize("ask", ["sort=toString&show=constructor", "sort=x&show=y&page=1.5&atom=40"])

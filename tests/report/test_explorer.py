@@ -146,6 +146,7 @@ def test_tokens_that_are_bytes_are_shown_by_the_character_they_make():
 
     assert shown("aé日😀".encode()) == ["a", "·", "é", "·", "·", "日", "·", "·", "·", "😀"]
     assert shown(b"a\xe6\x97b") == ["a", "\ufffd", "\ufffd", "b"]
+    assert shown(b"\x97\xa5" + "本".encode()) == ["\ufffd", "\ufffd", "·", "·", "本"]
     assert shown(b"\xf0\x9f") == ["\ufffd", "\ufffd"]
 
 

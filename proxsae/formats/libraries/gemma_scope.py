@@ -45,7 +45,7 @@ class GemmaScope(Format):
         """Return the autoencoder of a file or folder; a published one tells embeddings and transcoders by its name."""
         folder = path.parent if path.name in (FIRST, SECOND) else path
         provenance: dict[str, Any] = {}
-        place = Path(os.path.abspath(folder)).as_posix()  # without "..", which absolute() keeps
+        place = Path(os.path.abspath(folder)).as_posix()  # noqa: PTH100 - links stay, ".." goes
         if path.name != SECOND and (folder / FIRST).is_file():
             weights = npz_weights(folder / FIRST)
             with zipfile.ZipFile(folder / FIRST) as archive:

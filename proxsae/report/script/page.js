@@ -15,18 +15,21 @@ async function start() {
   let found = [], table = "";
 
   const change = (parts) => {
-    history.replaceState(null, "", addressOf({ ...asked(), ...parts }));
+    history.replaceState(history.state, "", addressOf({ ...asked(), ...parts }));
     show();
   };
   const open = (atom) => {
-    history.pushState(null, "", addressOf({ ...asked(), atom: atom ?? "" }));
+    const isNew = atom !== null && asked().atom === undefined; // further atoms take the place of the first
+    history[isNew ? "pushState" : "replaceState"](isNew || history.state, "", addressOf({ ...asked(), atom: atom ?? "" }));
     show();
   };
+  const leave = () => (history.state ? history.back() : open(null));
 
   function show() {
     const { atom, ...ask } = asked();
-    if (!Object.hasOwn(ORDERS, ask.sort)) ask.sort = DEFAULTS.sort;
-    if (!Object.hasOwn(KINDS, ask.show)) ask.show = DEFAULTS.show;
+    for (const menu of [controls.show, controls.sort]) {
+      if (![...menu.options].some(({ value }) => value === ask[menu.name])) ask[menu.name] = DEFAULTS[menu.name];
+    }
     if (JSON.stringify(ask) !== table) {
       table = JSON.stringify(ask);
       for (const name of ["find", "show", "low", "high", "sort"]) {
@@ -49,7 +52,7 @@ async function start() {
     event.preventDefault();
     open(target.hash.slice("#atom=".length));
   });
-  card.addEventListener("close", () => asked().atom !== undefined && open(null));
+  card.addEventListener("close", () => asked().atom !== undefined && leave());
   card.addEventListener("click", (event) => event.target === card && card.close());
   const step = (by) => {
     const at = found.indexOf(Number(asked().atom));
