@@ -356,9 +356,9 @@ def finished_model(state: TrainingState) -> Autoencoder | None:
         model.encoder.judge_alone(state.given, (state.prices * state.targets.scale**2).tolist())
     elif state.control is None:
         model.encoder.regularizer = state.given  # the change of units and back would round its numbers
-    else:  # as given but for the weights
+    elif not state.model.encoder.learns_thresholds:  # as given but for the weights
         given, R = dict(state.given.parameters()), model.encoder.regularizer
-        if given.keys() == dict(R.parameters()).keys():
-            kept = R.map_parameters(lambda name, value: value if name.endswith("weight") else given[name])
-            model.encoder.regularizer = kept
+        model.encoder.regularizer = R.map_parameters(
+            lambda name, value: value if name.endswith("weight") else given.get(name, value)
+        )
     return model
