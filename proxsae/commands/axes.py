@@ -6,16 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import (
-    BLOCK,
-    add_command,
-    add_model,
-    add_packing,
-    check_counts,
-    check_store,
-    context_of,
-    temporary_folder,
-)
+from proxsae.commands.harvested import add_harvest, check_store, harvest_like, temporary_folder
+from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 N_NULL = 2000  # axes of the null
 N_CARDS = 4
@@ -38,18 +30,16 @@ def add(commands: Any) -> None:
     command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that are read (default: 30000)")
-    command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest of the SAE)")
-    add_packing(command, "as in the harvest of the SAE")
+    add_harvest(command)
     command.add_argument("--least", type=int, default=20, help="non-zeros a side that an atom needs (default: 20)")
     command.add_argument("--out", type=Path, default=Path("axes.html"), help="the page (default: axes.html)")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the tables and write the page."""
-    from proxsae.commands.evaluate import of_harvests
     from proxsae.data.outputs import check_output
     from proxsae.formats import load
-    from proxsae.llm import ActivationStore, harvest, load_model
+    from proxsae.llm import ActivationStore, load_model
     from proxsae.llm.opposites import ANTONYMS, read_pairs
     from proxsae.llm.steering import site_of
 
@@ -65,12 +55,8 @@ def run(options: argparse.Namespace) -> None:
     if len(set(sites)) > 1:
         raise ValueError(f"the two models are of different sites: {sites[0]} and {sites[1]}")
     with temporary_folder() as folder:
-        if options.store:
-            store = ActivationStore(options.store)
-        else:
-            settings = of_harvests(saes, {"block": sites[0], **context_of(options)})
-            settings.pop("reads", None)  # of a transcoder, what is in sites
-            store = harvest(model, options.text, n_tokens=options.tokens, out=folder, field=options.field, **settings)
+        given = options.store
+        store = ActivationStore(given) if given else harvest_like(saes, model, sites[0], options, folder)
         _write(options, model, saes, sites[0], pairs, store)
 
 

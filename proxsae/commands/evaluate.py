@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from proxsae.commands.parser import BLOCK, OPTIONS, add_command, add_model, add_packing, context_of
+from proxsae.commands.harvested import of_harvests
+from proxsae.commands.parser import BLOCK, add_command, add_model, add_packing, context_of
 
 
 def add(commands: Any) -> None:
@@ -71,37 +72,3 @@ def _lines(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return a line for each model, or for each place of each."""
     places = {name: {"": result} if "fvu" in result else result for name, result in results.items()}
     return [(f"{name} at {place}" if place else name, one) for name in places for place, one in places[name].items()]
-
-
-def of_harvests(saes: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the harvests in the files, as arguments of evaluate, in favour of those given.
-
-    Raises
-    ------
-    ValueError
-        If two files differ in a setting, since all rows of a table are measured alike.
-    """
-    found: dict[str, tuple[str, Any]] = {}
-    for path, sae in saes.items():
-        for argument, value in _told(sae).items():
-            first, of_first = found.setdefault(argument, (path, value))
-            if argument not in given and value != of_first:
-                raise ValueError(
-                    f"{path} was harvested with {argument}={value!r} and {first} with {argument}={of_first!r}; give "
-                    f"{OPTIONS[argument]} for both"
-                )
-    return {argument: value for argument, (_, value) in found.items()} | given
-
-
-def _told(sae: Any) -> dict[str, Any]:
-    """Return the settings of the harvest in the file of a model; our files name those that are not default."""
-    from proxsae.llm.contexts import PACKING
-
-    provenance = getattr(sae, "provenance_", None) or {}
-    told = {**PACKING._asdict(), **provenance} if "weights" in provenance else dict(provenance)
-    if "target_site" in told and getattr(sae, "is_transcoder_", False):
-        told["reads"] = told.get("site")
-    told["block"] = told.get("target_site") or told.get("site")
-    names = {name: name for name in OPTIONS} | {"exclude_tokens": "excluded_tokens"}
-    known = {argument: told[field] for argument, field in names.items() if field in told}
-    return {argument: value for argument, value in known.items() if argument == "separator" or value is not None}

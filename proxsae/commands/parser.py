@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import current_thread, main_thread
+from collections.abc import Callable
 from typing import Any
 
 BLOCK = 'blocks before the residual stream is read, such as 15, or another place: "mlp_out.15", "attn_out.15", "embed"'
@@ -69,31 +65,6 @@ def context_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return :func:`packing_of` and the option of the length of a context, where it was given."""
     length = {} if options.context is None else {"context_length": options.context}
     return length | packing_of(options)
-
-
-def check_store(options: argparse.Namespace) -> None:
-    """Raise ValueError where options of a new harvest are given beside a store, which is harvested already."""
-    given = ["text"] * (options.text is not None) + ["field"] * (options.field != "text") + [*context_of(options)]
-    if options.store and given:
-        names = ", ".join(OPTIONS.get(name, f"--{name}") for name in given)
-        raise ValueError(
-            f"{names} cannot change '{options.store}', which is harvested already; leave out one of the two"
-        )
-
-
-@contextmanager
-def temporary_folder() -> Iterator[str]:
-    """Yield a folder that is removed at the end, also after SIGTERM, which is as Ctrl-C until then."""
-    before = signal.getsignal(signal.SIGTERM)
-    takes_signals = current_thread() is main_thread() and before is not None  # None: of a library in C
-    if takes_signals:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield folder
-    finally:
-        if takes_signals:
-            signal.signal(signal.SIGTERM, before)
 
 
 def check_counts(options: argparse.Namespace, *names: str) -> None:

@@ -6,16 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import (
-    BLOCK,
-    add_command,
-    add_model,
-    add_packing,
-    check_counts,
-    check_store,
-    context_of,
-    temporary_folder,
-)
+from proxsae.commands.harvested import add_harvest, check_store, harvest_like, temporary_folder
+from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 
 def add(commands: Any) -> None:
@@ -37,16 +29,14 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that count (default: 30000)")
-    command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest of the SAE)")
-    add_packing(command, "as in the harvest of the SAE")
+    add_harvest(command)
     command.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000; 0 takes a free one)")
 
 
 def run(options: argparse.Namespace) -> None:
     """Serve until Ctrl-C or SIGTERM."""
-    from proxsae.commands.evaluate import of_harvests
     from proxsae.formats import load
-    from proxsae.llm import ActivationStore, harvest, load_model
+    from proxsae.llm import ActivationStore, load_model
     from proxsae.llm.harvest import sites_of
     from proxsae.llm.provenance import check_same_place, names_of
     from proxsae.report import PageServer, explorer_page, read_text
@@ -65,9 +55,7 @@ def run(options: argparse.Namespace) -> None:
         if not options.any_place:
             check_same_place(sae, model, names_of(sites_of(model, hooks, None)), Path(options.sae).name)
         if store is None:
-            settings = of_harvests({options.sae: sae}, {"block": hooks, **context_of(options)})
-            settings.pop("reads", None)  # of a transcoder, what is in hooks
-            store = harvest(model, options.text, n_tokens=options.tokens, out=folder, field=options.field, **settings)
+            store = harvest_like({options.sae: sae}, model, hooks, options, folder)
         server.page = explorer_page(
             sae,
             store.part(0, options.tokens),

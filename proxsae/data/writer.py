@@ -160,11 +160,12 @@ class StoreWriter:
 
     def _lock(self) -> bool:
         """Lock the folder where the disk knows locks; return whether no other writer has."""
-        with suppress(OSError):
-            try:
-                fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
+        try:
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a disk without locks
+            pass
         return True
 
     def _unlock(self) -> None:

@@ -56,7 +56,7 @@ class TrainingState:
         Steers the weight of R.
     prices : float64 Tensor of shape (n_proxes,) or None
         At batch scope: the least gain of a non-zero in each prox of the encoder, averaged over the last
-        batches, and at the end of a training that of many rows.
+        batches, and at the end of a fit of rows that of many.
     statistics : Statistics or None
         Where solved codes and steps of the dictionary alternate: sums over the samples so far.
     """

@@ -1,0 +1,87 @@
+"""The store of a command: one that is given, or a temporary harvest like that of the trained models."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from typing import Any
+
+from proxsae.commands.parser import OPTIONS, add_packing, context_of
+
+
+def add_harvest(command: argparse.ArgumentParser) -> None:
+    """Add the options of a temporary harvest."""
+    command.add_argument("--context", type=int, help="tokens in a context (default: as in the harvest of the SAE)")
+    add_packing(command, "as in the harvest of the SAE")
+
+
+def check_store(options: argparse.Namespace) -> None:
+    """Raise ValueError where options of a new harvest are given beside a store, which is harvested already."""
+    given = ["text"] * (options.text is not None) + ["field"] * (options.field != "text") + [*context_of(options)]
+    if options.store and given:
+        names = ", ".join(OPTIONS.get(name, f"--{name}") for name in given)
+        raise ValueError(
+            f"{names} cannot change '{options.store}', which is harvested already; leave out one of the two"
+        )
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """Yield a folder that is removed at the end, also after SIGTERM, which is as Ctrl-C until then."""
+    before = signal.getsignal(signal.SIGTERM)
+    takes_signals = current_thread() is main_thread() and before is not None  # None: of a library in C
+    if takes_signals:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+    finally:
+        if takes_signals:
+            signal.signal(signal.SIGTERM, before)
+
+
+def harvest_like(saes: dict[str, Any], model: Any, block: Any, options: argparse.Namespace, folder: str) -> Any:
+    """Return a store of a place in a model, harvested into a folder with the settings of the models' own harvests."""
+    from proxsae.llm import harvest
+
+    settings = of_harvests(saes, {"block": block, **context_of(options)})
+    settings.pop("reads", None)  # of a transcoder, what is in block
+    return harvest(model, options.text, n_tokens=options.tokens, out=folder, field=options.field, **settings)
+
+
+def of_harvests(saes: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the harvests in the files, as arguments of evaluate, in favour of those given.
+
+    Raises
+    ------
+    ValueError
+        If two files differ in a setting, since all rows of a table are measured alike.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    for path, sae in saes.items():
+        for argument, value in _told(sae).items():
+            first, of_first = found.setdefault(argument, (path, value))
+            if argument not in given and value != of_first:
+                raise ValueError(
+                    f"{path} was harvested with {argument}={value!r} and {first} with {argument}={of_first!r}; give "
+                    f"{OPTIONS[argument]} for both"
+                )
+    return {argument: value for argument, (_, value) in found.items()} | given
+
+
+def _told(sae: Any) -> dict[str, Any]:
+    """Return the settings of the harvest in the file of a model; our files name those that are not default."""
+    from proxsae.llm.contexts import PACKING
+
+    provenance = getattr(sae, "provenance_", None) or {}
+    told = {**PACKING._asdict(), **provenance} if "weights" in provenance else dict(provenance)
+    if "target_site" in told and getattr(sae, "is_transcoder_", False):
+        told["reads"] = told.get("site")
+    told["block"] = told.get("target_site") or told.get("site")
+    names = {name: name for name in OPTIONS} | {"exclude_tokens": "excluded_tokens"}
+    known = {argument: told[field] for argument, field in names.items() if field in told}
+    return {argument: value for argument, value in known.items() if argument == "separator" or value is not None}
