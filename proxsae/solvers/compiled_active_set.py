@@ -247,7 +247,8 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
                     at_rest[i] = 1
                     break
             near = watched if m else FIRST * watched
-            m += _watched(score, high - 2.0 * scale, high, index[m:], near)
+            if high > -FREE:  # else every atom is in the set, or always rests
+                m += _watched(score, high - 2.0 * scale, high, index[m:], near)
             if m > capacity:
                 capacity = min(2 * m, p)
                 A, L = _enlarged(A, known, capacity), np.empty((capacity, capacity))

@@ -144,7 +144,9 @@ def test_degenerate_dictionaries(method, R, number, kind):
     assert np.all(s.objective <= best.objective + 2e-6 * (X**2).sum(1))
 
 
-@pytest.mark.parametrize("R", [0.01 * L1(), 0.01 * L0()], ids=str)
+@pytest.mark.parametrize(
+    "R", [0.01 * L1(), 0.01 * L0(), 0.01 * L1() + 0.01 * SquaredL2(), 0.01 * L1() + Box(-9.0, 9.0)], ids=str
+)
 @pytest.mark.parametrize("method", ["cd", "active_set"])
 def test_zero_atoms_stay_out_where_all_others_are_in(R, method):
     X, D = data(p=8)
@@ -153,6 +155,7 @@ def test_zero_atoms_stay_out_where_all_others_are_in(R, method):
     assert (alone.codes != 0).any(0).all()
     assert s.converged.all()
     np.testing.assert_allclose(s.codes, np.pad(alone.codes, ((0, 0), (0, 3))), atol=1e-9)
+    np.testing.assert_allclose(s.objective, alone.objective, rtol=1e-12)
     again = solve(X, padded, R, method=method, init=s.codes, tol=1e-10)
     np.testing.assert_allclose(again.objective, s.objective, rtol=1e-12)
 
