@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import array_api_compat
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning
 
 from proxsae.formulas.arrays import Array
@@ -39,7 +40,8 @@ class Solution:
     Attributes
     ----------
     codes : array of shape (n_samples, n_components)
-        In the dtype that X, D, intercept and init promote to; half precision gives float32. CSR where asked for.
+        In the dtype that X, D, intercept and init promote to; half precision gives float32. A SciPy ``csr_matrix``,
+        as ``transform`` returns, where asked for.
     objective : float64 array of shape (n_samples,)
         :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)`; for a list of R_i, each is taken at its own copy of the code.
     certificate : float64 array of shape (n_samples,)
@@ -253,7 +255,7 @@ def solve(
     else:
         _warn_unless_converged(outcome, kind, tol, max_iter)
     return Solution(
-        outcome.codes,
+        csr_matrix(outcome.codes) if sparse_output else outcome.codes,
         outcome.objective,
         outcome.certificate,
         kind,

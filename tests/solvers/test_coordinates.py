@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
+from scipy.sparse import csr_matrix
 from sklearn.linear_model import Lasso
 
 from proxsae import solve
@@ -225,7 +225,7 @@ def test_refusals_and_sparse_codes():
     with pytest.raises(ValueError, match="'active_set' needs an R that is least at 0"):
         solve(X, D, 0.1 * L0() + Tilt(0.5), method="active_set")
     s = solve(X, D, 0.3 * L1(), sparse_output=True)
-    assert isinstance(s.codes, csr_array)
+    assert isinstance(s.codes, csr_matrix)
     np.testing.assert_array_equal(s.codes.toarray(), solve(X, D, 0.3 * L1()).codes)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csr_array, csr_matrix
 
 from proxsae.regularizers import L1, parse
 from proxsae.solvers import inputs, iterate, solve
@@ -106,7 +106,7 @@ def test_sparse_input_and_output(monkeypatch):
     monkeypatch.setattr(iterate, "CACHE_ENTRIES", 27)
     monkeypatch.setattr(iterate, "MIN_ROWS", 3)  # three samples a block
     sparse = solve(csr_array(X), D, "0.5*L1", init=csr_array(0 * dense.codes), sparse_output=True)
-    assert isinstance(sparse.codes, csr_array)
+    assert isinstance(sparse.codes, csr_matrix)
     np.testing.assert_allclose(sparse.codes.toarray(), dense.codes, atol=1e-12)
     np.testing.assert_allclose(sparse.objective, dense.objective, rtol=1e-12)
     again = solve(coo_array(X), D, "0.5*L1", init=sparse.codes, sparse_output=True)
