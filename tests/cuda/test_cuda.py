@@ -5,7 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
+import small_saes
 import torch
+from llm_models import tiny_model, tiny_texts
 from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
 from proxsae import ProxSAE, solve
@@ -13,6 +15,10 @@ from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized, Solved, Unrolled
 from proxsae.encoders.pre_activation import in_bfloat16
 from proxsae.kernels.replay import Replay
+from proxsae.llm import steered
+from proxsae.llm.concepts import Axis
+from proxsae.llm.steer_bench import steer_bench
+from proxsae.llm.steer_bench.axis_contexts import read_sides
 from proxsae.regularizers import L0, L1, Box, Cardinality, NonNegative, Numeric, SquaredL2
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -254,6 +260,24 @@ def test_a_step_of_topk_reads_the_loss_seldom(X):
     history.add({**records, "learning_rate": 0.1})
     assert history.last()["loss"] == 1.0
     assert len(history.arrays()["loss"]) == READ_EVERY
+
+
+def test_a_steering_is_that_of_the_cpu(monkeypatch):
+    monkeypatch.setattr("proxsae.llm.steer_bench.run.SEPARATED", 0.0)
+    texts, sae = tiny_texts(400), small_saes.sae_of("Cardinality(8)", d=16, p=64)
+    axis = Axis("one", "more", "less", tuple(zip(texts[:8], texts[8:16], strict=True)), (" w10",), (" w11", " w12"))
+    options = {"axes": [axis], "text": texts, "neutral_tokens": 128, "strengths": [0.5], "block": 2, "verbose": False}
+    found = []
+    for device in ("cuda", "cpu"):
+        model = tiny_model()
+        model.model.to(device)
+        sides = read_sides(model, model.site(2), axis, float("inf"))
+        rows = steer_bench(model, {"AbsTopK": [sae]}, **options)["rows"]
+        with steered(model, sae, {3: 5.0}, block=2):
+            logits = model.logits(torch.tensor([[0, 5, 6, 7]])).cpu().numpy()
+        found.append((sides.odds, sides.slopes, [[row["kl"], *row["shifts"]] for row in rows], logits))
+    for there, here in zip(*found, strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])

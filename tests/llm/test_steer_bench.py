@@ -10,6 +10,7 @@ import torch
 from llm_models import one_thread, tiny_model, tiny_texts  # noqa: F401
 from scipy.sparse import csr_matrix
 from small_saes import sae_of
+from torch.utils._pytree import tree_leaves
 
 from proxsae.cli import main
 from proxsae.commands.steer_bench import _done
@@ -92,6 +93,27 @@ def test_a_row_is_what_single_steered_runs_give(model, results):
         checked += 1
     assert checked >= 10
     assert len(rows[0]["shifts"]) == 6  # the half of the templates that did not choose
+
+
+class OnDevice(torch.Tensor):
+    """A tensor that gives no array and meets no tensor of main memory but an index, as if on a device."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        others = [x for x in tree_leaves((args, kwargs)) if type(x) is torch.Tensor and x.ndim]
+        if function is torch.Tensor.numpy or (others and function is not torch.Tensor.__getitem__):
+            raise TypeError("the tensor is on a device")
+        found = super().__torch_function__(function, types, args, kwargs)
+        return found.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else found
+
+
+def test_a_model_on_a_device_gives_the_same_rows(model, monkeypatch):
+    options = {"axes": [an_axis(model, n=4)], "strengths": [0.5], **OPTIONS}
+    here = steer_bench(model, {"AbsTopK": [tiny_sae()]}, **options)
+    for name in ("read", "logits"):
+        method = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda *given, method=method: method(*given).as_subclass(OnDevice))
+    assert steer_bench(model, {"AbsTopK": [tiny_sae()]}, **options) == here
 
 
 def test_a_signed_atom_is_pushed_both_ways_and_a_path_ends_where_it_is_to(results):

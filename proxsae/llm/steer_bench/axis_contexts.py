@@ -27,7 +27,7 @@ Array = NDArray[np.float32]
 
 @dataclass
 class Passage:
-    """Contexts with the activations at the site, and which of their rows a steering edits."""
+    """Contexts with the activations at the site, and which of their rows a steering edits; in main memory."""
 
     tokens: Tensor  # (contexts, length), padded on the right
     rows: Tensor  # (contexts, length, n_features)
@@ -89,7 +89,7 @@ class Neutral:
     def damage(self, model: LanguageModel, site: Site, change: Array) -> tuple[float, float]:
         """Return KL(p_clean || p_steered) and the rise of the cross-entropy, in nats a token."""
         tokens = self.passage.tokens
-        steered = model.logits(tokens, site, self.passage.changed(change))[:, :-1].float().log_softmax(-1)
+        steered = model.logits(tokens, site, self.passage.changed(change))[:, :-1].cpu().float().log_softmax(-1)
         n = int(self.is_target.sum())
         kl = kl_sum(self.log_p, steered, self.is_target) / n
         return kl, cross_entropy_sum(steered, tokens[:, 1:], self.is_target) / n - self.cross_entropy
@@ -102,12 +102,12 @@ def read_neutral(model: LanguageModel, site: Site, text: TextSource, n_tokens: i
     if batch is None:
         raise ValueError("the neutral text holds nothing")
     tokens = torch.from_numpy(batch.tokens.astype(np.int64))
-    rows = model.read(tokens, site).float().clone()
+    rows = model.read(tokens, site).float().cpu().clone()
     norms = rows.norm(dim=-1)
     median = median_norm(norms.numpy(), batch.is_text)
     passage = Passage(tokens, rows, torch.from_numpy(batch.is_text) & (norms <= MASSIVE_RATIO * median))
     is_target = torch.from_numpy(~batch.is_padding[:, 1:])
-    log_p = model.logits(tokens)[:, :-1].float().log_softmax(-1)
+    log_p = model.logits(tokens)[:, :-1].cpu().float().log_softmax(-1)
     cross_entropy = cross_entropy_sum(log_p, tokens[:, 1:], is_target) / int(is_target.sum())
     return Neutral(passage, is_target, log_p, cross_entropy, median)
 
@@ -121,7 +121,7 @@ def read_sides(model: LanguageModel, site: Site, axis: Axis, limit: float) -> Ax
     for row, found in enumerate(ids):
         tokens[row, : len(found)] = torch.tensor(found)
         is_text[row, : len(found)] = ~torch.isin(torch.tensor(found), torch.tensor(special_ids(model.tokenizer)))
-    rows = model.read(tokens, site).float().clone()
+    rows = model.read(tokens, site).float().cpu().clone()
     passage = Passage(tokens, rows, is_text & (rows.norm(dim=-1) <= limit))
     last = torch.tensor([len(found) - 1 for found in ids])
     odds, slopes = _odds_and_slopes(model, site, passage, last, (a, b))
@@ -133,7 +133,7 @@ def steered_odds(
 ) -> NDArray[np.float64]:
     """Return the log-odds of the targets after the last token of each context, with a change of the edited rows."""
     with last_only(model.model, last):
-        logits = model.logits(passage.tokens, site, passage.changed(change))[:, 0]
+        logits = model.logits(passage.tokens, site, passage.changed(change))[:, 0].cpu()
     found: NDArray[np.float64] = log_odds(logits.double(), targets).numpy()
     return found
 
@@ -147,17 +147,17 @@ def log_odds(logits: Tensor, targets: tuple[list[int], list[int]]) -> Tensor:
 def _odds_and_slopes(
     model: LanguageModel, site: Site, passage: Passage, last: Tensor, targets: Any
 ) -> tuple[NDArray[np.float64], Array]:
-    leaf = passage.rows.to(model.model.dtype, copy=True).requires_grad_()
+    leaf = passage.rows.to(model.device, model.model.dtype, copy=True).requires_grad_()
     with (
         torch.enable_grad(),
         evaluating(model.model),
         hooks.replaced(model.model, model.blocks, site, lambda _: leaf),
         last_only(model.model, last),
     ):
-        logits = model.model(input_ids=passage.tokens, use_cache=False).logits[:, 0]
+        logits = model.model(input_ids=passage.tokens.to(model.device), use_cache=False).logits[:, 0]
         odds = log_odds(logits.double(), targets)
         (slopes,) = torch.autograd.grad(odds.sum(), leaf)
-    return odds.detach().numpy(), (slopes.float() * passage.edited[..., None]).sum(1).numpy()
+    return odds.detach().cpu().numpy(), (slopes.cpu().float() * passage.edited[..., None]).sum(1).numpy()
 
 
 @contextmanager
