@@ -54,7 +54,7 @@ def pack(
     """
     start, _ = boundary_tokens(tokenizer)
     head = [start] if packing.bos and start is not None else []
-    tail = _separator(packing.separator, tokenizer)
+    tail = separator_ids(packing.separator, tokenizer)
     room = length - len(head)
     held: list[int] = []
     source = (piece for document in documents for piece in _pieces(document))
@@ -75,8 +75,8 @@ def pack(
         yield head + held
 
 
-def _separator(separator: int | str | None, tokenizer: Any) -> list[int]:
-    """Return the token that closes a document, or nothing."""
+def separator_ids(separator: int | str | None, tokenizer: Any) -> list[int]:
+    """Return the token that closes a document, as :class:`Packing` names it, or nothing."""
     start, end = boundary_tokens(tokenizer)
     ends: dict[int | str | None, int | None] = {None: None, "bos": start, "eos": end}
     if separator not in ends:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from proxsae.llm.contexts import PACKING, boundary_tokens, padding_id, separator_ids
+
 if TYPE_CHECKING:
     from proxsae.data.store import ActivationStore
 
@@ -60,16 +62,27 @@ def _holds(test: Callable[[str], bool], tokens: NDArray[Any], tokenizer: Any) ->
 
 
 def documents_of(store: ActivationStore, tokenizer: Any) -> Documents:
-    """Return the documents of all rows: in the contexts the end-of-text token closes each document."""
+    """Return the documents of all rows: in the contexts the separator of the harvest closes each, or padding does.
+
+    Raises
+    ------
+    ValueError
+        If neither does.
+    """
+    closing = separator_ids(store.info.get("separator", PACKING.separator), tokenizer)
+    if not closing and store.info.get("concatenate", PACKING.concatenate):
+        raise ValueError("documents of this store cannot be told apart: no token closes them")
     contexts, positions = store.trace(np.arange(len(store)))
     first, last = int(contexts[0]), int(contexts[-1])
     tokens = np.stack([store.tokens(context) for context in range(first, last + 1)])
-    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    head = 0 if start is None and end is None else 1  # of every context, and of no document
-    text = tokens[:, head:].reshape(-1)
-    number = np.cumsum(np.concatenate([[0], text == end]))[:-1]  # an end belongs to what it closes
+    has_start = store.info.get("bos", PACKING.bos) and boundary_tokens(tokenizer)[0] is not None
+    head = 1 if has_start else 0  # of every context, and of no document
+    is_padding = np.logical_and.accumulate(tokens[:, ::-1] == padding_id(tokenizer), axis=1)[:, ::-1]
+    text, is_padding = (array[:, head:].reshape(-1) for array in (tokens, is_padding))
+    is_end = np.isin(text, closing) | is_padding
+    number = np.cumsum(np.concatenate([[0], is_end]))[:-1]  # an end belongs to what it closes
     place = (contexts - first) * (tokens.shape[1] - head) + positions - head
-    ends = np.append(np.flatnonzero(text == end), len(text))
+    ends = np.append(np.flatnonzero(is_end), len(text))
     title = {}
     for document in np.unique(number[place]):
         if document or first == 0:  # that of a part of a store may have begun before

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse
 from llm_models import WORDS, one_thread, tiny_model, tiny_texts, tiny_tokenizer, tiny_transformer  # noqa: F401
+from small_saes import sae_of
 
 from proxsae import ProxSAE
 from proxsae.cli import main
-from proxsae.llm import harvest
+from proxsae.llm import LanguageModel, harvest
 from proxsae.studies import k_sparse_accuracies, probe
 from proxsae.studies.labels import POSITION, documents_of, token_properties, topics
 from proxsae.studies.probing import correlations, doubled, probe_table
@@ -73,21 +74,51 @@ def test_properties_of_tokens_are_what_they_say():
 
 @pytest.mark.parametrize("part", [(0, 1800), (700, 1800)])
 def test_documents_are_found_again_in_the_packed_contexts(store, texts, part):
-    tokenizer = tiny_tokenizer()
-    found = documents_of(store.part(*part), tokenizer)
+    check_documents(store.part(*part), texts, tiny_tokenizer())
+
+
+@pytest.mark.parametrize(
+    "packing",
+    [
+        {"bos": False},
+        {"separator": "bos"},
+        {"concatenate": False},
+        {"separator": "bos", "concatenate": False},
+        {"separator": None, "concatenate": False, "context_length": 24},  # no document fills a context
+        {"eos_token": None},
+    ],
+    ids=str,
+)
+def test_documents_are_found_again_however_they_are_packed(packing, texts, tmp_path):
+    tokenizer, options = tiny_tokenizer(), {"context_length": 16} | packing
+    tokenizer.eos_token = options.pop("eos_token", tokenizer.eos_token)
+    model = LanguageModel(tiny_transformer(), tokenizer, "tiny")
+    options |= {"block": 1, "n_tokens": 1200, "split": "all", "verbose": False}
+    check_documents(harvest(model, texts, out=tmp_path / "activations", **options), texts, tokenizer)
+
+
+def check_documents(store, texts, tokenizer):
+    found = documents_of(store, tokenizer)
     assert len(found.title) > 80
     last = max(found.title)
     assert {title for document, title in found.title.items() if document != last} <= set(texts)
     assert any(text.startswith(found.title[last]) for text in texts)  # the store ends within it
-    for row in range(0, part[1] - part[0], 13):
+    for row in range(0, len(store), 13):
         document = found.of_row[row]
-        tokens, position = store.part(*part).tokens_of(row)
+        tokens, position = store.tokens_of(row)
         if document in found.title:
             assert tokenizer.decode([int(tokens[position])]) in found.title[document].split()
         else:
-            assert (part[0], document) == (700, 0)  # it began before
+            assert (len(store), document) == (1100, 0)  # it began before
     changes = np.flatnonzero(np.diff(found.of_row))
     assert len(changes) == len(np.unique(found.of_row)) - 1  # documents are whole
+
+
+def test_documents_that_nothing_closes_are_refused(texts, tmp_path):
+    options = {"block": 1, "n_tokens": 100, "context_length": 16, "separator": None, "split": "all", "verbose": False}
+    store = harvest(tiny_model(), texts, out=tmp_path / "activations", **options)
+    with pytest.raises(ValueError, match="cannot be told apart: no token closes them"):
+        documents_of(store, tiny_tokenizer())
 
 
 def test_topics_are_those_of_the_titles(store, texts, topic_of):
@@ -177,6 +208,14 @@ def test_probe_tells_topics_and_its_floor_does_not_select_by_them(store, topic_o
     ]
     assert line["k = 4"] == f"{np.mean(means):.3f} [{min(means):.3f}, {max(means):.3f}]"
     assert line["k = all"] == ""
+
+
+def test_a_store_of_half_precision_is_probed(texts, tmp_path):
+    options = {"block": 1, "n_tokens": 200, "context_length": 16, "split": "all", "verbose": False}
+    store = harvest(tiny_model(), texts, out=tmp_path / "activations", dtype="float16", **options)
+    sae = sae_of("Cardinality(4)", d=16, p=32)
+    results, _ = probe({"sae": sae}, store, tiny_tokenizer(), ks=[1], topic_of={})
+    assert {r["codes"] for r in results} == {"activations", "signed", "doubled", "random"}
 
 
 def test_the_command_writes_every_accuracy(store, topic_of, tmp_path, capsys):
