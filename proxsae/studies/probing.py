@@ -71,7 +71,7 @@ def probe(
     for name, sae in saes.items():
         check_raw_rows(sae, name)
     tasks, left_out = _tasks(store, tokenizer, n_tokens, topic_of)
-    x = store[:]
+    x = np.asarray(store[:], np.float32)
     results = list(_probed("activations", "activations", x, tasks, (*ks, ALL)))
     for number, (name, sae) in enumerate(saes.items()):
         Z = sae.transform(x)
