@@ -218,6 +218,8 @@ def fitted_autoencoder(
     if not (isinstance(encoder, Encoder) and encoder.is_fitted):
         raise TypeError(f"encoder must be fitted, with a regularizer and parameters, got {encoder!r}")
     like = next(encoder.parameters(), torch.as_tensor(atoms))
+    if like.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"encoder and atoms must be float32 or float64, got {str(like.dtype).removeprefix('torch.')}")
     atoms, bias = (torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in (atoms, bias))
     if atoms.ndim != 2 or bias.shape != atoms.shape[1:]:
         raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from small_saes import sae_of
 
 from proxsae import ProxSAE
 from proxsae.data.rows import Rows
@@ -166,6 +167,8 @@ def test_a_model_of_parts(X, tmp_path):
         ProxSAE.from_parts(D * np.nan, np.zeros(8), encoder)
     with pytest.raises(TypeError, match="encoder must be fitted"):
         ProxSAE.from_parts(D, np.zeros(8), Amortized())
+    with pytest.raises(TypeError, match="encoder and atoms must be float32 or float64, got bfloat16"):
+        sae_of("Cardinality(2)", dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="keeps atoms at unit norm, but those of this model have norms from 2 to 2"):
         ProxSAE.from_parts(2 * D, np.zeros(8), encoder).partial_fit(X)
 
