@@ -107,7 +107,7 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
         options.out,
         title=f"Two directions: {name}",
         facts={
-            "Regularizer": repr(sae.regularizer),
+            "Regularizer": str(sae.regularizer),
             "Atoms": f"{len(sae.components_):,}",
             "Activations": f"{model.name}, {site}, {len(X):,} tokens",
         },

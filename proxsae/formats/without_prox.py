@@ -58,8 +58,8 @@ class SAEWithoutProx:
 
     Attributes
     ----------
-    components_, intercept_, encoder_, provenance_, n_features_in_
-        As of :class:`~proxsae.ProxSAE`.
+    components_, intercept_, encoder_, provenance_, history_, n_features_in_
+        As of :class:`~proxsae.ProxSAE`; ``history_`` is empty.
 
     Examples
     --------
@@ -73,6 +73,7 @@ class SAEWithoutProx:
 
     is_transcoder_ = False
     skip_ = None
+    regularizer = "none"
 
     def __init__(
         self, components: Any, intercept: Any, encoder: nn.Module, provenance: dict[str, Any] | None = None
@@ -80,6 +81,7 @@ class SAEWithoutProx:
         self.components_, self.intercept_ = to_numpy(components), to_numpy(intercept)
         self.encoder_ = encoder.requires_grad_(False)
         self.provenance_ = provenance or {}
+        self.history_: dict[str, Any] = {}
         self.n_features_in_ = self.components_.shape[1]
 
     @classmethod

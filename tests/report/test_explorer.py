@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from small_saes import sae_of
 
 from proxsae import ProxSAE
+from proxsae.formats import LargestValues, SAEWithoutProx
 from proxsae.llm import harvest
 from proxsae.llm.opposites import logit_lens
 from proxsae.report import explorer
@@ -224,6 +225,13 @@ def test_what_cannot_be_shown_is_one_sentence(model, sae, store):
         explorer.explorer_page(sae, store, model, title="A", texts="abc")
     with pytest.raises(ValueError, match=r"character 1 of the text .* is a byte that is no UTF-8, or half of"):
         explorer.explorer_page(sae, store, model, title="A", texts=["\ud83d"])
+
+
+def test_an_autoencoder_without_a_regularizer_has_a_page(model, sae, store):
+    encoder = LargestValues(sae.encoder_.weight.detach(), sae.encoder_.bias.detach(), k=4)
+    html = explorer.explorer_page(SAEWithoutProx(sae.components_, sae.intercept_, encoder), store, model, title="A")
+    assert "<dt>Regularizer</dt><dd>none</dd>" in html
+    assert len(data_of(html)["count"]) == 2 * len(sae.components_)
 
 
 def test_the_page_is_one_file_that_runs_its_own_script_alone(model, sae, store, monkeypatch):
