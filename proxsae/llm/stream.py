@@ -113,7 +113,8 @@ class ActivationStream(Stream):
         contexts = batches(packed, self.model.tokenizer, self.context_length, self.batch_size, self.excluded)
         stream = activations(self.model, [self.site], contexts)
         positions, medians, stream = measure(stream, self.drop)
-        self.info["dropped_positions"] = positions
+        self.info |= {"dropped_positions": positions, "median_norms": medians}
+        self.info["median_norm"] = medians[0] if medians else 0.0
         left = self.n_rows
         while left != 0 and (batch := next(stream, None)) is not None:
             rows = batch.rows[np.nonzero(kept_rows(batch, positions, self.drop, medians))][:left]

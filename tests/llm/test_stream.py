@@ -60,6 +60,14 @@ def test_a_fit_on_it_is_that_on_the_shuffled_rows(model, texts):
         np.testing.assert_array_equal(one.components_, sae_of(k).fit(stream()).components_)
 
 
+def test_a_model_of_a_stream_knows_the_usual_norm_as_that_of_a_store_does(model, texts, tmp_path):
+    store = harvest(model, texts, out=tmp_path, n_tokens=300, verbose=False, **OPTIONS)
+    stream = ActivationStream(model, texts, n_tokens=300, **OPTIONS)
+    sae = ProxSAE(Cardinality(3), 32, n_steps=2, batch_size=64, random_state=0).fit(stream)
+    for name in ("dropped_positions", "median_norm", "median_norms"):
+        assert sae.provenance_[name] == store.info[name]
+
+
 def test_a_checkpoint_of_another_stream_is_refused(model, texts, tmp_path):
     """Although the first blocks may be equal."""
     given = {"n_tokens": 160, "buffer_rows": 80, "drop": 0, **OPTIONS}
