@@ -123,6 +123,7 @@ def _write(folder: Path, results: dict[str, Any]) -> None:
 
     from proxsae.data.files import replacing
     from proxsae.llm.steer_bench import differences, summarise
+    from proxsae.report.figures import svg
     from proxsae.report.steering import steering_figure
 
     rows = results["rows"]
@@ -142,8 +143,10 @@ def _write(folder: Path, results: dict[str, Any]) -> None:
             writer.writeheader()
             writer.writerows(table)
     figure = steering_figure(rows, max(DAMAGES))
-    for suffix in ("svg", "png"):
-        figure.savefig(folder / f"steering.{suffix}", dpi=110)
+    with replacing(folder / "steering.svg") as path:
+        path.write_text(svg(figure), encoding="utf-8")
+    with replacing(folder / "steering.png") as path:
+        figure.savefig(path, format="png", dpi=110)
 
 
 def _print(results: dict[str, Any]) -> None:

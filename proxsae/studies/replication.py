@@ -172,7 +172,7 @@ def _write_page(todo: Sequence[Step], out: Path, failed: dict[str, int]) -> Path
         measured = read_rows(folder)
         text = printed.read_text(encoding="utf-8") if printed.exists() and not measured else ""
         figures = [] if measured else [svg.read_text(encoding="utf-8") for svg in sorted(folder.glob("*.svg"))]
-        figure = "\n".join(text[text.index("<svg") :] for text in figures)
+        figure = "\n".join(figures)
         parts.append(Section(step.title, note, figure, command=step.command, printed=text))
         parts += sections(measured) if measured else []
     return write_sections(

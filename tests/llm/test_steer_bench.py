@@ -13,7 +13,7 @@ from small_saes import sae_of
 from torch.utils._pytree import tree_leaves
 
 from proxsae.cli import main
-from proxsae.commands.steer_bench import _done
+from proxsae.commands.steer_bench import _done, _write
 from proxsae.llm import steered
 from proxsae.llm.concepts import Axis
 from proxsae.llm.generate import prompt_ids
@@ -275,6 +275,23 @@ def test_the_command_writes_tables_and_a_figure(model, tmp_path, capsys):
     arguments[1] = f"={tmp_path / 'sae.safetensors'}"
     assert main(arguments) == 1
     assert "has no name before the '='" in capsys.readouterr().err
+
+
+def test_a_figure_that_is_not_written_whole_leaves_the_one_before(tmp_path, monkeypatch):
+    rows = rows_of("one", 2.0, 1.0) + rows_of("two", 4.0, 3.0)
+    _write(tmp_path, {"rows": rows})
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("steering.*g")}
+    assert before["steering.svg"].startswith(b"<svg")
+    assert before["steering.png"].startswith(b"\x89PNG")
+
+    def interrupted(self, file, **_):
+        (file.write if hasattr(file, "write") else file.write_text)("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _write(tmp_path, {"rows": rows})
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("steering.*g")} == before
 
 
 def test_a_folder_is_for_one_benchmark(tmp_path):
