@@ -6,6 +6,7 @@ import math
 import os
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,8 @@ class GemmaScope(Format):
         parts = _parts(weights, provenance, is_transcoder=_TRANSCODER.fullmatch(place) is not None)
         if not _EMBEDDING.fullmatch(place):
             return parts
-        scale = math.sqrt(parts.atoms.shape[1])  # those were trained on rows multiplied by it
-        return Parts(
-            parts.weight / scale,
-            parts.bias,
-            parts.atoms * scale,
-            parts.intercept,
-            "jumprelu",
-            threshold=parts.threshold,
-            provenance=provenance,
-        )
+        scale = math.sqrt(parts.atoms.shape[1])  # those were trained on rows divided by it; b stays, as in SAELens
+        return replace(parts, weight=parts.weight / scale, atoms=parts.atoms * scale)
 
     def write(self, path: Path, parts: Parts) -> None:
         """Write ``params.npz`` into the folder; ReLU is JumpReLU with thresholds of 0."""
