@@ -162,21 +162,25 @@ def _check_saes(
 
 def _harvested_at(saes: Mapping[str, SparseAutoencoder]) -> str:
     """Return the place that autoencoders say their activations, or those they decode to, come from."""
-    field = {name: "target_site" if is_transcoder(one) else "site" for name, one in saes.items()}
-    told = {name: (getattr(one, "provenance_", None) or {}).get(field[name]) for name, one in saes.items()}
-    if silent := next((name for name, place in told.items() if place is None), None):
-        raise ValueError(f"{silent} does not say where its activations come from; give block")
-    if len(set(told.values())) > 1:
-        raise ValueError(f"{', '.join(f'{name} is of {place!r}' for name, place in told.items())}; give block")
-    return str(next(iter(told.values())))
+    return _told({name: (one, "target_site" if is_transcoder(one) else "site") for name, one in saes.items()}, "block")
 
 
 def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: Any, places: list[Site]) -> list[Site]:
     """Return where transcoders read, the places themselves where there are none."""
-    transcoders = {name: one for name, one in saes.items() if is_transcoder(one)}
-    told = [found["site"] for one in transcoders.values() if "site" in (found := getattr(one, "provenance_", {}))]
+    transcoders = {name: (one, "site") for name, one in saes.items() if is_transcoder(one)}
     if not transcoders:
         return places
-    if reads is None and not told:
-        raise ValueError(f"{next(iter(transcoders))} is a transcoder that does not say where it reads; give reads.")
-    return sites_of(model, told[0] if reads is None else reads)
+    return sites_of(model, _told(transcoders, "reads") if reads is None else reads)
+
+
+def _told(fields: Mapping[str, tuple[SparseAutoencoder, str]], argument: str) -> str:
+    """Return the place that the fields of all provenances tell; raise ValueError, naming an argument, if there is none.
+
+    `fields` has for each name an autoencoder and the name of its field.
+    """
+    told = {name: (getattr(one, "provenance_", None) or {}).get(field) for name, (one, field) in fields.items()}
+    if silent := next((name for name, place in told.items() if place is None), None):
+        raise ValueError(f"{silent} does not say where its activations come from; give {argument}")
+    if len(set(told.values())) > 1:
+        raise ValueError(f"{', '.join(f'{name} is of {place!r}' for name, place in told.items())}; give {argument}")
+    return str(next(iter(told.values())))

@@ -359,8 +359,11 @@ def test_a_transcoder_takes_the_place_of_its_layer(model, texts, tmp_path):
         evaluate(model, sae, texts, **(options | {"block": "mlp_out.3"}))
     with pytest.raises(ValueError, match=r"was fitted on 'mlp_in.2' of .*, but is to be used on 'mlp_in.3'"):
         evaluate(model, sae, texts, reads="mlp_in.3", **options)
-    with pytest.raises(ValueError, match="does not say where it reads; give reads"):
+    with pytest.raises(ValueError, match="does not say where its activations come from; give reads"):
         evaluate(model, Layer(mlp), texts, **options)
+    both = {"one": Layer(mlp, {"site": "mlp_in.2"}), "two": Layer(mlp, {"site": "mlp_in.3"})}
+    with pytest.raises(ValueError, match=r"one is of 'mlp_in\.2', two is of 'mlp_in\.3'; give reads"):
+        evaluate(model, both, texts, check_provenance=False, **options)
 
 
 def test_several_places_are_replaced_one_at_a_time(model, texts):
