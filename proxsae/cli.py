@@ -6,12 +6,9 @@ import argparse
 import io
 import os
 import re
-import stat
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from proxsae.commands import (
@@ -79,8 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show
-            with redirect_stdout(sys.stderr) if _is_stdout(getattr(options, "out", None)) else nullcontext():
-                status = options.run(options)
+            status = options.run(options)
         if sys.stdout is not None:  # nor closed before the start
             sys.stdout.flush()
     except BrokenPipeError:
@@ -104,16 +100,6 @@ def _with_options(sentence: str) -> str:
         else:
             sentence = sentence.replace(argument, option)
     return sentence
-
-
-def _is_stdout(out: Path | None) -> bool:
-    """Whether the file to write is the standard output."""
-    try:
-        printed = os.fstat(sys.stdout.fileno())
-        written = None if out is None else out.stat()
-    except (OSError, ValueError, AttributeError):  # nothing is there yet, or stdout is no file or closed
-        return False
-    return written is not None and os.path.samestat(written, printed) and not stat.S_ISCHR(written.st_mode)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -30,16 +30,6 @@ def test_fit_writes_a_model(data, tmp_path, capsys):
     assert ProxSAE.load(out).transform(np.load(data)).getnnz(axis=1).tolist() == [2] * 200
 
 
-def test_fit_into_a_pipe_writes_the_model_and_nothing_else(data, tmp_path):
-    from proxsae import ProxSAE
-
-    command = [sys.executable, "-m", "proxsae", "fit", str(data), "-R", "Cardinality(2)", "--components", "16"]
-    ran = subprocess.run([*command, "--steps", "2", "--out", "/dev/stdout"], capture_output=True, check=True)
-    (tmp_path / "sae.safetensors").write_bytes(ran.stdout)
-    assert ProxSAE.load(tmp_path / "sae.safetensors").n_iter_ == 2
-    assert b"saved /dev/stdout" in ran.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import tempfile
-from pathlib import Path
 from threading import Thread
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -408,9 +407,3 @@ def test_a_model_of_another_library_is_not_converted_into_itself_and_a_page_may_
     check_output(there / "report.html", there, None, "hf://user/name")
     with pytest.raises(ValueError, match="is inside"):
         check_output(there / "cfg.json", there)
-
-
-def test_fit_into_a_device_leaves_the_device(folder, capsys):
-    options = ["-R", "Cardinality(2)", "--components", "16", "--steps", "2", "--out", os.devnull]
-    assert main(["fit", str(folder / "store"), *options]) == 0
-    assert not Path(os.devnull).is_file()
