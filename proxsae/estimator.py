@@ -381,11 +381,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         """
         from proxsae.formats.native import read
 
-        saved = read(path)
-        sae: Self = saved.estimator(cls)
-        sae._set_fitted(saved.model, saved.asked, saved.history, saved.provenance)
-        sae._training = saved.training
-        return sae
+        return read(path, cls)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in super().__getstate__().items() if name != "_training"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,59 +22,6 @@ from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
 from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.losses import LOSSES, HierarchicalTopK, Matryoshka
 from proxsae.training.state import TrainingState, regularizer_entries
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavedFit:
-    """The parameters of a model, the record of its training, and the state to go on from.
-
-    Attributes
-    ----------
-    path : path
-    parameters : dict
-        Parameters of the constructor: JSON values, a Regularizer, an Encoder.
-    asked : Regularizer and float or None
-        The regularizer, in the units of the data, and the target L0 that it was fitted for.
-    history : dict of str to ndarray
-    provenance : dict
-        JSON values.
-    feature_names : list of str or None
-        The column names of the data frame of the fit.
-    training : TrainingState or None
-        The state of the training, in files from which it can go on exactly.
-    """
-
-    path: str | os.PathLike[str]
-    parameters: dict[str, Any]
-    asked: tuple[Regularizer, float | None]
-    history: dict[str, Any]
-    provenance: dict[str, Any]
-    feature_names: list[str] | None = None
-    training: TrainingState | None = None
-
-    def estimator(self, cls: Any) -> Any:
-        """Return an unfitted estimator with the parameters, or raise ValueError, naming the file."""
-        try:
-            sae = cls(**self.parameters)
-            sae._validate_params()
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.path}: the field 'parameters': {error}") from None
-        if self.feature_names is not None:
-            sae.feature_names_in_ = np.array(self.feature_names, object)
-        return sae
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavedSAE(SavedFit):
-    """What a file holds.
-
-    Attributes
-    ----------
-    model : Autoencoder
-        In the units of the data.
-    """
-
-    model: Autoencoder
 
 
 def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> None:
@@ -104,7 +52,7 @@ def write(path: str | os.PathLike[str], sae: Any, *, with_training: bool) -> Non
 
 
 def fit_fields(sae: Any, training: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the fields of a :class:`SavedFit`: those of an estimator and of entries of the state of its training."""
+    """Return the fields of an estimator, all but its model, and of entries of the state of its training."""
     parameters = sae.get_params(deep=False)
     given = parameters.pop("regularizer")
     given = parse(given) if isinstance(given, str) else given
@@ -131,8 +79,8 @@ def write_fields(path: str | os.PathLike[str], fields: dict[str, Any]) -> None:
     write_file(path, tensors, {name: value for name, value in fields.items() if not is_array(value)})
 
 
-def read(path: str | os.PathLike[str]) -> SavedSAE:
-    """Return what :func:`write` wrote, on the CPU.
+def read(path: str | os.PathLike[str], cls: Any) -> Any:
+    """Return the estimator of class `cls` that :func:`write` wrote, on the CPU.
 
     Raises
     ------
@@ -151,35 +99,34 @@ def read(path: str | os.PathLike[str]) -> SavedSAE:
         "components",
         lambda: fitted_autoencoder(encoder, components, intercept, skip, is_transcoder=is_transcoder, blocks=blocks),
     )
+    sae = fit_of(fields, cls, model)
     training = fields.of("training", dict, type(None))
-    told_of = read_fit_fields(fields)
-    if (names := told_of["feature_names"]) is not None and len(names) != encoder.n_features:
-        raise fields.wrong("feature_names", f"it has {len(names)} names, and the encoder {encoder.n_features} features")
-    return SavedSAE(
-        path=path,
-        model=model,
-        training=None if training is None else fields.built("training", lambda: _training(fields, training, model)),
-        **told_of,
-    )
+    sae._training = None if training is None else fields.built("training", lambda: _training(fields, training, model))
+    return sae
 
 
-def read_fit_fields(fields: Fields) -> dict[str, Any]:
-    """Return the fields of :func:`fit_fields`, by the attributes of :class:`SavedFit`."""
+def fit_of(fields: Fields, cls: Any, model: Autoencoder | None) -> Any:
+    """Return the estimator of class `cls` with the fields of :func:`fit_fields` and a model."""
     parameters = dict(fields.of("parameters", dict))
-    if isinstance(parameters.get("encoder"), dict):
-        parameters["encoder"] = fields.built("parameters.encoder", lambda: _unfitted(parameters["encoder"]))
-    if isinstance(parameters.get("update"), dict):
-        parameters["update"] = fields.built("parameters.update", lambda: _update(parameters["update"]))
-    if isinstance(parameters.get("loss"), dict):
-        parameters["loss"] = fields.built("parameters.loss", lambda: _loss(parameters["loss"]))
+    for name, key, known in (("encoder", "kind", ENCODERS), ("update", "name", UPDATES), ("loss", "name", LOSSES)):
+        if isinstance(parameters.get(name), dict):
+            parameters[name] = fields.built(f"parameters.{name}", partial(_described, parameters[name], key, known))
     given = None if fields.of("regularizer", str, type(None)) is None else fields.regularizer("regularizer")
-    return {
-        "parameters": {"regularizer": given, **parameters},
-        "asked": (fields.regularizer("asked_regularizer"), fields.of("target_l0", int, float, type(None))),
-        "history": fields.history(),
-        "provenance": fields.of("provenance", dict),
-        "feature_names": fields.names("feature_names"),
-    }
+
+    def unfitted() -> Any:
+        sae = cls(regularizer=given, **parameters)
+        sae._validate_params()
+        return sae
+
+    sae = fields.built("parameters", unfitted)
+    names = fields.names("feature_names")
+    if names is not None:
+        if model is not None and len(names) != model.encoder.n_features:
+            sentence = f"it has {len(names)} names, and the encoder {model.encoder.n_features} features"
+            raise fields.wrong("feature_names", sentence)
+        sae.feature_names_in_ = np.array(names, object)
+    asked = (fields.regularizer("asked_regularizer"), fields.of("target_l0", int, float, type(None)))
+    return sae._set_fitted(model, asked, fields.history(), fields.of("provenance", dict))
 
 
 class Fields:
@@ -231,7 +178,7 @@ class Fields:
 
     def encoder(self, field: str, R: Regularizer) -> Encoder:
         """Return the fitted encoder of a kind, options and tensors."""
-        unfitted = _unfitted(self.of(field, dict))
+        unfitted: Encoder = _described(self.of(field, dict), "kind", ENCODERS)
         tensors = {name: self.tensor(f"{field}.{name}", array.ndim) for name, array in self.group(field).items()}
         return type(unfitted).from_tensors(R, tensors, **unfitted.get_params())
 
@@ -282,22 +229,11 @@ def _blocks(description: dict[str, Any]) -> FeatureBlocks:
     return FeatureBlocks(tuple(description["sizes"]), tuple(description["scales"]))
 
 
-def _unfitted(description: dict[str, Any]) -> Encoder:
-    if description.get("kind") not in ENCODERS:
-        raise ValueError(f"unknown kind {description.get('kind')!r}; known are {', '.join(ENCODERS)}")
-    return ENCODERS[description["kind"]](**description["options"])
-
-
-def _update(description: dict[str, Any]) -> Update:
-    if description.get("name") not in UPDATES:
-        raise ValueError(f"unknown update {description.get('name')!r}; known are {', '.join(UPDATES)}")
-    return UPDATES[description["name"]](**description["options"])
-
-
-def _loss(description: dict[str, Any]) -> Any:
-    if description.get("name") not in LOSSES:
-        raise ValueError(f"unknown loss {description.get('name')!r}; known are {', '.join(LOSSES)}")
-    return LOSSES[description["name"]](**description["options"])
+def _described(description: dict[str, Any], key: str, known: Mapping[str, Any]) -> Any:
+    """Return the object of a known name, which stands under `key`, with its options."""
+    if description.get(key) not in known:
+        raise ValueError(f"unknown {key} {description.get(key)!r}; known are {', '.join(known)}")
+    return known[description[key]](**description["options"])
 
 
 def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:

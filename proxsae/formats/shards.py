@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from proxsae.formats.files import one_line, read_file
-from proxsae.formats.native import Fields, SavedFit, fit_fields, is_array, read_fit_fields, write_fields
+from proxsae.formats.native import Fields, fit_fields, fit_of, is_array, write_fields
 from proxsae.training.distributed import lost_ranks_named, mesh, tells_of_a_lost_rank
 from proxsae.training.sharded import axis_of, state_of
 from proxsae.training.state import TrainingState
@@ -85,9 +85,7 @@ def read_shards(path: Path, cls: Any) -> Any:
     if _checksums(path / "tensors") != fields.of("checksums", dict):
         raise ValueError(f"{path}: the field 'checksums' does not match the files; the checkpoint is damaged")
     training: TrainingState = fields.built("training", lambda: _training(path, fields))
-    saved = SavedFit(path=path, training=training, **read_fit_fields(fields))
-    sae = saved.estimator(cls)
-    sae._set_fitted(None, saved.asked, saved.history, saved.provenance)
+    sae = fit_of(fields, cls, None)
     sae._training, sae.n_features_in_ = training, len(training.inputs.mean)
     return sae
 

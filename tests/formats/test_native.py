@@ -119,6 +119,15 @@ def test_the_schema_has_bounds(files, tmp_path):
         ProxSAE.load(tmp_path / "a")
 
 
+@pytest.mark.parametrize(("part", "key"), [("encoder", "kind"), ("update", "name"), ("loss", "name")])
+def test_a_part_of_an_unknown_name_is_refused_by_its_field(part, key, files, tmp_path):
+    tensors, metadata = read_file(files[0])
+    parameters = {**metadata["parameters"], part: {key: "strange", "options": {}}}
+    write_file(tmp_path / "a", tensors, {**metadata, "parameters": parameters})
+    with pytest.raises(ValueError, match=f"the field 'parameters.{part}': unknown {key} 'strange'; known are "):
+        ProxSAE.load(tmp_path / "a")
+
+
 def test_the_names_of_the_features_are_kept(tmp_path):
     frame = pandas.DataFrame(X, columns=list("abcd"))
     sae = ProxSAE(Cardinality(2), 6, n_steps=2, random_state=0, checkpoint_dir=tmp_path / "steps").fit(frame)
