@@ -13,6 +13,15 @@ from proxsae.regularizers import Regularizer, get
 BLOCK = 15
 L0 = 32
 N_CALIBRATION = 4096  # tokens beside those of the training, on which steered weights are set
+MEASURES = (
+    "MSE: mean squared error a value. FVU: fraction of variance unexplained over the whole held-out set. L0: mean "
+    "non-zeros a token. Dead: atoms that no held-out token uses. Loss recovered: (zero - SAE) / (zero - clean), of the "
+    "cross-entropies of the next token with the stream set to zero, replaced by the reconstruction, and left as it is."
+)
+CARDS = (
+    "Each atom: histogram of its non-zero activations, and the tokens where it is most active on each side (outlined; "
+    "other tokens are shaded by the same atom's activation, blue positive, orange negative)."
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
     size : Size
     """
     from proxsae.llm import evaluate, harvest, load_model
-    from proxsae.report import feature_cards, table_row, write_report
+    from proxsae.report import Section, feature_cards, table_row, write_sections
+    from proxsae.report.figures import training_curves
 
     started = time.perf_counter()
     model = load_model()
@@ -89,7 +99,7 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
     cards = feature_cards(codes, store, lambda token: str(model.tokenizer.decode([token])))
     info = store.info
     dropped = info["dropped_by_position"] + info["dropped_special"] + info["dropped_massive"]
-    write_report(
+    write_sections(
         out,
         title="ReLU, JumpReLU, TopK and AbsTopK: one proximal step, four regularizers",
         facts={
@@ -101,8 +111,10 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
             f"{results['TopK']['cross_entropy_zero']:.3f} with the stream set to zero",
             "Time": f"{time.perf_counter() - started:.0f} s",
         },
-        histories={name: sae.history_ for name, sae in saes.items()},
-        table=table,
-        cards={"Bidirectional features of the AbsTopK autoencoder": cards},
+        sections=[
+            Section("Results", [MEASURES], table=table),
+            Section("Training", figure=training_curves({name: sae.history_ for name, sae in saes.items()})),
+            Section("Bidirectional features of the AbsTopK autoencoder", [CARDS], cards=cards),
+        ],
     )
     return table

@@ -2,7 +2,7 @@
 
 from proxsae.report.explorer import explorer_page
 from proxsae.report.features import FeatureCard, feature_cards
-from proxsae.report.page import Section, write_page, write_report, write_sections
+from proxsae.report.page import Section, write_page, write_sections
 from proxsae.report.reading import Reading, read_text
 from proxsae.report.server import PageServer
 from proxsae.report.table import format_table, table_row
@@ -18,6 +18,5 @@ __all__ = [
     "read_text",
     "table_row",
     "write_page",
-    "write_report",
     "write_sections",
 ]

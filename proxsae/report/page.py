@@ -9,44 +9,7 @@ from typing import Any
 
 from proxsae.data.files import replacing
 from proxsae.report.features import FeatureCard, Token
-from proxsae.report.figures import NEGATIVE, POSITIVE, activation_histogram, training_curves
-
-
-def write_report(
-    path: str | os.PathLike[str],
-    *,
-    title: str,
-    facts: dict[str, str],
-    histories: dict[str, dict[str, Any]],
-    table: list[dict[str, Any]],
-    cards: dict[str, list[FeatureCard]],
-) -> Path:
-    """Write the report, whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-        The HTML file.
-    title : str
-    facts : dict
-        Facts of the run, shown under the title: label to text.
-    histories : dict
-        ``sae.history_`` of each model.
-    table : list of dict
-        One row a model, the same keys in each: column title to text or number.
-    cards : dict
-        Feature cards under a heading each.
-    """
-    html = render(
-        "page.html.jinja",
-        title=title,
-        facts=facts,
-        curves=training_curves(histories) if histories else "",
-        table=table,
-        cards=cards,
-        histogram=activation_histogram,
-    )
-    return write_page(path, html)
+from proxsae.report.figures import NEGATIVE, POSITIVE, activation_histogram
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from proxsae.dictionary.antonyms import PairCode
-from proxsae.report import feature_cards, write_report
+from proxsae.report import Section, feature_cards, write_sections
 from proxsae.report.features import clearest_atoms
+from proxsae.report.figures import training_curves
 from proxsae.report.opposites import pairs_summary
 
 
@@ -73,14 +74,12 @@ def test_the_page_is_one_file_and_escapes_its_texts(codes, tmp_path):
     cards = feature_cards(wide, Store(), lambda t: f"<b>{t}</b>")
     assert cards
     out = tmp_path / "deep" / "report.html"
-    write_report(
-        out,
-        title="A & B",
-        facts={"Model": "tiny"},
-        histories={"TopK": history},
-        table=[{"": "TopK", "FVU": "0.2"}],
-        cards={"Features": cards},
-    )
+    sections = [
+        Section("Results", table=[{"": "TopK", "FVU": "0.2"}]),
+        Section("Training", figure=training_curves({"TopK": history})),
+        Section("Features", cards=cards),
+    ]
+    write_sections(out, title="A & B", facts={"Model": "tiny"}, sections=sections)
     html = out.read_text(encoding="utf-8")
     assert "A &amp; B" in html
     assert "&lt;b&gt;" in html
@@ -96,7 +95,7 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("proxsae.data.files.os.fsync", full)
     with pytest.raises(OSError, match=r"report\.html' cannot be written: No space left on device"):
-        write_report(tmp_path / "report.html", title="A", facts={}, histories={}, table=[], cards={})
+        write_sections(tmp_path / "report.html", title="A", facts={}, sections=[])
     assert not list(tmp_path.iterdir())
 
 
