@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import textwrap
-import unicodedata
-from itertools import zip_longest
 from typing import Any
 
 from proxsae.commands.parser import BLOCK, add_command, check_counts
@@ -18,7 +14,7 @@ def add(commands: Any) -> None:
         commands,
         "steer",
         run,
-        "set codes of a SAE by hand and print what the language model says, beside what it says by itself",
+        "set codes of a SAE by hand and print what the language model says, after what it says by itself",
         'proxsae steer sae.safetensors --atom 12=80 --prompt "The weather today is"',
     )
     command.add_argument("sae", help="model written by proxsae fit, or of any library")
@@ -44,7 +40,7 @@ def _edit(text: str) -> tuple[int, float]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print baseline and steered text side by side."""
+    """Print the text without an edit, then the steered one."""
     from proxsae.formats import load
     from proxsae.llm import load_model, steer
 
@@ -70,25 +66,8 @@ def run(options: argparse.Namespace) -> None:
         for edits in ({}, dict(options.atom))
     ]
     edits = ", ".join(f"{'+' if options.add else ''}{value:g} at atom {atom}" for atom, value in options.atom)
-    columns = [
-        [title, "", *_wrapped(options.prompt + one.text, width), "", _mean(one.log_probabilities)]
-        for width in [max(10, (shutil.get_terminal_size((100, 24)).columns - 3) // 2)]
-        for title, one in zip(("baseline", f"steered: {edits or 'no edit'}"), said, strict=True)
-    ]
-    width = max(map(_cells, columns[0]))
-    for left, right in zip_longest(*columns, fillvalue=""):
-        print(f"{left}{' ' * (width - _cells(left))} | {right}".rstrip())
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Return the lines of a text, long ones in several; where characters take two cells, half as many fit."""
-    rooms = [(line, width if _cells(line) == len(line) else width // 2) for line in text.splitlines()]
-    return [part for line, room in rooms for part in textwrap.wrap(line, room) or [""]]
-
-
-def _cells(text: str) -> int:
-    """Return how many cells of a terminal a line takes."""
-    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
+    for title, one in zip(("baseline", f"steered: {edits or 'no edit'}"), said, strict=True):
+        print(f"{title}\n{options.prompt}{one.text}\n{_mean(one.log_probabilities)}\n")
 
 
 def _mean(log_probabilities: Any) -> str:
