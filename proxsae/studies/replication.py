@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,19 +28,16 @@ class Step:
     Attributes
     ----------
     name : str
-        The name of the file of its output.
+        The name of the file of its output, and of the folder of its tables and figures.
     title : str
         The question, for the page.
     arguments : tuple of str
         The arguments of ``proxsae``.
-    folder : str
-        Where it writes tables and figures, in the folder of the replication.
     """
 
     name: str
     title: str
     arguments: tuple[str, ...]
-    folder: str
 
     @property
     def command(self) -> str:
@@ -95,11 +92,11 @@ def steps(
     bench = ("steer-bench", *steered, *language, f"--tokens={NEUTRAL_TOKENS}", f"--out={out / 'steering'}")
     told = ("probe", *saes.values(), f"--activations={out / 'activations'}", f"--out={out / 'probe.csv'}")
     return [
-        Step("sweep", "Does it reconstruct better?", curves, "sweep"),
-        Step("factors", "What decides the order?", factors, "factors"),
-        Step("axes", "Do the two signs of an atom mean opposite things?", axes, "axes"),
-        Step("steering", "Does it steer better, in both directions?", bench, "steering"),
-        Step("probing", "Do few atoms hold a concept?", told, "probing"),
+        Step("sweep", "Does it reconstruct better?", curves),
+        Step("factors", "What decides the order?", factors),
+        Step("axes", "Do the two signs of an atom mean opposite things?", axes),
+        Step("steering", "Does it steer better, in both directions?", bench),
+        Step("probing", "Do few atoms hold a concept?", told),
     ]
 
 
@@ -110,9 +107,7 @@ def _trained(out: Path, name: str, l0: float, seed: int, n_components: int) -> s
     return str(out / "sweep" / "saes" / f"{configuration.name}.safetensors")
 
 
-def replicate(
-    todo: Sequence[Step], out: str | os.PathLike[str], run: Callable[[Sequence[str]], tuple[int, str]] | None = None
-) -> Path:
+def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> Path:
     """Run the steps that are not done, and write ``replication.html`` after each.
 
     The output of a step that succeeds is kept in a file of its name, which marks the step as done. A step that fails is
@@ -123,22 +118,18 @@ def replicate(
     todo : sequence of Step
     out : path
         Folder.
-    run : callable, optional
-        A function from the arguments of ``proxsae`` to its exit status and output; by default it runs ``proxsae`` in a
-        new process.
 
     Returns
     -------
     Path
         The path of the page.
     """
-    run = _run if run is None else run
     out = Path(out)
     failed: dict[str, int] = {}
     for step in todo:
         printed = out / f"{step.name}.txt"
         if not printed.exists():
-            status, text = run(step.arguments)
+            status, text = _run(step.arguments)
             if status == 130:
                 raise KeyboardInterrupt
             if status:
@@ -165,7 +156,7 @@ def _write_page(todo: Sequence[Step], out: Path, failed: dict[str, int]) -> Path
     rows = read_rows(out / "sweep")
     parts = []
     for step in todo:
-        printed, folder = out / f"{step.name}.txt", out / step.folder
+        printed, folder = out / f"{step.name}.txt", out / step.name
         note = ["Not run yet."] if not printed.exists() else []
         if step.name in failed:
             note = [f"The command ended with exit status {failed[step.name]}; it is tried again the next time."]

@@ -37,13 +37,14 @@ def test_every_step_is_a_command_with_the_options_it_has(tmp_path):
     assert {given.split("=")[0] for given in parsed["steering"].saes} == {"topk", "abstopk", "jumprelu"}
 
 
-def test_the_sweep_makes_the_models_that_the_other_steps_read(tmp_path):
+def test_the_sweep_makes_the_models_that_the_other_steps_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("proxsae.studies.replication._run", in_this_process)
     tiny_transformer().save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
     (tmp_path / "text.txt").write_text("\n\n".join(tiny_texts(200)))
     source = Source("2", 1000, 50, model=str(tmp_path / "model"), text=str(tmp_path / "text.txt"), context_length=16)
     todo = steps(source, {**TRAINING, "n_steps": 2}, [2.0, 4.0], 1, tmp_path / "out", "cpu")
-    page = replicate(todo[:1], tmp_path / "out", in_this_process).read_text()
+    page = replicate(todo[:1], tmp_path / "out").read_text()
     assert len(read_rows(tmp_path / "out" / "sweep")) == 10
     for given in build_parser().parse_args(todo[-1].arguments).saes:
         assert (tmp_path / "out" / "sweep" / "saes" / given.rsplit("/", 1)[1]).is_file()
@@ -52,31 +53,33 @@ def test_the_sweep_makes_the_models_that_the_other_steps_read(tmp_path):
     assert "<svg" in page
 
 
-def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path):
-    todo = [Step("one", "First?", ("fit", "x"), "one"), Step("two", "Second?", ("fit", "y"), "two")]
+def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path, monkeypatch):
+    todo = [Step("one", "First?", ("fit", "x")), Step("two", "Second?", ("fit", "y"))]
     ran = []
 
     def run(arguments):
         ran.append(arguments[1])
         return (3, "") if ran == ["x"] else (0, f"told of <{arguments[1]}>\n")
 
-    page = replicate(todo, tmp_path, run).read_text()
+    monkeypatch.setattr("proxsae.studies.replication._run", run)
+    page = replicate(todo, tmp_path).read_text()
     assert ran == ["x", "y"]
     assert "exit status 3" in page
     assert "told of &lt;y&gt;" in page
-    page = replicate(todo, tmp_path, run).read_text()
+    page = replicate(todo, tmp_path).read_text()
     assert ran == ["x", "y", "x"]
     assert "exit status" not in page
     assert page.count("<h2>") == 2
     assert page.index("First?") < page.index("told of &lt;x&gt;") < page.index("Second?")
-    replicate(todo, tmp_path, run)
+    replicate(todo, tmp_path)
     assert ran == ["x", "y", "x"]
 
 
-def test_interrupted_it_stops(tmp_path):
-    todo = [Step("one", "First?", ("fit", "x"), "one"), Step("two", "Second?", ("fit", "y"), "two")]
+def test_interrupted_it_stops(tmp_path, monkeypatch):
+    todo = [Step("one", "First?", ("fit", "x")), Step("two", "Second?", ("fit", "y"))]
+    monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (130, ""))
     with pytest.raises(KeyboardInterrupt):
-        replicate(todo, tmp_path, lambda _: (130, ""))
+        replicate(todo, tmp_path)
 
 
 def test_the_command_runs_the_steps(tmp_path, monkeypatch, capsys):
