@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import re
@@ -11,41 +12,23 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from proxsae.commands import (
-    axes,
-    convert,
-    demo,
-    evaluate,
-    fit,
-    harvest,
-    probe,
-    prove,
-    replicate,
-    report,
-    serve,
-    steer,
-    steer_bench,
-    sweep,
-    verify,
-)
-
 # In the order of the help. A new command is one new file with a function `add`, and its name here.
 COMMANDS = (
-    demo,
-    harvest,
-    fit,
-    evaluate,
-    report,
-    serve,
-    sweep,
-    probe,
-    steer,
-    steer_bench,
-    axes,
-    replicate,
-    convert,
-    verify,
-    prove,
+    "demo",
+    "harvest",
+    "fit",
+    "evaluate",
+    "report",
+    "serve",
+    "sweep",
+    "probe",
+    "steer",
+    "steer_bench",
+    "axes",
+    "replicate",
+    "convert",
+    "verify",
+    "prove",
 )
 
 # Arguments that messages of the library name, and the options that set them.
@@ -108,6 +91,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="proxsae", description="Sparse autoencoders with the regularizer you specify."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in COMMANDS:
-        command.add(commands)
+    for name in COMMANDS:
+        importlib.import_module(f"proxsae.commands.{name}").add(commands)
     return parser
