@@ -11,6 +11,7 @@ from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers import Cardinality, Regularizer
 
 SETTLED = 1e-7  # how closely the logarithm of a weight is searched for
+GAIN = 0.1  # of the control: far from oscillation, since L0 falls no faster than some power of the weight
 FARTHEST, FARTHEST_FLOAT32 = 425, 106  # powers of two as factors on a weight; beyond them the dtype has no room
 
 
@@ -23,17 +24,15 @@ def check_steerable(regularizer: Regularizer) -> None:
 
 
 class WeightControl:
-    r"""Integral control of the weight: w <- w (l0 / target)^gain after every step.
+    """Integral control of the weight: w <- w (l0 / target)^GAIN after every step.
 
-    The weight is a threshold of the prox, so L0 answers in the same step; the exponent keeps the loop far from
-    oscillation, since L0 falls no faster than some power of w. Before the first step and after the last the target is
-    met exactly on a sample of the data.
+    The weight is a threshold of the prox, so L0 answers in the same step. Before the first step and after the last the
+    target is met exactly on a sample of the data.
 
     Parameters
     ----------
     target : float
         Wanted mean number of non-zeros of a sample.
-    gain : float, default 0.1
 
     Attributes
     ----------
@@ -41,9 +40,8 @@ class WeightControl:
         Whether the weight has been set for the data; if not, the first step begins with setting it.
     """
 
-    def __init__(self, target: float, gain: float = 0.1) -> None:
+    def __init__(self, target: float) -> None:
         self.target = target
-        self.gain = gain
         self.is_met = False
 
     @torch.no_grad()
@@ -89,4 +87,4 @@ class WeightControl:
         """Move the weight after a batch with the given mean L0."""
         ratio = min(max(l0 / self.target, 0.1), 10.0)
         # A learned threshold is the square root of its weight, so that L0 falls half as fast with the weight.
-        encoder.scale_weight(ratio ** (2 * self.gain if encoder.learns_thresholds else self.gain))
+        encoder.scale_weight(ratio ** (2 * GAIN if encoder.learns_thresholds else GAIN))

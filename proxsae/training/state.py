@@ -148,10 +148,9 @@ class TrainingState:
             state |= {f"{name}_mean": scaling.mean, f"{name}_scale": scaling.scale}
         for name, R in (("given", self.given), ("regularizer", encoder.regularizer)):
             state |= regularizer_entries(name, R)
-        control = self.control
-        state |= {"target_l0": None, "is_met": False, "gain": 0.0}
-        if control is not None:
-            state |= {"target_l0": control.target, "is_met": control.is_met, "gain": control.gain}
+        state |= {"target_l0": None, "is_met": False}
+        if self.control is not None:
+            state |= {"target_l0": self.control.target, "is_met": self.control.is_met}
         state |= {name: getattr(self, name) for name in (*NUMBERS, "data", "init")}
         if self.statistics is not None:
             sums = self.statistics._asdict().items()
@@ -204,7 +203,7 @@ class TrainingState:
         numbers = {name: state[name] for name in NUMBERS}
         training = cls(model, inputs, targets, given, optimizer, **numbers, data=state["data"], init=state["init"])
         if state["target_l0"] is not None:
-            training.control = WeightControl(state["target_l0"], state["gain"])
+            training.control = WeightControl(state["target_l0"])
             training.control.is_met = state["is_met"]
         if sums := _group(state, "statistics"):
             training.statistics = checked_sums(sums, *model.atoms.shape)
@@ -241,16 +240,12 @@ def _check_numbers(state: Mapping[str, Any]) -> None:
     def is_positive(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
-    def is_finite(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
     conditions: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys(set(NUMBERS) - {"n_steps"}, is_whole),
         "n_steps": lambda value: value is None or (is_whole(value) and value > 0),
         **dict.fromkeys(("inputs_scale", "targets_scale"), is_positive),
         "target_l0": lambda value: value is None or is_positive(value),
         "is_met": lambda value: isinstance(value, bool),
-        "gain": is_finite,
     }
     for name in ("data", "init"):
         if not isinstance(state[name], str | None):

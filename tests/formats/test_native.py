@@ -119,6 +119,13 @@ def test_the_schema_has_bounds(files, tmp_path):
         ProxSAE.load(tmp_path / "a")
 
 
+def test_an_old_checkpoint_that_holds_the_gain_of_the_control_is_read(files, tmp_path):
+    (path,) = (file for file in files if file.stem == "weight")
+    tensors, metadata = read_file(path)
+    write_file(tmp_path / "a", tensors, {**metadata, "training": {**metadata["training"], "gain": 0.1}})
+    assert same(ProxSAE.load(tmp_path / "a"), ProxSAE.load(path))
+
+
 @pytest.mark.parametrize(("part", "key"), [("encoder", "kind"), ("update", "name"), ("loss", "name")])
 def test_a_part_of_an_unknown_name_is_refused_by_its_field(part, key, files, tmp_path):
     tensors, metadata = read_file(files[0])
