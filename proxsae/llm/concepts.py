@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxsae.llm.contexts import ids_of
 from proxsae.llm.model import LanguageModel
 
 __all__ = ["Axis", "read_axes", "target_ids"]
@@ -89,9 +90,7 @@ def target_ids(model: LanguageModel, axis: Axis) -> tuple[list[int], list[int], 
     ValueError
         If a token would stand for both sides.
     """
-    from proxsae.llm.generate import text_ids
-
-    ids = {word: text_ids(model, word) for word in (*axis.targets_a, *axis.targets_b)}
+    ids = {word: ids_of(word, model.tokenizer) for word in (*axis.targets_a, *axis.targets_b)}
     a, b = ([ids[word][0] for word in words] for words in (axis.targets_a, axis.targets_b))
     if both := set(a) & set(b):
         words = [word for word in ids if ids[word][0] in both]

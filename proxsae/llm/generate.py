@@ -116,7 +116,7 @@ def log_probabilities(model: LanguageModel, prompt: str, continuations: Sequence
     ids = prompt_ids(model, prompt)
     found = []
     for text in continuations:
-        more = text_ids(model, text)
+        more = ids_of(text, model.tokenizer)
         if not more:
             raise ValueError(f"the continuation {text!r} has no token")
         log_p = _log_softmax(model, model.logits(torch.tensor([ids + more]))[0])
@@ -136,12 +136,7 @@ def prompt_ids(model: LanguageModel, prompt: str, *, bos: bool = True) -> list[i
     if model.tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer, so it cannot read text; give LanguageModel one.")
     start, _ = boundary_tokens(model.tokenizer)
-    ids = ([start] if bos and start is not None else []) + text_ids(model, prompt)
+    ids = ([start] if bos and start is not None else []) + ids_of(prompt, model.tokenizer)
     if not ids:
         raise ValueError(f"the prompt {prompt!r} has no token")
     return ids
-
-
-def text_ids(model: LanguageModel, text: str) -> list[int]:
-    """Return the tokens of a text, without any special ones."""
-    return ids_of(text, model.tokenizer)

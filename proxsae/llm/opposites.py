@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from proxsae.data.store import ActivationStore
 from proxsae.dictionary.antonyms import PairCode, pair_code
-from proxsae.llm.generate import prompt_ids, text_ids
+from proxsae.llm.contexts import ids_of
+from proxsae.llm.generate import prompt_ids
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.sites import Site
 
@@ -67,7 +68,7 @@ def read_words(model: LanguageModel, site: Site | int | str, words: Sequence[str
             tokens[row, : len(one)] = torch.tensor(one)
         last = torch.tensor([len(one) - 1 for one in ids])
         rows = model.read(tokens, site)[torch.arange(len(ids)), last]
-        found[word] = Word(rows.float().cpu().numpy(), len(text_ids(model, f" {word}")))
+        found[word] = Word(rows.float().cpu().numpy(), len(ids_of(f" {word}", model.tokenizer)))
     return found
 
 

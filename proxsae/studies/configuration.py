@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -86,10 +86,6 @@ class Configuration:
             "random_state": self.seed,
             **({} if self.auxk else {"dead_after": NO_ATOM_DIES}),
         }
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the attributes; ``Configuration(**it)`` is the same again."""
-        return asdict(self)
 
 
 def grid(

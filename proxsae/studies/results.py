@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Results:
         path = self._path(configuration)
         fresh = {
             "name": configuration.name,
-            "configuration": configuration.as_dict(),
+            "configuration": asdict(configuration),
             "source": self.source.as_dict(),
         }
         if not path.exists():

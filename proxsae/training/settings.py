@@ -17,7 +17,6 @@ from proxsae.regularizers import Cardinality, Regularizer, parse
 from proxsae.training.alternating import checked_update, is_frozen
 from proxsae.training.blocks import checked_sizes
 from proxsae.training.losses import HierarchicalTopK, Matryoshka, checked_loss
-from proxsae.training.scaling import Scaling
 from proxsae.training.sparsity import check_steerable
 
 Asked = tuple[Regularizer, float | None]  # R in the units of the data and the target L0 that a model was fitted for
@@ -147,7 +146,3 @@ class Settings:
         if all(isinstance(settings.random_state, Integral) for settings in (self, other)) and self.seed != other.seed:
             different.append(("random_state", self.random_state, other.random_state))
         return different
-
-    def check_scale(self, scaling: Scaling, dtype: torch.dtype) -> None:
-        """Raise ValueError where the weights of R cannot be written in the units of the training."""
-        scaling.check_weights(self.regularizer, dtype, is_steered=self.target_l0 is not None)

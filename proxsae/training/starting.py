@@ -46,7 +46,7 @@ def start(
     n_held = settings.n_components // mesh().atoms.size
     _check_memory(n_held, n_features, rows.dtype, with_sums=settings.update is not None)
     inputs, targets = scalings(rows, rows.dtype, settings.device)
-    settings.check_scale(targets, rows.dtype)
+    targets.check_weights(settings.regularizer, rows.dtype, is_steered=settings.target_l0 is not None)
     generator = torch.Generator().manual_seed(settings.seed)
     atoms = None if init is None else checked_atoms(init, settings.n_components, n_targets)
     if mesh().is_sharded:
@@ -154,10 +154,10 @@ def take_up(state: TrainingState, settings: Settings) -> None:
 
 
 def _set_regularizer(state: TrainingState, settings: Settings) -> None:
-    settings.check_scale(state.targets, state.model.atoms.dtype)
+    is_steered = settings.target_l0 is not None
+    state.targets.check_weights(settings.regularizer, state.model.atoms.dtype, is_steered)
     normalised = settings.regularizer.rescaled(1 / state.targets.scale)
-    learns = settings.target_l0 is not None
-    state.replace_encoder(state.model.encoder.with_regularizer(normalised, learn_thresholds=learns))
+    state.replace_encoder(state.model.encoder.with_regularizer(normalised, learn_thresholds=is_steered))
 
 
 def _check_same_model(model: Autoencoder, settings: Settings, whose: str) -> None:

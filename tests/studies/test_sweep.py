@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -188,9 +188,7 @@ def test_the_factorial_tells_the_levels_of_each_factor_apart():
     for c in abstopk_paper([32], n_components=8):
         is_abs, by_batch = "abstopk" in c.activation, c.activation.startswith("batch")
         fvu = 0.2 * (1 + is_abs * (0.1 if c.scaling == "token" else -0.1) + 0.3 * by_batch * (not is_abs))
-        rows.append(
-            {"name": c.name, "configuration": c.as_dict(), "result": {"fvu": fvu, "kl": 1, "loss_recovered": 1}}
-        )
+        rows.append({"name": c.name, "configuration": asdict(c), "result": {"fvu": fvu, "kl": 1, "loss_recovered": 1}})
     found = {line["k"]: line["FVU, %"] for line in factor_table(rows) if "(2 P)" not in line[""]}
     assert found["scope: token"] == "+0.00"
     assert found["auxk: yes"] == found["auxk: no"]

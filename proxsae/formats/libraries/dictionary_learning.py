@@ -100,7 +100,9 @@ class DictionaryLearning(Format):
                 "decoder.weight": parts.atoms.T,
                 "decoder.bias": parts.intercept,
             }
-        config = {"trainer": trainer, "buffer": _buffer(parts.provenance)}
+        told = parts.provenance
+        buffer = {"ctx_len": told["context_length"]} if "context_length" in told else {}
+        config = {"trainer": trainer, "buffer": buffer}
         write_configured(path / CONFIGURATION, config, path / WEIGHTS, values)
 
 
@@ -141,7 +143,3 @@ def _k(config: JsonConfig, weights: Weights, n_components: int) -> int:
     if k > n_components:
         raise config.wrong("trainer.k", f"it is {k}, and there are {n_components} atoms")
     return k
-
-
-def _buffer(provenance: dict[str, Any]) -> dict[str, Any]:
-    return {"ctx_len": provenance["context_length"]} if "context_length" in provenance else {}
