@@ -14,6 +14,9 @@ from proxsae.report.examples import TokenPlaces
 if TYPE_CHECKING:
     from proxsae.data.store import ActivationStore
 
+MAX_DENSITY = 0.02  # an atom that is nearly always on says little about a token
+TOP = 20  # activations a side on which the clearness of an atom is measured
+
 
 @dataclass(frozen=True)
 class Token:
@@ -87,28 +90,27 @@ def feature_cards(
     return cards
 
 
-def clearest_atoms(columns: Any, n: int, max_density: float = 0.02, top: int = 20) -> Any:
+def clearest_atoms(columns: Any, n: int) -> Any:
     """Return the n atoms of largest clearness, in that order; none of clearness 0."""
-    clear = clearness(columns, max_density, top)
+    clear = clearness(columns)
     order = np.argsort(-clear, kind="stable")[:n]
     return order[clear[order] > 0]
 
 
-def clearness(columns: Any, max_density: float = 0.02, top: int = 20) -> NDArray[np.float64]:
-    """Return how strong the weaker side of each atom is: the mean of its `top` largest activations in modulus.
+def clearness(columns: Any) -> NDArray[np.float64]:
+    """Return how strong the weaker side of each atom is: the mean of its 20 largest activations in modulus.
 
-    Only atoms active on at most `max_density` of the samples count, since an atom that is always on says little about a
-    token, and only atoms with `top` activations on each side; where no code is negative, the positive side alone. The
-    clearness of all other atoms is 0.
+    Only atoms active on at most 2 % of the samples count, and only atoms with 20 activations on each side; where no
+    code is negative, the positive side alone. The clearness of all other atoms is 0.
     """
     signed = bool((columns.data < 0).any())
     clear = np.zeros(columns.shape[1])
     for atom in range(columns.shape[1]):
         z = columns.data[columns.indptr[atom] : columns.indptr[atom + 1]]
-        if len(z) > max_density * columns.shape[0]:
+        if len(z) > MAX_DENSITY * columns.shape[0]:
             continue
-        sides = [np.sort(z[z > 0])[-top:], np.sort(-z[z < 0])[-top:]] if signed else [np.sort(z)[-top:]]
-        if all(len(side) == top for side in sides):
+        sides = [np.sort(z[z > 0])[-TOP:], np.sort(-z[z < 0])[-TOP:]] if signed else [np.sort(z)[-TOP:]]
+        if all(len(side) == TOP for side in sides):
             clear[atom] = min(side.mean() for side in sides)
     return clear
 

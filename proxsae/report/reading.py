@@ -17,6 +17,8 @@ from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel
 from proxsae.report.examples import TokenPlaces
 
+LONGEST = 1024  # tokens of a text
+
 
 class Reading(NamedTuple):
     """A text, token by token."""
@@ -26,9 +28,7 @@ class Reading(NamedTuple):
     codes: csr_array  # (n_tokens, n_components)
 
 
-def read_text(
-    model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text: str, *, longest: int = 1024
-) -> Reading:
+def read_text(model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text: str) -> Reading:
     """Return the codes of each token of a text, read as a context of the harvest of the autoencoder.
 
     It stands after the beginning-of-text token where contexts of the harvest did. Tokens that the harvest left out have
@@ -41,8 +41,7 @@ def read_text(
     hook : int, str, Site or a list of them
         Where, as in :func:`proxsae.llm.harvest`; of a crosscoder several.
     text : str
-    longest : int, default 1024
-        Tokens that are allowed, where the model does not read fewer.
+        At most 1,024 tokens, or as many as the model reads, where these are fewer.
 
     Raises
     ------
@@ -53,7 +52,7 @@ def read_text(
         raise ValueError("the text is empty")
     provenance = getattr(sae, "provenance_", None) or {}
     ids = np.array(prompt_ids(model, text, bos=provenance.get("bos") is not False), dtype=np.int64)
-    limit = min(longest, model.max_length or longest)
+    limit = min(LONGEST, model.max_length or LONGEST)
     if len(ids) > limit:
         raise ValueError(f"the text has {len(ids):,} tokens; at most {limit:,} can be read at once")
     read = model.read_all(torch.from_numpy(ids[None]), sites_of(model, hook, None))

@@ -64,15 +64,15 @@ def mean_and_interval(pairs: Iterable[dict[str, Any]], quantity: str) -> tuple[f
     return float(means.mean()), half, n
 
 
-def comparison_table(rows: Sequence[Row], reference: str = "topk") -> list[dict[str, str]]:
-    """Return as text the difference of each activation from a reference at each L0: of P atoms, and of 2 P."""
+def comparison_table(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return as text the difference of each activation from TopK at each L0: of P atoms, and of 2 P."""
     table = []
     for activation in dict.fromkeys(row["configuration"]["activation"] for row in rows):
         for factor in (1, 2):
-            if activation == reference and factor == 1:
+            if activation == "topk" and factor == 1:
                 continue
-            pairs = compared(rows, activation, reference, factor)
-            what = f"{activation} (P) against {reference} ({SIZES[factor]})"
+            pairs = compared(rows, activation, "topk", factor)
+            what = f"{activation} (P) against topk ({SIZES[factor]})"
             levels = sorted({pair["l0"] for pair in pairs})
             table += [_line(what, f"{l0:g}", [pair for pair in pairs if pair["l0"] == l0]) for l0 in levels]
             if len(levels) > 1:

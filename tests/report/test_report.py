@@ -39,9 +39,10 @@ def codes():
     return csr_matrix(Z)
 
 
-def test_the_clearest_atoms_are_strong_on_both_sides(codes):
-    assert clearest_atoms(codes.tocsc(), 4, max_density=0.1).tolist() == [0, 3]
-    assert clearest_atoms(abs(codes).tocsc(), 4, max_density=0.1).tolist() == [1, 0, 3]
+def test_the_clearest_atoms_are_strong_on_both_sides(codes, monkeypatch):
+    monkeypatch.setattr("proxsae.report.features.MAX_DENSITY", 0.1)
+    assert clearest_atoms(codes.tocsc(), 4).tolist() == [0, 3]
+    assert clearest_atoms(abs(codes).tocsc(), 4).tolist() == [1, 0, 3]
 
 
 def test_cards_show_the_extremes_of_each_side_in_their_context(codes):

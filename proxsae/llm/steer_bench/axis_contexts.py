@@ -24,6 +24,8 @@ from proxsae.metrics import cross_entropy_sum, kl_sum
 
 Array = NDArray[np.float32]
 
+LENGTH = 64  # tokens in a context of neutral text
+
 
 @dataclass
 class Passage:
@@ -95,10 +97,10 @@ class Neutral:
         return kl, cross_entropy_sum(steered, tokens[:, 1:], self.is_target) / n - self.cross_entropy
 
 
-def read_neutral(model: LanguageModel, site: Site, text: TextSource, n_tokens: int, length: int = 64) -> Neutral:
+def read_neutral(model: LanguageModel, site: Site, text: TextSource, n_tokens: int) -> Neutral:
     """Return the first held-out contexts of a text."""
-    packed = pack(documents(text, split="heldout"), model.tokenizer, length)
-    batch = next(batches(packed, model.tokenizer, length, max(1, n_tokens // length)), None)
+    packed = pack(documents(text, split="heldout"), model.tokenizer, LENGTH)
+    batch = next(batches(packed, model.tokenizer, LENGTH, max(1, n_tokens // LENGTH)), None)
     if batch is None:
         raise ValueError("the neutral text holds nothing")
     tokens = torch.from_numpy(batch.tokens.astype(np.int64))

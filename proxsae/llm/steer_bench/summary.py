@@ -76,16 +76,17 @@ def summarise(rows: Sequence[dict[str, Any]], damages: Sequence[float] = (0.1, 0
     return found
 
 
-def differences(rows: Sequence[dict[str, Any]], damage: float, direction: str = "weaker") -> list[dict[str, Any]]:
-    """Return for every two methods the difference of their shares over all axes, with its 95 % interval.
+def differences(rows: Sequence[dict[str, Any]], damage: float) -> list[dict[str, Any]]:
+    """Return for every two methods the difference of their shares, with its 95 % interval.
 
-    Both methods see the same templates, and every draw of the bootstrap takes the same templates for both.
+    The shares are those of the weaker direction over all axes. Both methods see the same templates, and every draw
+    of the bootstrap takes the same templates for both.
     """
-    shares = {key[:2]: share for key, share in _shares(rows, damage).items() if key[2:] == (ALL, direction)}
+    shares = {key[:2]: share for key, share in _shares(rows, damage).items() if key[2:] == (ALL, "weaker")}
     found = []
     for (one, first), (other, second) in combinations(shares.items(), 2):
         low, high = np.quantile(first.draws - second.draws, [0.025, 0.975])
-        told = {"damage": damage, "direction": direction, "first": " ".join(one), "second": " ".join(other)}
+        told = {"damage": damage, "direction": "weaker", "first": " ".join(one), "second": " ".join(other)}
         difference = float(first.seeds.mean() - second.seeds.mean())
         found.append(told | {"difference": difference, "low": float(low), "high": float(high)})
     return found
