@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def crc32_of(path: Path) -> int:
+    """Return the CRC-32 of the bytes of a file."""
+    crc = 0
+    with path.open("rb") as stream:
+        while part := stream.read(2**20):
+            crc = zlib.crc32(part, crc)
+    return crc
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

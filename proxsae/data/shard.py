@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from proxsae.data.files import replacing
+from proxsae.data.files import crc32_of, replacing
 
 INDEX = "index.json"
 FORMAT = "proxsae-activations"
@@ -47,7 +47,9 @@ _INDEX_FIELDS: dict[str, tuple[type, ...]] = {
     "complete": (bool,),
     "shards": (list,),
 }
-_COUNTS = ("rows", "contexts", "bytes", "dropped_by_position", "dropped_special", "dropped_massive", "large_kept")
+# what a harvest leaves out, and the large rows that it keeps
+HARVEST_COUNTS = ("dropped_by_position", "dropped_special", "dropped_massive", "large_kept")
+_COUNTS = ("rows", "contexts", "bytes", *HARVEST_COUNTS)
 _SHARD_FIELDS: dict[str, tuple[type, ...]] = {"file": (str,), "crc32": (int,), **dict.fromkeys(_COUNTS, (int,))}
 
 
@@ -166,11 +168,7 @@ def map_shard(path: Path, shard: dict[str, Any], index: dict[str, Any]) -> dict[
 
 def check_content(path: Path, shard: dict[str, Any]) -> None:
     """Raise StoreError unless the CRC-32 of a shard is that of the index."""
-    crc = 0
-    with path.open("rb") as stream:
-        while part := stream.read(1 << 20):
-            crc = zlib.crc32(part, crc)
-    if crc != shard["crc32"]:
+    if crc32_of(path) != shard["crc32"]:
         raise StoreError(f"The shard '{path}' is damaged: its field 'crc32' in {INDEX} does not match.")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from proxsae.data.shard import StoreError, check_content, map_shard, read_index, widened
+from proxsae.data.shard import HARVEST_COUNTS, StoreError, check_content, map_shard, read_index, widened
 from proxsae.data.stream import BUFFER_ROWS, ShuffledRows
 
 _OPEN_SHARDS = 256
@@ -68,7 +68,7 @@ class ActivationStore:
         self._context_starts = np.cumsum([0, *(shard["contexts"] for shard in index["shards"])])
         self.dtype = np.dtype("float32" if index["dtype"] == "bfloat16" else index["dtype"])
         self.shape = (int(self._row_starts[-1]), int(index["n_features"]))
-        sums = ("rows", "contexts", "dropped_by_position", "dropped_special", "dropped_massive", "large_kept")
+        sums = ("rows", "contexts", *HARVEST_COUNTS)
         self.info: dict[str, Any] = {field: value for field, value in index.items() if field != "shards"}
         self.info |= {field: sum(shard[field] for shard in index["shards"]) for field in sums}
         self._check = check

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from proxsae.data.shard import (
     DTYPES,
     FORMAT,
+    HARVEST_COUNTS,
     INDEX,
     VERSION,
     StoreError,
@@ -34,7 +35,6 @@ from proxsae.data.shard import (
 from proxsae.data.store import ActivationStore
 
 _SHARD_BYTES = 32_000_000
-_COUNTS = ("dropped_by_position", "dropped_special", "dropped_massive", "large_kept")
 
 
 class StoreWriter:
@@ -75,7 +75,7 @@ class StoreWriter:
         self._row_bytes = header["n_features"] * narrowed(np.zeros(1, np.float32), header["dtype"]).itemsize
         self._shard_bytes = shard_bytes
         self._held: list[dict[str, NDArray[Any]]] = []
-        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._counts = dict.fromkeys(HARVEST_COUNTS, 0)
         is_empty = not self.path.exists() or (self.path.is_dir() and not any(self.path.glob("[!.]*")))
         if not is_empty and not (self.path / INDEX).exists():
             raise StoreError(f"'{self.path}' exists and is no activation store; give a new or empty folder.")
@@ -144,7 +144,7 @@ class StoreWriter:
             "tokens": tokens.astype(np.int32),
         }
         self._held.append(part)
-        for name in _COUNTS:
+        for name in HARVEST_COUNTS:
             self._counts[name] += counts[name]
         if sum(len(part["position"]) for part in self._held) * self._row_bytes >= self._shard_bytes:
             self._flush()
@@ -193,7 +193,7 @@ class StoreWriter:
         self.index["shards"].append(shard)
         write_index(self.path, self.index)
         self._held = []
-        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._counts = dict.fromkeys(HARVEST_COUNTS, 0)
 
     def _continue(self, header: dict[str, Any], resume: bool) -> None:
         there = read_index(self.path)

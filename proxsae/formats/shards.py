@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proxsae.data.files import crc32_of
 from proxsae.formats.files import one_line, read_file
 from proxsae.formats.native import Fields, fit_fields, fit_of, is_array, write_fields
 from proxsae.training.distributed import lost_ranks_named, mesh, tells_of_a_lost_rank
@@ -128,12 +128,9 @@ def _checksums(folder: Path) -> dict[str, int]:
     """Return the CRC-32 of the files of tensors in a folder, once all are on the disk; processes share them out."""
     everyone, found = mesh().all, {}
     for file in sorted(folder.glob("*.safetensors"))[everyone.rank :: everyone.size]:
-        crc = 0
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-            while block := stream.read(2**24):
-                crc = zlib.crc32(block, crc)
-        found[file.name] = crc
+        found[file.name] = crc32_of(file)
     return {name: crc for part in everyone.collected(found) for name, crc in part.items()}
 
 
