@@ -86,6 +86,8 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
             saes[name].calibrate(unseen)
         seconds[name] = time.perf_counter() - start
         saes[name].save(folder / f"{name.lower()}-{size.n_steps}.safetensors")
+        if verbose:
+            print(f"{name}: trained in {seconds[name]:.0f} s", flush=True)
     results = evaluate(
         model,
         saes,
