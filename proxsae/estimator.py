@@ -290,11 +290,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         For a transcoder the shape is (n_samples, n_targets), without the skip connection, which :meth:`predict` adds.
         """
         from proxsae.data.rows import checked_codes
-        from proxsae.training.inference import in_data_units
 
         check_is_fitted(self)
         decoded = checked_codes(Z, len(self.components_)) @ self.components_ + self.intercept_
-        return in_data_units(decoded, self.blocks_)
+        return self.blocks_.in_data_units(decoded)
 
     def predict(self, X: Any) -> Any:
         """Return the reconstruction of X, or the prediction of a transcoder: Z D + b + X S, with the codes Z of X."""

@@ -130,25 +130,34 @@ def reconstruction_metrics(sae: SparseAutoencoder, X: Any, Y: Any = None, *, bat
     ----------
     sae : object with transform and inverse_transform
         Raw activations in, codes out; codes in, raw activations out.
-    X : array or ActivationStore of shape (n_samples, n_features)
+    X : array, memory map, torch tensor or activation store of shape (n_samples, n_features)
         The rows, read `batch_size` at a time.
-    Y : array or ActivationStore of shape (n_samples, n_targets), optional
-        The targets of a transcoder, in place of X.
+    Y : array, memory map, torch tensor or activation store of shape (n_samples, n_targets), optional
+        The targets of a transcoder, in place of X. An autoencoder that says that it is none ignores them, as its
+        ``score`` does.
     batch_size : int, default=4096
         Rows held at once.
 
     Raises
     ------
-    ValueError
-        If X is empty or not finite, or the shapes do not fit.
+    ValueError, TypeError
+        If X or Y is empty, not finite or no matrix of real numbers, the shapes do not fit, or a transcoder is given no
+        targets.
     """
-    if len(X.shape) != 2:
-        raise ValueError(f"X has shape {tuple(X.shape)}; (n_samples, n_features) is needed.")
-    check_features(sae, X.shape[1], "X")
-    sums = ReconstructionSums()
-    for start in range(0, X.shape[0], batch_size):
-        x = np.asarray(X[start : start + batch_size])
-        y = x if Y is None else np.asarray(Y[start : start + batch_size])
+    import torch
+
+    from proxsae.data.rows import rows_of, with_targets
+
+    rows = rows_of(X, "X")
+    check_features(sae, rows.shape[1], "X")
+    if getattr(sae, "is_transcoder_", Y is not None):
+        rows = with_targets(rows, Y)
+        if not rows.has_targets:
+            raise ValueError("the transcoder decodes to targets Y, of shape (n_samples, n_targets): give Y")
+    sums, cpu = ReconstructionSums(), torch.device("cpu")
+    for block in rows.blocks(batch_size):
+        x = rows.read(block, rows.dtype, cpu).numpy()
+        y = rows.targets.read(block, rows.targets.dtype, cpu).numpy() if rows.has_targets else x
         sums.add(y, *reconstruct(sae, x, y))
     result: dict[str, Any] = sums.result()
     columns = getattr(getattr(sae, "blocks_", None), "columns", ())
@@ -174,7 +183,7 @@ def reconstruct(
             f"{name}.inverse_transform gave shape {reconstruction.shape} for activations of shape {y.shape}."
         )
     if (skip := getattr(sae, "skip_", None)) is not None:
-        reconstruction = reconstruction + x @ skip
+        reconstruction = reconstruction + sae.blocks_.in_data_units(x @ skip)  # type: ignore[attr-defined]
     if not np.isfinite(reconstruction).all():
         raise ValueError(f"{name} reconstructs NaN or infinity from finite activations.")
     return reconstruction, codes

@@ -226,6 +226,22 @@ def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     return Rows(X).check_finite()
 
 
+def rows_of(X: Any, name: str) -> Rows:
+    """Return whatever X may be as rows, where no estimator says how many features there are.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If X has not two dimensions, no rows, or anything but real finite numbers.
+    """
+    if is_row_source(X):
+        _check_source(X, name)
+        return Rows(X, name=name).check_finite()
+    _check_matrix(X, name)
+    array = check_array(X, dtype=_dtype_in_memory(X), order="C", input_name=name, ensure_all_finite=False)
+    return Rows(array, name=name).check_finite()
+
+
 def with_targets(rows: Rows, Y: Any) -> Rows:
     """Return the rows with Y as their targets; without Y, or with labels in one dimension, the rows as they are.
 
@@ -241,13 +257,7 @@ def with_targets(rows: Rows, Y: Any) -> Rows:
     """
     if has_labels_alone(Y):
         return rows
-    if is_row_source(Y):
-        _check_source(Y, "Y")
-        targets = Rows(Y, name="Y").check_finite()
-    else:
-        _check_matrix(Y, "Y")
-        array = check_array(Y, dtype=_dtype_in_memory(Y), order="C", input_name="Y", ensure_all_finite=False)
-        targets = Rows(array, name="Y").check_finite()
+    targets = rows_of(Y, "Y")
     if len(targets) != len(rows):
         raise ValueError(f"Y has {len(targets)} rows, and X has {len(rows)}")
     return rows._with(_targets=targets)

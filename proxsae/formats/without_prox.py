@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-import numpy as np
 import torch
-from sklearn.utils import check_array
 from torch import nn
 
-from proxsae.data.rows import Rows, checked_codes, is_row_source
+from proxsae.data.rows import Rows, checked_codes, rows_of
 from proxsae.formats.largest_values import LargestValues
 from proxsae.formats.parts import Parts
 from proxsae.formulas.arrays import name_of_dtype, to_numpy
@@ -139,7 +137,7 @@ class SAEWithoutProx:
 
     def score(self, X: Any) -> float:
         """Return the explained variance of the reconstruction, see :mod:`proxsae.metrics`."""
-        return float(reconstruction_metrics(self, X if hasattr(X, "shape") else np.asarray(X))["explained_variance"])
+        return float(reconstruction_metrics(self, X)["explained_variance"])
 
     def as_saebench(self, model_name: str | None = None, hook_name: str | None = None) -> Any:
         """Return the autoencoder as an object for SAEBench; see :func:`proxsae.formats.as_saebench`."""
@@ -148,10 +146,7 @@ class SAEWithoutProx:
         return as_saebench(self, model_name, hook_name)
 
     def _rows(self, X: Any) -> Rows:
-        if is_row_source(X):
-            rows = Rows(X).check_finite()
-        else:
-            rows = Rows(check_array(X, dtype=[np.float64, np.float32], input_name="X"), is_finite=True)
+        rows = rows_of(X, "X")
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"X has {rows.shape[1]} features, and the model is for {self.n_features_in_}")
         return rows

@@ -73,6 +73,10 @@ class FeatureBlocks:
             return None
         return torch.tensor(self.scales, dtype=torch.float64).repeat_interleave(torch.tensor(self.sizes))
 
+    def in_data_units(self, rows: Any) -> Any:
+        """Return what the model computes, an array, in the units of the data."""
+        return rows if self.units is None else rows * self.units.numpy()
+
     def norms(self, atoms: Tensor) -> Tensor:
         """Return the norm of each block of each atom, (n_components, n_blocks)."""
         return torch.stack([torch.linalg.vector_norm(part, dim=1) for part in self._parts(atoms)], dim=1)

@@ -16,7 +16,6 @@ from proxsae.formulas.arrays import name_of_dtype, to_numpy
 from proxsae.formulas.integers import evenly_spaced
 from proxsae.metrics import ReconstructionSums
 from proxsae.training.autoencoder import Autoencoder, fitted_autoencoder
-from proxsae.training.blocks import FeatureBlocks
 from proxsae.training.sparsity import WeightControl
 
 N_FOR_WEIGHT = 4096  # rows on which the weight of R is set
@@ -69,12 +68,7 @@ def predictions(sae: Any, X: Any) -> Any:
     blocks = encoded(model.encoder, rows, sae.batch_size)
     dtype = name_of_dtype(rows.dtype)
     decoded = np.concatenate([to_numpy(Z.decode(model.atoms) + model.beside_codes(x)) for x, Z in blocks])
-    return in_data_units(decoded, model.blocks).astype(dtype, copy=False)
-
-
-def in_data_units(decoded: Any, blocks: FeatureBlocks) -> Any:
-    """Return what codes decode to in the units of the data."""
-    return decoded if blocks.units is None else decoded * blocks.units.numpy()
+    return model.blocks.in_data_units(decoded).astype(dtype, copy=False)
 
 
 @torch.no_grad()

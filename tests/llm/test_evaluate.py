@@ -6,10 +6,11 @@ from llm_models import one_thread, tiny_model, tiny_texts, tiny_tokenizer  # noq
 from small_saes import UntiedGate
 
 from proxsae import ProxSAE
+from proxsae.data.stream import ShuffledRows
 from proxsae.formats import SAEWithoutProx
 from proxsae.llm import LanguageModel, documents, evaluate, harvest
 from proxsae.llm.contexts import batches, pack
-from proxsae.metrics import reconstruction_metrics
+from proxsae.metrics import ReconstructionSums, reconstruction_metrics
 from proxsae.report import explorer_page
 from proxsae.studies.probing import probe
 
@@ -73,6 +74,12 @@ def test_reconstruction_metrics_are_their_formulas():
         for sparse in (True, False):
             found = reconstruction_metrics(Linear(sparse=sparse), X, batch_size=batch_size)
             assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", [np.ndarray.tolist, torch.from_numpy, lambda X: torch.from_numpy(X).bfloat16()])
+def test_rows_are_those_that_fit_takes(kind):
+    X = np.random.default_rng(0).integers(-9, 9, size=(30, 16)).astype(np.float32)  # which bfloat16 holds
+    assert reconstruction_metrics(Linear(), kind(X), batch_size=8) == pytest.approx(reconstruction_metrics(Linear(), X))
 
 
 def test_a_stored_zero_is_a_zero():
@@ -236,12 +243,16 @@ def test_wrong_arguments(model, texts):
     for wrong in ({"block": 9}, {"n_tokens": 0}, {"batch_size": 0}, {"drop": 99}, {"split": "x"}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
             evaluate(model, Linear(), texts, **(OPTIONS | wrong))
-    with pytest.raises(ValueError, match="X has shape"):
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
         reconstruction_metrics(Linear(), np.ones(3))
-    with pytest.raises(ValueError, match="asked of no rows"):
+    with pytest.raises(ValueError, match="0 sample"):
         reconstruction_metrics(Linear(), np.ones((0, 16)))
-    with pytest.raises(ValueError, match="hold NaN or infinity"):
+    with pytest.raises(ValueError, match="asked of no rows"):
+        ReconstructionSums().result()
+    with pytest.raises(ValueError, match="X contains NaN or infinity: row 0 of 2"):
         reconstruction_metrics(Linear(), np.full((2, 16), np.inf))
+    with pytest.raises(TypeError, match=r"X must be a matrix of shape .*, got ShuffledRows"):
+        reconstruction_metrics(Linear(), ShuffledRows(np.ones((2, 16))))
 
 
 def test_the_metrics_of_equal_rows():

@@ -149,6 +149,8 @@ def test_targets_have_blocks_too(truth):
     assert sae.predict(X).shape == Y.shape
     other = small(skip_connection=True).fit(X, Y * np.repeat([1.0, 0.01], SIZES))
     np.testing.assert_allclose(other.score(X, Y * np.repeat([1.0, 0.01], SIZES)), sae.score(X, Y), rtol=1e-4)
+    fvu = np.square(Y - sae.predict(X)).sum() / np.square(Y - Y.mean(0)).sum()
+    assert reconstruction_metrics(sae, X, Y)["fvu"] == pytest.approx(fvu, rel=1e-5)
 
 
 def test_files_pickles_checkpoints_and_going_on_keep_the_blocks(truth, tmp_path):

@@ -82,7 +82,8 @@ def test_without_targets_labels_are_ignored(X):
     np.testing.assert_array_equal(plain.components_, labelled.components_)
     np.testing.assert_array_equal(small().fit(X, list(map(str, labels))).components_, plain.components_)
     assert not labelled.is_transcoder_
-    assert labelled.score(X, labels) == plain.score(X)
+    assert labelled.score(X, labels) == plain.score(X) == plain.score(X, X + 1)
+    assert reconstruction_metrics(plain, X, X + 1) == reconstruction_metrics(plain, X)
     np.testing.assert_allclose(plain.predict(X), plain.inverse_transform(plain.transform(X)), atol=1e-4)
 
 
@@ -185,6 +186,8 @@ def test_a_transcoder_needs_its_targets(X, Y):
     for call in (sae.score, sae.refine, sae.amortization_gap):
         with pytest.raises(ValueError, match="was trained with targets Y, of shape"):
             call(X)
+    with pytest.raises(ValueError, match="the transcoder decodes to targets Y, of shape"):
+        reconstruction_metrics(sae, X)
     with pytest.raises(ValueError, match="was trained with targets Y: give Y"):
         sae.partial_fit(X)
     with pytest.raises(ValueError, match="init was trained with targets Y: give Y"):
