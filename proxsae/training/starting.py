@@ -80,7 +80,7 @@ def continued(sae: Any, rows: Rows, settings: Settings) -> TrainingState:
     if sae._training is None:
         return go_on_from(model_of(sae), sae._asked, rows, settings)
     state: TrainingState = sae._training.to(settings.device)
-    _check_same_targets(state.model, rows, "the fitted model")
+    _check_same_rows(state.model, rows, "the fitted model")
     take_up(state, settings)
     return state
 
@@ -126,7 +126,7 @@ def go_on_from(
             f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"
         )
     _check_same_model(fitted, settings, whose)
-    _check_same_targets(fitted, rows, whose)
+    _check_same_rows(fitted, rows, whose)
     given, target = settings.regularizer, settings.target_l0
     inputs, targets = scalings(rows, fitted.atoms.dtype, fitted.atoms.device)
     model = fitted.in_units(inputs.inverse, targets.inverse)
@@ -167,19 +167,21 @@ def _check_same_model(model: Autoencoder, settings: Settings, whose: str) -> Non
         raise ValueError(f"n_components = {settings.n_components} needs {needed}: {whose} has {len(model.atoms)}")
     if model.blocks.sizes != (settings.blocks or (model.atoms.shape[1],)):
         raise ValueError(f"blocks = {settings.blocks} needs {needed}: those of {whose} have sizes {model.blocks.sizes}")
+    if (has_skip := model.skip is not None) != settings.skip_connection:
+        raise ValueError(f"skip_connection = {not has_skip} needs {needed}: that of {whose} is {has_skip}")
     fitted = model.encoder
     if (fitted.name, fitted.get_params()) != (settings.encoder.name, settings.encoder.get_params()):
         raise ValueError(f"encoder = {settings.encoder!r} needs {needed}: that of {whose} is {fitted!r}")
 
 
-def _check_same_targets(model: Autoencoder, rows: Rows, whose: str) -> None:
-    """Raise ValueError where an autoencoder is given targets, or a transcoder none or those of another width."""
-    n_targets = model.atoms.shape[1]
+def _check_same_rows(model: Autoencoder, rows: Rows, whose: str) -> None:
+    """Raise ValueError where an autoencoder is given targets or a transcoder none, or either rows of another width."""
     if model.is_transcoder != rows.has_targets:
         was, needed = ("with", "give Y") if model.is_transcoder else ("without", "give none")
         raise ValueError(f"{whose} was trained {was} targets Y: {needed}")
-    if rows.targets.shape[1] != n_targets:
-        raise ValueError(f"Y has {rows.targets.shape[1]} features, but {whose} is expecting {n_targets}")
+    for one, n_features in ((rows, model.encoder.n_features), (rows.targets, model.atoms.shape[1])):
+        if one.shape[1] != n_features:
+            raise ValueError(f"{one.name} has {one.shape[1]} features, but {whose} is expecting {n_features}")
 
 
 def _check_memory(n_components: int, n_features: int, dtype: torch.dtype, *, with_sums: bool) -> None:

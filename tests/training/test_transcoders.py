@@ -200,6 +200,21 @@ def test_a_transcoder_needs_its_targets(X, Y):
         small().fit(X).partial_fit(X, X)
 
 
+def test_a_model_to_go_on_from_has_the_same_widths_and_skip_connection(X, Y):
+    plain, skipping = small(n_steps=1).fit(X, Y), small(n_steps=1, skip_connection=True).fit(X, Y)
+    with pytest.raises(ValueError, match="X has 7 features, but init is expecting 8"):
+        small().fit(X[:, :7], Y, init=plain)
+    with pytest.raises(ValueError, match="X has 7 features, but init is expecting 8"):
+        small().fit(X[:, :7], init=small(n_steps=1).fit(X))
+    with pytest.raises(ValueError, match="skip_connection = True needs another init: that of init is False"):
+        small(skip_connection=True).fit(X, Y, init=plain)
+    with pytest.raises(ValueError, match="skip_connection = False needs another init: that of init is True"):
+        small().fit(X, Y, init=skipping)
+    for sae in (skipping, small(skip_connection=True).partial_fit(X, Y)):
+        with pytest.raises(ValueError, match="skip_connection = False needs a new fit: that of the fitted model is Tr"):
+            sae.set_params(skip_connection=False).partial_fit(X, Y)
+
+
 def test_refined_codes_are_of_autoencoders_alone(X, Y):
     with pytest.raises(ValueError, match="of a transcoder are refined with its targets"):
         Refined(small().fit(X, Y))
