@@ -185,8 +185,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
             counts it twice. Batches, first atoms and `dead_after` ignore the weights, except for 0. All weights that
             are not zero must be equal where R is of batch scope.
         init : array of shape (n_components, n_features) or fitted ProxSAE, optional
-            The start in place of random atoms: atoms of any norm, or a whole model, which is then fine-tuned:
-            ``sae.fit(X, init=sae)``. Parameters, R included, are those of this estimator.
+            The start in place of random atoms: atoms of any norm, in the units of the data, or a whole model, which is
+            then fine-tuned: ``sae.fit(X, init=sae)``. Parameters, R included, are those of this estimator.
         resume : bool, default False
             Go on from the newest checkpoint in `checkpoint_dir`, with the same parameters and X: on one machine the
             result is that of a fit that was never stopped, bit for bit.
@@ -254,6 +254,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         from proxsae.training.autoencoder import fitted_autoencoder
 
         model = fitted_autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder)
+        if parameters.get("blocks") is not None:
+            raise ValueError("from_parts takes arrays in the units of the data, which those of a crosscoder are not")
         R, of_model = encoder.current_regularizer, {"encoder": encoder.unfitted(), "n_components": len(model.atoms)}
         sae = cls(R, **{**of_model, "skip_connection": skip is not None, **parameters})
         return sae._set_fitted(model, (R, None))
@@ -304,8 +306,8 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         r"""Return the explained variance of the reconstruction, :math:`1 - \sum\|x-\hat x\|^2 / \sum\|x-\bar x\|^2`.
 
-        For a transcoder it is that of the targets y; with `sample_weight`, of shape (n_samples,), sums and mean are
-        weighted. Where all rows are equal the score is 1 for a perfect reconstruction, else 0.
+        For a transcoder it is that of the targets y; each of several blocks is in its own units, as in training. With
+        `sample_weight`, (n_samples,), sums and mean are weighted. Equal rows give 1 if reconstructed exactly, else 0.
         """
         from proxsae.training.inference import explained_variance
 

@@ -48,7 +48,7 @@ def start(
     inputs, targets = scalings(rows, rows.dtype, settings.device)
     targets.check_weights(settings.regularizer, rows.dtype, is_steered=settings.target_l0 is not None)
     generator = torch.Generator().manual_seed(settings.seed)
-    atoms = None if init is None else checked_atoms(init, settings.n_components, n_targets)
+    atoms = None if init is None else rows.targets.scaled(checked_atoms(init, settings.n_components, n_targets))
     if mesh().is_sharded:
         part = mesh().atoms.part(settings.n_components)
         whole = settings.n_components, n_targets

@@ -153,6 +153,15 @@ def test_targets_have_blocks_too(truth):
     assert reconstruction_metrics(sae, X, Y)["fvu"] == pytest.approx(fvu, rel=1e-5)
 
 
+def test_given_atoms_are_in_the_units_of_the_data(truth):
+    X, D = truth[1], np.random.default_rng(1).normal(size=(24, 16))
+    sae = small(update="frozen", n_steps=1).fit(X, init=D)
+    found = sae.inverse_transform(np.eye(24)) - sae.inverse_transform(np.zeros((1, 24)))
+    cosines = (found * D).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(D, axis=1)
+    np.testing.assert_allclose(cosines, 1, rtol=1e-6)
+    np.testing.assert_allclose(sae.blocks_.norms(torch.from_numpy(sae.components_)).sum(1), 1, atol=1e-6)
+
+
 def test_files_pickles_checkpoints_and_going_on_keep_the_blocks(truth, tmp_path):
     X = truth[1]
     options = {"checkpoint_dir": tmp_path / "c", "checkpoint_every": 20}
