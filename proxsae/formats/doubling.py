@@ -34,12 +34,18 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
     encoder = sae.encoder_
     if not isinstance(encoder, Amortized):
         raise ValueError(f"other libraries have encoders of one matrix, as Amortized is, and this one is {encoder!r}")
-    if len(sae.blocks_.sizes) > 1:
-        raise ValueError(f"other libraries have no blocks of features, and this crosscoder has {sae.blocks_.sizes}")
+    check_one_block(sae)
     parts = written_parts(encoder, torch.as_tensor(sae.components_), torch.as_tensor(sae.intercept_), signed)
     skip = None if sae.skip_ is None else torch.as_tensor(sae.skip_)
     rows = sae.provenance_.get("normalised_rows", "raw")
     return replace(parts, rows=rows, provenance=sae.provenance_, is_transcoder=sae.is_transcoder_, skip=skip)
+
+
+def check_one_block(sae: Any) -> None:
+    """Raise ValueError for a crosscoder."""
+    sizes = sae.blocks_.sizes if hasattr(sae, "blocks_") else ()
+    if len(sizes) > 1:
+        raise ValueError(f"other libraries have no blocks of features, and this crosscoder has {sizes}")
 
 
 def written_parts(encoder: Amortized, D: Tensor, intercept: Tensor, signed: Signed = "double") -> Parts:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from proxsae.encoders import Amortized
+from proxsae.formats.doubling import check_one_block
 from proxsae.formats.files import one_line
 from proxsae.formats.largest_values import LargestValues
 from proxsae.formats.parts import with_unit_atoms
@@ -128,7 +129,8 @@ def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None =
     Raises
     ------
     ValueError
-        If the model or the place is not known, or the model is a transcoder or for rows that are normalised first.
+        If the model or the place is not known, or the model is a transcoder, a crosscoder or for rows that are
+        normalised first.
     """
     from sklearn.base import BaseEstimator
     from sklearn.utils.validation import check_is_fitted
@@ -138,6 +140,7 @@ def as_saebench(sae: Any, model_name: str | None = None, hook_name: str | None =
     told = sae.provenance_
     if sae.is_transcoder_:
         raise ValueError("SAEBench puts reconstructions where the activations are, and codes of a transcoder have none")
+    check_one_block(sae)
     if rows := told.get("normalised_rows"):
         raise ValueError(f"SAEBench gives raw activations, and this model is for rows normalised first ({rows!r})")
     model_name, hook_name = model_name or told.get("model"), hook_name or hook_in(told)

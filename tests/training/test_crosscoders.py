@@ -213,7 +213,10 @@ def test_other_blocks_need_a_new_fit(truth):
         small(blocks=None).fit(truth[1], init=sae)
     with pytest.raises(ValueError, match="have no scales"):
         FeatureBlocks((2, 3), (1.0,))
-    with pytest.raises(ValueError, match="other libraries have no blocks"):
-        save(sae, "nowhere", "saelens")
+    with pytest.raises(ValueError, match="from_parts takes arrays in the units of the data, which those of a cross"):
+        ProxSAE.from_parts(sae.components_, sae.intercept_, sae.encoder_, blocks=SIZES)
+    for write in (lambda sae: save(sae, "nowhere", "saelens"), lambda sae: sae.as_saebench("gpt2", "blocks.6.hook")):
+        with pytest.raises(ValueError, match="other libraries have no blocks"):
+            write(sae)
     with pytest.raises(ValueError, match="a crosscoder has units of its own"):
         error_split(sae, truth[1], np.eye(16), np.eye(16))
