@@ -230,6 +230,8 @@ def test_a_crosscoder_of_two_places(folder, capsys):
         ]
     assert main(["fit", str(two), "--target", "block.3", *options]) == 1
     assert "has no site 'block.3'; it has 'block.1', 'block.2'" in capsys.readouterr().err
+    assert main(["fit", str(two), "--target", "block.2", "--crosscoder", *options]) == 1
+    assert "--target and --crosscoder exclude each other" in capsys.readouterr().err
     np.save(folder / "x.npy", store[:])
     assert main(["fit", str(folder / "x.npy"), "--crosscoder", *options]) == 1
     assert "has no places in a model" in capsys.readouterr().err

@@ -69,6 +69,8 @@ def _run(options: argparse.Namespace, *, is_first: bool) -> int:
     check_output(options.out, options.data)
     if options.checkpoint is not None and is_checkpoint(options.out, options.checkpoint):
         raise ValueError(f"'{options.out}' is the name of a checkpoint: give the model another one")
+    if options.target and options.crosscoder:
+        raise ValueError("--target and --crosscoder exclude each other: one decodes to one place, the other to all")
     is_array = options.data.suffix == ".npy"
     X, Y = mapped(options.data) if is_array else ActivationStore(options.data), None
     if is_array and (options.target or options.crosscoder):
