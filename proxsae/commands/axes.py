@@ -69,6 +69,7 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
     from proxsae.report import opposites as page
 
     name, sae = next(iter(saes.items()))
+    store = store.at(str(site)) if len(store.sites) > 1 else store
     rows, X, next_tokens = opposites.rows_with_next_token(store, options.tokens)
     lens = opposites.logit_lens(model)
     Z = sae.transform(X)

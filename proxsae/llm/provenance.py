@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from proxsae.data.store import ActivationStore
 from proxsae.llm.contexts import Packing
 from proxsae.llm.massive import Drop
 from proxsae.llm.model import LanguageModel
@@ -74,6 +75,12 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str
         f"{name} was fitted on {then}{changed}, but is to be used on '{site}' of "
         f"{model.name}; check_provenance=False allows it."
     )
+
+
+def at_place_of(sae: Any, store: ActivationStore) -> ActivationStore:
+    """Return of a store of several sites the one that the autoencoder reads; a crosscoder reads all."""
+    told = (getattr(sae, "provenance_", None) or {}).get("site")
+    return store if len(store.sites) == 1 or told in (None, store.info["site"]) else store.at(told)
 
 
 def check_raw_rows(sae: Any, name: str) -> None:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from proxsae.data.store import ActivationStore
 from proxsae.llm.model import LanguageModel, check_model
 from proxsae.llm.opposites import logit_lens
-from proxsae.llm.provenance import check_raw_rows, check_same_place
+from proxsae.llm.provenance import at_place_of, check_raw_rows, check_same_place
 from proxsae.llm.sites import Site
 from proxsae.metrics import check_fitted
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
@@ -78,9 +78,7 @@ def explorer_page(
     check_model(model)
     if not isinstance(store, ActivationStore):
         raise TypeError(f"store must be an ActivationStore, whose rows have tokens, got a {type(store).__name__}")
-    told = sae.provenance_.get("site")
-    if len(store.sites) > 1 and told not in (None, store.info["site"]):  # a crosscoder reads all
-        store = store.at(told)
+    store = at_place_of(sae, store)
     hooks = list(store.sites)
     if check_provenance:
         check_same_place(sae, model, store.info["site"], "the autoencoder")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxsae.formulas.integers import evenly_spaced
-from proxsae.llm.provenance import check_raw_rows
+from proxsae.llm.provenance import at_place_of, check_raw_rows
 from proxsae.metrics import SparseAutoencoder
 from proxsae.studies.labels import Bits, documents_of, token_properties, topics
 from proxsae.studies.seeds import mean_and_range
@@ -46,7 +46,8 @@ def probe(
     saes : mapping of str to object
         With ``transform``. Signed codes are also probed doubled: :math:`[\max(z, 0), \max(-z, 0)]`.
     store : ActivationStore
-        Probes are fitted and tested on its rows; a part of a store is one.
+        Probes are fitted and tested on its rows; a part of a store is one. Of several sites, that of the autoencoders
+        is used.
     tokenizer : object
         The tokenizer of the model of the store.
     ks : sequence of int, default (1, 2, 5, 16)
@@ -70,8 +71,13 @@ def probe(
     """
     for name, sae in saes.items():
         check_raw_rows(sae, name)
+    read = {part.info["site"]: part for part in (at_place_of(sae, store) for sae in saes.values())}
+    if len(read) > 1:
+        raise ValueError(
+            f"the autoencoders read at {' and '.join(map(repr, read))}: probe those of one place at a time"
+        )
     tasks, left_out = _tasks(store, tokenizer, n_tokens, topic_of)
-    x = np.asarray(store[:], np.float32)
+    x = np.asarray(next(iter(read.values()), store)[:], np.float32)
     results = list(_probed("activations", "activations", x, tasks, (*ks, ALL)))
     for number, (name, sae) in enumerate(saes.items()):
         Z = sae.transform(x)

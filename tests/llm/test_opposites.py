@@ -29,7 +29,8 @@ def model():
 def store(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     texts = tiny_texts(400)
-    return harvest(model, texts, block=2, n_tokens=1500, out=folder / "s", context_length=16, verbose=False)
+    options = {"n_tokens": 1500, "context_length": 16, "verbose": False}
+    return harvest(model, texts, hook=["block.1", "block.2"], out=folder / "s", **options).at("block.2")
 
 
 def test_our_pairs_are_pairs_without_repetition():

@@ -10,7 +10,7 @@ from small_saes import sae_of
 
 from proxsae import ProxSAE
 from proxsae.cli import main
-from proxsae.llm import LanguageModel, harvest
+from proxsae.llm import ActivationStore, LanguageModel, harvest
 from proxsae.studies import k_sparse_accuracies, probe
 from proxsae.studies.labels import POSITION, documents_of, token_properties, topics
 from proxsae.studies.probing import correlations, doubled, probe_table
@@ -54,7 +54,8 @@ def topic_of(texts):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, texts):
     out = tmp_path_factory.mktemp("store") / "activations"
-    return harvest(tiny_model(), texts, block=1, n_tokens=1800, out=out, context_length=16, split="all", verbose=False)
+    options = {"n_tokens": 1800, "context_length": 16, "split": "all", "verbose": False}
+    return harvest(tiny_model(), texts, hook=["block.1", "block.2"], out=out, **options).at("block.1")
 
 
 def test_properties_of_tokens_are_what_they_say():
@@ -216,6 +217,20 @@ def test_a_store_of_half_precision_is_probed(texts, tmp_path):
     sae = sae_of("Cardinality(4)", d=16, p=32)
     results, _ = probe({"sae": sae}, store, tiny_tokenizer(), ks=[1], topic_of={})
     assert {r["codes"] for r in results} == {"activations", "signed", "doubled", "random"}
+
+
+def test_of_a_store_of_several_places_the_one_that_is_read_is_probed(store, topic_of):
+    two = ActivationStore(store.path)
+    options = {"ks": [1], "n_tokens": 100, "topic_of": topic_of}
+    reads, other = (
+        ProxSAE("Cardinality(4)", 32, n_steps=5, batch_size=128, random_state=0).fit(two.at(x), two.at(y))
+        for x, y in (("block.1", "block.2"), ("block.2", "block.1"))
+    )
+    assert probe({"sae": reads}, two, tiny_tokenizer(), **options) == probe(
+        {"sae": reads}, store, tiny_tokenizer(), **options
+    )
+    with pytest.raises(ValueError, match=r"read at 'block\.1' and 'block\.2': probe those of one place at a time"):
+        probe({"reads": reads, "other": other}, two, tiny_tokenizer(), **options)
 
 
 def test_the_command_writes_every_accuracy(store, topic_of, tmp_path, capsys):
