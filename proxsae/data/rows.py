@@ -253,13 +253,16 @@ def with_targets(rows: Rows, Y: Any) -> Rows:
     Raises
     ------
     ValueError, TypeError
-        If Y has more dimensions, another number of rows, or anything but real finite numbers.
+        If Y has more dimensions, another number of rows, anything but real finite numbers, or is a store of other
+        tokens than those of a store X.
     """
     if has_labels_alone(Y):
         return rows
     targets = rows_of(Y, "Y")
     if len(targets) != len(rows):
         raise ValueError(f"Y has {len(targets)} rows, and X has {len(rows)}")
+    if hasattr(Y, "check_same_tokens") and isinstance(rows.source, type(Y)):
+        Y.check_same_tokens(rows.source)
     return rows._with(_targets=targets)
 
 

@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from proxsae.data.shard import HARVEST_COUNTS, StoreError, check_content, map_shard, read_index, widened
 from proxsae.data.stream import BUFFER_ROWS, ShuffledRows
+from proxsae.formulas.integers import evenly_spaced
 
+COMPARED = 256  # rows whose tokens are compared with those of another store
 _OPEN_SHARDS = 256
 
 Tensors = dict[str, NDArray[Any]]
@@ -188,6 +190,15 @@ class ActivationStore:
         """Return the token ids of a row's whole context and the position of the row's own token in it."""
         context, position = self.trace([row])
         return self.tokens(int(context[0])), int(position[0])
+
+    def check_same_tokens(self, X: ActivationStore) -> None:
+        """Raise ValueError where rows, as targets of those of X, are not of the same tokens; 256 are compared."""
+        for row in evenly_spaced(len(self), COMPARED).tolist():
+            (tokens, position), (its_tokens, its_position) = self.tokens_of(row), X.tokens_of(row)
+            if position != its_position or not np.array_equal(tokens, its_tokens):
+                raise ValueError(
+                    f"row {row} of X and of Y are not of the same token: harvest both places at once, into one store"
+                )
 
     def _checked(self, rows: NDArray[Any]) -> NDArray[np.int64]:
         if rows.size == 0:

@@ -23,6 +23,7 @@ from proxsae import ProxSAE
 from proxsae.data.shard import StoreError, write_index
 from proxsae.data.store import ActivationStore
 from proxsae.data.writer import StoreWriter
+from proxsae.metrics import reconstruction_metrics
 
 LENGTH, WIDTH = 6, 3
 HEADER = {
@@ -387,6 +388,26 @@ def test_a_part_is_its_rows(store, rows):
     assert [int(value[0]) for value in part.trace([0])] == [int(value[0]) for value in store.trace([7])]
     with pytest.raises(IndexError, match="Row 18 was asked of a store of 18 rows"):
         part[18]
+
+
+def test_targets_of_other_tokens_are_refused(tmp_path):
+    random = np.random.default_rng(0)
+    tokens = random.integers(0, 99, (2, LENGTH))
+
+    def harvested(name, dropped, tokens=tokens):
+        context, position = np.nonzero(np.broadcast_to(np.arange(LENGTH) != dropped, (2, LENGTH)))
+        writer = StoreWriter(tmp_path / name, HEADER, shard_bytes=12 * WIDTH * 4)
+        writer.add(random.normal(size=(len(context), WIDTH)).astype(np.float32), context, position, tokens, COUNTS)
+        return writer.close()
+
+    X, Y = harvested("x", 0), harvested("y", 0)
+    sae = ProxSAE("Cardinality(1)", 4, n_steps=1, random_state=0).fit(X, Y)
+    assert sae.score(X, Y) == sae.score(X[:], Y[:])
+    others = harvested("of other positions", 3), harvested("of another text", 0, tokens + 1)
+    for A, B in [*((X, other) for other in others), (X.part(0, 5), Y.part(1, 6))]:
+        for call in (sae.fit, sae.score, lambda X, Y: reconstruction_metrics(sae, X, Y)):
+            with pytest.raises(ValueError, match="row 0 of X and of Y are not of the same token"):
+                call(A, B)
 
 
 def test_a_store_travels_to_another_process_by_name(store, rows):
