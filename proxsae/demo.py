@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from proxsae.estimator import ProxSAE
 from proxsae.regularizers import Regularizer, get
@@ -87,7 +90,7 @@ def run_demo(out: Path, folder: Path, size: Size, *, verbose: bool = True) -> li
         seconds[name] = time.perf_counter() - start
         saes[name].save(folder / f"{name.lower()}-{size.n_steps}.safetensors")
         if verbose:
-            print(f"{name}: trained in {seconds[name]:.0f} s", flush=True)
+            tqdm.write(f"{name}: trained in {seconds[name]:.0f} s", file=sys.stderr)
     results = evaluate(
         model,
         saes,
