@@ -18,7 +18,7 @@ from proxsae.encoders.codes import Codes
 from proxsae.encoders.pre_activation import Columns, PreActivation
 from proxsae.formulas.arrays import to_numpy
 from proxsae.kernels.top_k import row_support
-from proxsae.regularizers import L0, Cardinality, Regularizer, parse
+from proxsae.regularizers import L0, Cardinality, Regularizer
 
 ENCODERS: dict[str, type[Encoder]] = {}  # by name; a subclass enters itself
 
@@ -257,18 +257,15 @@ def at_price(R: Regularizer, price: float) -> Regularizer:
 
 
 def on_device(R: Regularizer, device: torch.device | str) -> Regularizer:
-    """Return R with its arrays on a device: tensors there, NumPy arrays on the CPU."""
-    arrays: dict[str, Any] = {}
-    text = R.spelled(arrays)
+    """Return R with its arrays of numbers on a device: tensors there, NumPy arrays on the CPU."""
     device = torch.device(device)
-    movable = {name: a for name, a in arrays.items() if isinstance(a, Tensor | np.ndarray)}
-    if all((a.device if isinstance(a, Tensor) else torch.device("cpu")) == device for a in movable.values()):
-        return R
-    if device.type == "cpu":
-        moved = {name: to_numpy(a) for name, a in movable.items()}
-    else:
-        moved = {name: torch.as_tensor(a, device=device) for name, a in movable.items()}
-    return parse(text, **{**arrays, **moved})
+
+    def moved(_: str, a: Any) -> Any:
+        if not isinstance(a, Tensor | np.ndarray):
+            return a
+        return to_numpy(a) if device.type == "cpu" else torch.as_tensor(a, device=device)
+
+    return R.map_parameters(moved)
 
 
 def encoder_of(encoder: Any) -> Encoder:
@@ -276,7 +273,7 @@ def encoder_of(encoder: Any) -> Encoder:
 
     Raises
     ------
-    TypeError, ValueError
+    ValueError
         If `encoder` is neither, or is fitted already.
     """
     if isinstance(encoder, str) and encoder in ENCODERS:

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import isspmatrix_csr
 from sklearn.exceptions import ConvergenceWarning
 
 from proxsae import ProxSAE, solve
-from proxsae.encoders.base import ENCODERS
-from proxsae.regularizers import L0, L1, Cardinality, NonNegative
+from proxsae.encoders.base import ENCODERS, on_device
+from proxsae.regularizers import L0, L1, Cardinality, GroupL2, NonNegative
 
 RNG = np.random.default_rng(0)
 ODD = {
@@ -73,3 +74,12 @@ def test_refining_keeps_the_code_of_the_encoder_where_a_solver_ends_worse():
     assert (refined.codes != sae.transform(X)).nnz == 0
     with pytest.raises(ValueError, match='method must be "auto"'):
         sae.refine(X, method="magic")
+
+
+@pytest.mark.parametrize("groups", [2, [0, 0, 1, 1]], ids=["a size", "labels"])
+def test_the_numbers_of_R_go_to_a_device_and_the_weights_of_groups_stay_in_main_memory(groups):
+    R = np.ones(4) * L1() + 0.3 * GroupL2(groups, group_weights=np.ones(2))
+    of_groups, of_codes = on_device(R, "meta").terms
+    assert of_codes.weight.device.type == "meta"
+    assert isinstance(of_groups.group_weights, np.ndarray)
+    assert on_device(torch.ones(4) * L1() + R.terms[0], "cpu") == R
