@@ -50,7 +50,7 @@ class Enumeration:
     @property
     def n_supports(self) -> int:
         """The number of supports."""
-        return math.comb(len(self.dictionary), self.k)
+        return math.comb(len(self.used), self.k)
 
     @property
     def rows_at_once(self) -> int:
@@ -77,6 +77,6 @@ class Enumeration:
         if self.k:
             by_blocks(work, len(Y))
             found = found._replace(atoms=used[found.atoms])
-        found.n_iter[:] = math.comb(len(used), self.k)
+        found.n_iter[:] = self.n_supports
         certifier = Certifier(self.dictionary, np.sqrt(squared_norms(self.dictionary)), r, self.k)
         return certifier.ended(Y, found._replace(codes=found.codes.astype(Y.dtype)), tol, "globally optimal")

@@ -26,7 +26,8 @@ def plan(D: Array, R: Cardinality, *_: Any) -> Enumeration | Search:
     if (n := enumeration.n_supports) <= MOST_SUPPORTS:
         return enumeration
     too_many = (
-        f"'exact' looks at {MOST_SUPPORTS:,} supports at most, and there are {n:.3g} of {R.k} among {len(D)} atoms"
+        f"'exact' looks at {MOST_SUPPORTS:,} supports at most, and there are {n:.3g} of {R.k} "
+        f"among {len(enumeration.used)} atoms that are not zero"
     )
     search = Search(D, R)
     if not all(type(term) in TERMS for term in R.partner.terms) or not search.is_bounded:

@@ -48,6 +48,14 @@ def test_degenerate_dictionaries(kind, dtype):
     np.testing.assert_allclose(s.objective, best_with(X, D, "Zero", 2)[0], rtol=1e-4 if dtype == np.float32 else 1e-8)
 
 
+def test_atoms_of_zeros_are_not_counted_among_the_supports():
+    X, D = data()
+    padded = np.concatenate([np.zeros((500, D.shape[1])), D])
+    s = solve(X, padded, Cardinality(3), method="exact")
+    np.testing.assert_allclose(s.objective, best_with(X, D, "Zero", 3)[0], rtol=1e-10)
+    assert not s.codes[:, :500].any()
+
+
 @pytest.fixture
 def search(monkeypatch):
     """No support is few enough to be looked at."""
@@ -98,7 +106,8 @@ def test_refusals_are_one_sentence(monkeypatch):
         solve(X, D, "0.1*L1", method="exact")
     many = np.random.default_rng(0).standard_normal((60, 6))
     with pytest.raises(
-        ValueError, match=r"1,000,000 supports at most, and there are 4.19e\+15 of 20 among 60 atoms; a search needs"
+        ValueError,
+        match=r"1,000,000 supports at most, and there are 4.19e\+15 of 20 among 60 atoms that are not zero; a search",
     ):
         solve(X, many, Cardinality(20), method="exact")
     monkeypatch.setattr(exact, "find_spec", lambda _: None)
