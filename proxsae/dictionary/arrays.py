@@ -40,6 +40,14 @@ def csr_codes(Z: Any, name: str = "Z") -> csr_array:
     return csr_array(Z)
 
 
+def codes_over(D: Matrix, Z: Any) -> csr_array:
+    """Return the codes of :func:`csr_codes`, or raise where they are not over this dictionary."""
+    Z = csr_codes(Z)
+    if Z.shape[1] != len(D):
+        raise ValueError(f"Z must have {len(D)} components as D has atoms, got {Z.shape[1]}")
+    return Z
+
+
 def is_number(value: Any, low: float, high: float = np.inf) -> bool:
     """Whether `value` is a finite number from `low` to `high`, and not text, NaN or an array."""
     return isinstance(value, Real) and np.isfinite(float(value)) and low <= float(value) <= high

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proxsae.dictionary.arrays import Matrix, checked_dictionary, cosines_of_others, csr_codes, is_number
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, codes_over, cosines_of_others, is_number
 
 
 class Bipolarity(NamedTuple):
@@ -45,9 +45,7 @@ def bipolarity(D: Any, Z: Any = None, *, threshold: float = 0.9) -> Bipolarity:
     antipodal = sum(int((C.min(axis=1) <= rounding - threshold).sum()) for _, C in cosines_of_others(D)) / len(D)
     if Z is None:
         return Bipolarity(antipodal, None, None)
-    Z = csr_codes(Z)
-    if Z.shape[1] != len(D):
-        raise ValueError(f"Z must have {len(D)} components as D has atoms, got {Z.shape[1]}")
+    Z = codes_over(D, Z)
     positive, negative = (np.bincount(Z.indices[side], minlength=len(D)) for side in (Z.data > 0, Z.data < 0))
     fires, balance = positive + negative, balance_of(positive, negative)
     return Bipolarity(antipodal, float(balance[fires > 0].mean()) if fires.any() else 0.0, balance)

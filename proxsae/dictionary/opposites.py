@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes, unit
+from proxsae.dictionary.arrays import Matrix, checked_dictionary, codes_over, unit
 from proxsae.dictionary.directions import balance_of
 
 _DIRECTIONS = 128  # given to the lens at once
@@ -47,7 +47,8 @@ def sides_of(Z: Any, D: Any) -> Sides:
     Z : array or SciPy sparse matrix of shape (n_samples, n_components)
     D : array of shape (n_components, n_features)
     """
-    Z, D = _fitting(Z, D)
+    D = checked_dictionary(D)
+    Z = codes_over(D, Z)
     return Sides(csr_array(Z.maximum(0)), csr_array((-Z).maximum(0)), D, -D)
 
 
@@ -140,13 +141,6 @@ def opposition(
     return Opposition(axes, balance, (contexts[0] * contexts[1]).sum(axis=1), *scores)
 
 
-def _fitting(Z: Any, D: Any) -> tuple[csr_array, Matrix]:
-    Z, D = csr_codes(Z), checked_dictionary(D)
-    if Z.shape[1] != len(D):
-        raise ValueError(f"Z must have {len(D)} components as D has atoms, got {Z.shape[1]}")
-    return Z, D
-
-
 def _fires(codes: csr_array) -> csr_array:
     return csr_array((np.ones_like(codes.data), codes.indices, codes.indptr), shape=codes.shape)
 
@@ -159,9 +153,9 @@ def _means(codes: csr_array, n: NDArray[np.int64], X: Any) -> Matrix:
 def _lens_scores(
     lens: Callable[[Matrix], Any], directions: Matrix, codes: tuple[csr_array, csr_array], next_tokens: NDArray[Any]
 ) -> tuple[Matrix, Matrix]:
-    n = len(next_tokens)
-    if n != codes[0].shape[0]:
-        raise ValueError(f"next_tokens must be {codes[0].shape[0]} tokens, one a sample, got {n}")
+    n = codes[0].shape[0]
+    if next_tokens.shape != (n,):
+        raise ValueError(f"next_tokens must be {n} tokens, one a sample, got shape {next_tokens.shape}")
     scores = np.zeros((2, len(directions)))
     tokens, where = np.unique(next_tokens, return_inverse=True)
     frequency = np.bincount(where) / n

@@ -89,6 +89,8 @@ def test_shapes_that_do_not_fit(planted):
         opposition(sides_of(Z, atoms), X[:, :5])
     with pytest.raises(ValueError, match="next_tokens must be 3000 tokens"):
         opposition(sides_of(Z, atoms), X, tokens[:7], lens)
+    with pytest.raises(ValueError, match=r"next_tokens must be 3000 tokens, one a sample, got shape \(\)"):
+        opposition(sides_of(Z, atoms), X, lens=lens)
     with pytest.raises(ValueError, match="do not fit D"):
         pair_code(Z[:3], Z[:3], X[:2], X[:3], atoms)
 
