@@ -152,8 +152,8 @@ class Unrolled(Activated):
 
     def tie(self, atoms: nn.Parameter, bias: nn.Parameter) -> None:
         """Take D and b."""
-        shapes = KINDS[self.kind]().shapes(*atoms.shape)
-        rows = {name: (self._rows(shape), *shape) for name, shape in shapes.items()}
+        layer = KINDS[self.kind]().initial(torch.empty_like(atoms, device="meta"), 1.0)  # shapes alone
+        rows = {name: (self._rows(value.shape), *value.shape) for name, value in layer.items()}
         rows |= {"momentum": (self.n_layers,)} if self.momentum else {}
         rows |= {"price": (self.n_layers,)} if "price" in self.layers else {}
         rows |= {} if self.threshold is None else {"threshold": threshold_shape(self.regularizer, len(atoms))}

@@ -25,10 +25,6 @@ class Alista(Kind):
         """Return g = t."""
         return {"step": D.new_tensor(step), "prox_step": D.new_tensor(step)}
 
-    def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
-        """Return the shapes of g and t."""
-        return {"step": (), "prox_step": ()}
-
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
         W = past.once("weight", lambda: least_coherent(past.atoms))

@@ -85,10 +85,6 @@ class Kind(ABC):
         """Return the parameters with which the layers are proximal-gradient steps of the given size."""
 
     @abstractmethod
-    def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the parameters."""
-
-    @abstractmethod
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
 

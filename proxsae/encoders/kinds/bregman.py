@@ -27,10 +27,6 @@ class Bregman(Kind):
         """Return t, rho = 0 and the step of the prox, t."""
         return {"step": D.new_tensor(step), "leak": D.new_tensor(0.0), "prox_step": D.new_tensor(step)}
 
-    def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
-        """Return the shapes of t, rho and the step of the prox."""
-        return {"step": (), "leak": (), "prox_step": ()}
-
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
         x, before, kept = positive(own["step"]) * past.residual, past.pre_activation, 1.0 - own["leak"]

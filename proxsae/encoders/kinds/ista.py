@@ -24,10 +24,6 @@ class Ista(Kind):
         """Return the step."""
         return {"step": D.new_tensor(step)}
 
-    def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
-        """Return the shape of the step."""
-        return {"step": ()}
-
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
         return PreActivation(positive(own["step"]) * past.residual, past.atoms, codes=past.point)

@@ -26,11 +26,6 @@ class Lista(Kind):
         lateral = torch.eye(len(D), dtype=D.dtype, device=D.device) - step * (D @ D.T)
         return {"lateral": lateral, "weight": step * D, "prox_step": D.new_tensor(step)}
 
-    def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of S, W and t."""
-        shape = (n_components, n_components)
-        return {"lateral": shape, "weight": (n_components, n_features), "prox_step": ()}
-
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
         W, S = own["weight"], own["lateral"]

@@ -25,10 +25,6 @@ class ListaCp(Kind):
         """Return W = t D and t."""
         return {"weight": step * D, "prox_step": D.new_tensor(step)}
 
-    def shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of W and t."""
-        return {"weight": (n_components, n_features), "prox_step": ()}
-
     def pre_activation(self, own: Mapping[str, Tensor], past: Past) -> PreActivation:
         """Return u."""
         return PreActivation(past.residual, own["weight"], codes=past.point)
