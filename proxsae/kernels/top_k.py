@@ -4,7 +4,7 @@ The rank of an entry u is max(u, mirror u): its modulus for mirror = -1, itself 
 ever selected. `top_k_mask` is the plain version, for every kind of array; `row_support` and `matrix_support` return
 the same selection as the sparse pattern (offsets, indices), by compiled loops in main memory. On CUDA Triton selects in
 rows, and `row_support` fills rows with too few positive ranks up with others; elsewhere operations of the array's
-library select. `outside_support` selects by an interval for each column.
+library select. `Outside` selects by an interval for each column.
 """
 
 from __future__ import annotations
@@ -43,8 +43,14 @@ class Outside:
     high: Any
 
     def __call__(self, U: Any) -> tuple[Any, Any]:
-        """Return the pattern (offsets, indices) of the entries that are selected from an (n, p) matrix."""
-        return outside_support(U, self.low, self.high)
+        """Return the pattern (offsets, indices) of the u_ij > high_j or < low_j of an (n, p) matrix."""
+        dense = _in_main_memory(U)
+        if dense is None:
+            xp = array_api_compat.array_namespace(U)
+            low, high = (xp.asarray(bound, dtype=U.dtype, device=U.device) for bound in (self.low, self.high))
+            return pattern_of((U > high) | (U < low))
+        low, high = (np.asarray(bound, dense.dtype) for bound in (self.low, self.high))
+        return _as_kind_of(U, *_outside(dense, low, high))
 
 
 def above(threshold: float, mirror: float, p: int) -> Outside:
@@ -149,16 +155,6 @@ def kept(offsets: Any, indices: Any, keep: Any) -> tuple[Any, Any]:
     xp = array_api_compat.array_namespace(keep)
     kept_before = xp.concat([xp.zeros_like(offsets[:1]), xp.cumulative_sum(xp.astype(keep, xp.int64))])
     return kept_before[offsets], indices[keep]
-
-
-def outside_support(U: Any, low: Any, high: Any) -> tuple[Any, Any]:
-    """Return the pattern (offsets, indices) of the entries of an (n, p) matrix with u_ij > high_j or u_ij < low_j."""
-    dense = _in_main_memory(U)
-    if dense is None:
-        xp = array_api_compat.array_namespace(U)
-        low, high = (xp.asarray(bound, dtype=U.dtype, device=U.device) for bound in (low, high))
-        return pattern_of((U > high) | (U < low))
-    return _as_kind_of(U, *_outside(dense, *(np.asarray(bound, dense.dtype) for bound in (low, high))))
 
 
 def _outside(U: Any, low: Any, high: Any) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from proxsae.kernels.sparse import (
     transposed_product,
     transposed_product_plain,
 )
-from proxsae.kernels.top_k import matrix_support, outside_support, pattern_of, row_support, top_k_mask
+from proxsae.kernels.top_k import Outside, matrix_support, pattern_of, row_support, top_k_mask
 from proxsae.regularizers import parse
 
 
@@ -131,7 +131,7 @@ def test_entries_outside_an_interval_for_each_column(U, seed):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(top_k, "ROOM", room)
             for kind in (U, torch.from_numpy(U)):
-                for got, wanted in zip(outside_support(kind, low, high), expected, strict=True):
+                for got, wanted in zip(Outside(low, high)(kind), expected, strict=True):
                     np.testing.assert_array_equal(np.asarray(got), wanted)
 
 
