@@ -67,7 +67,8 @@ class Inputs:
         if not array_api_compat.is_torch_array(self.dictionary):
             return self
         dtype = np.dtype(dtype_name(self.dictionary)) if self.dictionary.dtype == self.dtype else np.dtype(np.float32)
-        X, D, b, init = map(_numpy_of, (self.X, self.dictionary, self.intercept, self.init))
+        arrays = self.X, self.dictionary, self.intercept, self.init
+        X, D, b, init = (a if a is None or issparse(a) else to_numpy(a) for a in arrays)
         return Inputs(X, D, b, init, dtype)
 
     def _read(self, part: slice) -> Array:
@@ -94,12 +95,6 @@ class Inputs:
         if largest > float(limits.max) or 0 < largest < float(limits.smallest_normal):
             raise ValueError(f"the codes are of size {largest:.3g}, which float32 cannot hold; pass float64")
         return xp.astype(codes, self.dtype)
-
-
-def _numpy_of(a: Any) -> Any:
-    if a is None or issparse(a):
-        return a
-    return (a.float() if dtype_name(a) in HALF_DTYPES else a).cpu().numpy()
 
 
 def checked_inputs(X: Any, D: Any, intercept: Any, init: Any) -> Inputs:
