@@ -15,7 +15,6 @@ from proxsae.solvers.algorithm import Algorithm, Direct
 from proxsae.solvers.batched_active_set import BATCHED_ACTIVE_SET
 from proxsae.solvers.descent import CD
 from proxsae.solvers.groups import GROUP_CD
-from proxsae.solvers.prepared import with_own_arrays
 from proxsae.solvers.problem import GRAM_LIMIT
 from proxsae.solvers.proximal_gradient import FISTA, ISTA
 from proxsae.solvers.pursuits.exact import EXACT
@@ -31,7 +30,6 @@ ALGORITHMS: dict[str, Algorithm | Direct] = {
     **PURSUITS,
     "exact": EXACT,
 }
-_last: tuple[Regularizer, tuple[int, int], str] | None = None  # R, atoms and limit of the last call, and what it took
 SMALLEST = 1e-140  # a correlation: what leaves at this one leaves at all
 
 
@@ -52,18 +50,8 @@ def method_for(R: Regularizer, D: Array, gram_limit: int = GRAM_LIMIT) -> str:
     """Return the method that "auto" takes: the fastest at this size whose theory covers R.
 
     The choice does not depend on device and dtype, which would otherwise decide which minimum is found where R is not
-    convex. The choice is kept for a next call with an equal R.
+    convex.
     """
-    global _last
-    last, size = _last, (len(D), gram_limit)
-    if last is not None and last[1] == size and last[0] == R:
-        return last[2]
-    name = _fastest(R, D, gram_limit)
-    _last = with_own_arrays(R), size, name
-    return name
-
-
-def _fastest(R: Regularizer, D: Array, gram_limit: int) -> str:
     if PURSUITS["swap"].refuses(R) is None:
         return "swap"
     if ACTIVE_SET.refuses(R) is None and _leaves_zeros(R, D):

@@ -46,11 +46,11 @@ def prepared(algorithm: Algorithm, R: Regularizer, D: Array) -> Prepared:
     found = _prepare(algorithm, R, D)
     found.gram = None if last is None else last[3].gram
     if algorithm.is_compiled and D.size <= LARGEST_KEPT:
-        _last = algorithm, with_own_arrays(R), D.copy(), found
+        _last = algorithm, _with_own_arrays(R), D.copy(), found
     return found
 
 
-def with_own_arrays(R: Regularizer) -> Regularizer:
+def _with_own_arrays(R: Regularizer) -> Regularizer:
     """Return R with copies of its arrays, so that no caller changes them."""
     return R.map_parameters(lambda _, value: np.copy(value) if np.ndim(value) else value)
 
