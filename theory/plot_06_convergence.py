@@ -62,7 +62,7 @@ from scipy.linalg import hadamard
 
 from proxsae import solve
 from proxsae.regularizers import L0, L1, MCP, Cardinality, NonNegative
-from proxsae.solvers import problem_of
+from proxsae.solvers import Problem
 from proxsae.solvers.methods import ALGORITHMS
 
 rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ D = rng.normal(size=(45, 30))
 D /= np.linalg.norm(D, axis=1, keepdims=True)
 L, Y, n = np.linalg.eigvalsh(D @ D.T)[-1], rng.normal(size=(20, 30)), np.arange(1, 401)
 for R in (0.05 * L1(), 0.05 * L1() + NonNegative()):
-    problem = problem_of(Y, D, R, 1 / L)
+    problem = Problem(Y, D, R, 1 / L)
     best = solve(Y, D, R, tol=1e-13, max_iter=100_000)
     distance = (best.codes**2).sum(-1)
 
@@ -118,7 +118,7 @@ for R in (0.05 * L1(), 0.05 * L1() + NonNegative()):
 
 D_free = D[:15]
 mu, L_free = np.linalg.eigvalsh(D_free @ D_free.T)[[0, -1]]
-problem = problem_of(Y, D_free, 0.05 * L1(), 1 / L_free)
+problem = Problem(Y, D_free, 0.05 * L1(), 1 / L_free)
 target = states(problem, "ista", 3000)[-1].codes
 distances = np.array([np.linalg.norm(state.codes - target, axis=1) for state in states(problem, "ista", 150)])
 bounds = (1 - mu / L_free) ** np.arange(151)[:, None] * distances[0]
@@ -132,8 +132,8 @@ print(f"contraction a step: {measured:.4f} for the slowest of 20 samples, bound 
 
 for R in (0.05 * L1(), 0.1 * L0(), 0.3 * MCP(0.5) + NonNegative(), Cardinality(4)):
     t = 0.9 / L
-    path = [state.codes for state in states(problem_of(Y, D, R, t), "ista", 300)]
-    F = np.array([objective(problem_of(Y, D, R, t), Z) for Z in path])
+    path = [state.codes for state in states(Problem(Y, D, R, t), "ista", 300)]
+    F = np.array([objective(Problem(Y, D, R, t), Z) for Z in path])
     steps = np.array([((after - before) ** 2).sum(-1) for before, after in pairwise(path)])
     assert (np.diff(F, axis=0) <= 1e-12).all()
     assert (steps.sum(0) <= 2 * (F[0] - F[-1]) / (1 / t - L) + 1e-12).all()
@@ -148,7 +148,7 @@ for R in (0.05 * L1(), 0.1 * L0(), 0.3 * MCP(0.5) + NonNegative(), Cardinality(4
 D_pair = np.vstack([np.eye(256), hadamard(256) / 16])
 coherence = np.abs(D_pair @ D_pair.T - np.eye(512)).max()
 planted = (rng.random((200, 512)).argsort(axis=1) < 2) * rng.normal(size=(200, 512))
-problem = problem_of(planted @ D_pair, D_pair, Cardinality(2), 1.0)
+problem = Problem(planted @ D_pair, D_pair, Cardinality(2), 1.0)
 errors = np.array([np.linalg.norm(state.codes - planted, axis=1) for state in states(problem, "ista", 40)])
 rate = 2 * 5 * coherence
 assert (errors[1:] <= rate * errors[:-1] + 1e-14).all()

@@ -44,7 +44,7 @@ import numpy as np
 
 from proxsae import ProxSAE, solve
 from proxsae.regularizers import L1, Cardinality, NonNegative, SquaredL2
-from proxsae.solvers import problem_of
+from proxsae.solvers import Problem
 
 rng = np.random.default_rng(0)
 
@@ -130,7 +130,7 @@ sae = ProxSAE(
 )
 test = sae.fit(X).transform(X[:500]), X[:500].astype(np.float64) - sae.intercept_
 Z, D, R = test[0].toarray().astype(np.float64), sae.components_.astype(np.float64), sae.regularizer_
-problem = problem_of(test[1], D, R, 1 / np.linalg.eigvalsh(D @ D.T)[-1])
+problem = Problem(test[1], D, R, 1 / np.linalg.eigvalsh(D @ D.T)[-1])
 best = solve(test[1], D, R, tol=1e-10, max_iter=20_000).objective
 np.testing.assert_allclose(sae.amortization_gap(X[:500]), objective(Z, test[1], D, R) - best, atol=1e-3)
 

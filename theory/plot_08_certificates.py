@@ -61,7 +61,7 @@ from scipy.linalg import hadamard
 
 from proxsae import solve
 from proxsae.regularizers import L1, Cardinality, NonNegative
-from proxsae.solvers import problem_of
+from proxsae.solvers import Problem
 from proxsae.solvers.certificates import duality_gap
 
 rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ paths = {}
 for R in (0.3 * L1(), 0.3 * L1() + NonNegative()):
     z = cp.Variable(60, nonneg=R.is_nonnegative)
     minimum = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y[0] - z @ D) + 0.3 * cp.norm1(z))).solve(solver="CLARABEL")
-    problem = problem_of(y, D, R, 1 / np.linalg.eigvalsh(D @ D.T)[-1])
+    problem = Problem(y, D, R, 1 / np.linalg.eigvalsh(D @ D.T)[-1])
     codes, errors, gaps = np.zeros((1, 60)), [], []
     for _ in range(400):
         report = duality_gap(problem, codes)

@@ -50,35 +50,6 @@ class Problem:
         return replace(self, targets=self.targets[rows], correlations=correlations)
 
 
-def problem_of(
-    targets: Array,
-    dictionary: Array,
-    regularizer: Regularizer,
-    step: float,
-    *,
-    gram: Array | None = None,
-) -> Problem:
-    """Return the problem, with the Gram matrix where it is given or cheaper than the products through the features.
-
-    Parameters
-    ----------
-    targets : array of shape (n_samples, n_features)
-        Y = X - b.
-    dictionary : array of shape (n_components, n_features)
-        D.
-    regularizer : Regularizer
-    step : float
-        t, at most 1 / L with L the largest eigenvalue of D D^T.
-    gram : array of shape (n_components, n_components), optional
-        D D^T, where it is known.
-    """
-    if gram is None and gram_is_cheaper(targets.shape[0], *dictionary.shape):
-        gram = dictionary @ dictionary.T
-    if gram is None:
-        return Problem(targets, dictionary, regularizer, step)
-    return Problem(targets, dictionary, regularizer, step, gram, targets @ dictionary.T)
-
-
 def gram_is_cheaper(n_samples: int, n_components: int, n_features: int) -> bool:
     """Compare multiplications: p^2 d + n p d once and n p^2 an iteration, or 2 n p d an iteration."""
     n, p, d = n_samples, n_components, n_features

@@ -7,7 +7,7 @@ import torch
 from proxsae import solve
 from proxsae.regularizers import L0, parse
 from proxsae.solvers.adaptive import start, update
-from proxsae.solvers.problem import lipschitz_constant, problem_of
+from proxsae.solvers.problem import Problem, lipschitz_constant
 
 CONVEX = ["0.1*L1", "0.1*L1 + NonNegative", "0.1*L1 + 0.2*SquaredL2", "0.1*GroupL2(4)", "0.1*LInf", "Simplex"]
 
@@ -36,7 +36,7 @@ def test_its_steps_are_longer_and_it_takes_fewer_than_ista(dtype):
     assert adaptive.converged.all()
     assert adaptive.codes.dtype == dtype
     assert adaptive.n_iter.sum() < 0.6 * ista.n_iter.sum()
-    problem = problem_of(X, D, parse("0.1*L1"), 1 / lipschitz_constant(D))
+    problem = Problem(X, D, parse("0.1*L1"), 1 / lipschitz_constant(D))
     state = start(problem, np.zeros((20, 20), dtype))
     first = update(problem, state)
     np.testing.assert_allclose(first.steps, problem.step)

@@ -36,7 +36,7 @@ from proxsae.solvers.certificates import (
     inward_direction,
     joint_duality_gap,
 )
-from proxsae.solvers.problem import Problem, lipschitz_constant, problem_of
+from proxsae.solvers.problem import Problem, lipschitz_constant
 from proxsae.verification.oracles.convex import expression_of
 
 WEIGHTS = np.linspace(0.05, 0.6, 12)
@@ -173,9 +173,9 @@ def test_no_size_excuses_codes_worse_than_zero(R):
     D, X = rng.standard_normal((8, 5)), rng.standard_normal((3, 5))
     _, certify = certificate_of(R, D)
     for size in (1e3, 1e20, 1e100):
-        report = certify(problem_of(X, D, R, 0.1), size * rng.standard_normal((3, 8)))
+        report = certify(Problem(X, D, R, 0.1), size * rng.standard_normal((3, 8)))
         assert not report.meets(0.5).any()
-    assert certify(problem_of(X, D, R, 0.1), np.zeros((3, 8))).meets(1.0).all()
+    assert certify(Problem(X, D, R, 0.1), np.zeros((3, 8))).meets(1.0).all()
 
 
 def test_infeasible_codes_have_an_infinite_gap():
@@ -279,7 +279,7 @@ def test_fixed_point_residual_is_its_definition():
     R = parse("Cardinality(3)")
     t = 0.9 / lipschitz_constant(D)
     Z = R.prox(np.random.default_rng(0).standard_normal((5, 12)))
-    report = fixed_point_residual(problem_of(X, D, R, t), Z)
+    report = fixed_point_residual(Problem(X, D, R, t), Z)
     move = np.linalg.norm(Z - R.prox(Z + t * (X - Z @ D) @ D.T, t), axis=1)
     size = np.maximum(np.linalg.norm(Z, axis=1), np.sqrt(t) * np.linalg.norm(X, axis=1))
     np.testing.assert_allclose(report.certificate, move / size, rtol=1e-10)

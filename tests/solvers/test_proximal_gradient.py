@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxsae.regularizers import parse
 from proxsae.solvers import problem as problem_module
 from proxsae.solvers.certificates import duality_gap, fixed_point_residual
-from proxsae.solvers.problem import Problem, default_step, gram_is_cheaper, lipschitz_constant, problem_of
+from proxsae.solvers.problem import Problem, default_step, gram_is_cheaper, lipschitz_constant
 from proxsae.solvers.proximal_gradient import (
     FistaState,
     fista_start,
@@ -62,7 +62,7 @@ def test_one_step_from_zero_is_the_amortized_encoder(text, gram):
 def test_ista_never_increases_the_objective(text, seed, share):
     R = parse(text)
     X, D = data(seed=seed)
-    problem = problem_of(X, D, R, share / lipschitz_constant(D))
+    problem = Problem(X, D, R, share / lipschitz_constant(D))
     state = ista_start(problem, R.prox(np.random.default_rng(seed).standard_normal((len(X), len(D)))))
     total = "batch" in text
     before = np.inf
@@ -90,7 +90,7 @@ def test_the_gradient_is_the_derivative():
     X, D = (torch.from_numpy(a) for a in data())
     Z = torch.randn(6, 12, dtype=X.dtype, generator=torch.Generator().manual_seed(0)).requires_grad_()
     (0.5 * (X - Z @ D) ** 2).sum().backward()
-    torch.testing.assert_close(problem_of(X, D, parse("L1"), 0.1).gradient(Z.detach()), Z.grad)
+    torch.testing.assert_close(Problem(X, D, parse("L1"), 0.1).gradient(Z.detach()), Z.grad)
 
 
 def test_gram_matrix_where_it_costs_less():
@@ -102,7 +102,7 @@ def test_gram_matrix_where_it_costs_less():
 @pytest.mark.parametrize("text", ["0.02*L1", "0.02*L1 + NonNegative", "0.02*L1 + 0.02*SquaredL2"])
 def test_fista_needs_fewer_steps_than_ista(text):
     X, D = data(n=4, p=30, d=20)
-    problem = problem_of(X, D, parse(text), 1 / lipschitz_constant(D))
+    problem = Problem(X, D, parse(text), 1 / lipschitz_constant(D))
     slow, fast = ista_start(problem, np.zeros((4, 30))), fista_start(problem, np.zeros((4, 30)))
     for _ in range(400):
         slow, fast = ista_update(problem, slow), fista_update(problem, fast)
@@ -113,7 +113,7 @@ def test_fista_needs_fewer_steps_than_ista(text):
 def test_restart_makes_fista_converge_linearly():
     """Without restart the momentum of FISTA ripples; one sample restarts without touching another."""
     X, D = data(n=4, p=10, d=20)
-    problem = problem_of(X, D, parse("0.01*L1 + 0.001*SquaredL2"), 1 / lipschitz_constant(D))
+    problem = Problem(X, D, parse("0.01*L1 + 0.001*SquaredL2"), 1 / lipschitz_constant(D))
     state, plain = fista_start(problem, np.zeros((4, 10))), fista_start(problem, np.zeros((4, 10)))
     restarts = np.zeros((4, 1), int)
     alone = False
@@ -136,7 +136,7 @@ def test_steps_unroll_under_autograd(update):
     start = ista_start if update is ista_update else fista_start
 
     def unrolled(D, X):
-        problem = problem_of(X, D, parse("0.05*L1 + 0.1*SquaredL2"), 0.2)
+        problem = Problem(X, D, parse("0.05*L1 + 0.1*SquaredL2"), 0.2)
         state = start(problem, torch.zeros(3, 6, dtype=X.dtype))
         for _ in range(4):
             state = update(problem, state)
