@@ -107,7 +107,7 @@ def _pair(value: Function, prox: Function, n: int, is_long: bool, effort: Effort
         return np.asarray(value(Z.ravel().copy()), float).reshape(Z.shape).sum(-1)
 
     by_entry = is_long and _is_entrywise(value, n)
-    is_uniform = by_entry and _shape_of(value, _code(50)) == (50,)
+    is_uniform = by_entry and _shape_of(value, _code(50)) == (50,) and _is_alike(value, n)
     rows = _undefined_outside(by_entries if is_uniform else row_by_row)
     sizes = sizes_of(effort, is_row_by_row=not is_uniform)
     is_sum = by_entry or _is_additive(rows, n)
@@ -135,6 +135,14 @@ def _is_entrywise(value: Function, n: int) -> bool:
             if not np.array_equal(here, there, equal_nan=True):
                 return False
     return True
+
+
+def _is_alike(value: Function, n: int) -> bool:
+    """Whether an entry has the same value at every place of a code."""
+    z = 3.0 * np.random.default_rng(n).normal(size=n)
+    with np.errstate(all="ignore"):
+        here, there = (np.asarray(value(code), float) for code in (z.copy(), np.roll(z, 1)))
+    return np.allclose(np.roll(here, 1), there, rtol=SINGLE, equal_nan=True)
 
 
 def _is_single(value: Function, prox: Function, n: int) -> bool:

@@ -114,6 +114,10 @@ RIGHT = {
     "l1": (lambda z: np.abs(z), soft),
     "l1 of a code": (lambda z: np.abs(z).sum(), soft),
     "weighted l1": (lambda z: WEIGHTS * np.abs(z), lambda u, t: soft(u, t * WEIGHTS)),
+    "weights of any length": (
+        lambda z: np.abs(z) * np.arange(1, len(z) + 1),
+        lambda u, t: soft(u, t * np.arange(1, len(u) + 1)),
+    ),
     "elastic net": (lambda z: 0.3 * np.abs(z) + 0.5 * z * z, lambda u, t: soft(u, 0.3 * t) / (1 + t)),
     "l0": (lambda z: 1.0 * (z != 0), lambda u, t: np.where(np.abs(u) > math.sqrt(2 * t), u, 0.0)),
     "l0 with the other tie": (lambda z: 1.0 * (z != 0), lambda u, t: np.where(np.abs(u) >= math.sqrt(2 * t), u, 0.0)),
@@ -164,7 +168,7 @@ RIGHT = {
 }
 
 
-LENGTHS = {"weighted l1": 4, "weights reversed": 4, "mean square difference": 2}  # where 3 does not fit
+LENGTHS = {"weighted l1": 4, "weights of any length": 3, "weights reversed": 4, "mean square difference": 2}  # where 3 does not fit
 
 
 # Theirs are in the catalogue too, which is verified.
