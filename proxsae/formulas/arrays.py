@@ -144,7 +144,7 @@ class ArrayNamespace:
         )
         wide = xp.astype(u, xp.float64)
         detached = wide.detach() if self.is_torch else wide
-        if detached.shape and 0 not in detached.shape and bool(xp.any(xp.abs(detached) > nodes[-1])):
+        if bool(xp.any(xp.abs(detached) > nodes[-1])):
             raise ValueError(f"Numeric: an input exceeds limit={float(nodes[-1]):g}; pass a larger limit")
         cell = (xp.searchsorted(nodes, detached, side="right") - 1).clip(0, len(slopes) - 1)
         return self.asarray(starts[cell] + (wide - nodes[cell]) * slopes[cell])

@@ -233,6 +233,8 @@ def test_other_units_and_the_text():
         (lambda: Numeric(lambda z: z / z * np.inf), ValueError, "NaN at z = 0"),
         (lambda: Numeric(lambda z: np.inf + 0 * z), ValueError, "infinite everywhere"),
         (lambda: Numeric(modulus, limit=5.0).prox(np.array([7.0])), ValueError, "limit=5"),
+        (lambda: Numeric(modulus, limit=5.0).prox(7.0), ValueError, "limit=5"),
+        (lambda: Numeric(modulus, limit=5.0).prox(torch.tensor(7.0)), ValueError, "limit=5"),
         (lambda: Numeric(lambda z: -0.9 * z, limit=5.0).prox(np.array([1.0]), 100.0), ValueError, "beyond 10"),
         (
             lambda: Numeric(modulus).prox(np.ones((70, 1)), np.linspace(1, 2, 70)[:, None]),
