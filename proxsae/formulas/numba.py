@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
 from proxsae.formulas.arrays import ArrayNamespace, Equation, newton
+from proxsae.formulas.integers import is_count
 
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
+_ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "truediv": "/"}
+_CONDITIONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|"}
 
 
 class Symbol:
@@ -30,6 +33,14 @@ class Symbol:
     def __neg__(self) -> Symbol:
         return self.assign(f"-{self.name}")
 
+    def __invert__(self) -> Symbol:
+        return self.assign(f"not {self.name}")
+
+    def __pow__(self, exponent: int) -> Symbol:
+        if not is_count(exponent):
+            raise TypeError(f"a formula takes powers by integers >= 1, got {exponent}; others are xp.power")
+        return functools.reduce(operator.mul, [self] * exponent)
+
     def __bool__(self) -> bool:
         raise TypeError("a formula must not branch in Python on its arguments; use xp.where")
 
@@ -48,17 +59,18 @@ def _infix(sign: str, *, reflected: bool) -> Callable[[Symbol, Any], Symbol]:
     return operate
 
 
-for _name, _sign in _INFIX.items():
+for _name, _sign in (_ARITHMETIC | _CONDITIONS).items():
     setattr(Symbol, f"__{_name}__", _infix(_sign, reflected=False))
-    if _name in ("add", "sub", "mul", "truediv"):
-        setattr(Symbol, f"__r{_name}__", _infix(_sign, reflected=True))
+for _name, _sign in _ARITHMETIC.items():
+    setattr(Symbol, f"__r{_name}__", _infix(_sign, reflected=True))
 
 
 def _line(text: str) -> Any:
     """Return the function that appends this line, with its arguments in place of the braces."""
 
-    def called(first: Symbol, *others: Any) -> Symbol:
-        return first.assign(text.format(first.name, *map(_text, others)))
+    def called(*operands: Any) -> Symbol:
+        symbol = next(operand for operand in operands if isinstance(operand, Symbol))
+        return symbol.assign(text.format(*map(_text, operands)))
 
     return staticmethod(called)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zoo import SEPARABLE, SUMS, TRANSCENDENTAL
 
 from proxsae.formulas.numba import compiled, parameter_values
-from proxsae.regularizers import L0, L1, Box, NonNegative, SquaredL2
+from proxsae.regularizers import L0, L1, Box, NonNegative, Separable, SquaredL2
 
 ALL = [*SEPARABLE, *SUMS]
 DTYPES = ["float32", "float64"]
@@ -115,6 +115,27 @@ def test_autograd_reaches_the_step():
 
 def test_regularizers_of_one_form_share_a_compiled_function():
     assert compiled(0.1 * L1()) is compiled(0.2 * L1())
+
+
+class Clipped(Separable, named=False):
+    """Formulas with a number first, conditions joined and negated, and powers."""
+
+    def value_of(self, xp, z):
+        outside = (z < -1.0) | ~(z <= 1.0)
+        return xp.where(outside & (z != 0), xp.abs(z), z**2)
+
+    def prox_of(self, xp, u, t):
+        return xp.sign(u) * xp.maximum(0.0, xp.abs(u) - t) ** 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_compiled_loop_takes_the_operators_of_arrays(dtype):
+    u = points(dtype)[:20].ravel()
+    R, number = Clipped(), np.dtype(dtype).type
+    value, prox = compiled(R, "value", dtype), compiled(R, "prox", dtype)
+    assert_same(R.penalties(u), np.array([value(z, (number(1.0),)) for z in u], dtype))
+    Z = np.array([prox(x, number(0.5), (number(1.0),)) for x in u], dtype)
+    np.testing.assert_allclose(Z, R.prox(u, 0.5), rtol=8 * np.finfo(dtype).eps)
 
 
 def test_formula_that_branches_in_python_is_refused():
