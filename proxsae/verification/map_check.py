@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from proxsae.formulas.integers import checked_count
 from proxsae.verification.functions import on_arrays
 
 ACCURACY = 1e-5  # of a Jacobian by central differences
@@ -58,7 +59,7 @@ def check_map(function: Callable[[Any], Any], n_components: int, *, random_state
     Raises
     ------
     TypeError, ValueError
-        If the map is no function, or does not return `n_components` finite numbers.
+        If the map is no function, does not return `n_components` finite numbers, or `n_components` is no count.
 
     References
     ----------
@@ -66,6 +67,7 @@ def check_map(function: Callable[[Any], Any], n_components: int, *, random_state
     """
     if not callable(function):
         raise TypeError(f"the map must be a function, got {function!r}")
+    n_components = checked_count("n_components", n_components)
     rng = np.random.default_rng(random_state)
     points = rng.normal(size=(N_POINTS, n_components)) * RADIUS
     function = on_arrays(function, points[0])
@@ -77,9 +79,10 @@ def check_map(function: Callable[[Any], Any], n_components: int, *, random_state
         return image
 
     for u in points:
+        image = image_of(u)
         others = [*points[:8], *(u + rng.normal(size=(4, n_components)) * RADIUS * 10.0**-k for k in range(4)), -u]
         for v in (*np.concatenate([np.atleast_2d(other) for other in others]), *_exchanges(u, rng)):
-            product = float((image_of(u) - image_of(v)) @ (u - v))
+            product = float((image - image_of(v)) @ (u - v))
             if product < -1e-9 * (1 + np.abs(u).max() + np.abs(v).max()) ** 2:
                 sentence = f"<F(u) - F(v), u - v> = {product:.6g} < 0 at u = {u}, v = {v}"
                 return MapCheck(False, "monotone", sentence, (u, v))

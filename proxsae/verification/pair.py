@@ -235,6 +235,8 @@ def sizes_of(effort: Effort, *, is_row_by_row: bool = False) -> Sizes:
 
 def checked_steps(steps: tuple[float, ...] | None) -> tuple[float, ...] | None:
     """Return the steps as floats, or raise ValueError."""
-    if steps is not None and not (len(steps) and all(0 < t < np.inf for t in steps)):
-        raise ValueError(f"steps must be positive and finite, got {steps}")
-    return None if steps is None else tuple(float(t) for t in steps)
+    if steps is None:
+        return None
+    if np.ndim(steps) != 1 or not len(steps) or not all(0 < t < np.inf for t in steps):
+        raise ValueError(f"steps must be a tuple of positive and finite numbers, got {steps}")
+    return tuple(float(t) for t in steps)

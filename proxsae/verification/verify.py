@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from proxsae.formulas.integers import checked_count, evenly_spaced
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.naming import parse
@@ -82,7 +83,7 @@ def verify(
         If neither R nor both of value and prox are given, if a function takes single numbers only, or if a
         `proof_timeout` is given with functions, for which no proof is tried.
     ValueError
-        If R, or a function, does not fit codes of length n, or a step is not positive and finite.
+        If n is no count, R or a function does not fit codes of that length, or a step is not positive and finite.
 
     Examples
     --------
@@ -96,6 +97,7 @@ def verify(
     """
     if isinstance(R, str):
         R = parse(R)
+    n = None if n is None else checked_count("n", n)
     if R is None and value is not None and prox is not None:
         if proof_timeout is not None:
             raise TypeError("proof_timeout is for a regularizer: of value= and prox= there is no formula to prove")
@@ -130,9 +132,8 @@ def _checks_of_functions(pairs: list[Pair]) -> Iterator[partial[Check]]:
 
 def _checks_of_pair(pair: Pair, *, is_convex: bool = False) -> Iterator[partial[Check]]:
     if pair.is_separable:
-        shared, few = pair.scalar is not None, pair.n <= MAX_COORDINATES
-        for j in range(1) if shared else range(0, pair.n, 1 if few else pair.n // MAX_COORDINATES):
-            yield partial(search_pair, pair, j)
+        for j in [0] if pair.scalar is not None else evenly_spaced(pair.n, MAX_COORDINATES):
+            yield partial(search_pair, pair, int(j))
         if pair.n > 1:
             yield partial(check_coordinates_apart, pair)
     else:

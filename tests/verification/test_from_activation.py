@@ -161,6 +161,8 @@ def test_weights_of_a_module_are_not_changed():
     assert module.weight.dtype == torch.float32
     with pytest.raises(TypeError, match="the map must be a function, got 'softmax'"):
         check_map("softmax", 4)
+    with pytest.raises(ValueError, match="n_components must be an integer >= 1, got 0"):
+        check_map(np.abs, 0)
 
 
 def test_the_picture_and_bad_input():

@@ -186,7 +186,7 @@ def test_formula_for_small_steps_only():
     textbook = lambda u, t: np.where(np.abs(u) <= 1.5, soft(u, 0.6 * t) / (1 - t / 2.5), u)  # noqa: E731
     assert verify(value=mcp, prox=textbook, steps=(0.1, 1.0, 2.4)).passed
     assert not verify(value=mcp, prox=textbook, steps=(0.1, 1.0, 2.6)).passed
-    with pytest.raises(ValueError, match=r"steps must be positive and finite, got \(0.0,\)"):
+    with pytest.raises(ValueError, match=r"steps must be a tuple of positive and finite numbers, got \(0.0,\)"):
         verify(value=mcp, prox=textbook, steps=(0.0,))
 
 
@@ -308,8 +308,21 @@ def test_no_argument_is_ignored():
     assert sum("of length 7" in check.covers for check in report.checks) > 3
     with pytest.raises(ValueError, match=r"has 3 entries and the codes have 4"):
         verify(np.ones(3) * L1(), n=4)
-    with pytest.raises(ValueError, match="steps must be positive"):
-        verify("L1", steps=(-1.0,))
+    for steps in ((-1.0,), (), 1.0):
+        with pytest.raises(ValueError, match="steps must be a tuple of positive and finite numbers, got"):
+            verify("L1", steps=steps)
+    for subject in ({"R": "L1"}, {"value": np.abs, "prox": soft}):
+        for n in (0, -1, 2.5):
+            with pytest.raises(ValueError, match="n must be an integer >= 1, got"):
+                verify(**subject, n=n)
+
+
+def test_at_most_eight_coordinates_are_searched():
+    """Of 15 coordinates with weights of their own."""
+    report = verify(np.arange(1.0, 16.0) * L1(), effort="quick", proof_timeout=0.0)
+    searched = [check.method for check in report.checks if "search over the line" in check.method]
+    assert len(searched) == 8
+    assert searched[-1].endswith("coordinate 14")
 
 
 class WrongBeyondTwo(L1):
