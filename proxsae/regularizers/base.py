@@ -126,8 +126,8 @@ class Regularizer(Traits, ABC):
         Raises
         ------
         TypeError, ValueError
-            If U is not floating-point or not finite, if the step is not positive and finite, or if a parameter of R
-            does not fit the width of U.
+            If U is not floating-point or not finite, if the step is not positive and finite, if a parameter of R does
+            not fit the width of U, or if U is a single number and R is no sum over coordinates.
         """
         U = as_float_array(U, "U")
         step = as_float_array(step, "step")
@@ -135,6 +135,8 @@ class Regularizer(Traits, ABC):
             raise ValueError(f"step must be positive, got {step}")
         if U.ndim:
             self.check_width(U.shape[-1])
+        elif not self.is_separable:
+            raise ValueError(f"{self} looks at a whole code, got a single number")
         return self.prox_unchecked(U, step)
 
     @quiet
@@ -244,7 +246,7 @@ class Regularizer(Traits, ABC):
         weight = as_parameter(weight, "weight")
         if not self.is_indicator:
             return self.replace(weight=self.weight * weight)
-        if isinstance(weight, float) and weight >= 0:
+        if np.ndim(weight) == 0 and bool(weight >= 0):
             return self
         raise ValueError(f"an indicator takes only scalar weights >= 0, got {weight} * {self}")
 

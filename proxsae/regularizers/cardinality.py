@@ -19,10 +19,11 @@ from typing import Any, Literal
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.formulas.integers import checked_count
 from proxsae.kernels.top_k import Largest, matrix_support, row_support, top_k_mask
 from proxsae.regularizers.base import Regularizer, no_rule
 from proxsae.regularizers.basic import Zero
-from proxsae.regularizers.nonseparable import NonSeparable, as_count, check_step, feasible
+from proxsae.regularizers.nonseparable import NonSeparable, check_step, feasible
 from proxsae.regularizers.parameters import as_parameter, spelled_value
 from proxsae.regularizers.partition import Coordinates, Grouped, Units
 from proxsae.regularizers.separable import Separable
@@ -142,7 +143,7 @@ class Cardinality(Selection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "k", as_count(self.k, "k", "Cardinality", least=0))
+        object.__setattr__(self, "k", checked_count("Cardinality: k", self.k, 0))
         if self.scope not in ("sample", "batch"):
             raise ValueError(f'scope must be "sample" or "batch", got {self.scope!r}')
 
@@ -267,7 +268,7 @@ class GroupL0(GroupSelection):
         self.read_groups()
 
     def selected(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Any) -> Array:
-        check_step(self, U, step)
+        check_step(self, step)
         gains, scale = twice_gains(self.partner, xp, U, step, Z, units)
         prices = 2.0 * (step / scale) * (xp.asarray(self.weight) * self.costs(xp, units) / scale)
         return xp.where(units.spread(gains > prices), Z, 0.0)
@@ -315,7 +316,7 @@ class GroupCardinality(GroupSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "s", as_count(self.s, "s", "GroupCardinality", least=0))
+        object.__setattr__(self, "s", checked_count("GroupCardinality: s", self.s, 0))
         self.read_groups()
 
     def merged(self, other: Regularizer) -> Regularizer | None:
@@ -324,7 +325,7 @@ class GroupCardinality(GroupSelection):
         return self.replace(s=min(self.s, other.s))
 
     def selected(self, xp: ArrayNamespace, U: Array, step: Array, Z: Array, units: Units) -> Array:
-        check_step(self, U, step)
+        check_step(self, step)
         keep = top_k_mask(ranks(self.partner, xp, U, step, Z, units), self.s)
         return xp.where(units.spread(keep), Z, 0.0)
 

@@ -8,7 +8,8 @@ import array_api_compat
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.conjugate import slack
-from proxsae.regularizers.nonseparable import NonSeparable, as_positive, feasible
+from proxsae.regularizers.nonseparable import NonSeparable, feasible
+from proxsae.regularizers.parameters import as_positive
 
 LEVEL_STEPS = 40  # Newton's steps for the level; the sum is convex in it, and exponential at worst
 ENTRY_STEPS = 12  # and for an entry at a step other than 1

@@ -12,7 +12,8 @@ from proxsae.formulas.latex import scalar_value
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.basic import L1, LInfBall
 from proxsae.regularizers.conjugate import slack
-from proxsae.regularizers.nonseparable import NonSeparable, as_positive
+from proxsae.regularizers.nonseparable import NonSeparable
+from proxsae.regularizers.parameters import as_positive
 from proxsae.regularizers.partition import Grouped, Partition, norms_of
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.traits import Scope

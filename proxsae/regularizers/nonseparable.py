@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
-from proxsae.formulas.integers import checked_count
 from proxsae.formulas.latex import printed
 from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.base import Regularizer, combine, no_rule
 from proxsae.regularizers.basic import L1, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.conjugate import beyond_domain, slack
-from proxsae.regularizers.parameters import as_parameter
+from proxsae.regularizers.parameters import as_parameter, as_positive
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.traits import Scope, of_parts
 from proxsae.regularizers.wrapper import Rescaling, Sum
@@ -95,7 +94,7 @@ class NonSeparable(Regularizer):
         return value if self.is_indicator else R.weight * value
 
     def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
-        check_step(self, U, step)
+        check_step(self, step)
         if 0 in U.shape:
             return U
         R = self.as_arrays(xp)
@@ -193,7 +192,7 @@ class NonSeparableSum(Sum, named=False):
         return self.core.value_on(xp, Z) + self.separable.value_on(xp, Z)
 
     def prox_on(self, xp: ArrayNamespace, U: Array, step: Array) -> Array:
-        check_step(self, U, step)
+        check_step(self, step)
         shrink = 1.0 + step * xp.asarray(self.ridge.weight)
         return self.core.prox_with(xp, self.tilt.prox_on(xp, U, step) / shrink, step / shrink, self.base)
 
@@ -228,10 +227,8 @@ class NonSeparableSum(Sum, named=False):
         return " + ".join(term.printed_value() for term in self.terms)
 
 
-def check_step(R: Regularizer, U: Array, step: Array) -> None:
+def check_step(R: Regularizer, step: Array) -> None:
     """Raise ValueError unless there is one step for each code."""
-    if U.ndim == 0:
-        raise ValueError(f"{R} looks at a whole code, got a single number")
     if step.ndim and step.shape[-1] != 1:
         raise ValueError(f"{R} takes one step for each code, got step of shape {tuple(step.shape)}")
 
@@ -239,18 +236,6 @@ def check_step(R: Regularizer, U: Array, step: Array) -> None:
 def feasible(xp: ArrayNamespace, holds: Array, Z: Array) -> Array:
     """Return 0 where a condition holds and infinity elsewhere, in the dtype of Z."""
     return xp.where(holds, 0.0 * Z[..., 0], xp.inf) if Z.shape[-1] else xp.where(holds, 0.0, xp.inf)
-
-
-def as_positive(value: Any, name: str, owner: str) -> float:
-    """Return a parameter that is one positive number, or raise ValueError."""
-    if np.ndim(value) or isinstance(value, bool | str) or not 0 < float(value) < np.inf:
-        raise ValueError(f"{owner}: {name} must be a finite number > 0, got {value!r}")
-    return float(value)
-
-
-def as_count(value: Any, name: str, owner: str, least: int = 1) -> int:
-    """Return a parameter that is an integer, not too small, or raise ValueError."""
-    return checked_count(f"{owner}: {name}", value, least)
 
 
 def is_positively_homogeneous(r: Separable) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from proxsae.regularizers.nonseparable import as_positive
+from proxsae.regularizers.parameters import as_positive
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tabulation import ProxTable, build_table, exact_prox, sampled
 

@@ -27,6 +27,13 @@ def as_parameter(value: Any, name: str) -> Any:
     return array.copy() if array.ndim else float(array)  # a copy, so that a checked parameter does not change
 
 
+def as_positive(value: Any, name: str, owner: str) -> float:
+    """Return a parameter that is one positive number, or raise ValueError."""
+    if np.ndim(value) or isinstance(value, bool | str) or not 0 < float(value) < np.inf:
+        raise ValueError(f"{owner}: {name} must be a finite number > 0, got {value!r}")
+    return float(value)
+
+
 def spelled_value(value: Any, arrays: dict[str, Array] | None) -> str:
     """Return the text of a parameter; arrays and functions are put into `arrays`, where given, under the name used."""
     if hasattr(value, "spelled"):  # a regularizer

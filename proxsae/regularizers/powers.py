@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from proxsae.regularizers.parameters import as_positive
 from proxsae.regularizers.separable import Separable
 
 NEWTON_STEPS = 7  # the first step at least halves the error, the others square it: enough for float64
@@ -41,10 +42,11 @@ class Lq(Separable):
     def degree(self) -> float:
         return self.q
 
-    def conditions(self) -> list[tuple[Any, str]]:
-        if not (isinstance(self.q, float | int) and 0 < self.q < 1):
-            return [(False, "q must be a number strictly between 0 and 1")]
-        return super().conditions()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "q", as_positive(self.q, "q", "Lq"))
+        if self.q >= 1:
+            raise ValueError(f"Lq: q must be strictly between 0 and 1, got {self.q}")
 
     # q decides the form of the formula: no reader puts a symbol or an array in its place.
     def own_parameters(self) -> list[str]:

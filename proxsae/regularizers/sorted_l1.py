@@ -8,8 +8,9 @@ import array_api_compat
 import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.formulas.integers import checked_count
 from proxsae.kernels.isotonic import nonincreasing_fit
-from proxsae.regularizers.nonseparable import NonSeparable, as_count
+from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.parameters import as_parameter
 from proxsae.regularizers.simplex import largest_modulus
 
@@ -76,7 +77,7 @@ class OfKLargest(NonSeparable, named=False):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "k", as_count(self.k, "k", type(self).__name__))
+        object.__setattr__(self, "k", checked_count(f"{type(self).__name__}: k", self.k))
 
 
 class SumOfKLargest(OfKLargest):

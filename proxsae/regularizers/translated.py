@@ -114,7 +114,7 @@ def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
     Raises
     ------
     TypeError
-        If R is a selection or a sum with a term of whole codes: translate the term and add the rest.
+        If R is a Cardinality, or a sum with a term of whole codes: translate the term and add the rest.
     """
     if isinstance(inner, Separable):
         center = as_parameter(center, "center")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-import numpy as np
-
 from proxsae.formulas.arrays import Array
 from proxsae.regularizers.base import Regularizer, combine
+from proxsae.regularizers.parameters import as_positive
 from proxsae.regularizers.traits import Scope, of_parts
 
 
@@ -76,9 +75,7 @@ class Rescaling(Wrapper, named=False):
     is_radial = of_parts("is_radial")
 
     def __post_init__(self) -> None:
-        if np.ndim(self.scale) or not 0 < float(self.scale) < np.inf:
-            raise ValueError(f"Rescaled: the scale must be a finite number > 0, got {self.scale!r}")
-        object.__setattr__(self, "scale", float(self.scale))
+        object.__setattr__(self, "scale", as_positive(self.scale, "scale", "Rescaled"))
 
     @property
     def tolerance(self) -> float:

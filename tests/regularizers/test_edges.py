@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo import SEPARABLE, SUMS
 
-from proxsae.regularizers import L0, L1, Box, Cardinality, GroupL2, NonNegative, SortedL1, SquaredL2
+from proxsae.regularizers import (
+    L0,
+    L1,
+    Box,
+    Cardinality,
+    GroupCardinality,
+    GroupL0,
+    GroupL2,
+    NonNegative,
+    SortedL1,
+    SquaredL2,
+)
 
 ALL = [*SEPARABLE, *SUMS, Cardinality(2), NonNegative() + Cardinality(2), 0.3 * L1() + Cardinality(2, "batch")]
 KINDS = {"numpy": np.asarray, "torch": lambda U: torch.from_numpy(np.ascontiguousarray(U))}
@@ -148,10 +159,24 @@ def test_weights_must_be_numbers(weight):
         L1(weight=weight)
 
 
-@pytest.mark.parametrize("weight", [-1.0, np.ones(2)])
+@pytest.mark.parametrize("weight", [-1.0, np.ones(2), torch.tensor(-1.0)])
 def test_indicators_take_scalar_weights_only(weight):
     with pytest.raises(ValueError, match="an indicator takes only scalar weights >= 0"):
         weight * NonNegative()
+
+
+def test_a_tensor_of_one_number_is_a_weight_of_a_sum_with_an_indicator():
+    R = torch.tensor(0.5) * (L1() + NonNegative())
+    np.testing.assert_array_equal(R.prox(np.array([2.0, -2.0])), [1.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    "R", [Cardinality(2), GroupL0(1), GroupCardinality(1, 1), GroupL2(1), 0.1 * L1() + GroupL2(1)], ids=repr
+)
+def test_a_single_number_is_no_code(R):
+    for u in (3.0, torch.tensor(3.0)):
+        with pytest.raises(ValueError, match="looks at a whole code, got a single number"):
+            R.prox(u)
 
 
 def test_box_with_its_bounds_exchanged():

@@ -144,6 +144,10 @@ def test_per_coordinate_parameters_act_each_on_its_own():
         assert np.array_equal(together[:, [i]], alone)
 
 
+def test_lq_takes_a_number_of_any_kind():
+    assert Lq(np.float32(0.5)) == Lq(np.array(0.5)) == Lq(0.5)
+
+
 def test_limits_of_lq_are_hard_and_soft():
     U = np.linspace(-5, 5, 101)[:, None]
     np.testing.assert_allclose(Lq(1e-9).prox(U, 0.7), L0().prox(U, 0.7), atol=1e-6)
@@ -178,7 +182,7 @@ def test_zero_weight_is_no_penalty():
     ("build", "sentence"),
     [
         (lambda: MCP(0.0), "gamma must be positive"), (lambda: SCAD(1.0), "a must exceed 1"),
-        (lambda: Lq(1.0), "between 0 and 1"), (lambda: Lq(np.array([0.5])), "between 0 and 1"),
+        (lambda: Lq(1.0), "between 0 and 1"), (lambda: Lq(np.array([0.5])), "q must be a finite number > 0"),
         (lambda: CappedL1(-1.0), "theta"), (lambda: LogSum(0.0), "delta"),
         (lambda: Tanh(0.0), "scale"), (lambda: Huber(-1.0), "alpha"), (lambda: AsymmetricL0(-1.0, 0.0), "positive"),
         (lambda: CEL0(0.0), "a must be positive"), (lambda: MCP() + SCAD(), "no calculus rule"),
