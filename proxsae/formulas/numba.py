@@ -122,16 +122,11 @@ def compiled(r: Any, formula: Literal["prox", "value"] = "prox", dtype: str = "f
         one compiled function. Per-coordinate parameters are passed coordinate by coordinate.
     formula : {"prox", "value"}
         ``prox(u, t, parameters)`` or ``value(z, parameters)``, with `parameters` a tuple in the order of
-        ``parameter_values(r)``.
+        ``r.parameters()``.
     dtype : {"float32", "float64"}
         The dtype of every operation; it rounds as the array formula does.
     """
     return _compile(*_written(r, formula), dtype)
-
-
-def parameter_values(r: Any) -> list[Any]:
-    """Return the parameters of `r` in the order in which the compiled formula takes them."""
-    return [value for _, value in r.parameters()]
 
 
 def _written(r: Any, formula: str) -> tuple[tuple[str, ...], str]:

@@ -74,10 +74,7 @@ class Separable(Regularizer):
         The gain is computed as z (u - z/2) - t w r(z), without cancellation. It is convex in u with minimum 0 (a
         supremum of affine functions), hence monotone in abs(u) where r is even.
         """
-        return self.gain_at(xp, u, t, self.weighted_prox(xp, u, t))
-
-    def gain_at(self, xp: Any, u: Any, t: Any, z: Any) -> Any:
-        """Return the gain of z over zero; where z is the prox of u, this is :meth:`gain_of`."""
+        z = self.weighted_prox(xp, u, t)
         return z * (u - 0.5 * z) - t * self.weighted_value(xp, z)
 
     def best_of(self, xp: Any, u: Any, t: Any, candidates: list[Any]) -> Any:

@@ -23,13 +23,13 @@ def scalar_prox(R: Regularizer, rounded: Any, dtype: Any) -> tuple[Any, Any]:
     """
     import numba
 
-    from proxsae.formulas.numba import compiled, parameter_values
+    from proxsae.formulas.numba import compiled
 
     assert isinstance(R, Separable)
     prox = compiled(R, "prox", dtype.name)
     number = getattr(numba, dtype.name)
     prox.compile((number, number, number[::1]))
-    values = np.broadcast_arrays(*(np.atleast_1d(to_numpy(value)) for value in parameter_values(R)), [0.0])
+    values = np.broadcast_arrays(*(np.atleast_1d(to_numpy(value)) for _, value in R.parameters()), [0.0])
     return prox, np.stack(values, axis=1).astype(rounded).astype(dtype)
 
 

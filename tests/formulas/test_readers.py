@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo import SEPARABLE, SUMS, TRANSCENDENTAL
 
-from proxsae.formulas.numba import compiled, parameter_values
+from proxsae.formulas.numba import compiled
 from proxsae.regularizers import L0, L1, Box, NonNegative, Separable, SquaredL2
 
 ALL = [*SEPARABLE, *SUMS]
@@ -45,7 +45,8 @@ def test_transcendental_formulas_agree_to_rounding(R):
         Z = R.prox(U, step)
         np.testing.assert_allclose(R.prox(torch.from_numpy(U), step).numpy(), Z, rtol=1e-9, atol=1e-12)
         scalar = compiled(R)
-        loop = [[scalar(u, step, tuple(parameter_values(R))) for u in row] for row in U]
+        parameters = tuple(value for _, value in R.parameters())
+        loop = [[scalar(u, step, parameters) for u in row] for row in U]
         np.testing.assert_allclose(loop, Z, rtol=1e-9, atol=1e-12)
 
 
@@ -67,7 +68,7 @@ def test_compiled_loop_agrees_bitwise(R, dtype):
     number = np.dtype(dtype).type
     scalar, value = compiled(R, "prox", dtype), compiled(R, "value", dtype)
     U, step = points(dtype), number(0.5)
-    parameters = [np.broadcast_to(np.asarray(p, dtype), 5) for p in parameter_values(R)]
+    parameters = [np.broadcast_to(np.asarray(p, dtype), 5) for _, p in R.parameters()]
     columns = [tuple(p[j] for p in parameters) for j in range(5)]
     Z = np.array([[scalar(u, step, columns[j]) for j, u in enumerate(row)] for row in U], dtype)
     assert_same(R.prox(U, 0.5), Z)

@@ -12,7 +12,7 @@ from definitions import SPECIAL
 from zoo import JOINT, SEPARABLE, SUMS, TRANSCENDENTAL
 
 from proxsae import regularizers
-from proxsae.formulas.numba import compiled, parameter_values
+from proxsae.formulas.numba import compiled
 from proxsae.regularizers import KSupport, KSupportNorm, L1MinusL2, TreeGroups, parse
 
 ZOO = [*SEPARABLE, *TRANSCENDENTAL, *SUMS, *JOINT]
@@ -75,7 +75,7 @@ def test_the_compiled_loop_is_numpy(R, dtype):
     U, t = (np.random.default_rng(0).normal(size=(40, R.width or 5)) * 3).astype(dtype), number(0.8)
     Z = R.prox(U, 0.8)
     scalar = compiled(R, dtype=dtype)
-    parameters = [np.broadcast_to(np.asarray(p, dtype), U.shape[1]) for p in parameter_values(R)]
+    parameters = [np.broadcast_to(np.asarray(p, dtype), U.shape[1]) for _, p in R.parameters()]
     columns = [tuple(p[j] for p in parameters) for j in range(U.shape[1])]
     found = np.array([[scalar(u, t, columns[j]) for j, u in enumerate(row)] for row in U])
     assert np.array_equal(found == 0, Z == 0)

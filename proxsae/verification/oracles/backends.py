@@ -47,10 +47,10 @@ def check_backends(R: Regularizer, pair: Pair) -> Check:
 
 
 def _compiled_prox(R: Separable, U: Array, t: float) -> Array:
-    from proxsae.formulas.numba import compiled, parameter_values
+    from proxsae.formulas.numba import compiled
 
     scalar = compiled(R, "prox", str(U.dtype))
-    parameters = [np.broadcast_to(np.asarray(p, U.dtype), U.shape[1]) for p in parameter_values(R)]
+    parameters = [np.broadcast_to(np.asarray(p, U.dtype), U.shape[1]) for _, p in R.parameters()]
     columns = [tuple(p[j] for p in parameters) for j in range(U.shape[1])]
     return np.array([[scalar(u, U.dtype.type(t), columns[j]) for j, u in enumerate(row)] for row in U], U.dtype)
 

@@ -18,11 +18,11 @@ from proxsae.formulas.arrays import Array
 from proxsae.formulas.integers import evenly_spaced
 from proxsae.kernels.lower_hull import lower_hull
 from proxsae.regularizers.tabulation import jumps
-from proxsae.verification.oracles.judge import judge
+from proxsae.verification.oracles.judge import Value, judge
 from proxsae.verification.pair import Pair
 from proxsae.verification.report import Check
 
-STEPS = (1e-4, 0.01, 0.1, 0.37, 0.5, 1.0, 2.0, 3.7, 11.0, 100.0, 1e4)
+LINE_STEPS = (1e-4, 0.01, 0.1, 0.37, 0.5, 1.0, 2.0, 3.7, 11.0, 100.0, 1e4)
 MORE_STEPS = tuple(float(t) for t in np.logspace(-3, 3, 37))
 TOLERANCE = 1e-12  # of the sizes of the terms: an error e in z shows from about e = 1e-6 of its size on
 
@@ -32,17 +32,13 @@ GRID = np.unique(np.concatenate([_FINE, _DECADES, -_DECADES, [0.0]]))
 POINTS = np.unique(np.concatenate([np.linspace(-6, 6, 97), *(s * np.logspace(-6, 6, 61) for s in (1, -1))]))
 _LADDER = np.concatenate([s * 10.0 ** -np.arange(8) for s in (1, -1)])
 
-Scalar = Callable[[Array], Array]
-ScalarProx = Callable[[Array, float], Array]
-Answers = tuple[Array, Array]  # points u, and what is claimed for them
-
 
 def search_pair(pair: Pair, j: int = 0) -> Check:
     """Compare the claimed prox of coordinate j, or of all if they are equal, with a search of the whole line."""
     value, prox = pair.coordinate(j)
     sizes, tolerance, reach = pair.sizes, pair.tolerance, pair.reach
     method = "search over the line" + ("" if pair.scalar is not None else f", coordinate {j}")
-    steps = pair.steps or STEPS
+    steps = pair.steps or LINE_STEPS
     # A numerical prox has a table to make for each step.
     more = MORE_STEPS if pair.steps is None and sizes.is_thorough and not tolerance else ()
     scans = {t: _judged(prox, _scan(t, t in more, sizes.scan), t, reach) for t in (*steps, *more)}
@@ -81,7 +77,7 @@ def search_pair(pair: Pair, j: int = 0) -> Check:
     return Check(method, covers, "passed")
 
 
-def _judged(prox: ScalarProx, u: Array, t: float, reach: float) -> Answers:
+def _judged(prox: Callable[[Array, float], Array], u: Array, t: float, reach: float) -> tuple[Array, Array]:
     """Return points u and the claimed answers, without those where value or prox overflows."""
     u = u[np.abs(u) <= reach]
     z = prox(u, t)
@@ -110,7 +106,7 @@ def _best_candidate(candidates: Array, heights: Array, u: Array, t: float) -> Ar
     return z[hull][np.searchsorted(np.diff(curve[hull]) / np.diff(z[hull]), u)]
 
 
-def _nearby(value: Scalar, u: Array, t: float, claimed: Array) -> Array:
+def _nearby(value: Value, u: Array, t: float, claimed: Array) -> Array:
     """Return the best of a ladder of steps away from each claimed answer."""
     away = np.concatenate([claimed[:, None] + _LADDER, claimed[:, None] * (1.0 + _LADDER)], axis=1)
     heights = value(away.ravel()).reshape(away.shape)
@@ -118,7 +114,7 @@ def _nearby(value: Scalar, u: Array, t: float, claimed: Array) -> Array:
     return away[np.arange(len(u)), np.argmin(F, axis=1)]
 
 
-def best_on_the_line(value: Scalar, candidates: Array, heights: Array, u: Array, t: float) -> tuple[Array, Array]:
+def best_on_the_line(value: Value, candidates: Array, heights: Array, u: Array, t: float) -> tuple[Array, Array]:
     """Return the best z found for each u, and its value."""
     if not len(u):
         return u.copy(), u.copy()
@@ -151,7 +147,7 @@ def _cell(grid: Array, index: Array) -> tuple[Array, Array]:
     return np.minimum(one, other), np.maximum(one, other)
 
 
-def _refine(value: Scalar, low: Array, high: Array, start: Array, u: Array, t: float) -> tuple[Array, Array]:
+def _refine(value: Value, low: Array, high: Array, start: Array, u: Array, t: float) -> tuple[Array, Array]:
     """Zoom into each cell: nine rounds of seventeen points."""
     fractions = np.linspace(0.0, 1.0, 17)
     rows = np.arange(len(u))
@@ -173,25 +169,20 @@ def _objective(z: Array, height: Array, u: Array, t: float) -> Array:
     return z * (0.5 * z - u) + t * height
 
 
-def _candidates(value: Scalar, claimed: Array, known: Array) -> Array:
+def _candidates(value: Value, claimed: Array, known: Array) -> Array:
     """Return the common candidates, ascending: the grid, claimed answers, and both sides of each jump of the value."""
     own = (known[:: len(known) // 400 + 1], claimed[:: len(claimed) // 400 + 1])
     points = np.unique(np.concatenate([GRID, *own]))
     return np.unique(np.concatenate([points, jumps(value, points, value(points)), [0.0]]))
 
 
-def _adversarial_points(prox: ScalarProx, t: float, scan: Array, answers: Array) -> Array:
+def _adversarial_points(prox: Callable[[Array, float], Array], t: float, scan: Array, answers: Array) -> Array:
     """Return points u: over all sizes, and close on both sides of where the claimed prox jumps or bends."""
     answers = np.where(np.isfinite(answers), answers, 0.0)
-    sudden = jumps(prox_at(prox, t), scan, answers, limit=8)
+    sudden = jumps(lambda u: np.nan_to_num(prox(u, t), nan=0.0, posinf=0.0, neginf=0.0), scan, answers, limit=8)
     slopes = np.diff(answers) / np.diff(scan)
     bends = scan[1:-1][np.argsort(-np.abs(np.diff(slopes)))[:24]]
     near = np.concatenate([sudden, bends])
     sides = [near * (1 + s * e) for e in (1e-9, 1e-6, 1e-3, 0.02) for s in (1, -1)]
     own_scale = np.sqrt(t) * np.linspace(-4, 4, 33)
     return np.unique(np.concatenate([POINTS, near, *sides, own_scale, t * np.linspace(-3, 3, 25)]))
-
-
-def prox_at(prox: ScalarProx, t: float) -> Scalar:
-    """Return the prox at one step, finite everywhere."""
-    return lambda u: np.nan_to_num(prox(u, t), nan=0.0, posinf=0.0, neginf=0.0)
