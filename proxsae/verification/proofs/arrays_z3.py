@@ -62,9 +62,10 @@ class PathReader(Reader):
         """Return the answer to a condition on this path."""
         if condition.defined is not True:
             self.obligations.append(condition.defined)
-        question = condition.holds if isinstance(condition.holds, bool) else z3.simplify(condition.holds)
-        if isinstance(question, bool) or z3.is_true(question) or z3.is_false(question):
-            return bool(question is True or (question is not False and z3.is_true(question)))
+        holds = condition.holds
+        question = z3.simplify(z3.BoolVal(holds) if isinstance(holds, bool) else holds)
+        if z3.is_true(question) or z3.is_false(question):
+            return bool(z3.is_true(question))
         key = question.sexpr()
         if key not in self._known:
             self._known[key] = self._answer(question)
