@@ -224,7 +224,7 @@ EVEN_SCALARS = [
     0.3 * L1() + L0(),
     L1() + Box(-0.8, 0.8),
 ]
-INDICATORS = (LInfBall,)
+INDICATORS = (Box,)
 
 
 def of_groups(r):

@@ -13,7 +13,7 @@ import numpy as np
 from proxsae.formulas.arrays import to_numpy
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.conjugate import Piece
-from proxsae.regularizers.parameters import all_hold
+from proxsae.regularizers.parameters import all_hold, as_parameter
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.sums import WithBox, WithCount, WithRidge
 
@@ -199,31 +199,15 @@ class Box(Separable):
         return xp.minimum(xp.maximum(u, self.lower), self.upper)
 
 
-class LInfBall(Separable):
-    r"""The indicator of :math:`\max_i |z_i| \le \rho`, whose prox clips u to [-rho, rho].
+def LInfBall(radius: Any = 1.0) -> Box:  # noqa: N802
+    r"""Return the indicator of :math:`\max_i |z_i| \le \rho`, the box from -rho to rho.
 
     Parameters
     ----------
     radius : float or array of shape (n_components,), default 1
         rho > 0.
     """
-
-    radius: Any = 1.0
-
-    is_convex = True
-    is_symmetric = True
-    is_indicator = True
-    degree = 0
-    lengths = ("radius",)
-
-    def conditions(self) -> list[tuple[Any, str]]:
-        return [(self.radius > 0, "radius must be positive")]
-
-    def value_of(self, xp: Any, z: Any) -> Any:
-        return xp.where(xp.abs(z) <= self.radius, 0.0, xp.inf)
-
-    def piece(self) -> Piece:
-        return Piece(lower=-self.radius, upper=self.radius)
-
-    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        return xp.minimum(xp.maximum(u, -self.radius), self.radius)
+    radius = as_parameter(radius, "radius")
+    if not all_hold(radius > 0):
+        raise ValueError(f"LInfBall: radius must be positive, got {radius}")
+    return Box(-radius, radius)

@@ -181,6 +181,8 @@ class L2Ball(OfNorms):
         rho > 0.
     """
 
+    value_latex = r"\iota_{\{\|z\|_2 \le \rho\}}(z)"
+
     r: Separable = field(default=LInfBall(), init=False)
     groups: Any = field(default=None, init=False)
     group_weights: Any = field(default=None, init=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from proxsae.regularizers.asymmetric import AsymmetricL0, gated
 from proxsae.regularizers.base import CLASSES, Regularizer, combine
-from proxsae.regularizers.basic import L0, L1, NonNegative, SquaredL2
+from proxsae.regularizers.basic import L0, L1, LInfBall, NonNegative, SquaredL2
 from proxsae.regularizers.cardinality import Cardinality, GroupCardinality
 from proxsae.regularizers.concave import MCP
 from proxsae.regularizers.entmax import Entmax
@@ -24,6 +24,7 @@ MOST_TERMS = 100  # most terms of a sum; each is compared with every other
 
 # What a text may call besides the classes.
 BUILDERS: dict[str, Callable[..., Regularizer]] = {
+    "LInfBall": LInfBall,
     "Translated": Translated,
     "Rescaled": lambda inner, scale: inner.in_units(scale),
 }

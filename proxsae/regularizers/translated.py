@@ -9,7 +9,7 @@ import numpy as np
 
 from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 from proxsae.regularizers.base import Regularizer, combine
-from proxsae.regularizers.basic import Box, LInfBall
+from proxsae.regularizers.basic import Box
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.parameters import as_parameter
@@ -90,10 +90,10 @@ class TranslatedNonSeparable(Translation, NonSeparable, named=False):
         return self.inner.gauge_on(xp, V)
 
 
-def _moved(bounds: Any, center: Any) -> Box | None:
+def _moved(bounds: Box, center: Any) -> Box | None:
     """Return the indicator of the same interval about c; None where its ends overflow or lengths differ."""
-    ends = (bounds.lower, bounds.upper) if type(bounds) is Box else (-bounds.radius, bounds.radius)
-    lower, upper, c = (value if isinstance(value, float) else to_numpy(value) for value in (*ends, center))
+    ends = (bounds.lower, bounds.upper, center)
+    lower, upper, c = (value if isinstance(value, float) else to_numpy(value) for value in ends)
     if len({np.shape(value) for value in (lower, upper, c)} - {()}) > 1:
         return None
     with np.errstate(over="ignore"):
@@ -119,11 +119,11 @@ def Translated(inner: Regularizer, center: Any) -> Regularizer:  # noqa: N802
     if isinstance(inner, Separable):
         center = as_parameter(center, "center")
         # Bounds are moved themselves: (c + h) - c may round beyond h, and R would be infinite at its own prox.
-        bounds = [term for term in inner.terms if type(term) in (Box, LInfBall)] if inner.is_convex else []
+        bounds = [term for term in inner.terms if type(term) is Box] if inner.is_convex else []
         moved = [box for term in bounds if (box := _moved(term, center)) is not None]
         if not bounds or len(moved) < len(bounds):
             return TranslatedSeparable(inner, center)
-        rest = [term for term in inner.terms if type(term) not in (Box, LInfBall)]
+        rest = [term for term in inner.terms if type(term) is not Box]
         return combine([*([TranslatedSeparable(combine(rest), center)] if rest else []), *moved])
     if isinstance(inner, NonSeparable) and not isinstance(inner, Cardinality):
         return TranslatedNonSeparable(inner, center)

@@ -11,7 +11,20 @@ import pytest
 import torch
 from zoo import PER_COORDINATE, SEPARABLE, SUMS
 
-from proxsae.regularizers import L0, L1, Box, Cardinality, Lq, NonNegative, Regularizer, SquaredL2, Zero, get, parse
+from proxsae.regularizers import (
+    L0,
+    L1,
+    Box,
+    Cardinality,
+    LInfBall,
+    Lq,
+    NonNegative,
+    Regularizer,
+    SquaredL2,
+    Zero,
+    get,
+    parse,
+)
 
 SELECTIONS = [
     Cardinality(2),
@@ -51,6 +64,8 @@ def test_value_of_a_sum_is_the_sum_of_the_values(R):
         (NonNegative() + NonNegative(), NonNegative()),
         (NonNegative() + Box(-1.0, 2.0), Box(0.0, 2.0)),
         (Box(-1.0, 2.0) + Box(-3.0, 1.0), Box(-1.0, 1.0)),
+        (LInfBall(1.0) + LInfBall(2.0), Box(-1.0, 1.0)),
+        (L1() + LInfBall(1.0), L1() + Box(-1.0, 1.0)),
         (Zero() + L1(), L1()),
         (Zero() + Zero(), Zero()),
         (Zero() + Cardinality(3), Cardinality(3)),
@@ -175,6 +190,7 @@ def test_traits_hold(R):
         ('Cardinality(k=32, scope="batch")', Cardinality(32, "batch")),
         ("2*(L1 + 0.5*L0)", 2.0 * L1() + L0()),
         ("Box(-1, 2)", Box(-1.0, 2.0)),
+        ("LInfBall(0.5)", Box(-0.5, 0.5)),
         ("0.5*SquaredL2() + L1*2", 0.5 * SquaredL2() + 2.0 * L1()),
     ],
 )

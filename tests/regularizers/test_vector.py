@@ -11,6 +11,7 @@ from sklearn.isotonic import IsotonicRegression
 from proxsae.kernels.isotonic import nonincreasing_fit, pool_ends, pooled_means
 from proxsae.regularizers import (
     L1,
+    Box,
     Cardinality,
     Entmax,
     GroupL2,
@@ -37,7 +38,7 @@ def points(n=6, p=P):
     return np.concatenate([rng.normal(size=(n, p)) * 2, special])
 
 
-BALLS = (Simplex, L1Ball, L2Ball, LInfBall)
+BALLS = (Simplex, L1Ball, L2Ball, Box)
 
 
 @pytest.mark.parametrize(("R", "definition"), VECTOR_DEFINITIONS, ids=lambda x: repr(x) if hasattr(x, "prox") else "")

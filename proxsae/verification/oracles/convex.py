@@ -14,7 +14,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.regularizers.asymmetric import Tilt
 from proxsae.regularizers.base import Regularizer
-from proxsae.regularizers.basic import L1, Box, LInfBall, NonNegative, SquaredL2, Zero
+from proxsae.regularizers.basic import L1, Box, NonNegative, SquaredL2, Zero
 from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.from_cvxpy import FromCvxpy, built
 from proxsae.regularizers.groups import OfNorms
@@ -85,7 +85,6 @@ EXPRESSIONS: dict[type, Callable[[Any, Any, Any], Written | None]] = {
     Huber: _huber,
     NonNegative: lambda cp, R, z: (0.0 * z, [z >= 0]),
     Box: lambda cp, R, z: (0.0 * z, [z >= R.lower, z <= R.upper]),
-    LInfBall: lambda cp, R, z: (0.0 * z, [cp.abs(z) <= R.radius]),
     L1Ball: lambda cp, R, z: (cp.Constant(0.0), [cp.norm1(z) <= R.radius]),
     Simplex: lambda cp, R, z: (cp.Constant(0.0), [z >= 0, cp.sum(z) == R.radius]),
     LInf: lambda cp, R, z: (cp.norm_inf(z), []),

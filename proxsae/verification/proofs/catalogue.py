@@ -18,7 +18,6 @@ CLASSES = (
     "SquaredL2",
     "NonNegative",
     "Box(-1.0, 2.0)",
-    "LInfBall(1.0)",
     "MCP(3.0)",
     "SCAD(3.7, 1.0)",
     "CappedL1(1.0)",
