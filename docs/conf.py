@@ -47,7 +47,7 @@ sphinx_gallery_conf = {
 
 # The catalogue page: one admissible choice of parameters each, of every class.
 CATALOGUE = {
-    "Scalar": (*CLASSES, "LInfBall(1.0)", "Tanh(1.0)"),
+    "Scalar": (*CLASSES, "CEL0(1.0, 1.0)", "LInfBall(1.0)", "Tanh(1.0)"),
     "Selections": SELECTIONS,
     "Groups": (
         "OfNorms(MCP(3.0), 4)",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxsae.regularizers.parameters import all_hold, as_parameter
 from proxsae.regularizers.separable import Separable
 
 
@@ -135,12 +136,13 @@ class CappedL1(Separable):
         return xp.sign(u) * xp.where(t <= 2.0 * self.theta, half, hard)
 
 
-class CEL0(Separable):
-    r"""The continuous exact L0 penalty, :math:`r(z) = \lambda - \frac{a^2}{2}\max(\sqrt{2\lambda}/a - |z|, 0)^2`.
+def CEL0(a: Any = 1.0, lam: Any = 1.0) -> MCP:  # noqa: N802
+    r"""Return the continuous exact L0 penalty, which is a multiple of :class:`MCP`.
 
-    It is the largest function below :math:`\lambda\|z\|_0` that leaves the global minimisers of
-    :math:`\frac12\|x - zD\|^2 + \lambda\|z\|_0` in place where the atoms have norm a, and removes local ones. For
-    :math:`t a^2 \ge 1` its prox is that of :math:`\lambda L_0`, the hard threshold at :math:`\sqrt{2t\lambda}`.
+    :math:`r(z) = \lambda - \frac{a^2}{2}\max(\sqrt{2\lambda}/a - |z|, 0)^2` is the largest function below
+    :math:`\lambda\|z\|_0` that leaves the global minimisers of :math:`\frac12\|x - zD\|^2 + \lambda\|z\|_0` in place
+    where the atoms have norm a, and removes local ones. For :math:`t a^2 \ge 1` its prox is that of :math:`\lambda
+    L_0`, the hard threshold at :math:`\sqrt{2t\lambda}`.
 
     Parameters
     ----------
@@ -153,28 +155,9 @@ class CEL0(Separable):
     ----------
     Soubies, Blanc-Feraud and Aubert (2015), A continuous exact l0 penalty (CEL0), SIAM J. Imaging Sci. 8.
     """
-
-    a: Any = 1.0
-    lam: Any = 1.0
-
-    is_symmetric = True
-
-    def conditions(self) -> list[tuple[Any, str]]:
-        return [*super().conditions(), (self.a > 0, "a must be positive"), (self.lam > 0, "lam must be positive")]
-
-    def value_of(self, xp: Any, z: Any) -> Any:
-        root = 2.0 * xp.sqrt(0.5 * self.lam)
-        scaled = xp.minimum(self.a * xp.abs(z), root)
-        return scaled * (root - 0.5 * scaled)
-
-    def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
-        a = xp.abs(u)
-        root = 2.0 * xp.sqrt(0.5 * self.lam)
-        slope, bend = self.a * root, t * self.a * self.a
-        rising = xp.maximum(a - t * slope, 0.0) / xp.where(bend < 1.0, 1.0 - bend, 1.0)
-        firm = xp.where(self.a * a < root, rising, a)
-        hard = xp.where(0.5 * a / self.lam * a > t, a, 0.0)
-        return xp.sign(u) * xp.where(bend < 1.0, firm, hard)
-
-    def in_units(self, scale: float) -> CEL0:
-        return self.replace(lam=self.lam * scale * scale)  # lam is measured in the squared units of z
+    a, lam = as_parameter(a, "a"), as_parameter(lam, "lam")
+    for name, value in (("a", a), ("lam", lam)):
+        if not all_hold(value > 0):
+            raise ValueError(f"CEL0: {name} must be positive, got {value}")
+    root = (2.0 * lam) ** 0.5
+    return MCP(root / a, weight=a * root)

@@ -13,7 +13,7 @@ from proxsae.regularizers.asymmetric import AsymmetricL0, gated
 from proxsae.regularizers.base import CLASSES, Regularizer, combine
 from proxsae.regularizers.basic import L0, L1, LInfBall, NonNegative, SquaredL2
 from proxsae.regularizers.cardinality import Cardinality, GroupCardinality
-from proxsae.regularizers.concave import MCP
+from proxsae.regularizers.concave import CEL0, MCP
 from proxsae.regularizers.entmax import Entmax
 from proxsae.regularizers.simplex import Simplex
 from proxsae.regularizers.translated import Translated
@@ -24,6 +24,7 @@ MOST_TERMS = 100  # most terms of a sum; each is compared with every other
 
 # What a text may call besides the classes.
 BUILDERS: dict[str, Callable[..., Regularizer]] = {
+    "CEL0": CEL0,
     "LInfBall": LInfBall,
     "Translated": Translated,
     "Rescaled": lambda inner, scale: inner.in_units(scale),

@@ -14,6 +14,7 @@ from zoo import PER_COORDINATE, SEPARABLE, SUMS
 from proxsae.regularizers import (
     L0,
     L1,
+    MCP,
     Box,
     Cardinality,
     LInfBall,
@@ -191,6 +192,7 @@ def test_traits_hold(R):
         ("2*(L1 + 0.5*L0)", 2.0 * L1() + L0()),
         ("Box(-1, 2)", Box(-1.0, 2.0)),
         ("LInfBall(0.5)", Box(-0.5, 0.5)),
+        ("CEL0(2.0, 0.5)", 2.0 * MCP(0.5)),
         ("0.5*SquaredL2() + L1*2", 0.5 * SquaredL2() + 2.0 * L1()),
     ],
 )

@@ -12,7 +12,6 @@ import pytest
 
 from proxsae.kernels.top_k import top_k_mask
 from proxsae.regularizers import (
-    CEL0,
     L0,
     L1,
     MCP,
@@ -177,6 +176,7 @@ def larger_root_only(s, xp, u, t):
 
 mutant(MCP(2.0), "mcp: firm for large steps", prox_of=firm)
 mutant(MCP(2.0), "mcp: soft up to gamma", prox_of=lambda s, xp, u, t: xp.where(xp.abs(u) < 2.0, soft(xp, u, t), u))
+mutant(MCP(1.0), "mcp: hard threshold throughout", prox_of=lambda s, xp, u, t: L0().prox_of(xp, u, 0.5 * s.gamma * t))
 mutant(
     MCP(2.0),
     "mcp: hard threshold of l0",
@@ -196,7 +196,6 @@ mutant(
     "capped l1: large steps forgotten",
     prox_of=lambda s, xp, u, t: xp.where(xp.abs(u) > s.theta + 0.5 * t, u, soft(xp, u, t)),
 )
-mutant(CEL0(1.0, 1.0), "cel0: hard threshold throughout", prox_of=lambda s, xp, u, t: L0().prox_of(xp, u, t))
 mutant(
     Huber(1.0),
     "huber: branch at alpha",

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from proxsae.regularizers import (
-    CEL0,
     L0,
     L1,
     MCP,
@@ -65,7 +64,6 @@ PROVED = [
     MCP() + SquaredL2(),
     SCAD() + NonNegative(),
     CappedL1(),
-    CEL0(),
     Huber(),
     Huber() + L0(),
     Lq(0.5),

@@ -21,7 +21,6 @@ CLASSES = (
     "MCP(3.0)",
     "SCAD(3.7, 1.0)",
     "CappedL1(1.0)",
-    "CEL0(1.0, 1.0)",
     "Huber(1.0)",
     "Tilt(0.5)",
     "AsymmetricL0(0.2, 0.6)",
