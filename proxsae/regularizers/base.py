@@ -151,20 +151,16 @@ class Regularizer(Traits, ABC):
         """Return R*(v) of each row of a checked matrix, where `has_conjugate`."""
         return self.conjugate_on(ArrayNamespace(V), V)
 
-    def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
-        """Return where the prox of an (n, p) matrix may be non-zero, without keeping a dense result.
+    def support_rule(self, n_components: int, dtype: str, step: float = 1.0) -> Callable[[Array], tuple[Array, Array]]:
+        """Return a function of an (n, n_components) matrix of a dtype that tells where its prox may be non-zero.
 
         Returns
         -------
-        offsets : integer array of shape (n + 1,)
-        indices : integer array of shape (nnz,)
-            The columns of row i, ascending, are ``indices[offsets[i]:offsets[i + 1]]``. Outside of them the prox is 0.
+        callable
+            It returns ``(offsets, indices)``, integer arrays of shapes (n + 1,) and (nnz,): the columns of row i,
+            ascending, are ``indices[offsets[i]:offsets[i + 1]]``. Outside of them the prox is 0.
         """
-        return pattern_of(self.prox_unchecked(U, step) != 0)
-
-    def support_rule(self, n_components: int, dtype: str, step: float = 1.0) -> Callable[[Array], tuple[Array, Array]]:
-        """Return :meth:`support` as a function of a matrix alone, for many matrices of one width and dtype."""
-        return lambda U: self.support(U, step)
+        return lambda U: pattern_of(self.prox_unchecked(U, step) != 0)
 
     # --- parameters ----------------------------------------------------------------------------------------------
 

@@ -182,17 +182,19 @@ class Cardinality(Selection):
         n_rows = 1 if U.ndim == 1 else U.shape[0]
         return xp.where(top_k_mask(rank.reshape(1, -1), self.k * n_rows).reshape(U.shape), Z, 0.0)
 
-    def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
-        """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`."""
-        U, sign = self.ranked(U, step)
-        return matrix_support(U, self.k * len(U), sign) if self.scope == "batch" else row_support(U, self.k, sign)
-
     def support_rule(self, n_components: int, dtype: str, step: float = 1.0) -> Callable[[Array], tuple[Array, Array]]:
-        """Return :meth:`support` as a function of a matrix alone."""
+        """Return where the prox may be non-zero, see :meth:`Regularizer.support_rule`: the gains are ranked."""
         sign = self.rank_sign(step)
-        if self.scope == "batch" or sign is None:
-            return super().support_rule(n_components, dtype, step)
-        return Largest(self.k, sign)
+        if self.scope == "sample" and sign is not None:
+            return Largest(self.k, sign)
+
+        def selected(U: Array) -> tuple[Array, Array]:
+            rank, sign = self.ranked(U, step)
+            if self.scope == "batch":
+                return matrix_support(rank, self.k * len(U), sign)
+            return row_support(rank, self.k, sign)
+
+        return selected
 
     def ranked(self, U: Array, step: float = 1.0) -> tuple[Array, float]:
         """Return numbers v like U, and m, such that max(v, m v) is in the order of the gains."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
+from proxsae.formulas.arrays import Array, ArrayNamespace
 from proxsae.formulas.latex import scalar_prox, scalar_value
 from proxsae.kernels.dead_zone import dead_zone
 from proxsae.kernels.top_k import Outside
@@ -139,17 +139,12 @@ class Separable(Regularizer):
     def group_values(self, xp: ArrayNamespace, Z: Array, parts: Any) -> Array:
         return parts.sums(self.as_arrays(xp).weighted_value(xp, Z) + 0.0 * Z)
 
-    def support(self, U: Array, step: float = 1.0) -> tuple[Array, Array]:
-        """Return the pattern of the non-zeros of the prox, see :meth:`Regularizer.support`.
-
-        A prox of one variable is monotone and so zero on one interval of u: the entries of the matrix are compared with
-        the ends of that interval, and the prox is not computed.
-        """
-        zone = self.dead_zone(U.shape[-1], dtype_name(U), step)
-        return super().support(U, step) if zone is None else Outside(*zone)(U)
-
     def support_rule(self, n_components: int, dtype: str, step: float = 1.0) -> Callable[[Array], tuple[Array, Array]]:
-        """Return :meth:`support` as a function of a matrix alone: the interval is searched once."""
+        """Return where the prox may be non-zero, see :meth:`Regularizer.support_rule`.
+
+        A prox of one variable is monotone and so zero on one interval of u: the entries of a matrix are compared with
+        the ends of that interval, which are searched once, and the prox is not computed.
+        """
         if (zone := self.dead_zone(n_components, dtype, step)) is None:
             return super().support_rule(n_components, dtype, step)
         return Outside(*zone)

@@ -14,6 +14,7 @@ from proxsae import ProxSAE, solve
 from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized, Solved, Unrolled
 from proxsae.encoders.pre_activation import in_bfloat16
+from proxsae.formulas.arrays import name_of_dtype
 from proxsae.kernels.replay import Replay
 from proxsae.llm import steered
 from proxsae.llm.concepts import Axis
@@ -76,7 +77,7 @@ def test_prox_and_value(R, dtype):
         torch.testing.assert_close(ours.cpu(), R.prox(U, step), rtol=tolerance, atol=tolerance)
         Z = ours.float() if dtype.itemsize == 2 else ours
         torch.testing.assert_close(R.value(Z).cpu(), R.value(Z.cpu()), rtol=1e-4, atol=1e-4)
-    offsets, indices = R.support(U.cuda())
+    offsets, indices = R.support_rule(5, name_of_dtype(dtype))(U.cuda())
     assert offsets.device.type == indices.device.type == "cuda"
 
 

@@ -154,5 +154,5 @@ def test_the_dead_zone_is_where_the_prox_is_zero(text, dtype):
         beyond = np.where(finite, np.nextafter(end, np.array(outward, dtype)), 0).astype(dtype)
         assert (R.prox(beyond, 0.7)[finite] != 0).all()
     U = np.random.default_rng(0).normal(size=(50, 7)).astype(dtype)
-    for got, wanted in zip(R.support(U, 0.7), pattern_of(R.prox(U, 0.7) != 0), strict=True):
+    for got, wanted in zip(R.support_rule(7, dtype, 0.7)(U), pattern_of(R.prox(U, 0.7) != 0), strict=True):
         np.testing.assert_array_equal(got, wanted)

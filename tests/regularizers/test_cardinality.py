@@ -115,7 +115,7 @@ def test_support_holds_the_prox(partner, scope):
     R = partner + Cardinality(2, scope)
     Z = R.prox(U)
     for array in (U, torch.from_numpy(U)):
-        offsets, indices = (np.asarray(part) for part in R.support(array))
+        offsets, indices = (np.asarray(part) for part in R.support_rule(4, "float64")(array))
         assert offsets[0] == 0
         assert offsets[-1] == len(indices)
         inside = np.zeros(U.shape, bool)
