@@ -227,6 +227,13 @@ EVEN_SCALARS = [
 INDICATORS = (Box,)
 
 
+def conjugate(R, V):
+    """Return R*(v) of each row v of a matrix, or of one vector."""
+    assert R.has_conjugate
+    R.check_width(V.shape[-1])
+    return R.conjugate_unchecked(V) if V.ndim == 2 else float(R.conjugate_unchecked(V[None, :])[0])
+
+
 def of_groups(r):
     return OfNorms(r, LABELS, None if isinstance(r, INDICATORS) else COSTS)
 

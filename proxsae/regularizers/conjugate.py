@@ -12,6 +12,10 @@ There is no closed form for: a tree of nested groups, whose dual norm takes the 
 the sum of a ridge and a term of whole codes that is not a function of Euclidean norms (its conjugate is a squared
 distance from the domain of R*, a projection that is the prox again); and regularizers that the user gives as a
 function.
+
+References
+----------
+Rockafellar (1970), Convex Analysis, section 12.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from proxsae.formulas.arrays import Array, ArrayNamespace, as_float_array, dtype_name
+from proxsae.formulas.arrays import Array, ArrayNamespace, dtype_name
 from proxsae.kernels.dead_zone import dead_zone
 
 
@@ -176,40 +180,6 @@ def slack(Z: Array) -> float:
     The exact numbers of a proof have no such excess.
     """
     return {"float32": 1e-6, "object": 0.0}.get(dtype_name(Z), 1e-9)
-
-
-def conjugate(R: Any, V: Any) -> Any:
-    r"""Return :math:`R^*(v) = \sup_z \langle v, z\rangle - R(z)` for each row of V, or for one vector.
-
-    Parameters
-    ----------
-    R : Regularizer
-        With ``R.has_conjugate``: convex, and of closed form.
-    V : array of shape (n_samples, n_components) or (n_components,)
-        NumPy or Torch.
-
-    Returns
-    -------
-    array of shape (n_samples,), or float
-        ``inf`` outside the domain of the conjugate, whose boundary allows for rounding.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If R has no closed form here, or V is not floating-point, not finite, or does not fit R.
-
-    References
-    ----------
-    Rockafellar (1970), Convex Analysis, section 12.
-    """
-    V = as_float_array(V, "V")
-    if V.ndim not in (1, 2):
-        raise ValueError(f"V must be (n_samples, n_components) or (n_components,), got shape {tuple(V.shape)}")
-    if not R.has_conjugate:
-        raise ValueError(f"{R} has no closed conjugate here")
-    R.check_width(V.shape[-1])
-    values = R.conjugate_unchecked(V if V.ndim == 2 else V[None, :])
-    return values if V.ndim == 2 else float(values[0])
 
 
 def dual_scaling(R: Any, V: Array) -> Array:

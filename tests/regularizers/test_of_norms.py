@@ -6,7 +6,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from definitions import EVEN_SCALARS, INDICATORS, LABELS, MEMBERS, of_groups
+from definitions import EVEN_SCALARS, INDICATORS, LABELS, MEMBERS, conjugate, of_groups
 
 from proxsae import ProxSAE, solve
 from proxsae.regularizers import (
@@ -27,7 +27,6 @@ from proxsae.regularizers import (
     Separable,
     SquaredL2,
 )
-from proxsae.regularizers.conjugate import conjugate
 
 
 def points(n=40, p=7):
