@@ -55,24 +55,6 @@ class ScalarInverse:
             return f"not a prox of any R: it falls, {points}"
         return f"the prox of a non-convex R on z in [{self.z[0]:.6g}, {self.z[-1]:.6g}]: it expands, {points}"
 
-    def plot(self, axes: Any = None) -> Any:
-        """Draw R over the range of the activation and return the matplotlib axes.
-
-        Raises
-        ------
-        ValueError
-            If the activation is no prox.
-        """
-        if not self.is_prox:
-            raise ValueError(f"there is no R to draw: {self}")
-        if axes is None:
-            import matplotlib.pyplot as plt
-
-            axes = plt.figure(layout="constrained").subplots()
-        axes.plot(self.z, self.values)
-        axes.set(xlabel="z", ylabel="R(z)")
-        return axes
-
 
 def regularizer_of(activation: Any, low: float = -10.0, high: float = 10.0) -> ScalarInverse:
     r"""Return whether a scalar activation is a prox, of a convex R, and the R, on inputs from `low` to `high`.
