@@ -11,7 +11,7 @@ import numpy as np
 
 from proxsae.regularizers.parameters import as_positive
 from proxsae.regularizers.separable import Separable
-from proxsae.regularizers.tabulation import ProxTable, build_table, exact_prox, sampled
+from proxsae.regularizers.tabulation import ProxTable, build_table, sampled
 
 
 class Numeric(Separable):
@@ -21,9 +21,9 @@ class Numeric(Separable):
     r(z)` on a grid (0, `points`, and nodes a thousandth apart, relative to 1 + abs(z)) names the valleys that can hold
     the global minimum for some u; a golden-section search in the valley finds it. The result is tabulated over u, with
     cells halved until linear interpolation agrees with the search at the middle of every cell to `tolerance`, or to
-    what values in float64 can tell apart; the error between nodes is of that size. Certain bounds follow from
-    monotonicity alone: :meth:`error_bound` for z, of first order in the width of a cell, and :meth:`objective_bound`
-    for the objective, of second order. Changes of r between two neighbouring nodes of the grid are not seen.
+    what values in float64 can tell apart; the error between nodes is of that size. A certain bound, of first order in
+    the width of a cell, follows from monotonicity alone: :meth:`error_bound`. Changes of r between two neighbouring
+    nodes of the grid are not seen.
 
     Torch tensors get the slope of the table as gradient with respect to u; there is none with respect to the step or
     the weight, and no reader for compiled loops, so that coordinate descent does not take this regularizer.
@@ -110,12 +110,6 @@ class Numeric(Separable):
         """Return the table of the prox of `step` r, at weight one."""
         return build_table(self.function, self.limit, self.tolerance, self.points, step, self.is_convex)
 
-    def search(self, u: Any, step: float = 1.0) -> Any:
-        """Return the prox without the table: a search for each entry of a NumPy array u, at a scalar weight."""
-        u = np.asarray(u, dtype=np.float64)
-        found = exact_prox(self.function, self.limit, self.points, step * float(self.weight), u.ravel())
-        return found.reshape(u.shape)
-
     def error_bound(self, step: float = 1.0) -> float:
         """Return the largest error in z that the table can have, relative to 1 + abs(z), where the prox is continuous.
 
@@ -124,14 +118,6 @@ class Numeric(Separable):
         abs(u), in which either side may be returned.
         """
         return self.table(step * float(self.weight)).error_bound
-
-    def objective_bound(self, step: float = 1.0) -> float:
-        r"""Return how far :math:`\frac12 (z - u)^2 + t r(z)` at the z of the table can be above its least value.
-
-        The bound is relative to :math:`1 + u^2`. It is a quarter of the width times the rise of a cell, about 1e-7,
-        unless the prox jumps inside a cell by less than the halving of cells detects, twice `tolerance`.
-        """
-        return self.table(step * float(self.weight)).objective_bound
 
 
 @lru_cache(maxsize=256)

@@ -29,7 +29,6 @@ class ProxTable:
     starts: Any  # the prox where each cell begins
     slopes: Any  # its slope in each cell
     error_bound: float  # of z, relative to 1 + abs(z)
-    objective_bound: float  # of the objective, relative to 1 + u^2
 
 
 def sampled(function: Callable[[Any], Any], z: Any) -> Any:
@@ -116,11 +115,8 @@ def build_table(
 ) -> ProxTable:
     r"""Return the table of the prox over |u| <= limit, its cells halved until interpolation is right in their middle.
 
-    Bounds for a cell of width d over which the prox rises by e. The prox is monotone, and for convex r its slope is at
-    most 1: it differs from the line by at most e, or :math:`e (1 - e/d)`. With :math:`h(z) = z^2/2 + t r(z)` convex
-    between the two values, and its conjugate :math:`\varphi(u) = \max_z uz - h(z)`, the objective at the point z of the
-    line exceeds the least by :math:`\varphi(u) + h(z) - uz`; the chords of phi and h bound that by :math:`\lambda (1 -
-    \lambda) de \le de/4`. It is at most d times the distance from the line, too: z is the prox of some u in the cell.
+    The prox is monotone, and for convex r its slope is at most 1: in a cell of width d over which it rises by e, it
+    differs from the line by at most e, or :math:`e (1 - e/d)`.
     """
     reach = np.arcsinh(limit)
     u = np.sinh(np.linspace(-1, 1, 2 * int(reach / INPUT_SPACING) + 3) * reach)
@@ -149,10 +145,8 @@ def build_table(
     searched = _visible(function, step, u, z)[1:]
     off_the_line = rises * np.clip(1 - rises / widths, 0, 1) if is_convex else rises
     bound = np.max((np.where(jump, 0.0, off_the_line) + searched) / (1 + np.abs(z[1:])), initial=0.0)
-    objective = widths * np.where(jump, rises, np.minimum(0.25 * rises, off_the_line)) + searched**2
-    objective_bound = np.max(objective / (1 + np.minimum(u[:-1] ** 2, u[1:] ** 2)), initial=0.0)
     starts, slopes = np.where(jump, smaller, z[:-1]), np.where(jump, 0.0, rises / widths)
-    return ProxTable(u, starts, slopes, float(bound), float(objective_bound))
+    return ProxTable(u, starts, slopes, float(bound))
 
 
 def _visible(function: Any, step: float, u: Any, z: Any) -> Any:
