@@ -187,6 +187,18 @@ def newton(xp: Any, equation: Equation, start: Any, low: Any, high: Any, steps: 
     return z
 
 
+class ExactArray(np.ndarray):
+    """An array of exact numbers, which no cast to a floating dtype changes."""
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the array itself where its entries are exact."""
+        return self if self.dtype == object else super().astype(dtype, *args, **kwargs)
+
+    def sum(self, axis: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Return the exact sum."""
+        return super().sum(axis, None if self.dtype == object else dtype, *args, **kwargs)
+
+
 def dtype_name(x: Array) -> str:
     """Return the dtype of an array as text without its library: 'float32'."""
     return name_of_dtype(x.dtype)

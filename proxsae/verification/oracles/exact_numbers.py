@@ -11,7 +11,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from proxsae.formulas.arrays import Array, ArrayNamespace, Equation, newton
+from proxsae.formulas.arrays import Array, ArrayNamespace, Equation, ExactArray, newton
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.separable import Separable
 
@@ -33,18 +33,6 @@ def _refuse(_: Any) -> float:
 
 # The numbers of a context are a class of its own: those of mpmath, and of other contexts, become floats as ever.
 mp.mpf.__float__ = _refuse
-
-
-class ExactArray(np.ndarray):
-    """An array of exact numbers, which no cast to a floating dtype changes."""
-
-    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the array itself where its entries are exact."""
-        return self if self.dtype == object else super().astype(dtype, *args, **kwargs)
-
-    def sum(self, axis: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Return the exact sum."""
-        return super().sum(axis, None if self.dtype == object else dtype, *args, **kwargs)
 
 
 def exact(value: Any) -> Array:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import z3
 
-from proxsae.formulas.arrays import Array, ArrayNamespace
+from proxsae.formulas.arrays import Array, ArrayNamespace, ExactArray
 from proxsae.verification.proofs.decide import is_refuted
 from proxsae.verification.proofs.formulas_z3 import Condition, Number, Reader
 from proxsae.verification.proofs.theorem import NotProvedError
@@ -122,7 +122,7 @@ class PathReader(Reader):
         numbers = np.empty(value.shape, dtype=object)
         for index in np.ndindex(value.shape):
             numbers[index] = self.number(value[index])
-        return numbers.view(Symbols)
+        return numbers.view(ExactArray)
 
     def abs(self, a: Any) -> Any:
         return np.abs(a) if isinstance(a, np.ndarray) else (a if a >= 0 else -a)
@@ -146,7 +146,7 @@ class PathReader(Reader):
         results = np.empty(a.shape, dtype=object)
         for index in np.ndindex(a.shape):
             results[index] = function(self.number(a[index]))
-        return results.view(Symbols)
+        return results.view(ExactArray)
 
     def maximum(self, a: Any, b: Any) -> Array:
         return np.maximum(self.asarray(a), self.asarray(b))
@@ -156,7 +156,7 @@ class PathReader(Reader):
 
     def where(self, condition: Any, a: Any, b: Any) -> Array:
         chosen: Any = np.where(np.asarray(condition, dtype=bool), self.asarray(a), self.asarray(b))
-        return chosen.view(Symbols)
+        return chosen.view(ExactArray)
 
 
 class Vector(Number):
@@ -226,17 +226,6 @@ def inner_product(one: str, two: str) -> str:
 @np.vectorize(otypes=[bool])
 def _is_vector(entry: Any) -> bool:
     return isinstance(entry, Vector)
-
-
-class Symbols(np.ndarray):
-    """An array of exact numbers, which no cast to a floating dtype changes."""
-
-    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the array itself where its entries are exact."""
-        return self if self.dtype == object else super().astype(dtype, *args, **kwargs)
-
-    def sum(self, axis: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().sum(axis, None if self.dtype == object else dtype, *args, **kwargs)
 
 
 def paths(run: Callable[[PathReader], T], mark: str = "#") -> Iterator[tuple[PathReader, T]]:
