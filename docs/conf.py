@@ -88,8 +88,8 @@ def table(texts):
 def entry(text):
     """Return the entry of one regularizer, from the LaTeX reader of its formulas."""
     R = parse(text)
-    name = type(R).__name__ if len(R.terms) == 1 else None
-    title = f":class:`{text} <proxsae.regularizers.{name}>`" if name in naming.catalogue() else f"`{text}`"
+    name = text.partition("(")[0]
+    title = f":obj:`{text} <proxsae.regularizers.{name}>`" if len(R.terms) == 1 else f"`{text}`"
     lines = [f".. rubric:: {title}", ""]
     for of in ("value", "prox"):
         lines += [".. math::", "", f"   {R.latex(of)}", ""]
