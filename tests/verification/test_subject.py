@@ -168,7 +168,8 @@ RIGHT = {
 }
 
 
-LENGTHS = {"weighted l1": 4, "weights of any length": 3, "weights reversed": 4, "mean square difference": 2}  # where 3 does not fit
+# where 3 does not fit, or is enough
+LENGTHS = {"weighted l1": 4, "weights of any length": 3, "weights reversed": 4, "mean square difference": 2}
 
 
 # Theirs are in the catalogue too, which is verified.
