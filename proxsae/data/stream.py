@@ -23,6 +23,7 @@ from proxsae.formulas.integers import checked_count
 __all__ = ["ReadAhead", "ShuffledRows", "Stream"]
 
 BUFFER_ROWS = 65_536
+MEASURED = ("median_norm", "median_norms")  # entries of a provenance that follow from the first rows
 RUN = 1024  # rows of a store that stay together on their way into a block
 
 Block = tuple[int, Callable[[], NDArray[Any]]]  # so many rows, and what reads them
@@ -50,7 +51,8 @@ class Stream(ABC):
     @property
     def definition(self) -> str:
         """What fixes the rows that follow the first block, as a checkpoint keeps it."""
-        told = json.dumps(provenance_of(self), sort_keys=True)
+        known = {name: value for name, value in provenance_of(self).items() if name not in MEASURED}
+        told = json.dumps(known, sort_keys=True)
         names = {name: getattr(self, name, None) for name in ("n_rows", "buffer_rows", "seed")}
         words = [f"{name} {value}" for name, value in names.items()]
         return f"{', '.join(words)}, provenance with checksum {zlib.crc32(told.encode()):08x}"

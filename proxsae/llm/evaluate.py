@@ -170,7 +170,10 @@ def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: 
     transcoders = {name: (one, "site") for name, one in saes.items() if is_transcoder(one)}
     if not transcoders:
         return places
-    return sites_of(model, _told(transcoders, "reads") if reads is None else reads)
+    telling = {
+        name: pair for name, pair in transcoders.items() if "site" in (getattr(pair[0], "provenance_", None) or {})
+    }
+    return sites_of(model, _told(telling or transcoders, "reads") if reads is None else reads)
 
 
 def _told(fields: Mapping[str, tuple[SparseAutoencoder, str]], argument: str) -> str:

@@ -64,13 +64,16 @@ def _holds(test: Callable[[str], bool], tokens: NDArray[Any], tokenizer: Any) ->
 def documents_of(store: ActivationStore, tokenizer: Any) -> Documents:
     """Return the documents of all rows: in the contexts the separator of the harvest closes each, or padding does.
 
+    Where no separator does, a document that fills its last context runs together with the next.
+
     Raises
     ------
     ValueError
         If neither does.
     """
     closing = separator_ids(store.info.get("separator", PACKING.separator), tokenizer)
-    if not closing and store.info.get("concatenate", PACKING.concatenate):
+    is_concatenated = store.info.get("concatenate", PACKING.concatenate)
+    if not closing and is_concatenated:
         raise ValueError("documents of this store cannot be told apart: no token closes them")
     contexts, positions = store.trace(np.arange(len(store)))
     first, last = int(contexts[0]), int(contexts[-1])
@@ -79,7 +82,7 @@ def documents_of(store: ActivationStore, tokenizer: Any) -> Documents:
     head = 1 if has_start else 0  # of every context, and of no document
     is_padding = np.logical_and.accumulate(tokens[:, ::-1] == padding_id(tokenizer), axis=1)[:, ::-1]
     text, is_padding = (array[:, head:].reshape(-1) for array in (tokens, is_padding))
-    is_end = np.isin(text, closing) | is_padding
+    is_end = np.isin(text, closing) | (is_padding & (not is_concatenated))  # else only the last context is padded
     number = np.cumsum(np.concatenate([[0], is_end]))[:-1]  # an end belongs to what it closes
     place = (contexts - first) * (tokens.shape[1] - head) + positions - head
     ends = np.append(np.flatnonzero(is_end), len(text))
