@@ -254,7 +254,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         from proxsae.training.autoencoder import fitted_autoencoder
 
         model = fitted_autoencoder(encoder, atoms, bias, skip, is_transcoder=is_transcoder)
-        if parameters.get("blocks") is not None:
+        if len(parameters.get("blocks") or ()) > 1:
             raise ValueError("from_parts takes arrays in the units of the data, which those of a crosscoder are not")
         R, of_model = encoder.current_regularizer, {"encoder": encoder.unfitted(), "n_components": len(model.atoms)}
         sae = cls(R, **{**of_model, "skip_connection": skip is not None, **parameters})

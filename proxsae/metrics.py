@@ -183,7 +183,8 @@ def reconstruct(
             f"{name}.inverse_transform gave shape {reconstruction.shape} for activations of shape {y.shape}."
         )
     if (skip := getattr(sae, "skip_", None)) is not None:
-        reconstruction = reconstruction + sae.blocks_.in_data_units(x @ skip)  # type: ignore[attr-defined]
+        blocks = getattr(sae, "blocks_", None)
+        reconstruction = reconstruction + (x @ skip if blocks is None else blocks.in_data_units(x @ skip))
     if not np.isfinite(reconstruction).all():
         raise ValueError(f"{name} reconstructs NaN or infinity from finite activations.")
     return reconstruction, codes

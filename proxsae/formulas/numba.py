@@ -69,7 +69,9 @@ def _line(text: str) -> Any:
     """Return the function that appends this line, with its arguments in place of the braces."""
 
     def called(*operands: Any) -> Symbol:
-        symbol = next(operand for operand in operands if isinstance(operand, Symbol))
+        symbol = next((operand for operand in operands if isinstance(operand, Symbol)), None)
+        if symbol is None:
+            raise TypeError("a function of numbers alone is no part of a formula: compute it by math")
         return symbol.assign(text.format(*map(_text, operands)))
 
     return staticmethod(called)
@@ -124,7 +126,7 @@ def compiled(r: Any, formula: Literal["prox", "value"] = "prox", dtype: str = "f
         ``prox(u, t, parameters)`` or ``value(z, parameters)``, with `parameters` a tuple in the order of
         ``r.parameters()``.
     dtype : {"float32", "float64"}
-        The dtype of every operation; it rounds as the array formula does.
+        The dtype of every operation; it rounds as the array formula does, but for powers above 2.
     """
     return _compile(*_written(r, formula), dtype)
 

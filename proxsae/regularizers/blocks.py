@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Self
 
 import array_api_compat
 
@@ -43,6 +43,12 @@ class Blocks(NonSeparable):
         for R, width in blocks:
             R.check_width(width)
         object.__setattr__(self, "blocks", blocks)
+
+    def map_parameters(self, function: Callable[[str, Any], Any]) -> Self:
+        copy = super().map_parameters(function)
+        blocks = [(R.map_parameters(function), width) for R, width in self.blocks]
+        object.__setattr__(copy, "blocks", tuple(blocks))
+        return copy
 
     def made_of(self) -> list[Regularizer]:
         return [R for R, _ in self.blocks]

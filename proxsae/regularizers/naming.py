@@ -143,11 +143,12 @@ def builder_of(name: str, text: str) -> Callable[..., Regularizer]:
     ValueError
         If the name is unknown, or belongs to several classes.
     """
-    homes = CLASSES.get(name, {})
+    homes: dict[str, Callable[..., Regularizer]] = {**CLASSES.get(name, {})}
+    if name in BUILDERS:
+        homes[BUILDERS[name].__module__] = BUILDERS[name]
     if len(homes) > 1:
         raise ValueError(f"the name {name!r} belongs to classes of {' and of '.join(homes)}: rename one")
-    builder = next(iter(homes.values()), None) or BUILDERS.get(name)
-    if builder is None:
+    if not homes:
         known = sorted([*CLASSES, *BUILDERS])
         close = difflib.get_close_matches(name, known, n=1)
         hint = f", did you mean {close[0]}?" if close else ""
@@ -155,7 +156,7 @@ def builder_of(name: str, text: str) -> Callable[..., Regularizer]:
             f"unknown regularizer {name!r} in {_short(text)}{hint}; known are {', '.join(known)}, and what you define "
             "or import"
         )
-    return builder
+    return next(iter(homes.values()))
 
 
 class _Reader:

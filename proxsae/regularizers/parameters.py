@@ -29,9 +29,13 @@ def as_parameter(value: Any, name: str) -> Any:
 
 def as_positive(value: Any, name: str, owner: str) -> float:
     """Return a parameter that is one positive number, or raise ValueError."""
-    if np.ndim(value) or isinstance(value, bool | str) or not 0 < float(value) < np.inf:
+    try:
+        number = np.nan if np.ndim(value) or isinstance(value, bool | str) else float(value)
+    except TypeError:
+        number = np.nan
+    if not 0 < number < np.inf:
         raise ValueError(f"{owner}: {name} must be a finite number > 0, got {value!r}")
-    return float(value)
+    return number
 
 
 def spelled_value(value: Any, arrays: dict[str, Array] | None) -> str:

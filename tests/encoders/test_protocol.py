@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from proxsae import ProxSAE, solve
 from proxsae.encoders.base import ENCODERS, on_device
-from proxsae.regularizers import L0, L1, Cardinality, GroupL2, NonNegative
+from proxsae.regularizers import L0, L1, Blocks, Cardinality, GroupL2, NonNegative
 
 RNG = np.random.default_rng(0)
 ODD = {
@@ -82,4 +82,6 @@ def test_the_numbers_of_R_go_to_a_device_and_the_weights_of_groups_stay_in_main_
     of_groups, of_codes = on_device(R, "meta").terms
     assert of_codes.weight.device.type == "meta"
     assert isinstance(of_groups.group_weights, np.ndarray)
+    ((block, _),) = on_device(Blocks([(np.ones(4) * L1(), 4)]), "meta").blocks
+    assert block.weight.device.type == "meta"
     assert on_device(torch.ones(4) * L1() + R.terms[0], "cpu") == R

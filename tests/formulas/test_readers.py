@@ -146,3 +146,12 @@ def test_formula_that_branches_in_python_is_refused():
 
     with pytest.raises(TypeError, match="use xp\\.where"):
         compiled(Branching())
+
+
+def test_a_function_of_numbers_alone_is_refused():
+    class Rooted(L1):
+        def prox_of(self, xp, u, t):
+            return xp.sqrt(2.0) * u
+
+    with pytest.raises(TypeError, match="a function of numbers alone"):
+        compiled(Rooted())

@@ -24,6 +24,7 @@ from proxsae.regularizers import (
     SquaredL2,
     Zero,
     get,
+    naming,
     parse,
 )
 
@@ -225,6 +226,12 @@ def test_parse(text, R):
 def test_parse_refuses(text, message):
     with pytest.raises(ValueError, match=message):
         parse(text)
+
+
+def test_parse_refuses_a_name_of_two_builders(monkeypatch):
+    monkeypatch.setitem(naming.CLASSES, "CEL0", {"mine": L1})
+    with pytest.raises(ValueError, match=r"belongs to classes of mine and of .*concave: rename one"):
+        parse("CEL0")
 
 
 @pytest.mark.parametrize(

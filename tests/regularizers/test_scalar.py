@@ -183,6 +183,7 @@ def test_zero_weight_is_no_penalty():
     [
         (lambda: MCP(0.0), "gamma must be positive"), (lambda: SCAD(1.0), "a must exceed 1"),
         (lambda: Lq(1.0), "between 0 and 1"), (lambda: Lq(np.array([0.5])), "q must be a finite number > 0"),
+        (lambda: Lq(None), "q must be a finite number > 0"),
         (lambda: CappedL1(-1.0), "theta"), (lambda: LogSum(0.0), "delta"),
         (lambda: Tanh(0.0), "scale"), (lambda: Huber(-1.0), "alpha"), (lambda: AsymmetricL0(-1.0, 0.0), "positive"),
         (lambda: CEL0(0.0), "a must be positive"), (lambda: MCP() + SCAD(), "no calculus rule"),
