@@ -241,9 +241,9 @@ def coordinate_residual(problem: Problem, Z: Array, fit: FitTerms | None = None)
     V = xp.asarray(fit.correlations)
     within = xp.maximum(abs(V) - noise.unit[:, None] * lengths, 0.0) * xp.sign(V)
     V = xp.where(Z == 0, within, V)
-    move = _double(
-        (Z - R.prox_unchecked(Z + steps * V, steps)) * xp.where(lengths > 0, lengths, (lengths * lengths).mean() ** 0.5)
-    )
+    average = (lengths * lengths).mean() ** 0.5
+    weights = xp.where(lengths > 0, lengths, xp.where(average > 0, average, 1.0))
+    move = _double((Z - R.prox_unchecked(Z + steps * V, steps)) * weights)
     size = _squares(_double(Z) * noise.norms)
     xp = ArrayNamespace(fit.residual)
     objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))

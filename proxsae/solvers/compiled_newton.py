@@ -47,7 +47,7 @@ def _piece(prox, parameter, z, r, t):  # type: ignore[no-untyped-def]
     """
     u = z + t * r
     at = prox(u, t, parameter)
-    width = 1e-5 * max(abs(u), abs(z))
+    width = 1e-5 * max(abs(u), abs(z)) + 1e-300
     up, down = 0.0, 0.0
     for _ in range(3):
         up, down = (prox(u + width, t, parameter) - at) / width, (at - prox(u - width, t, parameter)) / width

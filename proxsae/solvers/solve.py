@@ -107,8 +107,8 @@ def solve(
     r"""Minimise :math:`F(z) = \frac12 \|x - b - z D\|^2 + R(z)` for every row x of X.
 
     Each sample stops by its own certificate and leaves the batch, so that its result does not depend on other samples
-    beyond rounding. At batch scope the whole matrix is one problem. Ctrl-C returns the present codes: samples that were
-    not begun have an infinite certificate.
+    beyond rounding, which may decide between local minima where R is not convex. At batch scope the whole matrix is one
+    problem. Ctrl-C returns the present codes: samples that were not begun have an infinite certificate.
 
     Parameters
     ----------

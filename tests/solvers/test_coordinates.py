@@ -160,6 +160,27 @@ def test_zero_atoms_stay_out_where_all_others_are_in(R, method):
     np.testing.assert_allclose(again.objective, s.objective, rtol=1e-12)
 
 
+@pytest.mark.parametrize("R", [0.1 * MCP(2.0), 0.1 * L0(), np.array([0.0, 0.3]) * L1()], ids=str)
+@pytest.mark.parametrize("method", ["cd", "active_set"])
+def test_where_all_atoms_are_zero_codes_are_the_minimiser_of_R(R, method):
+    s = solve(np.zeros((1, 2)), np.zeros((2, 2)), R, method=method, init=np.ones((1, 2)))
+    assert s.objective == 0
+    assert s.converged
+
+
+@pytest.mark.parametrize(
+    "R", [0.1 * Huber(1.0), SquaredL2(), Box(-1.0, 1.0), np.array([1.0, 1.0, 0.0]) * MCP(2.0)], ids=str
+)
+@pytest.mark.parametrize("method", ["cd", "active_set"])
+def test_a_code_of_zero_may_have_no_correlation_and_no_kink(R, method):
+    D = np.array([[1.0, 0.5, 0.0], [0.3, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    X = np.array([[1.0, 2.0, 0.0]])
+    s = solve(X, D, R, method=method)
+    assert s.converged
+    alone = solve(X[:, :2], D[:2, :2], R if R.width is None else MCP(2.0))
+    np.testing.assert_allclose(s.objective, alone.objective, rtol=1e-6)
+
+
 @pytest.mark.parametrize("R", [0.1 * L0(), 0.1 * MCP(0.5), 0.05 * Lq(0.5)], ids=str)
 def test_what_has_most_to_gain_enters_first(R):
     X, D = data(n=50, d=20, p=200)
