@@ -41,10 +41,9 @@ def run(options: argparse.Namespace) -> None:
 
     check_counts(options, "rows", "tokens")
     check_output(options.out, *options.saes, options.activations, options.topics)
-    try:
-        ks = [int(text) for text in options.k.split(",")]
-    except ValueError:
-        raise ValueError(f"--k takes integers with commas between them; got {options.k!r}") from None
+    ks = [int(text) if text.strip().isdecimal() else 0 for text in options.k.split(",")]
+    if min(ks) < 1:
+        raise ValueError(f"--k takes integers of at least 1 with commas between them; got {options.k!r}")
     saes = {Path(path).stem: load(path) for path in options.saes}
     store = ActivationStore(options.activations)
     tokenizer = load_model(options.model or store.info["model"]).tokenizer

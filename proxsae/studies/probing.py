@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proxsae.formulas.integers import evenly_spaced
+from proxsae.formulas.integers import checked_count, evenly_spaced
 from proxsae.llm.provenance import at_place_of, check_raw_rows
 from proxsae.metrics import SparseAutoencoder
 from proxsae.studies.labels import Bits, documents_of, token_properties, topics
@@ -51,6 +51,7 @@ def probe(
     tokenizer : object
         The tokenizer of the model of the store.
     ks : sequence of int, default (1, 2, 5, 16)
+        A k above the number of codes is left out.
     n_tokens : int, default 20_000
         Evenly spaced rows for the properties of tokens; topics take all rows.
     topic_of : mapping of str to str, optional
@@ -65,6 +66,11 @@ def probe(
     left_out : list of str
         Labels with fewer than 20 samples of either class in either half.
 
+    Raises
+    ------
+    ValueError
+        If all labels are left out, a k is below 1, or the autoencoders do not read at one place of the store.
+
     References
     ----------
     Gurnee et al. (2023), Finding neurons in a haystack: case studies with sparse probing, arXiv:2305.01610.
@@ -77,6 +83,11 @@ def probe(
             f"the autoencoders read at {' and '.join(map(repr, read))}: probe those of one place at a time"
         )
     tasks, left_out = _tasks(store, tokenizer, n_tokens, topic_of)
+    if not tasks:
+        raise ValueError(
+            f"no label has {LEAST} samples of each class in both halves of the {len(store):,} rows, of which at most "
+            f"{n_tokens:,} are read for tokens; give more"
+        )
     x = np.asarray(next(iter(read.values()), store)[:], np.float32)
     results = list(_probed("activations", "activations", x, tasks, (*ks, ALL)))
     for number, (name, sae) in enumerate(saes.items()):
@@ -99,6 +110,7 @@ def k_sparse_accuracies(Z: Any, y: Bits, is_train: Bits, ks: Sequence[int | str]
     Z : array or CSR matrix of shape (n_samples, n_columns)
     y, is_train : boolean arrays of shape (n_samples,)
     ks : sequence of int or "all"
+        A k above the number of columns is left out.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
@@ -108,7 +120,10 @@ def k_sparse_accuracies(Z: Any, y: Bits, is_train: Bits, ks: Sequence[int | str]
     best = np.argsort(-correlations(Z[is_train], y[is_train]), kind="stable")
     accuracies = {}
     for k in ks:
-        chosen = Z[:, best if k == ALL else best[:k]]
+        n_chosen = len(best) if k == ALL else checked_count("k", k)
+        if n_chosen > len(best):
+            continue
+        chosen = Z[:, best[:n_chosen]]
         chosen = np.asarray(chosen.todense() if hasattr(chosen, "todense") else chosen, dtype=np.float64)
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
         model.fit(chosen[is_train], y[is_train])

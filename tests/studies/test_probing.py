@@ -167,6 +167,15 @@ def test_k_atoms_tell_what_k_atoms_hold():
     assert k_sparse_accuracies(Z, swapped, is_train, [2])[2] == pytest.approx(1 - found[2])
 
 
+def test_a_k_above_the_columns_is_left_out_and_one_below_1_is_refused():
+    Z = np.random.default_rng(0).normal(size=(200, 3))
+    y, is_train = Z[:, 0] > 0, np.arange(200) < 100
+    assert list(k_sparse_accuracies(Z, y, is_train, [3, 4, "all"])) == [3, "all"]
+    for k in (0, -2):
+        with pytest.raises(ValueError, match=f"k must be an integer >= 1, got {k}"):
+            k_sparse_accuracies(Z, y, is_train, [k])
+
+
 def test_doubled_codes_have_a_column_a_side():
     Z = scipy.sparse.csr_matrix([[1.0, -2.0, 0.0]])
     assert doubled(Z).toarray().tolist() == [[1, 0, 0, 0, 2, 0]]
@@ -252,5 +261,10 @@ def test_the_command_writes_every_accuracy(store, topic_of, tmp_path, capsys):
         lines = list(csv.DictReader(stream))
     assert {line["codes"] for line in lines} == {"activations", "signed", "doubled", "random"}
     assert all(0 <= float(line["accuracy"]) <= 1 for line in lines)
-    assert main([*command, "--k", "one"]) == 1
-    assert "--k takes integers" in capsys.readouterr().err
+    for options, sentence in (
+        (["--k", "one"], "--k takes integers of at least 1 with commas between them; got 'one'"),
+        (["--k", "1,-2"], "got '1,-2'"),
+        (["--rows", "70"], "no label has 20 samples of each class in both halves of the 70 rows, of which at most 300"),
+    ):
+        assert main([*command, *options]) == 1
+        assert sentence in capsys.readouterr().err
