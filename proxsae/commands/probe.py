@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     ks = [int(text) if text.strip().isdecimal() else 0 for text in options.k.split(",")]
     if min(ks) < 1:
         raise ValueError(f"--k takes integers of at least 1 with commas between them; got {options.k!r}")
-    saes = {Path(path).stem: load(path) for path in options.saes}
+    saes = {path: load(path) for path in options.saes}
     store = ActivationStore(options.activations)
     tokenizer = load_model(options.model or store.info["model"]).tokenizer
     topic_of = None if options.topics is None else _topics(options.topics)

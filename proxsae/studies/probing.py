@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -215,16 +216,19 @@ def _random_autoencoder(Z: Any, x: NDArray[np.floating], is_signed: bool, seed: 
 
 
 def probe_table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the results as text: the mean over the labels of a level, and over seeds with their range in brackets."""
+    """Return the results as text: the mean over the labels of a level, and over seeds with their range in brackets.
+
+    Names that differ in what follows a final "-seed" are seeds of one kind.
+    """
     ks = list(dict.fromkeys(result["k"] for result in results))
     found: dict[tuple[str, str, str], dict[Any, dict[str, list[float]]]] = {}
     for result in results:
-        kind, _, seed = result["name"].partition("-seed")
+        kind = re.sub(r"-seed\d+(\.safetensors)?$", "", result["name"])
         cells = found.setdefault((result["level"], result["codes"], kind), {})
-        cells.setdefault(result["k"], {}).setdefault(seed, []).append(result["accuracy"])
+        cells.setdefault(result["k"], {}).setdefault(result["name"], []).append(result["accuracy"])
     table = []
     for (level, codes, kind), cells in sorted(found.items(), key=lambda item: (item[0][0], item[0][2], item[0][1])):
-        means = {k: [float(np.mean(values)) for values in by_seed.values()] for k, by_seed in cells.items()}
+        means = {k: [float(np.mean(values)) for values in by_sae.values()] for k, by_sae in cells.items()}
         texts = {f"k = {k}": mean_and_range(means[k], 3) if k in means else "" for k in ks}
         table.append({"": kind, "codes": codes, "labels": level, **texts})
     return table

@@ -1,6 +1,7 @@
 """Labels of tokens and documents, probes on planted signals, and the command on a tiny random language model."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -176,6 +177,21 @@ def test_a_k_above_the_columns_is_left_out_and_one_below_1_is_refused():
             k_sparse_accuracies(Z, y, is_train, [k])
 
 
+def test_the_table_takes_the_seeds_of_one_path_together_and_no_others():
+    names = ["a/sae.safetensors", "b/sae.safetensors", "a/sae-0.1", "a/x-seed0.safetensors", "a/x-seed1.safetensors"]
+    names += ["of-seed0/a.safetensors", "of-seed0/b.safetensors"]
+    shared = {"codes": "signed", "level": "token", "label": "x", "k": 1}
+    table = probe_table([{"name": name, **shared, "accuracy": i / 10} for i, name in enumerate(names)])
+    assert {line[""]: line["k = 1"] for line in table} == {
+        "a/sae.safetensors": "0.000",
+        "b/sae.safetensors": "0.100",
+        "a/sae-0.1": "0.200",
+        "a/x": "0.350 [0.300, 0.400]",
+        "of-seed0/a.safetensors": "0.500",
+        "of-seed0/b.safetensors": "0.600",
+    }
+
+
 def test_doubled_codes_have_a_column_a_side():
     Z = scipy.sparse.csr_matrix([[1.0, -2.0, 0.0]])
     assert doubled(Z).toarray().tolist() == [[1, 0, 0, 0, 2, 0]]
@@ -252,7 +268,9 @@ def test_the_command_writes_every_accuracy(store, topic_of, tmp_path, capsys):
         table.writerows([("title", "topic"), *topic_of.items()])
     options = ["--activations", str(store.path), "--model", str(tmp_path / "model"), "--tokens", "300"]
     out = tmp_path / "probe.csv"
-    command = ["probe", str(sae), *options, "--topics", str(tmp_path / "topics.csv"), "--out", str(out)]
+    (tmp_path / "other").mkdir()
+    namesake = shutil.copy(sae, tmp_path / "other")
+    command = ["probe", str(sae), namesake, *options, "--topics", str(tmp_path / "topics.csv"), "--out", str(out)]
     assert main([*command, "--k", "1,4"]) == 0
     printed = capsys.readouterr().out
     assert "k = 4" in printed
@@ -260,6 +278,7 @@ def test_the_command_writes_every_accuracy(store, topic_of, tmp_path, capsys):
     with out.open() as stream:
         lines = list(csv.DictReader(stream))
     assert {line["codes"] for line in lines} == {"activations", "signed", "doubled", "random"}
+    assert {line["name"] for line in lines} == {"activations", str(sae), namesake}
     assert all(0 <= float(line["accuracy"]) <= 1 for line in lines)
     for options, sentence in (
         (["--k", "one"], "--k takes integers of at least 1 with commas between them; got 'one'"),
