@@ -18,7 +18,7 @@ from proxsae.studies.seeds import mean_and_range
 
 QUANTITIES = {
     "fvu": "FVU",
-    "over_topk": "FVU / FVU of topk (P)",
+    "over_topk": "FVU / FVU of topk",  # and how many atoms that has
     "mse": "MSE",
     "loss_recovered": "loss recovered",
     "kl": "KL (nats a token)",
@@ -42,15 +42,20 @@ def kind(row: Row) -> str:
 def groups(rows: Sequence[Row]) -> dict[tuple[str, float], list[dict[str, float]]]:
     """Return the measurements of the seeds by kind and L0 asked for, in the order of the rows, without failed ones."""
     done = [row for row in rows if "result" in row]
-    topk = [row for row in done if row["configuration"]["activation"] == "topk"]
-    topk = sorted(topk, key=lambda row: -row["configuration"]["n_components"])  # the smallest is left
-    reference = {_cell(row): row["result"]["fvu"] for row in topk}
+    reference = {_cell(row): row["result"]["fvu"] for row in _smallest_topk(done)}
     found: dict[tuple[str, float], list[dict[str, float]]] = {}
     for row in done:
         over = row["result"]["fvu"] / reference.get(_cell(row), np.nan)
         measured = {**row["result"], **row["fit"], "over_topk": over}
         found.setdefault((kind(row), row["configuration"]["l0"]), []).append(measured)
     return found
+
+
+def _smallest_topk(rows: Sequence[Row]) -> list[Row]:
+    """Return the measured rows of topk with the fewest atoms: P, or 2 P where all non-negative codes have 2 P."""
+    topk = [row for row in rows if "result" in row and row["configuration"]["activation"] == "topk"]
+    size = min((row["configuration"]["n_components"] for row in topk), default=0)
+    return [row for row in topk if row["configuration"]["n_components"] == size]
 
 
 def _cell(row: Row) -> tuple[Any, ...]:
@@ -90,7 +95,10 @@ def figure(rows: Sequence[Row]) -> Any:
             values = [[seed[quantity] for seed in seeds] for seeds in points]
             curves[name][quantity] = (x, *([reduce(v) for v in values] for reduce in (np.mean, np.min, np.max)))
     known = {quantity for seeds in found.values() for seed in seeds for quantity in seed if np.isfinite(seed[quantity])}
-    return curves_with_ranges(curves, {name: QUANTITIES[name] for name in QUANTITIES if name in known}, "L0")
+    titles = {name: title for name, title in QUANTITIES.items() if name in known}
+    if "over_topk" in known:
+        titles["over_topk"] += f" {_smallest_topk(rows)[0]['configuration']['n_components']}"
+    return curves_with_ranges(curves, titles, "L0")
 
 
 def write_page(folder: str | os.PathLike[str], rows: Sequence[Row]) -> Path:

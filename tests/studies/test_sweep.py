@@ -16,7 +16,7 @@ from proxsae.llm import evaluate
 from proxsae.studies import Configuration, Source, TokenStandardised, abstopk_paper, grid, read_rows, sweep
 from proxsae.studies.comparison import compared, comparison_table, factor_table, mean_and_interval
 from proxsae.studies.standardised import StandardisedRows
-from proxsae.studies.sweep_page import failures, summary
+from proxsae.studies.sweep_page import failures, figure, groups, summary
 
 TRAINING = {"n_components": 32, "n_steps": 10, "batch_size": 128}
 
@@ -156,6 +156,14 @@ def test_the_summary_has_mean_and_range_over_seeds(swept):
     fvu = [row["result"]["fvu"] for row in swept if row["name"].startswith("topk-64-l0_4-")]
     assert line["seeds"] == "2"
     assert line["FVU"] == f"{np.mean(fvu):.4f} [{min(fvu):.4f}, {max(fvu):.4f}]"
+
+
+@pytest.mark.parametrize(("match", "size"), [("parameters", 32), ("atoms", 64)])
+def test_the_panel_of_ratios_names_the_topk_it_divides_by(swept, match, size):
+    names = {c.name for c in grid(["topk", "topk:2", "abstopk"], [2, 4], n_seeds=2, match=match, **TRAINING)}
+    rows = [row for row in swept if row["name"] in names]
+    assert f"FVU / FVU of topk {size}" in [axis.get_title() for axis in figure(rows).axes]
+    assert {seed["over_topk"] for l0 in (2, 4) for seed in groups(rows)[f"topk {size}", l0]} == {1}
 
 
 def test_differences_are_paired_by_seed(swept):
