@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     from proxsae.studies import Source, sweep
     from proxsae.studies.comparison import comparison_table, factor_table
     from proxsae.studies.configuration import Configuration
-    from proxsae.studies.results import read_row
+    from proxsae.studies.results import read_row, read_rows
     from proxsae.studies.sweep_page import failures, summary, write_page
 
     check_counts(options, "tokens", "heldout_tokens", "seeds", "components", "steps", "batch_size")
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
             print(format_table(table), end="\n\n")
     for sentence in failures(rows):
         print(f"failed: {sentence}")
-    print(f"page: {write_page(options.out, rows).resolve()}")
+    print(f"page: {write_page(options.out, read_rows(options.out)).resolve()}")
     return int(any("error" in row for row in rows))
 
 

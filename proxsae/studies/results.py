@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from proxsae.studies.configuration import Configuration
 from proxsae.studies.source import Source
 
 Row = dict[str, Any]  # name, configuration, source, and what there is of fit, result and error
+SHARED = ("n_steps", "batch_size", "learning_rate")  # by the rows of a folder, since no name tells them
 
 
 class Results:
@@ -28,7 +31,7 @@ class Results:
     Raises
     ------
     ValueError
-        Where a row that is there was made with another configuration or source, or its file is damaged.
+        Where a row that is there was made with another configuration, training or source, or its file is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike[str], source: Source) -> None:
@@ -36,38 +39,43 @@ class Results:
 
     def row(self, configuration: Configuration) -> Row:
         """Return the row of a configuration, as far as it is finished."""
-        path = self._path(configuration)
-        fresh = {
-            "name": configuration.name,
-            "configuration": asdict(configuration),
-            "source": self.source.as_dict(),
-        }
+        path = self._path(configuration.name)
         if not path.exists():
-            return fresh
+            return {"name": configuration.name, "configuration": asdict(configuration), "source": self.source.as_dict()}
         row = read_row(path)
-        for part in ("configuration", "source"):
-            for name, asked in fresh[part].items():  # type: ignore[attr-defined]
-                if row[part].get(name) != asked:
-                    raise ValueError(
-                        f"'{path}' was made with {name} = {row[part].get(name)!r}, and {asked!r} is asked for: give "
-                        "another folder"
-                    )
+        self._check(row, asdict(configuration))
         return row
+
+    def check(self, configurations: Sequence[Configuration]) -> None:
+        """Raise ValueError unless rows of these configurations may stand in one table with those that are finished."""
+        trainings = {tuple(getattr(c, name) for name in SHARED) for c in configurations}
+        for row, training in product(read_rows(self.folder), trainings):
+            self._check(row, dict(zip(SHARED, training, strict=True)))
+
+    def _check(self, row: Row, configuration: dict[str, Any]) -> None:
+        for part, asked in (("configuration", configuration), ("source", self.source.as_dict())):
+            for name, value in asked.items():
+                if row[part].get(name) != value:
+                    raise ValueError(
+                        f"'{self._path(row['name'])}' was made with {name} = {row[part].get(name)!r}, and {value!r} is "
+                        "asked for: give another folder"
+                    )
 
     def write(self, row: Row) -> None:
         """Write a row."""
-        with replacing(self.folder / "rows" / f"{row['name']}.json") as temporary:
+        with replacing(self._path(row["name"])) as temporary:
             temporary.write_text(json.dumps(row, indent=1), encoding="utf-8")
 
     def model_path(self, configuration: Configuration) -> Path:
         """Return where the autoencoder of a row is."""
         return self.folder / "saes" / f"{configuration.name}.safetensors"
 
-    def _path(self, configuration: Configuration) -> Path:
-        return self.folder / "rows" / f"{configuration.name}.json"
+    def _path(self, name: str) -> Path:
+        return self.folder / "rows" / f"{name}.json"
 
-    def write_table(self, rows: list[Row]) -> None:
-        """Write the finished rows as ``sweep.csv``, a column a quantity, and ``sweep.json``."""
+    def write_table(self) -> None:
+        """Write all finished rows of the folder as ``sweep.csv``, a column a quantity, and ``sweep.json``."""
+        rows = read_rows(self.folder)
         flat = [flattened(row) for row in rows]
         columns = list(dict.fromkeys(name for row in flat for name in row))
         with replacing(self.folder / "sweep.csv") as temporary, temporary.open("w", newline="") as stream:

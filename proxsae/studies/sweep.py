@@ -48,7 +48,8 @@ def sweep(
     source : Source
         Model, place and text.
     out : path
-        A folder: ``sweep.csv`` and ``sweep.json``, a file a row in ``rows``, the autoencoders in ``saes``.
+        A folder: a file a row in ``rows``, the autoencoders in ``saes``, and ``sweep.csv`` and ``sweep.json`` of all
+        rows that are finished, also of earlier calls.
     activations : path, optional
         Folder of the harvest, which may exist already; by default inside `out`.
     device : str, default "auto"
@@ -69,11 +70,12 @@ def sweep(
     Raises
     ------
     ValueError
-        If `out` holds a row of the same name with another configuration or source.
+        If `out` holds a row of another training or source, or of the same name with another configuration.
     """
     results = Results(out, source)
     check_writable(results.folder / "sweep.csv")
     rows = [results.row(configuration) for configuration in configurations]
+    results.check(configurations)
     todo = [c for c, row in zip(configurations, rows, strict=True) if not is_finished(row)]
     if todo:
         model = source.load(device)
@@ -85,10 +87,9 @@ def sweep(
                 results.write(row)
                 if verbose:
                     print(_line(row), file=sys.stderr, flush=True)  # noqa: T201
-            results.write_table([row for c in configurations if is_finished(row := results.row(c))])
-    rows = [results.row(configuration) for configuration in configurations]
-    results.write_table(rows)
-    return rows
+            results.write_table()
+    results.write_table()
+    return [results.row(configuration) for configuration in configurations]
 
 
 def _trained(

@@ -143,11 +143,13 @@ def test_killed_between_two_rows_it_ends_as_if_never_stopped(swept, source, fold
 def test_the_table_has_a_line_a_row(swept, folder):
     with (folder / "out" / "sweep.csv").open() as stream:
         table = list(csv.DictReader(stream))
-    assert [line["name"] for line in table] == [row["name"] for row in swept]
-    row, line = swept[0], table[0]
+    held = read_rows(folder / "out")
+    assert sorted(row["name"] for row in swept) == sorted(row["name"] for row in held)
+    assert [line["name"] for line in table] == [row["name"] for row in held]
+    row, line = held[0], table[0]
     assert float(line["fvu"]) == row["result"]["fvu"]
     assert (float(line["target_l0"]), float(line["l0"])) == (2, row["result"]["l0"])
-    assert json.loads((folder / "out" / "sweep.json").read_text()) == swept
+    assert json.loads((folder / "out" / "sweep.json").read_text()) == held
     assert next(line for line in table if line["error"])["fvu"] == ""
 
 
@@ -230,6 +232,17 @@ def test_command_and_a_row_alone(swept, folder, source, capsys):
     assert "<svg" in page
     assert "topk-32-l0_40-seed0" in page
     assert (folder / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+    # a part of the rows, asked for later, prints that part and keeps the whole of the folder
+    part = [*options, "--regularizers", "topk", "--seeds", "1"]
+    assert main(["sweep", *place, *part, "--l0", "2"]) == 0
+    assert "abstopk" not in capsys.readouterr().out
+    with (folder / "out" / "sweep.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 24
+    assert (folder / "out" / "sweep.html").read_text() == page
+    for other, said in (("--steps=11", "n_steps = 10, and 11"), ("--context=8", "context_length = 16, and 8")):
+        assert main(["sweep", *place, *part, "--l0", "3", other]) == 1  # a new name, but not one table with the rest
+        assert f"{said} is asked for: give another folder" in capsys.readouterr().err
 
     file = folder / "out" / "rows" / "relu-32-l0_4-seed1.json"
     store = ["--activations", str(folder / "out" / "activations")]
