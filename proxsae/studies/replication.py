@@ -67,7 +67,14 @@ def steps(
         The folder of the replication.
     device : str, default "auto"
         Of the sweep.
+
+    Raises
+    ------
+    ValueError
+        If `l0` is empty.
     """
+    if not l0:
+        raise ValueError("l0 is empty; give at least one")
     out = Path(out)
     k = l0[min(1, len(l0) - 1)]
     saes = {

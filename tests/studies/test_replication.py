@@ -75,6 +75,11 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path, monkeypatch
     assert ran == ["x", "y", "x"]
 
 
+def test_no_level_is_one_sentence(tmp_path, capsys):
+    assert main(["replicate", "--l0", ",", "--out", str(tmp_path)]) == 1
+    assert "l0 is empty; give at least one" in capsys.readouterr().err
+
+
 def test_interrupted_it_stops(tmp_path, monkeypatch):
     todo = [Step("one", "First?", ("fit", "x")), Step("two", "Second?", ("fit", "y"))]
     monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (130, ""))
