@@ -33,8 +33,8 @@ def add(commands: Any) -> None:
     command.add_argument("--out", type=Path, default=Path("replication"), help="folder (default: replication)")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run what is not done yet and write the page."""
+def run(options: argparse.Namespace) -> int:
+    """Run what is not done yet and write the page; the exit status is 1 if a step failed or was left out."""
     from proxsae.commands.sweep import source_of, training_of
     from proxsae.data.files import check_writable
     from proxsae.studies.replication import replicate, steps
@@ -44,4 +44,8 @@ def run(options: argparse.Namespace) -> None:
     check_writable(page)
     levels, training = training_of(options)
     todo = steps(source_of(options), training, levels, options.seeds, options.out, options.device)
-    print(f"page: {replicate(todo, options.out).resolve()}")
+    not_done = replicate(todo, options.out)
+    print(f"page: {page.resolve()}")
+    if not_done:
+        print(f"not done: {', '.join(not_done)}")
+    return int(bool(not_done))

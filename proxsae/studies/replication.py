@@ -33,11 +33,14 @@ class Step:
         The question, for the page.
     arguments : tuple of str
         The arguments of ``proxsae``.
+    saes : tuple of str, default ()
+        The paths of the autoencoders of the sweep that it reads.
     """
 
     name: str
     title: str
     arguments: tuple[str, ...]
+    saes: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -95,15 +98,16 @@ def steps(
     signed, one_sided = saes["abstopk", 0], saes["topk", 0]
     model = [f"--model={source.model}"] if source.model else []
     axes = ("axes", signed, str(out / "activations"), f"--against={one_sided}", *model, f"--out={out / 'axes.html'}")
-    steered = [f"{name}={path}" for (name, _), path in saes.items() if name in ("topk", "abstopk", "jumprelu")]
-    bench = ("steer-bench", *steered, *language, f"--tokens={NEUTRAL_TOKENS}", f"--out={out / 'steering'}")
+    steered = [(name, path) for (name, _), path in saes.items() if name in ("topk", "abstopk", "jumprelu")]
+    named = [f"{name}={path}" for name, path in steered]
+    bench = ("steer-bench", *named, *language, f"--tokens={NEUTRAL_TOKENS}", f"--out={out / 'steering'}")
     told = ("probe", *saes.values(), f"--activations={out / 'activations'}", f"--out={out / 'probe.csv'}")
     return [
         Step("sweep", "Does it reconstruct better?", curves),
         Step("factors", "What decides the order?", factors),
-        Step("axes", "Do the two signs of an atom mean opposite things?", axes),
-        Step("steering", "Does it steer better, in both directions?", bench),
-        Step("probing", "Do few atoms hold a concept?", told),
+        Step("axes", "Do the two signs of an atom mean opposite things?", axes, (signed, one_sided)),
+        Step("steering", "Does it steer better, in both directions?", bench, tuple(path for _, path in steered)),
+        Step("probing", "Do few atoms hold a concept?", told, tuple(saes.values())),
     ]
 
 
@@ -114,11 +118,12 @@ def _trained(out: Path, name: str, l0: float, seed: int, n_components: int) -> s
     return str(out / "sweep" / "saes" / f"{configuration.name}.safetensors")
 
 
-def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> Path:
+def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> list[str]:
     """Run the steps that are not done, and write ``replication.html`` after each.
 
-    The output of a step that succeeds is kept in a file of its name, which marks the step as done. A step that fails is
-    reported on the page, the next step runs, and the failed one is tried again in the next call.
+    The command and the output of a step that succeeds are kept in a file of its name, which marks the step as done. A
+    step that fails is reported on the page, the next step runs, and the failed one is tried again in the next call; a
+    step that reads autoencoders which the sweep has not made is left out until they are there.
 
     Parameters
     ----------
@@ -128,24 +133,58 @@ def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> Path:
 
     Returns
     -------
-    Path
-        The path of the page.
+    list of str
+        The names of the steps that failed or were left out.
+
+    Raises
+    ------
+    ValueError
+        If a step was done with other arguments.
     """
     out = Path(out)
-    failed: dict[str, int] = {}
     for step in todo:
-        printed = out / f"{step.name}.txt"
-        if not printed.exists():
-            status, text = _run(step.arguments)
-            if status == 130:
-                raise KeyboardInterrupt
-            if status:
-                failed[step.name] = status
-            else:
-                with replacing(printed) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
-        page = _write_page(todo, out, failed)
-    return page
+        _printed(step, out)
+    not_done: dict[str, str] = {}
+    for step in todo:
+        if _printed(step, out) is None and (reason := _run_step(step, out)):
+            not_done[step.name] = reason
+        _write_page(todo, out, not_done)
+    return list(not_done)
+
+
+def _printed(step: Step, out: Path) -> str | None:
+    """Return the output of a step that is done, and None of one that is not.
+
+    Raises
+    ------
+    ValueError
+        If it was done with other arguments.
+    """
+    path = out / f"{step.name}.txt"
+    if not path.exists():
+        return None
+    command, _, text = path.read_text(encoding="utf-8").partition("\n")
+    if command != step.command:
+        before, asked = command.split(), step.command.split()
+        made = " ".join(word for word in before if word not in asked) or command
+        given = " ".join(word for word in asked if word not in before) or step.command
+        raise ValueError(f"'{path}' was made with {made}, and {given} is asked for: give another folder")
+    return text
+
+
+def _run_step(step: Step, out: Path) -> str:
+    """Run a step and keep its output, or return a sentence that says why it is not done."""
+    for path in step.saes:
+        if not Path(path).exists():
+            return f"Not run: the sweep has not made {path}."
+    status, text = _run(step.arguments)
+    if status == 130:
+        raise KeyboardInterrupt
+    if status:
+        return f"The command ended with exit status {status}; it is tried again the next time."
+    with replacing(out / f"{step.name}.txt") as temporary:
+        temporary.write_text(f"{step.command}\n{text}", encoding="utf-8")
+    return ""
 
 
 def _run(arguments: Sequence[str]) -> tuple[int, str]:
@@ -159,20 +198,16 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
     return process.returncode, "".join(lines)
 
 
-def _write_page(todo: Sequence[Step], out: Path, failed: dict[str, int]) -> Path:
+def _write_page(todo: Sequence[Step], out: Path, not_done: dict[str, str]) -> None:
     rows = read_rows(out / "sweep")
     parts = []
     for step in todo:
-        printed, folder = out / f"{step.name}.txt", out / step.name
-        note = ["Not run yet."] if not printed.exists() else []
-        if step.name in failed:
-            note = [f"The command ended with exit status {failed[step.name]}; it is tried again the next time."]
+        printed, folder = _printed(step, out), out / step.name
+        note = [not_done.get(step.name, "Not run yet.")] if printed is None else []
         measured = read_rows(folder)
-        text = printed.read_text(encoding="utf-8") if printed.exists() and not measured else ""
         figures = [] if measured else [svg.read_text(encoding="utf-8") for svg in sorted(folder.glob("*.svg"))]
         figure = "\n".join(figures)
+        text = "" if measured else printed or ""
         parts.append(Section(step.title, note, figure, command=step.command, printed=text))
         parts += sections(measured) if measured else []
-    return write_sections(
-        out / "replication.html", title="Replication", facts=facts(rows) if rows else {}, sections=parts
-    )
+    write_sections(out / "replication.html", title="Replication", facts=facts(rows) if rows else {}, sections=parts)

@@ -2,13 +2,14 @@
 
 import contextlib
 import io
+from pathlib import Path
 
 import pytest
 from llm_models import one_thread, tiny_texts, tiny_tokenizer, tiny_transformer  # noqa: F401
 
 from proxsae.cli import build_parser, main
 from proxsae.studies import Source, read_rows
-from proxsae.studies.replication import Step, replicate, steps
+from proxsae.studies.replication import COMPARED, Step, _trained, replicate, steps
 
 TRAINING = {"n_components": 32, "n_steps": 10, "batch_size": 128, "learning_rate": 0.002}
 
@@ -44,7 +45,8 @@ def test_the_sweep_makes_the_models_that_the_other_steps_read(tmp_path, monkeypa
     (tmp_path / "text.txt").write_text("\n\n".join(tiny_texts(200)))
     source = Source("2", 1000, 50, model=str(tmp_path / "model"), text=str(tmp_path / "text.txt"), context_length=16)
     todo = steps(source, {**TRAINING, "n_steps": 2}, [2.0, 4.0], 1, tmp_path / "out", "cpu")
-    page = replicate(todo[:1], tmp_path / "out").read_text()
+    assert replicate(todo[:1], tmp_path / "out") == []
+    page = (tmp_path / "out" / "replication.html").read_text()
     assert len(read_rows(tmp_path / "out" / "sweep")) == 10
     for given in build_parser().parse_args(todo[-1].arguments).saes:
         assert (tmp_path / "out" / "sweep" / "saes" / given.rsplit("/", 1)[1]).is_file()
@@ -62,17 +64,48 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path, monkeypatch
         return (3, "") if ran == ["x"] else (0, f"told of <{arguments[1]}>\n")
 
     monkeypatch.setattr("proxsae.studies.replication._run", run)
-    page = replicate(todo, tmp_path).read_text()
+    assert replicate(todo, tmp_path) == ["one"]
+    page = (tmp_path / "replication.html").read_text()
     assert ran == ["x", "y"]
     assert "exit status 3" in page
     assert "told of &lt;y&gt;" in page
-    page = replicate(todo, tmp_path).read_text()
+    assert replicate(todo, tmp_path) == []
+    page = (tmp_path / "replication.html").read_text()
     assert ran == ["x", "y", "x"]
     assert "exit status" not in page
     assert page.count("<h2>") == 2
     assert page.index("First?") < page.index("told of &lt;x&gt;") < page.index("Second?")
     replicate(todo, tmp_path)
     assert ran == ["x", "y", "x"]
+
+
+def test_what_was_done_with_other_arguments_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr("proxsae.studies.replication._run", lambda arguments: (ran.append(arguments[0]), (0, ""))[1])
+    replicate([Step("two", "Second?", ("fit", "a b", "--steps=2"))], tmp_path)
+    page = (tmp_path / "replication.html").read_text()
+    todo = [Step("one", "First?", ("sweep",)), Step("two", "Second?", ("fit", "a b", "--steps=3"))]
+    with pytest.raises(ValueError, match=r"two\.txt' was made with --steps=2, and --steps=3 is asked for: give"):
+        replicate(todo, tmp_path)
+    assert ran == ["fit"]
+    assert (tmp_path / "replication.html").read_text() == page
+
+
+def test_a_step_waits_for_the_models_it_reads(tmp_path, monkeypatch):
+    ran = []
+
+    def run(arguments):
+        ran.append(arguments[0])
+        return (1 if arguments[0] == "sweep" else 0), ""
+
+    monkeypatch.setattr("proxsae.studies.replication._run", run)
+    (tmp_path / "there").touch()
+    needs = {"axes": ("there",), "probing": ("there", "missing")}
+    todo = [Step("sweep", "First?", ("sweep",))]
+    todo += [Step(name, name, (name,), tuple(str(tmp_path / sae) for sae in saes)) for name, saes in needs.items()]
+    assert replicate(todo, tmp_path) == ["sweep", "probing"]
+    assert ran == ["sweep", "axes"]
+    assert f"Not run: the sweep has not made {tmp_path / 'missing'}." in (tmp_path / "replication.html").read_text()
 
 
 def test_no_level_is_one_sentence(tmp_path, capsys):
@@ -88,10 +121,20 @@ def test_interrupted_it_stops(tmp_path, monkeypatch):
 
 
 def test_the_command_runs_the_steps(tmp_path, monkeypatch, capsys):
-    ran = []
-    monkeypatch.setattr(
-        "proxsae.studies.replication._run", lambda arguments: (ran.append(arguments[0]), (0, "done"))[1]
-    )
-    assert main(["replicate", "--seeds", "1", "--out", str(tmp_path / "out")]) == 0
-    assert ran == ["sweep", "sweep", "axes", "steer-bench", "probe"]
-    assert "replication.html" in capsys.readouterr().out
+    ran, command = [], ["replicate", "--seeds", "1", "--out", str(tmp_path / "out")]
+
+    def run(arguments):
+        ran.append(arguments[0])
+        return int(arguments[-1].endswith("/sweep")), "done"
+
+    monkeypatch.setattr("proxsae.studies.replication._run", run)
+    assert main(command) == 1
+    assert ran == ["sweep", "sweep"]
+    assert capsys.readouterr().out.endswith("replication.html\nnot done: sweep, axes, steering, probing\n")
+    (tmp_path / "out" / "sweep" / "saes").mkdir(parents=True)
+    for name in COMPARED:
+        Path(_trained(tmp_path / "out", name, 32, 0, 1152)).touch()
+    monkeypatch.setattr("proxsae.studies.replication._run", lambda arguments: (ran.append(arguments[0]), (0, ""))[1])
+    assert main(command) == 0
+    assert ran[2:] == ["sweep", "axes", "steer-bench", "probe"]
+    assert capsys.readouterr().out.endswith("replication.html\n")
