@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
     check_counts(options, "tokens")
     check_output(options.out / FILE, options.axes)
     axes = read_axes(options.axes or FOLDER)
+    contents = {axis.name: hashlib.blake2b(repr(axis).encode(), digest_size=8).hexdigest() for axis in axes}
     if options.only:
         if unknown := set(options.only) - {axis.name for axis in axes}:
             raise ValueError(
@@ -63,7 +64,8 @@ def run(options: argparse.Namespace) -> None:
     saes = {name: [load(path) for path in several] for name, several in paths.items()}
     settings = {name: str(getattr(options, name)) for name in ("model", "text", "field", "block", "tokens", "seed")}
     settings |= {f"{name} {i}": _digest(sae) for name, several in saes.items() for i, sae in enumerate(several)}
-    done = _done(options.out / FILE, settings)
+    made_from = {"saes": paths, "settings": settings, "contents": contents}
+    done = _done(options.out / FILE, settings, contents)
     results = steer_bench(
         load_model(options.model),
         saes,
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
         block=options.block,
         seed=options.seed,
         check_provenance=not options.any_place,
-        each_axis=lambda so_far: _write(options.out, so_far | {"saes": paths, "settings": settings}),
+        each_axis=lambda so_far: _write(options.out, so_far | made_from),
         done=done,
     )
     asked = {axis.name for axis in axes}
@@ -94,8 +96,10 @@ def _digest(sae: Any) -> str:
     return found.hexdigest()
 
 
-def _done(path: Path, settings: dict[str, str]) -> dict[str, Any] | None:
-    """Return the axes of an earlier run with the same settings; if SAEs are added, all axes are run again.
+def _done(path: Path, settings: dict[str, str], contents: dict[str, str]) -> dict[str, Any] | None:
+    """Return the axes of an earlier run with the same settings.
+
+    An axis whose file has changed since is run again; if SAEs are added, all axes are.
 
     Raises
     ------
@@ -106,7 +110,9 @@ def _done(path: Path, settings: dict[str, str]) -> dict[str, Any] | None:
         return None
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        before, done = held["settings"], {name: held[name] for name in ("axes", "rows")}
+        before, known = held["settings"], held.get("contents", {})
+        changed = {name for name, digest in contents.items() if known.get(name, digest) != digest}
+        done = {name: [row for row in held[name] if row["axis"] not in changed] for name in ("axes", "rows")}
         differing = [name for name, value in before.items() if settings.get(name) != value]
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"'{path}' is no result of steer-bench; give another folder") from None

@@ -247,14 +247,19 @@ def test_the_command_writes_tables_and_a_figure(model, tmp_path, capsys):
     with (tmp_path / "out" / "steering.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["shift"]) for row in rows] == pytest.approx([np.mean(row["shifts"]) for row in kept["rows"]])
-    # run again, it goes on: what is done is kept, what the settings change is not
+    # run again, it goes on: what is done is kept, what the settings or another file of the axis change is not
     kept["rows"][0]["shifts"][0] = 123.0
+    kept["axes"].append(kept["axes"][0] | {"axis": "two"})
+    kept["rows"] += [row | {"axis": "two", "method": "stale"} for row in kept["rows"]]
+    kept["contents"]["two"] = "of other templates"
     (tmp_path / "out" / "steering.json").write_text(json.dumps(kept))
     (folder / "two.json").write_text(json.dumps(held | {"templates": templates[:8]}))
     arguments += ["--any-place", "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
     again = json.loads((tmp_path / "out" / "steering.json").read_text())
-    assert [axis["axis"] for axis in again["axes"]] == ["one", "two"]
+    assert [(axis["axis"], axis["templates"]) for axis in again["axes"]] == [("one", 12), ("two", 8)]
+    assert "stale" not in {row["method"] for row in again["rows"]}
+    assert again["contents"]["one"] == kept["contents"]["one"] != again["contents"]["two"]
     assert again["rows"][0]["shifts"][0] == 123.0
     file = tmp_path / "out" / "steering.json"
     before = file.read_text()
@@ -302,14 +307,18 @@ def test_a_figure_that_is_not_written_whole_leaves_the_one_before(tmp_path, monk
 
 def test_a_folder_is_for_one_benchmark(tmp_path):
     path, settings = tmp_path / "steering.json", {"seed": "0", "Abs 0": "1f"}
-    assert _done(path, settings) is None
-    path.write_text(json.dumps({"settings": settings, "axes": [1], "rows": [2], "saes": {}}))
-    assert _done(path, settings) == {"axes": [1], "rows": [2]}
-    assert _done(path, settings | {"Top 0": "2f"}) is None  # all that was measured is measured again
+    assert _done(path, settings, {}) is None
+    both = [{"axis": "one"}, {"axis": "two"}]
+    held = {"settings": settings, "axes": both, "rows": both, "saes": {}, "contents": {"one": "3f", "two": "4f"}}
+    path.write_text(json.dumps(held))
+    assert _done(path, settings, {"one": "3f", "two": "4f", "new": "5f"}) == {"axes": both, "rows": both}
+    # an axis whose file has changed is run again
+    assert _done(path, settings, {"one": "3f", "two": "6f"}) == {"axes": both[:1], "rows": both[:1]}
+    assert _done(path, settings | {"Top 0": "2f"}, {}) is None  # all that was measured is measured again
     for others in ({"seed": "1", "Abs 0": "1f"}, {"seed": "0", "Top 0": "1f"}):
         with pytest.raises(ValueError, match=r"is of other SAEs or settings \((seed|Abs 0)\); give another folder"):
-            _done(path, others)
+            _done(path, others, {})
     for content in ("{}", "[]", "no JSON", '{"settings": 3, "axes": [], "rows": []}'):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"steering\.json' is no result of steer-bench; give another folder"):
-            _done(path, settings)
+            _done(path, settings, {})
