@@ -24,9 +24,8 @@ def add(commands: Any) -> None:
         "steer concepts in both directions by atoms of SAEs, and measure the shift at fixed damage",
         "proxsae steer-bench TopK=topk-0.safetensors TopK=topk-1.safetensors AbsTopK=abstopk-0.safetensors --out bench",
     )
-    command.add_argument(
-        "saes", nargs="+", metavar="[NAME=]SAE", help="models; those of one NAME are seeds of one method"
-    )
+    models = "models; those of one NAME are seeds of one method (default NAME: the path)"
+    command.add_argument("saes", nargs="+", metavar="[NAME=]SAE", help=models)
     add_model(command)
     command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
@@ -55,12 +54,7 @@ def run(options: argparse.Namespace) -> None:
                 f"no axis is called {', '.join(sorted(unknown))}; there are {', '.join(a.name for a in axes)}"
             )
         axes = [axis for axis in axes if axis.name in options.only]
-    paths: dict[str, list[str]] = {}
-    for given in options.saes:
-        name, equals, path = given.partition("=")
-        if equals and not name:
-            raise ValueError(f"{given} has no name before the '='; give a name or the path alone")
-        paths.setdefault(name if equals else Path(given).stem, []).append(path if equals else given)
+    paths = _paths(options.saes)
     saes = {name: [load(path) for path in several] for name, several in paths.items()}
     settings = {name: str(getattr(options, name)) for name in ("model", "text", "field", "block", "tokens", "seed")}
     settings |= {f"{name} {i}": _digest(sae) for name, several in saes.items() for i, sae in enumerate(several)}
@@ -82,6 +76,23 @@ def run(options: argparse.Namespace) -> None:
     asked = {axis.name for axis in axes}
     _print({name: [row for row in results[name] if row["axis"] in asked] for name in ("axes", "rows")})
     print(f"tables and figure: {options.out.resolve()}")
+
+
+def _paths(saes: list[str]) -> dict[str, list[str]]:
+    """Return the paths by the name before the '=', or by the path itself where there is none, as evaluate names them.
+
+    Raises
+    ------
+    ValueError
+        If nothing stands before the '='.
+    """
+    paths: dict[str, list[str]] = {}
+    for given in saes:
+        name, equals, path = given.partition("=")
+        if equals and not name:
+            raise ValueError(f"{given} has no name before the '='; give a name or the path alone")
+        paths.setdefault(name, []).append(path if equals else given)
+    return paths
 
 
 def _digest(sae: Any) -> str:

@@ -15,7 +15,7 @@ from small_saes import sae_of
 from torch.utils._pytree import tree_leaves
 
 from proxsae.cli import main
-from proxsae.commands.steer_bench import _done, _write
+from proxsae.commands.steer_bench import _done, _paths, _write
 from proxsae.llm import steered
 from proxsae.llm.concepts import Axis
 from proxsae.llm.generate import prompt_ids
@@ -303,6 +303,18 @@ def test_a_figure_that_is_not_written_whole_leaves_the_one_before(tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         _write(tmp_path, {"rows": rows})
     assert {path.name: path.read_bytes() for path in tmp_path.glob("steering.*g")} == before
+
+
+def test_only_a_name_makes_seeds_of_several_models():
+    assert _paths(["a/sae.safetensors", "b/sae.safetensors"]) == {
+        "a/sae.safetensors": ["a/sae.safetensors"],
+        "b/sae.safetensors": ["b/sae.safetensors"],
+    }
+    assert _paths(["sae-0.1", "sae-0.2", "Top=x", "Top=y"]) == {
+        "sae-0.1": ["sae-0.1"],
+        "sae-0.2": ["sae-0.2"],
+        "Top": ["x", "y"],
+    }
 
 
 def test_a_folder_is_for_one_benchmark(tmp_path):
