@@ -173,13 +173,12 @@ def _tried(c0, G, diagonal, is_convex, has_tableau, support, z, m, place, goal, 
         if a != place:
             S.sup[n], S.z[n] = support[a], z[a]
             n += 1
-    refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S)
-    n = compress(S.sup, S.z, n)
+    refit(c0, G, S.sup, S.z, n, P, prox, value, fine, S)  # codes at 0 stay: they may leave it once an atom enters
     correlations(c0, G, S.sup, S.z, n, S.c)
     need = objective(c0, S.c, S.sup, S.z, n, P, value) - goal
     if need < 0.0:  # the others alone do better than they did with the atom, whose refit had not settled
         copy(S.c, c0.size, S.tc)
-        return support[max(place, 0)], n
+        return support[max(place, 0)], compress(S.sup, S.z, n)
     for j in range(c0.size):
         S.falls[j] = 0.0
         if diagonal[j] > 0.0 and S.is_out[j] == 0.0:

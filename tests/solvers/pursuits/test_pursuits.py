@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from all_supports import QUADRATIC, best_exchange, best_on, best_with
 from pursuit_problems import TEXTS, data, with_at_most
+from scipy.optimize import nnls
 from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import orthogonal_mp_gram
@@ -72,6 +73,27 @@ def test_swap_ends_where_no_exchange_helps(text):
     assert set(s.certificate_kinds) <= {"swap-optimal", "globally optimal"}
     for x, z, objective in zip(X, s.codes, s.objective, strict=True):
         assert best_exchange(x, D, z, text, 3) >= objective - 1e-9
+
+
+def test_a_code_that_falls_to_zero_when_an_atom_leaves_may_come_back_with_another():
+    D, x = np.array([[-1, 0.9, 0.2], [1, 0, 0], [-1, 0.5, 0]]), np.array([[-1.0, 1, 0]])
+    for text in ("NonNegative", "0.001*L1 + NonNegative", "Box(0, 5)"):
+        s = solve(x, D, with_at_most(2, text), method="swap")
+        np.testing.assert_allclose(s.codes, [[0, 1, 2]], atol=0.01)
+
+
+def test_no_exchange_lowers_the_error_of_non_negative_codes_in_few_dimensions():
+    rng = np.random.default_rng(1)
+    n_exchanges = 0
+    for X, D in zip(rng.standard_normal((10, 20, 3)), rng.standard_normal((10, 12, 3)), strict=True):
+        s = solve(X, D, "NonNegative + Cardinality(2)", method="swap")
+        assert s.converged.all()
+        for x, z, objective in zip(X, s.codes, s.objective, strict=True):
+            used, rest = np.flatnonzero(z), np.flatnonzero(z == 0)
+            for support in ([*used[used != out], j] for out in used for j in rest):
+                assert 0.5 * nnls(D[support].T, x)[1] ** 2 >= objective - 1e-9
+                n_exchanges += 1
+    assert n_exchanges > 3000
 
 
 @pytest.mark.parametrize("text", TEXTS)
