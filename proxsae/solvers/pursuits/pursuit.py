@@ -189,7 +189,7 @@ class Pursuit:
         energies = np.einsum("ij,ij->i", T, T, dtype=np.float64).astype(T.dtype)
         found = room_for(len(Y), self.k, T.dtype)
         if init is not None:
-            fill(found, init * (self.units / scale[:, None]))
+            fill(found, np.where(self.diagonal > 0.0, init * (self.units / scale[:, None]), 0.0))
         if self.k:
             # before threads ask, each of which would make its own
             _ = self.keeps_gram and self.gram, self.coarse, self.is_signed or self.formulas

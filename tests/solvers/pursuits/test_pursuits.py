@@ -140,6 +140,14 @@ def test_warm_starts_are_kept_or_bettered():
     assert s.converged.all()
 
 
+@pytest.mark.parametrize("method", ["htp", "iht", "cosamp", "swap"])
+def test_codes_of_atoms_of_zeros_are_left_out_of_a_start(method):
+    X, D, start = np.array([[1.0, 2]]), np.array([[1.0, 0], [0, 0], [0, 1]]), np.array([[0, 1.0, 1]])
+    s = solve(X, D, Cardinality(2), method=method, init=start, max_iter=10)
+    np.testing.assert_allclose(s.codes, [[1, 0, 2]])
+    assert s.converged.all()
+
+
 def test_iht_never_rises_and_ends_at_a_fixed_point_of_its_last_step():
     X, D = data(n=20, p=30, d=12, seed=5)
     D = D * np.random.default_rng(1).uniform(0.5, 2.0, (30, 1))
