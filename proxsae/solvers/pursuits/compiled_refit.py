@@ -18,6 +18,8 @@ from proxsae.solvers.pursuits.compiled_exchange import DEPENDENT
 from proxsae.solvers.pursuits.compiled_gram import Gram, copy, place_of
 
 MAX_PASSES = 2000
+RIDGE = 1e-6  # of its squared norm: the curvature of an atom in the span of others; with less, steps drown in rounding
+HALVINGS = 20  # of a Newton step that does not lower F
 FINE = 1e-11  # moves that end a refit, relative to the norm of the target
 
 value64 = types.FunctionType(float64(float64, float64[::1]))
@@ -103,9 +105,10 @@ def refit(c0, G, support, z, m, P, prox, value, tolerance, S):
 
 @uncounted(error_model="numpy")
 def _newton_step(support, z, m, P, prox, value, S):
-    """Solve z = prox(z + t r) with the present slopes of the prox, and go there or to where a code changes its sign.
+    """Solve z = prox(z + t r) with the present slopes of the prox, and go there, or less far where F is not lower.
 
-    A slope q of the prox is a curvature (1 - q) / (q t) of r_i; codes at a kink, where q is 0, are held.
+    A slope q of the prox is a curvature (1 - q) / (q t) of r_i; codes at a kink, where q is 0, are held. The step ends
+    where a first code meets a kink at 0.
     """
     A, H, r, d, free, n = S.A, S.H, S.r, S.d, S.free, 0
     for a in range(m):
@@ -116,30 +119,36 @@ def _newton_step(support, z, m, P, prox, value, S):
         if slope > 1e-6 and z[a] != 0.0:
             free[n], d[n], H[n, n] = a, (prox(u, t, p) - z[a]) / (slope * t), A[a, a] + (1.0 - slope) / (slope * t)
             n += 1
-    if not _solve(A, H, free, n, d):
-        return
+    _solve(A, H, free, n, d)
     step, first = 1.0, -1
     for i in range(n):
-        old = z[free[i]]
+        a, old = free[i], z[free[i]]
         if old * (old + d[i]) < 0.0 and -old / d[i] < step:
-            step, first = -old / d[i], i
-    change = 0.0
+            t, p, h = 1.0 / A[a, a], P[support[a]], 1e-4 * abs(old)
+            if prox(h, t, p) * prox(-h, t, p) == 0.0:  # r_i has a kink at 0
+                step, first = -old / d[i], i
     for i in range(n):
-        a = free[i]
-        d[i] = -z[a] if i == first else step * d[i]
-        change += value(z[a] + d[i], P[support[a]]) - value(z[a], P[support[a]]) - d[i] * r[a]
-        for b in range(i + 1):
-            change += (0.5 if b == i else 1.0) * d[i] * d[b] * A[a, free[b]]
-    if change < 0.0:
+        d[i] = -z[free[i]] if i == first else step * d[i]
+    for _ in range(HALVINGS):
+        change = 0.0
         for i in range(n):
-            z[free[i]] += d[i]
-            for b in range(m):
-                r[b] -= d[i] * A[free[i], b]
+            a = free[i]
+            change += value(z[a] + d[i], P[support[a]]) - value(z[a], P[support[a]]) - d[i] * r[a]
+            for b in range(i + 1):
+                change += (0.5 if b == i else 1.0) * d[i] * d[b] * A[a, free[b]]
+        if change < 0.0:
+            for i in range(n):
+                z[free[i]] += d[i]
+                for b in range(m):
+                    r[b] -= d[i] * A[free[i], b]
+            return
+        for i in range(n):
+            d[i] *= 0.5
 
 
 @uncounted(error_model="numpy")
 def _solve(A, H, free, n, d):
-    """Solve by Cholesky, with the diagonal in H and the rest in A; return whether the matrix is safely positive."""
+    """Solve by Cholesky, with the diagonal in H and the rest in A; an atom in the span of others has a ridge."""
     for i in range(n):
         for b in range(i + 1):
             entry = H[i, i] if b == i else A[free[i], free[b]]
@@ -147,10 +156,9 @@ def _solve(A, H, free, n, d):
                 entry -= H[i, e] * H[b, e]
             if b < i:
                 H[i, b] = entry / H[b, b]
-            elif entry > DEPENDENT * A[free[i], free[i]]:
-                H[i, i] = np.sqrt(entry)
             else:
-                return False
+                size = A[free[i], free[i]]
+                H[i, i] = np.sqrt(entry if entry > DEPENDENT * size else RIDGE * size)
         for b in range(i):
             d[i] -= H[i, b] * d[b]
         d[i] /= H[i, i]
@@ -158,7 +166,6 @@ def _solve(A, H, free, n, d):
         for b in range(i + 1, n):
             d[i] -= H[b, i] * d[b]
         d[i] /= H[i, i]
-    return True
 
 
 @uncounted(error_model="numpy")

@@ -56,6 +56,17 @@ def test_atoms_of_zeros_are_not_counted_among_the_supports():
     assert not s.codes[:, :500].any()
 
 
+@pytest.mark.parametrize("text", ["0.01*Huber(0.1)", "0.001*L1 + Box(-0.5, 0.7)"])
+def test_more_atoms_than_features(text):
+    X, D = data(n=8, p=8, d=3, seed=5)
+    s = solve(4 * X, D, with_at_most(8, text), method="exact")
+    assert (s.objective <= solve(4 * X, D, text, method="fista", max_iter=5000).objective + 1e-8).all()
+    assert s.certificate_kind == "globally optimal"
+    fewer = solve(4 * X, D, with_at_most(5, text), method="exact")
+    swap = solve(4 * X, D, with_at_most(5, text), method="swap")
+    assert (fewer.objective <= swap.objective + 1e-9).all()
+
+
 @pytest.fixture
 def search(monkeypatch):
     """No support is few enough to be looked at."""
