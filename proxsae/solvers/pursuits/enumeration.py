@@ -78,5 +78,8 @@ class Enumeration:
             by_blocks(work, len(Y))
             found = found._replace(atoms=used[found.atoms])
         found.n_iter[:] = self.n_supports
-        certifier = Certifier(self.dictionary, np.sqrt(squared_norms(self.dictionary)), r, self.k)
+        norms = np.sqrt(squared_norms(self.dictionary)).astype(np.float64)
+        load = (np.abs(found.codes) * norms[found.atoms]).sum(1)
+        found.falls[:] = np.finfo(np.float64).eps * load**2  # the rounding of F by the Gram matrix, which decides
+        certifier = Certifier(self.dictionary, norms, r, self.k)
         return certifier.ended(Y, found._replace(codes=found.codes.astype(Y.dtype)), tol, "globally optimal")

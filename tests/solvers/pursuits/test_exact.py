@@ -1,5 +1,6 @@
 """All supports: against another enumeration, a search, and degenerate dictionaries."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -65,6 +66,21 @@ def test_more_atoms_than_features(text):
     fewer = solve(4 * X, D, with_at_most(5, text), method="exact")
     swap = solve(4 * X, D, with_at_most(5, text), method="swap")
     assert (fewer.objective <= swap.objective + 1e-9).all()
+
+
+def test_atoms_that_are_nearly_equal_have_what_is_certain_as_their_certificate():
+    """The codes of such a pair may be huge, and F of a support is then known to few digits."""
+    n_uncertain = 0
+    for seed in range(10):
+        X, D = data(n=3, p=6, d=5, seed=seed)
+        D[3] = D[1] + 1e-7 * np.random.default_rng(seed + 100).standard_normal(5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            s = solve(X, D, Cardinality(3), method="exact")
+        swap = solve(X, D, Cardinality(3), method="swap")
+        assert (s.objective - s.certificate <= swap.objective + 1e-9).all()
+        n_uncertain += int((~s.converged).sum())
+    assert n_uncertain > 0
 
 
 @pytest.fixture
