@@ -170,9 +170,7 @@ def _source(model: LanguageModel, saes: Mapping[str, SparseAutoencoder], reads: 
     transcoders = {name: (one, "site") for name, one in saes.items() if is_transcoder(one)}
     if not transcoders:
         return places
-    telling = {
-        name: pair for name, pair in transcoders.items() if "site" in (getattr(pair[0], "provenance_", None) or {})
-    }
+    telling = {name: pair for name, pair in transcoders.items() if _told_by(*pair) is not None}
     return sites_of(model, _told(telling or transcoders, "reads") if reads is None else reads)
 
 
@@ -181,9 +179,14 @@ def _told(fields: Mapping[str, tuple[SparseAutoencoder, str]], argument: str) ->
 
     `fields` has for each name an autoencoder and the name of its field.
     """
-    told = {name: (getattr(one, "provenance_", None) or {}).get(field) for name, (one, field) in fields.items()}
+    told = {name: _told_by(*pair) for name, pair in fields.items()}
     if silent := next((name for name, place in told.items() if place is None), None):
         raise ValueError(f"{silent} does not say where its activations come from; give {argument}")
     if len(set(told.values())) > 1:
         raise ValueError(f"{', '.join(f'{name} is of {place!r}' for name, place in told.items())}; give {argument}")
     return str(next(iter(told.values())))
+
+
+def _told_by(sae: SparseAutoencoder, field: str) -> Any:
+    """Return a field of the provenance of an autoencoder, None where it has none."""
+    return (getattr(sae, "provenance_", None) or {}).get(field)
