@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> None:
     saes = {name: [load(path) for path in several] for name, several in paths.items()}
     settings = {name: str(getattr(options, name)) for name in ("model", "text", "field", "block", "tokens", "seed")}
     settings |= {f"{name} {i}": _digest(sae) for name, several in saes.items() for i, sae in enumerate(several)}
-    made_from = {"saes": paths, "settings": settings, "contents": contents}
     done = _done(options.out / FILE, settings, contents)
+    made_from = {"saes": paths, "settings": settings, "contents": (done["contents"] if done else {}) | contents}
     results = steer_bench(
         load_model(options.model),
         saes,
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _paths(saes: list[str]) -> dict[str, list[str]]:
-    """Return the paths by the name before the '=', or by the path itself where there is none, as evaluate names them.
+    """Return the paths by the name before the '=', or by the path itself, without "./", where there is none.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def _paths(saes: list[str]) -> dict[str, list[str]]:
         name, equals, path = given.partition("=")
         if equals and not name:
             raise ValueError(f"{given} has no name before the '='; give a name or the path alone")
-        paths.setdefault(name, []).append(path if equals else given)
+        paths.setdefault(name.removeprefix("./"), []).append(path if equals else given)
     return paths
 
 
@@ -108,9 +108,9 @@ def _digest(sae: Any) -> str:
 
 
 def _done(path: Path, settings: dict[str, str], contents: dict[str, str]) -> dict[str, Any] | None:
-    """Return the axes of an earlier run with the same settings.
+    """Return the axes of an earlier run with the same settings, and the digests of their contents.
 
-    An axis whose file has changed since is run again; if SAEs are added, all axes are.
+    An axis whose file has changed since, or which has no digest, is run again; if SAEs are added, all axes are.
 
     Raises
     ------
@@ -122,8 +122,9 @@ def _done(path: Path, settings: dict[str, str], contents: dict[str, str]) -> dic
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         before, known = held["settings"], held.get("contents", {})
-        changed = {name for name, digest in contents.items() if known.get(name, digest) != digest}
+        changed = {name for name, digest in contents.items() if known.get(name) != digest}
         done = {name: [row for row in held[name] if row["axis"] not in changed] for name in ("axes", "rows")}
+        done["contents"] = known
         differing = [name for name, value in before.items() if settings.get(name) != value]
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"'{path}' is no result of steer-bench; give another folder") from None

@@ -262,10 +262,16 @@ def test_the_command_writes_tables_and_a_figure(model, tmp_path, capsys):
     assert again["contents"]["one"] == kept["contents"]["one"] != again["contents"]["two"]
     assert again["rows"][0]["shifts"][0] == 123.0
     file = tmp_path / "out" / "steering.json"
-    before = file.read_text()
     capsys.readouterr()
     assert main([*arguments, "--only", "two"]) == 0
     assert "one (more" not in capsys.readouterr().out
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "three.json").write_text(json.dumps(held | {"templates": templates[:4]}))
+    assert main([*arguments, "--axes", str(tmp_path / "others"), "--out", str(tmp_path / "out")]) == 0
+    kept = json.loads(file.read_text())
+    assert [axis["axis"] for axis in kept["axes"]] == ["one", "two", "three"]
+    assert again["contents"].items() < kept["contents"].items()
+    before = file.read_text()
     for options, sentence in (
         (["--only", "three"], "no axis is called three; there are one, two"),
         (["--seed", "1"], "is of other SAEs or settings (seed); give another folder"),
@@ -315,6 +321,7 @@ def test_only_a_name_makes_seeds_of_several_models():
         "sae-0.2": ["sae-0.2"],
         "Top": ["x", "y"],
     }
+    assert list(_paths(["./sae", "hf://owner/sae"])) == ["sae", "hf://owner/sae"]
 
 
 def test_a_folder_is_for_one_benchmark(tmp_path):
@@ -323,9 +330,14 @@ def test_a_folder_is_for_one_benchmark(tmp_path):
     both = [{"axis": "one"}, {"axis": "two"}]
     held = {"settings": settings, "axes": both, "rows": both, "saes": {}, "contents": {"one": "3f", "two": "4f"}}
     path.write_text(json.dumps(held))
-    assert _done(path, settings, {"one": "3f", "two": "4f", "new": "5f"}) == {"axes": both, "rows": both}
-    # an axis whose file has changed is run again
-    assert _done(path, settings, {"one": "3f", "two": "6f"}) == {"axes": both[:1], "rows": both[:1]}
+    known = {"contents": held["contents"]}
+    assert _done(path, settings, {"one": "3f", "two": "4f", "new": "5f"}) == {"axes": both, "rows": both} | known
+    # an axis whose file has changed is run again, and one of another folder is kept with its digest
+    for contents in ({"one": "3f", "two": "6f"}, {"two": "6f"}):
+        assert _done(path, settings, contents) == {"axes": both[:1], "rows": both[:1]} | known
+    path.write_text(json.dumps(held | {"contents": {}}))
+    assert _done(path, settings, {"two": "4f"}) == {"axes": both[:1], "rows": both[:1], "contents": {}}
+    path.write_text(json.dumps(held))
     assert _done(path, settings | {"Top 0": "2f"}, {}) is None  # all that was measured is measured again
     for others in ({"seed": "1", "Abs 0": "1f"}, {"seed": "0", "Top 0": "1f"}):
         with pytest.raises(ValueError, match=r"is of other SAEs or settings \((seed|Abs 0)\); give another folder"):
