@@ -47,8 +47,13 @@ class Results:
         return row
 
     def check(self, configurations: Sequence[Configuration]) -> None:
-        """Raise ValueError unless rows of these configurations may stand in one table with those that are finished."""
-        trainings = {tuple(getattr(c, name) for name in SHARED) for c in configurations}
+        """Raise ValueError unless rows of these configurations may stand in one table, and with those finished."""
+        trainings = sorted({tuple(getattr(c, name) for name in SHARED) for c in configurations})
+        if len(trainings) > 1:
+            raise ValueError(
+                f"all rows of a sweep have one {', '.join(SHARED)}; got {' and '.join(map(str, trainings))}: "
+                "give a folder for each"
+            )
         for row, training in product(read_rows(self.folder), trainings):
             self._check(row, dict(zip(SHARED, training, strict=True)))
 

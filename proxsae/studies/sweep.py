@@ -44,7 +44,7 @@ def sweep(
     Parameters
     ----------
     configurations : sequence of Configuration
-        From :func:`proxsae.studies.grid`, or one by one.
+        From :func:`proxsae.studies.grid`, or one by one; of one ``n_steps``, ``batch_size`` and ``learning_rate``.
     source : Source
         Model, place and text.
     out : path
@@ -70,7 +70,8 @@ def sweep(
     Raises
     ------
     ValueError
-        If `out` holds a row of another training or source, or of the same name with another configuration.
+        If the trainings differ, or `out` holds a row of another training or source, or of the same name with another
+        configuration.
     """
     results = Results(out, source)
     check_writable(results.folder / "sweep.csv")

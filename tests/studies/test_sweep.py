@@ -120,6 +120,13 @@ def test_a_finished_row_is_never_done_again(swept, asked, source, folder, monkey
         sweep(grid(["topk"], [2], **{**TRAINING, "n_steps": 11}), source, folder / "out")
 
 
+def test_rows_of_different_trainings_are_refused_before_the_first(source, tmp_path):
+    several = [Configuration("topk", l0=k, learning_rate=k, **TRAINING) for k in (2, 4)]
+    with pytest.raises(ValueError, match=r"learning_rate; got \(10, 128, 2\) and \(10, 128, 4\): give"):
+        sweep(several, source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_killed_between_two_rows_it_ends_as_if_never_stopped(swept, source, folder, monkeypatch):
     some = grid(["topk", "abstopk"], [2, 4], **TRAINING)
     count = {"left": 2}
