@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from threading import Event
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from proxsae.formulas.integers import checked_count
 __all__ = ["ReadAhead", "ShuffledRows", "Stream"]
 
 BUFFER_ROWS = 65_536
-MEASURED = ("median_norm", "median_norms")  # entries of a provenance that follow from the first rows
 RUN = 1024  # rows of a store that stay together on their way into a block
 
 Block = tuple[int, Callable[[], NDArray[Any]]]  # so many rows, and what reads them
@@ -47,11 +46,13 @@ class Stream(ABC):
     seed: int
     info: dict[str, Any]
     n_rows: int | None
+    measured: ClassVar[tuple[str, ...]] = ()
+    """Entries of `info` that follow from the first block, and that checkpoints of earlier versions do not know."""
 
     @property
     def definition(self) -> str:
         """What fixes the rows that follow the first block, as a checkpoint keeps it."""
-        known = {name: value for name, value in provenance_of(self).items() if name not in MEASURED}
+        known = {name: value for name, value in provenance_of(self).items() if name not in self.measured}
         told = json.dumps(known, sort_keys=True)
         names = {name: getattr(self, name, None) for name in ("n_rows", "buffer_rows", "seed")}
         words = [f"{name} {value}" for name, value in names.items()]

@@ -47,6 +47,8 @@ class ActivationStream(Stream):
         If an argument is outside what is allowed.
     """
 
+    measured = ("median_norm", "median_norms")
+
     def __init__(
         self,
         model: LanguageModel,

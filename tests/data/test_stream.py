@@ -2,6 +2,8 @@
 
 import threading
 import time
+import zlib
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -186,6 +188,17 @@ def test_a_resumed_fit_goes_on_in_the_stream(tmp_path, monkeypatch):
     np.testing.assert_array_equal(resumed.components_, through.components_)
     np.testing.assert_array_equal(resumed.history_["loss"], through.history_["loss"])
     assert len(resumed.history_["waiting"]) == 30
+
+
+def test_all_that_a_store_says_is_part_of_the_definition():
+    """As in the checkpoints of every version; an activation stream leaves out what it measures."""
+
+    class Store(np.ndarray):
+        info: ClassVar = {"site": "block.1", "median_norm": 2.5}
+
+    checksum = zlib.crc32(b'{"median_norm": 2.5, "site": "block.1"}')
+    expected = f"n_rows 1000, buffer_rows 300, seed 0, provenance with checksum {checksum:08x}"
+    assert stream_of(X.view(Store)).definition == expected
 
 
 def test_one_pass_over_a_stream():

@@ -66,6 +66,9 @@ def test_a_model_of_a_stream_knows_the_usual_norm_as_that_of_a_store_does(model,
     sae = ProxSAE(Cardinality(3), 32, n_steps=2, batch_size=64, random_state=0).fit(stream)
     for name in ("dropped_positions", "median_norm", "median_norms"):
         assert sae.provenance_[name] == store.info[name]
+    before = stream.definition
+    del stream.info["median_norm"], stream.info["median_norms"]  # as in checkpoints of earlier versions
+    assert stream.definition == before
 
 
 def test_a_checkpoint_of_another_stream_is_refused(model, texts, tmp_path):
