@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> list[str]:
 
     The command and the output of a step that succeeds are kept in a file of its name, which marks the step as done. A
     step that fails is reported on the page, the next step runs, and the failed one is tried again in the next call; a
-    step that reads autoencoders which the sweep has not made is left out until they are there.
+    step that reads autoencoders which the sweep has not made is left out until they are there. The folder may have been
+    moved since, and the device be another.
 
     Parameters
     ----------
@@ -164,12 +166,21 @@ def _printed(step: Step, out: Path) -> str | None:
     if not path.exists():
         return None
     command, _, text = path.read_text(encoding="utf-8").partition("\n")
-    if command != step.command:
-        before, asked = command.split(), step.command.split()
-        made = " ".join(word for word in before if word not in asked) or command
-        given = " ".join(word for word in asked if word not in before) or step.command
+    if not command.startswith("proxsae "):
+        raise ValueError(f"'{path}' does not begin with the command that made it: give another folder")
+    before, asked = _compared(command), _compared(step.command)
+    if before != asked:
+        made = shlex.join(word for word in before if word not in asked) or command
+        given = shlex.join(word for word in asked if word not in before) or step.command
         raise ValueError(f"'{path}' was made with {made}, and {given} is asked for: give another folder")
     return text
+
+
+def _compared(command: str) -> list[str]:
+    """Return the words of a command without the device, and its paths from the folder of the replication."""
+    words = [word for word in shlex.split(command) if not word.startswith("--device=")]
+    out = next((word.removeprefix("--out=") for word in words if word.startswith("--out=")), "")
+    return [re.sub(f"(^|=){re.escape(str(Path(out).parent))}/", r"\1", word) for word in words]
 
 
 def _run_step(step: Step, out: Path) -> str:

@@ -91,6 +91,30 @@ def test_what_was_done_with_other_arguments_is_refused_before_anything_runs(tmp_
     assert (tmp_path / "replication.html").read_text() == page
 
 
+def test_a_moved_folder_goes_on_whatever_the_device(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (0, ""))
+    source = Source("3", 1000, 200)
+
+    def done_in(out, device="auto", training=TRAINING):
+        for step in (todo := steps(source, training, [16], 1, out, device)):
+            for path in step.saes:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).touch()
+        return replicate(todo, out)
+
+    done_in("k=1/first")
+    (tmp_path / "k=1" / "first").rename(tmp_path / "second")
+    monkeypatch.setattr("proxsae.studies.replication._run", None)  # nothing is run again
+    for out, device in (("second", "auto"), (tmp_path / "second", "cpu"), ("k=1/../second", "cuda")):
+        assert done_in(out, device) == []
+    with pytest.raises(ValueError, match="was made with --steps=10, and --steps=20 is asked for: give another folder"):
+        done_in("second", training={**TRAINING, "n_steps": 20})
+    (tmp_path / "second" / "sweep.txt").write_text("FVU isn't all\n")
+    with pytest.raises(ValueError, match=r"sweep\.txt' does not begin with the command that made it: give"):
+        done_in("second")
+
+
 def test_a_step_waits_for_the_models_it_reads(tmp_path, monkeypatch):
     ran = []
 
