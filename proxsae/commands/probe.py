@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     command.add_argument("--model", help="language model whose tokenizer reads the tokens (default: that of the store)")
     command.add_argument("--rows", type=int, default=100_000, help="of the store, half to fit on (default: 100000)")
     command.add_argument("--tokens", type=int, default=20_000, help="rows for token properties (default: 20000)")
-    command.add_argument("--k", default="1,2,5,16", help="atoms of a probe (default: 1,2,5,16)")
+    command.add_argument("--k", default="1,2,5,16", help="atoms of a probe, if there are so many (default: 1,2,5,16)")
     command.add_argument("--topics", type=Path, metavar="CSV", help="title,topic of documents (default: of Wikipedia)")
     command.add_argument("--out", type=Path, default=Path("probe.csv"), help="all results (default: probe.csv)")
 

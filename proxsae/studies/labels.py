@@ -61,20 +61,16 @@ def _holds(test: Callable[[str], bool], tokens: NDArray[Any], tokenizer: Any) ->
     return np.array([test(str(tokenizer.decode([int(token)]))) for token in different], dtype=bool)[place]
 
 
-def documents_of(store: ActivationStore, tokenizer: Any) -> Documents:
+def documents_of(store: ActivationStore, tokenizer: Any) -> Documents | None:
     """Return the documents of all rows: in the contexts the separator of the harvest closes each, or padding does.
 
-    Where no separator does, a document that fills its last context runs together with the next.
-
-    Raises
-    ------
-    ValueError
-        If neither does.
+    Where no separator does, a document that fills its last context runs together with the next. Where neither does, no
+    document can be told from the next: None.
     """
     closing = separator_ids(store.info.get("separator", PACKING.separator), tokenizer)
     is_concatenated = store.info.get("concatenate", PACKING.concatenate)
     if not closing and is_concatenated:
-        raise ValueError("documents of this store cannot be told apart: no token closes them")
+        return None
     contexts, positions = store.trace(np.arange(len(store)))
     first, last = int(contexts[0]), int(contexts[-1])
     tokens = np.stack([store.tokens(context) for context in range(first, last + 1)])

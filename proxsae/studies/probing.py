@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from proxsae.formulas.integers import checked_count, evenly_spaced
 from proxsae.llm.provenance import at_place_of, check_raw_rows
 from proxsae.metrics import SparseAutoencoder
-from proxsae.studies.labels import Bits, documents_of, token_properties, topics
+from proxsae.studies.labels import Bits, Documents, documents_of, token_properties, topics
 from proxsae.studies.seeds import mean_and_range
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def probe(
         Evenly spaced rows for the properties of tokens; topics take all rows.
     topic_of : mapping of str to str, optional
         From the title of a document (what stands before its first blank line) to its topic; by default that of the
-        embedded Wikipedia.
+        embedded Wikipedia, or with a warning no topic where no token closes the documents of the store.
 
     Returns
     -------
@@ -70,7 +71,8 @@ def probe(
     Raises
     ------
     ValueError
-        If all labels are left out, a k is below 1, or the autoencoders do not read at one place of the store.
+        If all labels are left out, a k is below 1, all are above the number of atoms, the autoencoders do not read at
+        one place of the store, or `topic_of` is given and no token closes the documents of the store.
 
     References
     ----------
@@ -90,6 +92,9 @@ def probe(
             f"{n_tokens:,} are read for tokens; give more"
         )
     x = np.asarray(next(iter(read.values()), store)[:], np.float32)
+    for name, sae in saes.items():
+        if min(ks, default=0) > (n_atoms := sae.transform(x[:1]).shape[1]):
+            raise ValueError(f"'{name}' has {n_atoms} atoms, and the least k is {min(ks)}; give a smaller one")
     results = list(_probed("activations", "activations", x, tasks, (*ks, ALL)))
     for number, (name, sae) in enumerate(saes.items()):
         Z = sae.transform(x)
@@ -167,27 +172,37 @@ class _Task(NamedTuple):
 def _tasks(
     store: ActivationStore, tokenizer: Any, n_tokens: int, topic_of: Mapping[str, str] | None
 ) -> tuple[list[_Task], list[str]]:
+    rows = evenly_spaced(len(store), n_tokens)
+    tasks = [_Task("token", rows, rows < len(store) // 2, token_properties(store, rows, tokenizer))]
+    documents = documents_of(store, tokenizer)
+    if documents is not None:
+        tasks.append(_of_topics(documents, len(store), topic_of))
+    else:
+        untold = "documents of this store cannot be told apart, since no token closes them"
+        if topic_of is not None:
+            raise ValueError(f"{untold}: leave the topics out")
+        warnings.warn(f"{untold}: topics are left out.", stacklevel=3)
+    left_out = []
+    for task in tasks:
+        for name, y in list(task.labels.items()):
+            if min(np.bincount(y[half], minlength=2).min() for half in (task.is_train, ~task.is_train)) < LEAST:
+                left_out.append(name)
+                del task.labels[name]
+    return [task for task in tasks if task.labels], left_out
+
+
+def _of_topics(documents: Documents, n_rows: int, topic_of: Mapping[str, str] | None) -> _Task:
     from scipy.sparse import csr_matrix
 
-    rows = evenly_spaced(len(store), n_tokens)
-    by_token = _Task("token", rows, rows < len(store) // 2, token_properties(store, rows, tokenizer))
-    documents = documents_of(store, tokenizer)
     topic = topics(documents, topic_of)
     labelled = np.array(sorted(topic), dtype=np.intp)
     member = np.flatnonzero(np.isin(documents.of_row, labelled))
     place = np.searchsorted(labelled, documents.of_row[member])
     counts = np.bincount(place, minlength=len(labelled))
-    mean = csr_matrix((1 / counts[place], (place, member)), shape=(len(labelled), len(store)))
+    mean = csr_matrix((1 / counts[place], (place, member)), shape=(len(labelled), n_rows))
     is_train = np.arange(len(labelled)) < len(labelled) // 2
     names = np.array([topic[int(document)] for document in labelled])
-    by_topic = _Task("topic", mean, is_train, {name: names == name for name in sorted(set(names.tolist()))})
-    left_out = []
-    for task in (by_token, by_topic):
-        for name, y in list(task.labels.items()):
-            if min(np.bincount(y[half], minlength=2).min() for half in (task.is_train, ~task.is_train)) < LEAST:
-                left_out.append(name)
-                del task.labels[name]
-    return [task for task in (by_token, by_topic) if task.labels], left_out
+    return _Task("topic", mean, is_train, {name: names == name for name in sorted(set(names.tolist()))})
 
 
 def _probed(name: str, codes: str, Z: Any, tasks: list[_Task], ks: Sequence[int | str]) -> Iterator[dict[str, Any]]:
@@ -218,12 +233,12 @@ def _random_autoencoder(Z: Any, x: NDArray[np.floating], is_signed: bool, seed: 
 def probe_table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """Return the results as text: the mean over the labels of a level, and over seeds with their range in brackets.
 
-    Names that differ in what follows a final "-seed" are seeds of one kind.
+    Names that differ in what follows a final "-seed" are seeds of one kind, whatever file or folder they name.
     """
     ks = list(dict.fromkeys(result["k"] for result in results))
     found: dict[tuple[str, str, str], dict[Any, dict[str, list[float]]]] = {}
     for result in results:
-        kind = re.sub(r"-seed\d+(\.safetensors)?$", "", result["name"])
+        kind = re.sub(r"-seed\d+(\.\w+)?/?$", "", result["name"])
         cells = found.setdefault((result["level"], result["codes"], kind), {})
         cells.setdefault(result["k"], {}).setdefault(result["name"], []).append(result["accuracy"])
     table = []

@@ -116,11 +116,15 @@ def check_documents(store, texts, tokenizer):
     assert len(changes) == len(np.unique(found.of_row)) - 1  # documents are whole
 
 
-def test_documents_that_nothing_closes_are_refused(texts, tmp_path):
-    options = {"block": 1, "n_tokens": 100, "context_length": 16, "separator": None, "split": "all", "verbose": False}
+def test_topics_are_left_out_where_nothing_closes_the_documents(texts, tmp_path):
+    options = {"block": 1, "n_tokens": 200, "context_length": 16, "separator": None, "split": "all", "verbose": False}
     store = harvest(tiny_model(), texts, out=tmp_path / "activations", **options)
-    with pytest.raises(ValueError, match="cannot be told apart: no token closes them"):
-        documents_of(store, tiny_tokenizer())
+    assert documents_of(store, tiny_tokenizer()) is None
+    with pytest.warns(UserWarning, match="cannot be told apart, since no token closes them: topics are left out"):
+        results, _ = probe({}, store, tiny_tokenizer(), ks=[1])
+    assert {result["level"] for result in results} == {"token"}
+    with pytest.raises(ValueError, match="cannot be told apart, since no token closes them: leave the topics out"):
+        probe({}, store, tiny_tokenizer(), ks=[1], topic_of={})
 
 
 def test_topics_are_those_of_the_titles(store, texts, topic_of):
@@ -179,7 +183,7 @@ def test_a_k_above_the_columns_is_left_out_and_one_below_1_is_refused():
 
 def test_the_table_takes_the_seeds_of_one_path_together_and_no_others():
     names = ["a/sae.safetensors", "b/sae.safetensors", "a/sae-0.1", "a/x-seed0.safetensors", "a/x-seed1.safetensors"]
-    names += ["of-seed0/a.safetensors", "of-seed0/b.safetensors"]
+    names += ["of-seed0/a.safetensors", "of-seed0/b.safetensors", "b-seed0/", "b-seed1.npz"]
     shared = {"codes": "signed", "level": "token", "label": "x", "k": 1}
     table = probe_table([{"name": name, **shared, "accuracy": i / 10} for i, name in enumerate(names)])
     assert {line[""]: line["k = 1"] for line in table} == {
@@ -189,6 +193,7 @@ def test_the_table_takes_the_seeds_of_one_path_together_and_no_others():
         "a/x": "0.350 [0.300, 0.400]",
         "of-seed0/a.safetensors": "0.500",
         "of-seed0/b.safetensors": "0.600",
+        "b": "0.750 [0.700, 0.800]",
     }
 
 
@@ -283,6 +288,7 @@ def test_the_command_writes_every_accuracy(store, topic_of, tmp_path, capsys):
     for options, sentence in (
         (["--k", "one"], "--k takes integers of at least 1 with commas between them; got 'one'"),
         (["--k", "1,-2"], "got '1,-2'"),
+        (["--k", "33,40"], f"'{sae}' has 32 atoms, and the least k is 33; give a smaller one"),
         (["--rows", "70"], "no label has 20 samples of each class in both halves of the 70 rows, of which at most 300"),
     ):
         assert main([*command, *options]) == 1
