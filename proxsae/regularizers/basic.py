@@ -202,6 +202,8 @@ class Box(Separable):
 def LInfBall(radius: Any = 1.0) -> Box:  # noqa: N802
     r"""Return the indicator of :math:`\max_i |z_i| \le \rho`, the box from -rho to rho.
 
+    The result is a :class:`Box`, and prints as one.
+
     Parameters
     ----------
     radius : float or array of shape (n_components,), default 1

@@ -142,7 +142,7 @@ def CEL0(a: Any = 1.0, lam: Any = 1.0) -> MCP:  # noqa: N802
     :math:`r(z) = \lambda - \frac{a^2}{2}\max(\sqrt{2\lambda}/a - |z|, 0)^2` is the largest function below
     :math:`\lambda\|z\|_0` that leaves the global minimisers of :math:`\frac12\|x - zD\|^2 + \lambda\|z\|_0` in place
     where the atoms have norm a, and removes local ones. For :math:`t a^2 \ge 1` its prox is that of :math:`\lambda
-    L_0`, the hard threshold at :math:`\sqrt{2t\lambda}`.
+    L_0`, the hard threshold at :math:`\sqrt{2t\lambda}`. The result is that MCP, and prints as one.
 
     Parameters
     ----------
