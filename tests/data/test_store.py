@@ -403,6 +403,8 @@ def test_targets_of_other_tokens_are_refused(tmp_path):
     X, Y = harvested("x", 0), harvested("y", 0)
     sae = ProxSAE("Cardinality(1)", 4, n_steps=1, random_state=0).fit(X, Y)
     assert sae.score(X, Y) == sae.score(X[:], Y[:])
+    ahead = X.part(0, 5), X.part(1, 6)  # the next token, on purpose
+    assert sae.score(*ahead) == sae.score(*(part[:] for part in ahead))
     others = harvested("of other positions", 3), harvested("of another text", 0, tokens + 1)
     for A, B in [*((X, other) for other in others), (X.part(0, 5), Y.part(1, 6))]:
         for call in (sae.fit, sae.score, lambda X, Y: reconstruction_metrics(sae, X, Y)):
