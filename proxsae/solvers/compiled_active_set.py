@@ -96,8 +96,12 @@ def _products(D, G, index, known, m, A):  # type: ignore[no-untyped-def]
 
 
 @uncounted(fastmath=_fast)
-def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
-    """Write the codes and correlations of a row, and its non-zeros to the front of the set; return their number."""
+def _kept(z, index, m, chosen, A, scratch, G, row, q):  # type: ignore[no-untyped-def]
+    """Write the codes and correlations of a row, and its non-zeros to the front of the set; return their number.
+
+    The non-zeros are in the order of the dictionary, as at the start of a step: where R is not convex, the order of
+    the set decides between local minima.
+    """
     n, k = 0, 0
     for a in range(m):
         j = index[a]
@@ -110,13 +114,22 @@ def _kept(z, index, m, chosen, A, G, row, q):  # type: ignore[no-untyped-def]
     if len(G):
         add_rows(G, chosen, z, n, q)
     for a in range(m):
-        j = index[a]
-        if row[j] != 0:
-            chosen[k], index[k] = a, j
+        if row[index[a]] != 0:
+            b = k
+            while b > 0 and index[chosen[b - 1]] > index[a]:
+                chosen[b] = chosen[b - 1]
+                b -= 1
+            chosen[b] = a
             k += 1
     for a in range(k):
         for b in range(k):
-            A[a, b] = A[chosen[a], chosen[b]]
+            scratch[a, b] = A[chosen[a], chosen[b]]
+    for a in range(k):
+        chosen[a] = index[chosen[a]]
+        for b in range(k):
+            A[a, b] = scratch[a, b]
+    for a in range(k):
+        index[a] = chosen[a]
     return k
 
 
@@ -267,7 +280,7 @@ def step(prox, parameters, Y, D, G, weights, lengths, below, above, coarse, roun
             minimise_on_set(
                 prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, enough, rounding * ref
             )
-            known = m = _kept(z, index, m, support, A, G, row, q)
+            known = m = _kept(z, index, m, support, A, L, G, row, q)
         if len(V):
             if not ends:
                 _refreshed(Q[i], G, row, index, m, z, q)

@@ -216,6 +216,14 @@ def test_without_a_gram_matrix_codes_are_the_same(monkeypatch):
     np.testing.assert_allclose(whole.codes, none.codes, atol=1e-9)
 
 
+def test_minima_do_not_depend_on_the_number_of_samples():
+    rng = np.random.default_rng(0)
+    D, X = rng.standard_normal((256, 32)), rng.standard_normal((400, 32))
+    D, X = (A / np.linalg.norm(A, axis=1, keepdims=True) for A in (D, X))
+    few, many = (solve(X[:n], D, 0.003 * L0(), method="active_set") for n in (9, 400))
+    np.testing.assert_allclose(few.codes, many.codes[:9], atol=1e-9)  # few samples have no Gram matrix
+
+
 def test_of_many_minima_those_found_by_few_zeros_at_once_are_lower(monkeypatch):
     rng = np.random.default_rng(0)
     atoms = rng.standard_normal((200, 12)) @ rng.standard_normal((12, 40)) + rng.standard_normal((200, 40))
