@@ -284,3 +284,12 @@ def test_fixed_point_residual_is_its_definition():
     size = np.maximum(np.linalg.norm(Z, axis=1), np.sqrt(t) * np.linalg.norm(X, axis=1))
     np.testing.assert_allclose(report.certificate, move / size, rtol=1e-10)
     np.testing.assert_allclose(report.objective, 0.5 * ((X - Z @ D) ** 2).sum(1), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("text", "method"), [("Zero", "fista"), ("0.1*MCP(3)", "ista"), ("0.1*MCP(3)", "cd")])
+def test_a_far_start_is_not_taken_for_a_fixed_point(text, method):
+    X, D = data()
+    far = 1e4 * np.random.default_rng(1).standard_normal((5, 12))
+    s = solve(X, D, text, method=method, tol=1e-3, init=far, max_iter=100_000)
+    assert s.converged.all()
+    assert (s.objective <= (X * X).sum(1)).all()
