@@ -50,8 +50,6 @@ def run(options: argparse.Namespace) -> None:
         from proxsae.training import Refined
 
         saes |= {f"{path}, refined": Refined(sae) for path, sae in saes.items()}
-    if "block" not in settings:
-        raise ValueError("no file says where its activations come from; give --block")
     results = evaluate(
         load_model(options.model),
         saes,

@@ -79,9 +79,9 @@ def _told(sae: Any) -> dict[str, Any]:
 
     provenance = getattr(sae, "provenance_", None) or {}
     told = {**PACKING._asdict(), **provenance} if "weights" in provenance else dict(provenance)
-    if "target_site" in told and getattr(sae, "is_transcoder_", False):
-        told["reads"] = told.get("site")
-    told["block"] = told.get("target_site") or told.get("site")
+    told["block"] = told.get("site")
+    if getattr(sae, "is_transcoder_", False):
+        told["reads"], told["block"] = told.get("site"), told.get("target_site")
     names = {name: name for name in OPTIONS} | {"exclude_tokens": "excluded_tokens"}
     known = {argument: told[field] for argument, field in names.items() if field in told}
     return {argument: value for argument, value in known.items() if argument == "separator" or value is not None}

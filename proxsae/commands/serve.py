@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.formats import load
     from proxsae.llm import ActivationStore, load_model
     from proxsae.llm.harvest import sites_of
-    from proxsae.llm.provenance import check_same_place, names_of
+    from proxsae.llm.provenance import check_same_place, names_of, no_place
     from proxsae.report import PageServer, explorer_page, read_text
     from proxsae.report.explorer import decoder, reading_content
     from proxsae.report.packing import packed
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
         told = store.info if store else {}
         hooks = options.block or (sae.provenance_.get("site") or told.get("site", "")).split()
         if not hooks:
-            raise ValueError("the autoencoder does not say where its activations come from; give --block")
+            raise no_place(sae, "the autoencoder", "--block")
         model = load_model(options.model or told.get("model"))
         if not options.any_place:
             check_same_place(sae, model, names_of(sites_of(model, hooks, None)), Path(options.sae).name)

@@ -13,7 +13,7 @@ from proxsae.llm.contexts import Packing, batches, check_contexts, excluded_ids,
 from proxsae.llm.harvest import Hook, sites_of
 from proxsae.llm.massive import Drop, check_drop, warn_of_large
 from proxsae.llm.model import LanguageModel
-from proxsae.llm.provenance import check_same_place, names_of
+from proxsae.llm.provenance import check_same_place, names_of, no_place
 from proxsae.llm.sites import Site
 from proxsae.llm.splicing import SplicedSums, is_transcoder
 from proxsae.llm.text import TextSource, documents, source_name
@@ -181,7 +181,8 @@ def _told(fields: Mapping[str, tuple[SparseAutoencoder, str]], argument: str) ->
     """
     told = {name: _told_by(*pair) for name, pair in fields.items()}
     if silent := next((name for name, place in told.items() if place is None), None):
-        raise ValueError(f"{silent} does not say where its activations come from; give {argument}")
+        sae, field = fields[silent]
+        raise no_place(sae, silent, argument, field)
     if len(set(told.values())) > 1:
         raise ValueError(f"{', '.join(f'{name} is of {place!r}' for name, place in told.items())}; give {argument}")
     return str(next(iter(told.values())))

@@ -77,6 +77,17 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str
     )
 
 
+def no_place(sae: Any, name: str, argument: str, of: str = "site") -> ValueError:
+    """Return the error for an autoencoder that names no site, which may name a hook of another library."""
+    hook = (getattr(sae, "provenance_", None) or {}).get(of.replace("site", "hook"))
+    says = (
+        f"names the hook {hook!r}, which is no place of ours"
+        if hook
+        else "does not say where its activations come from"
+    )
+    return ValueError(f"{name} {says}; give {argument}")
+
+
 def at_place_of(sae: Any, store: ActivationStore) -> ActivationStore:
     """Return of a store of several sites the one that the autoencoder reads; a crosscoder reads all."""
     told = (getattr(sae, "provenance_", None) or {}).get("site")

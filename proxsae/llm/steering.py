@@ -17,7 +17,7 @@ from proxsae.llm.contexts import left_out
 from proxsae.llm.generate import Continuation, generate
 from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel, check_model
-from proxsae.llm.provenance import check_same_place
+from proxsae.llm.provenance import check_same_place, no_place
 from proxsae.llm.sites import Site
 from proxsae.metrics import check_features, check_fitted
 
@@ -153,7 +153,7 @@ def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, c
     provenance = getattr(sae, "provenance_", None) or {}
     where = provenance.get("site") if block is None else block
     if where is None:
-        raise ValueError("the autoencoder does not say where its activations come from; give block")
+        raise no_place(sae, "the autoencoder", "block")
     if rows := provenance.get("normalised_rows"):
         raise ValueError(f"the autoencoder is for rows that are normalised first ({rows}), so no edit of x follows")
     site = model.site(where)

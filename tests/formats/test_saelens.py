@@ -1,16 +1,23 @@
 """SAELens: what is written is read back, and what contradicts itself is refused; peers/ compares with the library."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from llm_models import tiny_model
 from safetensors.torch import load_file, save_file
 from small_saes import D, P, assert_same_outputs, rows, sae_of
 
 from proxsae import ProxSAE
+from proxsae.commands.harvested import of_harvests
 from proxsae.formats import load, save
+from proxsae.formats.places import hook_of, site_of
+from proxsae.llm import evaluate, steer
 
+FILES = Path(__file__).parent / "files"
 RS = ["0.2*L1 + NonNegative", "0.2*L0", "NonNegative + Cardinality(3)", "Cardinality(3)", "0.2*L1 + Cardinality(3)"]
 
 
@@ -83,11 +90,56 @@ def test_where_the_activations_come_from_is_kept(tmp_path):
         ("block.15", "blocks.14.hook_resid_post"),
         ("embed", "blocks.0.hook_resid_pre"),
         ("mlp_out.3", "blocks.2.hook_mlp_out"),
+        ("mlp_in.3", "blocks.2.mlp.hook_in"),
     ):
         sae.provenance_ = {"model": "gpt2", "site": site, "context_length": 128, "text": "wikitext", "tokens_seen": 640}
         save(sae, tmp_path / "sae", format="saelens")
         assert json.loads((tmp_path / "sae" / "cfg.json").read_text())["metadata"]["hook_name"] == hook
         assert load(tmp_path / "sae").provenance_ == {**sae.provenance_, "hook": hook}
+
+
+def test_what_a_part_returns_has_another_hook_where_a_norm_follows_it():
+    """TransformerLens has the norms of Gemma 2 and 3 before hook_attn_out and hook_mlp_out, and we what is before."""
+    for model in ("gemma-2-2b", "google/gemma-3-1b-it", "Gemma-2-9b"):
+        assert hook_of("mlp_out.3", model) == "blocks.2.mlp.hook_out"
+        assert hook_of("attn_out.3", model) == "blocks.2.attn.hook_out"
+        assert hook_of("block.3", model) == "blocks.2.hook_resid_post"
+        assert site_of("blocks.2.hook_mlp_out", model) is site_of("blocks.2.hook_attn_out", model) is None
+    for model in ("gpt2", "gemma-2b", None, 2):
+        assert hook_of("attn_out.3", model) == "blocks.2.hook_attn_out"
+        assert site_of("blocks.2.hook_attn_out", model) == "attn_out.3"
+    for model in ("gpt2", "gemma-2-2b", None):
+        for what in ("attn", "mlp"):
+            assert site_of(f"blocks.2.{what}.hook_out", model) == f"{what}_out.3"
+            assert site_of(hook_of(f"{what}_out.3", model), model) == f"{what}_out.3"
+
+
+def test_the_place_of_a_transcoder_whose_targets_are_behind_a_norm_is_asked_for(tmp_path):
+    hooks = {"hook_name": "blocks.2.mlp.hook_in", "hook_name_out": "blocks.2.hook_mlp_out"}
+    source = FILES / "saelens_transcoder"
+    shutil.copytree(source, tmp_path / "sae")
+    edit(tmp_path / "sae", metadata={"sae_lens_version": "6.0.0", "model_name": "gemma-2-2b", **hooks})
+    sae = load(tmp_path / "sae")
+    assert (sae.provenance_["site"], sae.provenance_["target_hook"]) == ("mlp_in.3", "blocks.2.hook_mlp_out")
+    assert of_harvests({"sae": sae}, {}) == {"reads": "mlp_in.3"}
+    with pytest.raises(ValueError, match=r"sae names the hook 'blocks\.2\.hook_mlp_out', which is no"):
+        evaluate(tiny_model(), sae)
+    save(sae, tmp_path / "again", format="saelens")
+    assert json.loads((tmp_path / "again" / "cfg.json").read_text())["metadata"].items() >= hooks.items()
+
+
+def test_what_is_before_the_gain_of_a_norm_is_no_site_of_ours(tmp_path):
+    """TransformerLens has there x / scale, and an MLP takes that times the gain."""
+    sae = sae_of("Cardinality(3)")
+    sae.provenance_ = {"model": "gpt2", "hook": "blocks.7.ln2.hook_normalized"}
+    save(sae, tmp_path / "sae", format="saelens")
+    again = load(tmp_path / "sae")
+    assert again.provenance_ == sae.provenance_
+    message = "names the hook 'blocks.7.ln2.hook_normalized', which is no place of ours; give block"
+    with pytest.raises(ValueError, match=f"sae {message}"):
+        evaluate(tiny_model(), again)
+    with pytest.raises(ValueError, match=f"the autoencoder {message}"):
+        steer(tiny_model(), again, {}, "w1")
 
 
 def test_how_documents_become_contexts_is_told(tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor
 from proxsae.formats.configuration import JsonConfig
 from proxsae.formats.files import one_line
 from proxsae.formats.parts import Activation, Parts, Rows, gated, positive_part, shifted, with_unit_atoms
-from proxsae.formats.places import hook_in, hook_of, known_hook, site_of
+from proxsae.formats.places import hook_in, known_hook, site_of
 from proxsae.formats.registry import Format
 from proxsae.formats.weights import Weights, safetensors_weights
 from proxsae.formats.writing import write_configured
@@ -229,7 +229,7 @@ def _metadata(parts: Parts) -> dict[str, Any]:
     found = {
         "model_name": told.get("model"),
         "hook_name": hook,
-        "hook_name_out": hook_of(str(told["target_site"])) if "target_site" in told else None,
+        "hook_name_out": hook_in(told, "target_"),
         "context_size": told.get("context_length"),
         "dataset_path": told.get("text"),
         "training_tokens": told.get("tokens_seen"),
@@ -245,12 +245,14 @@ def _metadata(parts: Parts) -> dict[str, Any]:
 
 
 def _provenance(config: JsonConfig) -> dict[str, Any]:
+    model = config.get("metadata.model_name")
     hook, other = (known_hook(config.get(f"metadata.{name}")) for name in ("hook_name", "hook_name_out"))
     found = {
-        "model": config.get("metadata.model_name"),
-        "site": None if hook is None else site_of(hook),
-        "target_site": None if other is None else site_of(other),
+        "model": model,
+        "site": None if hook is None else site_of(hook, model),
+        "target_site": None if other is None else site_of(other, model),
         "hook": hook,
+        "target_hook": other,
         "context_length": config.get("metadata.context_size"),
         "text": config.get("metadata.dataset_path"),
         "tokens_seen": config.get("metadata.training_tokens"),

@@ -56,7 +56,7 @@ def transcoder(name):
     def write(folder, d, p, dtype):
         values, of_targets = real_parameters(d, p, dtype), real_parameters(d + 1, p, dtype)
         config = {"architecture": name, "d_in": d, "d_sae": p, "d_out": d + 1, "apply_b_dec_to_input": False}
-        metadata = {"hook_name": "blocks.7.ln2.hook_normalized", "hook_name_out": "blocks.7.hook_mlp_out"}
+        metadata = {"hook_name": "blocks.7.mlp.hook_in", "hook_name_out": "blocks.7.hook_mlp_out"}
         sae = SAE.from_dict({**config, "dtype": str(dtype).removeprefix("torch."), "metadata": metadata})
         values |= {"W_dec": of_targets["W_dec"], "b_dec": of_targets["b_dec"], "W_skip": of_targets["W_enc"][:, :d]}
         for tensor in ("W_enc", "W_dec", "b_dec", "b_enc", "threshold", "W_skip"):
