@@ -42,10 +42,13 @@ def parts_of(sae: Any, signed: Signed) -> Parts:
 
 
 def check_one_block(sae: Any) -> None:
-    """Raise ValueError for a crosscoder."""
+    """Raise ValueError for a crosscoder, and for another model whose rows are of several places side by side."""
     sizes = sae.blocks_.sizes if hasattr(sae, "blocks_") else ()
     if len(sizes) > 1:
         raise ValueError(f"other libraries have no blocks of features, and this crosscoder has {sizes}")
+    for place in (sae.provenance_.get("site"), sae.provenance_.get("target_site")):
+        if " " in str(place):
+            raise ValueError(f"other libraries have models of one place, and this one is of {place!r} side by side")
 
 
 def written_parts(encoder: Amortized, D: Tensor, intercept: Tensor, signed: Signed = "double") -> Parts:

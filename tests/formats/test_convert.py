@@ -93,6 +93,15 @@ def test_a_model_that_the_format_lacks_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("field", ["site", "target_site"])
+def test_a_model_of_several_places_has_no_place_in_a_library(field, tmp_path):
+    sae = sae_of("Cardinality(3)")
+    sae.provenance_ = {"model": "gpt2", "site": "mlp_in.3", field: "mlp_in.3 mlp_out.3"}
+    with pytest.raises(ValueError, match=r"this one is of 'mlp_in\.3 mlp_out\.3' side by side"):
+        save(sae, tmp_path / "sae", format="saelens")
+    assert not (tmp_path / "sae").exists()
+
+
 def test_an_encoder_that_is_not_one_matrix_leaves_nothing(tmp_path):
     sae = ProxSAE("Cardinality(3)", n_components=12, n_steps=2, encoder="solved", random_state=0).fit(rows(50))
     with pytest.raises(
