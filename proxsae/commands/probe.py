@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _topics(path: Path) -> dict[str, str]:
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         table = csv.DictReader(stream)
         if not {"title", "topic"} <= set(table.fieldnames or ()):
             raise ValueError(f"'{path}' needs the columns title and topic")

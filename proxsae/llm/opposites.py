@@ -48,7 +48,7 @@ def read_pairs(path: str | Path = ANTONYMS) -> list[tuple[str, str]]:
     ValueError
         If the file has no pair, or a line has fewer than two words.
     """
-    with Path(path).open(encoding="utf-8", newline="") as stream:
+    with Path(path).open(encoding="utf-8-sig", newline="") as stream:
         lines = [[cell.strip() for cell in line] for line in csv.reader(stream) if any(map(str.strip, line))]
     wrong = next((line for line in lines if len(line) < 2 or not line[0] or not line[1] or line[0] == line[1]), None)
     if wrong is not None:

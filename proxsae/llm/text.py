@@ -147,6 +147,8 @@ def _document(value: Any) -> Document | None:
     """Return a string as it is, integers in one dimension as a list, and None for anything else."""
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes | bytearray):  # a sequence of integers, but a text that nobody has decoded
+        return None
     ids = value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, Sequence) else None
     is_ids = isinstance(ids, list) and all(isinstance(n, Integral) and not isinstance(n, bool) for n in ids)
     return [int(n) for n in ids] if ids is not None and is_ids else None
@@ -155,7 +157,7 @@ def _document(value: Any) -> Document | None:
 def _paragraphs(path: Path, _field: str) -> Iterator[str]:
     lines: list[str] = []
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             for line in stream:
                 if line.strip():
                     lines.append(line)

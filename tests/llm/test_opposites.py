@@ -48,6 +48,11 @@ def test_a_list_without_pairs(tmp_path, text, sentence):
         read_pairs(tmp_path / "pairs.csv")
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "pairs.csv").write_bytes(b"\xef\xbb\xbfrise,fall\n")
+    assert read_pairs(tmp_path / "pairs.csv") == [("rise", "fall")]
+
+
 def test_words_are_read_at_their_last_token(model):
     words = read_words(model, 2, ["w1", "w2 w3", "w1"])
     assert [(word, read.n_tokens) for word, read in words.items()] == [("w1", 1), ("w2 w3", 2)]

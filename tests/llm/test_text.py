@@ -18,6 +18,8 @@ def test_a_text_file_has_a_document_between_blank_lines(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\ntwo\n\n \n\nthree\n\nfour", encoding="utf-8")
     assert list(documents(path, seed=None)) == ["one\ntwo", "three", "four"]
+    path.write_bytes(b"\xef\xbb\xbfone\n\ntwo")  # with a byte-order mark, as editors of Windows write
+    assert list(documents(path, seed=None)) == ["one", "two"]
 
 
 def test_a_jsonl_file(tmp_path):
@@ -69,6 +71,9 @@ def test_wrong_arguments():
         documents(["a"], heldout=2)
     with pytest.raises(TypeError, match="Document number 1 is a int"):
         list(documents(["a", 1]))
+    for line in (b"one two\n", bytearray(b"one")):  # as a file has that is open in binary mode
+        with pytest.raises(TypeError, match=f"Document number 0 is a {type(line).__name__}; every document must be"):
+            list(documents([line]))
     with pytest.raises(TypeError, match="text is a int"):
         list(documents(3))
 
