@@ -148,16 +148,37 @@ def test_how_documents_become_contexts_is_told(tmp_path):
         metadata = json.loads((tmp_path / "sae" / "cfg.json").read_text())["metadata"]
         return [metadata.get(name) for name in ("prepend_bos", "sequence_separator_token", "disable_concat_sequences")]
 
+    def packing():
+        found = of_harvests({"sae": load(tmp_path / "sae")}, {})
+        return {name: found[name] for name in ("bos", "separator", "concatenate") if name in found}
+
     sae = sae_of("Cardinality(3)")
     assert told() == [None, None, None]
+    assert packing() == {}
     sae.provenance_ = {"model": "gpt2", "site": "block.15"}
     assert told() == [True, None, None]
     sae.provenance_ |= {"weights": "float32:1"}  # a harvest of ours
     assert told() == [True, "eos", False]
+    assert packing() == {"separator": "eos", "concatenate": True}
     sae.provenance_ |= {"bos": False, "separator": "bos", "concatenate": False}
     assert told() == [False, "bos", True]
-    assert load(tmp_path / "sae").provenance_["bos"] is False
+    assert packing() == {"bos": False, "separator": "bos", "concatenate": False}
     assert sae.as_saebench().cfg.prepend_bos is False
+    again = load(tmp_path / "sae")
+    save(again, tmp_path / "again", format="saelens")
+    assert load(tmp_path / "again").provenance_ == again.provenance_
+    for separator in (None, 7, "w3"):
+        sae.provenance_ |= {"separator": separator}
+        told()
+        assert packing()["separator"] == separator
+
+
+@pytest.mark.parametrize("separator", ["sep", True, 1.5, ["eos"]])
+def test_a_separator_that_is_none_of_ours_is_not_kept(folder, separator):
+    """SAELens has "sep" for a token of the tokenizer, which is no text of one."""
+    metadata = {"sae_lens_version": "6.0.0", "sequence_separator_token": separator, "disable_concat_sequences": 1}
+    edit(folder, metadata=metadata)
+    assert load(folder).provenance_ == {}
 
 
 def test_a_second_model_takes_the_place_of_the_first(tmp_path):

@@ -237,10 +237,13 @@ def _metadata(parts: Parts) -> dict[str, Any]:
     }
     if hook is not None:
         found["prepend_bos"] = told.get("bos", True)  # SAEBench insists on it
-    if "weights" in told:  # a harvest of ours, which says of the packing what is not our default
-        found["sequence_separator_token"] = told.get("separator", "eos")
-        found["disable_concat_sequences"] = not told.get("concatenate", True)
     known = {name: value for name, value in found.items() if value is not None}
+    if "weights" in told:  # a harvest of ours, which says of the packing what is not our default
+        told = {"separator": "eos", "concatenate": True, **told}
+    if "separator" in told:
+        known["sequence_separator_token"] = told["separator"]  # None is one
+    if "concatenate" in told:
+        known["disable_concat_sequences"] = not told["concatenate"]
     return {"sae_lens_version": VERSION, "sae_lens_training_version": None, "training_library": "proxsae", **known}
 
 
@@ -258,4 +261,11 @@ def _provenance(config: JsonConfig) -> dict[str, Any]:
         "tokens_seen": config.get("metadata.training_tokens"),
         "bos": False if config.get("metadata.prepend_bos") is False else None,
     }
-    return {name: value for name, value in found.items() if isinstance(value, str | int)}
+    known = {name: value for name, value in found.items() if isinstance(value, str | int)}
+    metadata = config.get("metadata") if isinstance(config.get("metadata"), dict) else {}
+    separator = metadata.get("sequence_separator_token", "sep")
+    if separator is None or (type(separator) in (int, str) and separator != "sep"):  # which is no text of a token
+        known["separator"] = separator
+    if isinstance(apart := metadata.get("disable_concat_sequences"), bool):
+        known["concatenate"] = not apart
+    return known
