@@ -67,11 +67,12 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
     from proxsae.llm import opposites
     from proxsae.report import feature_cards, format_table, write_sections
     from proxsae.report import opposites as page
+    from proxsae.report.explorer import writes_to_stream
 
     name, sae = next(iter(saes.items()))
     store = store.at(str(site)) if len(store.sites) > 1 else store
     rows, X, next_tokens = opposites.rows_with_next_token(store, options.tokens)
-    lens = opposites.logit_lens(model)
+    lens = opposites.logit_lens(model) if writes_to_stream(sae, [str(site)], model) else None
     Z = sae.transform(X)
     against, other = list(saes.items())[-1]
     glued = random_sides(Z if other is sae else other.transform(X), other.components_, N_NULL, least=options.least)
@@ -95,7 +96,7 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
         print(f"{section.heading}\n{format_table(section.table)}\n")
     for note in notes:
         print(note)
-    order = found.axes[np.argsort(-found.lens, kind="stable")].tolist()
+    order = found.axes[np.argsort(-found.lens, kind="stable")].tolist() if lens else []
     middle = max(0, len(order) // 2 - N_CARDS // 2)
     carrying = list(dict.fromkeys(code.atom for code in of_pairs[name] if code.atom is not None))
     part = store.part(0, int(rows[-1]) + 1)

@@ -21,13 +21,18 @@ MEASURES = {
 }
 
 
+def _measures(found: Opposition) -> dict[str, tuple[str, int]]:
+    """Return the measures of which there are numbers: without a lens, those without it."""
+    return {name: one for name, one in MEASURES.items() if not np.isnan(getattr(found, name)).all()}
+
+
 def opposition_table(found: Opposition, null: Opposition) -> list[dict[str, str]]:
     """Return the measures of the atoms beside those of the null, a row each.
 
     The last column is the share of the atoms that are more opposite than 95 % of the null; 5 % are by chance.
     """
     table = []
-    for name, (title, sign) in MEASURES.items():
+    for name, (title, sign) in _measures(found).items():
         values, by_chance = (sign * np.asarray(getattr(one, name)) for one in (found, null))
         beyond = float((values > np.quantile(by_chance, 0.95)).mean())
         table.append(
@@ -40,8 +45,9 @@ def opposition_table(found: Opposition, null: Opposition) -> list[dict[str, str]
 
 def opposition_section(found: Opposition, null: Opposition, n_atoms: int, null_name: str) -> Section:
     """Return the section of the measures, with their definitions and distributions."""
-    figure, axes = blank_figure(1, len(MEASURES), (11, 2.8))
-    for axis, (name, (title, _)) in zip(axes, MEASURES.items(), strict=True):
+    measures = _measures(found)
+    figure, axes = blank_figure(1, len(measures), (11, 2.8))
+    for axis, (name, (title, _)) in zip(axes, measures.items(), strict=True):
         values, by_chance = (np.asarray(getattr(one, name)) for one in (found, null))
         low, high = np.quantile(np.concatenate([values, by_chance]), [0.005, 0.995])
         edges = np.linspace(low, high, 41)
@@ -53,9 +59,11 @@ def opposition_section(found: Opposition, null: Opposition, n_atoms: int, null_n
         f"{len(found.axes):,} of {n_atoms:,} atoms fire often enough on both sides to be counted. The null is "
         f"{null_name}: {len(null.axes):,} axes whose two sides have nothing to do with one another.",
         "Balance: 2 min(n+, n-) / (n+ + n-). Cosine of contexts: between the mean activations of the tokens on "
-        "either side, without the mean of all tokens and without what the atom itself adds; -1 is opposite. Logit "
-        "lens: are the tokens that follow the + side those that +d promotes, and those that follow the - side those "
-        "that -d promotes? In standard deviations, the smaller of the two sides.",
+        "either side, without the mean of all tokens and without what the atom itself adds; -1 is opposite.",
+        "Logit lens: are the tokens that follow the + side those that +d promotes, and those that follow the - side "
+        "those that -d promotes? In standard deviations, the smaller of the two sides."
+        if "lens" in measures
+        else "No logit lens: atoms of this place are no directions in the residual stream.",
     ]
     return Section("Do the two sides mean opposite things?", text, svg(figure), opposition_table(found, null))
 
@@ -106,12 +114,13 @@ def pair_table(pairs: Sequence[tuple[str, str]], names: dict[str, list[PairCode]
 
 
 def card_sections(best: list[FeatureCard], typical: list[FeatureCard], of_pairs: list[FeatureCard]) -> list[Section]:
-    """Return the cards of the best, the typical and the found atoms."""
-    return [
+    """Return the cards of the best and the typical atoms, where a lens tells them, and of the found ones."""
+    by_lens = [
         Section("The best atoms", ["Of all counted, those whose weaker side has the largest lens score."], cards=best),
         Section("Typical atoms", ["Those around the median of the same score."], cards=typical),
-        Section("Atoms that carry pairs", ["The first that were found."] if of_pairs else ["None."], cards=of_pairs),
     ]
+    carrying = ["The first that were found."] if of_pairs else ["None."]
+    return [*(by_lens if best else []), Section("Atoms that carry pairs", carrying, cards=of_pairs)]
 
 
 def _number(value: float) -> str:

@@ -123,3 +123,24 @@ def test_the_command_writes_a_page(model, store, tmp_path, capsys):
     assert "has the name of the model itself; give another one" in capsys.readouterr().err
     assert main([*one_sided, *arguments[2:-4], *arguments[-2:], "--least", "5"]) == 1
     assert "has 5 non-zeros on both sides" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("site", ["mlp_in.2", "mlp_hidden.2"])
+def test_what_does_not_write_to_the_stream_has_no_lens(model, site, tmp_path, capsys):
+    folder, d = tmp_path / "model", model.width(model.site(site))
+    model.model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    options = {"n_tokens": 400, "context_length": 16, "verbose": False}
+    store = harvest(model, tiny_texts(400), hook=site, out=tmp_path / "s", **options)
+    sae_of("Cardinality(8)", d=d, p=32).save(tmp_path / "signed.safetensors")
+    (tmp_path / "pairs.csv").write_text("w1,w2\nw3,w4\n")
+    arguments = ["axes", str(tmp_path / "signed.safetensors"), str(store.path), "--model", str(folder), "--least", "5"]
+    arguments += ["--block", site, "--pairs", str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "axes.html")]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    html = (tmp_path / "axes.html").read_text(encoding="utf-8")
+    assert "cosine of contexts" in printed
+    assert "logit lens" not in printed
+    assert "No logit lens: atoms of this place are no directions in the residual stream." in html
+    assert "Atoms that carry pairs" in html
+    assert "The best atoms" not in html
