@@ -60,7 +60,7 @@ class OfNorms(Grouped, NonSeparable):
             )
         if r.is_indicator and self.group_weights is not None:
             raise ValueError(f"{type(self).__name__}: a constraint on norms takes no group_weights, got {r}")
-        if len(r.terms) == 1 and not r.is_indicator:  # one weight is enough
+        if "weight" in r.own_parameters():  # one weight is enough
             object.__setattr__(self, "weight", self.weight * r.weight)
             object.__setattr__(self, "r", r.replace(weight=1.0))
 

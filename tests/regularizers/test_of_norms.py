@@ -23,6 +23,7 @@ from proxsae.regularizers import (
     LInfBall,
     Lq,
     NonNegative,
+    Numeric,
     OfNorms,
     Separable,
     SquaredL2,
@@ -256,3 +257,9 @@ def test_the_group_lasso_of_huber_solves_its_problem():
         bounds = [cp.norm2(z[g]) <= norms[i] for i, g in enumerate(MEMBERS)]
         cp.Problem(cp.Minimize(0.5 * cp.sum_squares(z - u) + 1.3 * value), bounds).solve(solver=cp.CLARABEL)
         np.testing.assert_allclose(claimed, z.value, atol=2e-4)
+
+
+def test_a_scalar_without_a_degree_changes_its_units():
+    R, U = OfNorms(0.3 * Numeric(lambda z: np.log1p(z * z), limit=20.0), 2), points(5, 4)
+    np.testing.assert_allclose(R.rescaled(2.0).value(2.0 * U), 4.0 * R.value(U), rtol=1e-12)
+    np.testing.assert_allclose(R.rescaled(2.0).prox(2.0 * U), 2.0 * R.prox(U), rtol=1e-12)
