@@ -16,6 +16,7 @@ from proxsae.kernels.threads import note_threads
 Array = Any  # a NumPy array or a Torch tensor; what goes in decides what comes out
 Equation = Callable[[Any], tuple[Any, Any]]  # z -> the left-hand side of "... = 0" and its slope
 MOST_TABLES = 64  # for one call of a tabulated prox
+LEAST_SCALE = 1e-3  # of the differences that give a slope: nearer to 0 they would be lost in the rounding of values
 HALF_DTYPES = ("float16", "bfloat16")
 
 
@@ -123,8 +124,12 @@ class ArrayNamespace:
         return newton(self, equation, start, low, high, steps)
 
     def called(self, function: Callable[[Any], Any], z: Array) -> Array:
-        """Return a NumPy function of an array, entry by entry and without a gradient."""
-        return self.asarray(function(to_numpy(z).astype(np.float64)))
+        """Return a NumPy function of an array, entry by entry; a tensor gets its :func:`slopes` as gradient."""
+        points = to_numpy(z).astype(np.float64)
+        values = self.asarray(function(points))
+        if not (self.is_torch and z.requires_grad):
+            return values
+        return values + self.asarray(slopes(function, points)) * (z - z.detach())
 
     def tabulated(self, table: Callable[[float], Any], u: Array, t: Array) -> Array:
         """Return the function of u tabulated for each t, linear between nodes."""
@@ -185,6 +190,21 @@ def newton(xp: Any, equation: Equation, start: Any, low: Any, high: Any, steps: 
         value, slope = equation(z)
         z = xp.minimum(xp.maximum(z - value / slope, low), high)
     return z
+
+
+def slopes(function: Callable[[Any], Any], z: Any) -> Any:
+    """Return the slope of a function at each entry of a float64 array: the flatter of its differences to both sides.
+
+    Where these have different signs, as in a minimum, it is 0: abs(z) has slope 0 at 0. Elsewhere a jump or an end of
+    the domain on one side leaves the slope of the other.
+    """
+    step = np.cbrt(np.finfo(np.float64).eps) * np.maximum(np.abs(z), LEAST_SCALE)
+    left, right = z - step, z + step
+    value = function(z)
+    with np.errstate(all="ignore"):  # inf - inf outside of the domain
+        before, after = (value - function(left)) / (z - left), (function(right) - value) / (right - z)
+        flatter = np.where(np.abs(before) < np.abs(after), before, after)
+        return np.where(np.sign(before) == np.sign(after), flatter, 0.0)
 
 
 class ExactArray(np.ndarray):
