@@ -104,9 +104,10 @@ class Numeric(Separable):
 
     def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
         """Return the table at u, or at abs(u) for an even r: then the prox is odd to the last bit."""
-        if self.is_symmetric:
-            return xp.sign(u) * xp.tabulated(self.table, xp.abs(u), t)
-        return xp.tabulated(self.table, u, t)
+        if not self.is_symmetric:
+            return xp.tabulated(self.table, u, t)
+        z = xp.tabulated(self.table, xp.where(u < 0, -u, u), t)  # the gradient of xp.abs would be 0 at 0
+        return xp.where(u < 0, -z, z)
 
     def table(self, step: float) -> ProxTable:
         """Return the table of the prox of `step` r, at weight one."""

@@ -119,8 +119,9 @@ def build_table(
     differs from the line by at most e, or :math:`e (1 - e/d)`.
     """
     reach = np.arcsinh(limit)
-    u = np.sinh(np.linspace(-1, 1, 2 * int(reach / INPUT_SPACING) + 3) * reach)
-    u[[0, -1]] = -limit, limit
+    half = np.sinh(np.linspace(0, reach, int(reach / INPUT_SPACING) + 2))
+    half[-1] = limit
+    u = np.concatenate([-half[:0:-1], half])  # 0 is a node: an even r has the prox 0 there, to the last bit
     z = exact_prox(function, limit, points, step, u)
     pending = np.arange(len(u) - 1)
     accepted: list[tuple[Any, Any]] = []  # the middles of the cells that need no halving

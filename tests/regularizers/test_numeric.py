@@ -211,6 +211,11 @@ def test_torch_reads_the_same_table_and_differentiates_it():
         assert R.value(u.detach()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("limit", [5.0, 10.0, 12.0, 20.0, 50.0])
+def test_zero_is_a_node_of_the_table(limit):
+    assert 0.0 in Numeric(modulus, limit=limit).table(1.0).u
+
+
 def test_a_solver_takes_it():
     rng = np.random.default_rng(8)
     X, D = rng.normal(size=(5, 6)), rng.normal(size=(9, 6))

@@ -56,3 +56,14 @@ def test_an_amortized_encoder_trains_with_the_slope_of_the_value():
         Z = sae.transform(X).toarray()
         ends.append(0.5 * ((X - sae.inverse_transform(Z)) ** 2).sum(1).mean() + 0.5 * abs(Z).sum(1).mean())
     assert ends[0] == pytest.approx(ends[1], rel=0.02)
+
+
+def test_the_prox_of_an_even_function_has_its_slope_at_zero():
+    R, t = 0.3 * Numeric(lambda z: np.log1p(z * z), limit=20.0), 0.1
+    u = torch.tensor([-0.0, 0.0, 1e-3, -1e-3], dtype=torch.float64, requires_grad=True)
+    z = R.prox(u, t)
+    (gradient,) = torch.autograd.grad(z.sum(), u)
+    torch.testing.assert_close(gradient, torch.full_like(u, 1 / (1 + 2 * 0.3 * t)), rtol=1e-3, atol=0)
+    assert not z[:2].any()
+    assert z[2] == -z[3]
+    np.testing.assert_array_equal(z.detach(), R.prox(u.detach().numpy(), t))
