@@ -215,8 +215,9 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Go on training with one pass over X, at a constant step size after 100 steps; parameters are read again.
 
-        The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary. The
-        state of the training is kept, but not pickled; :meth:`save` writes it with `training_state`.
+        The first call fixes the scale of the data and, unless the model is fitted already, the initial dictionary; with
+        `target_l0`, its rows must differ. The state of the training is kept, but not pickled; :meth:`save` writes it
+        with `training_state`.
         """
         from proxsae.training.fitting import train
 

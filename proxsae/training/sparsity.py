@@ -68,6 +68,11 @@ class WeightControl:
         near, far = 0.0, sign
         while (l0(far) > self.target) == is_above:
             if abs(far) == limit:
+                if not x.any():
+                    raise ValueError(
+                        f"target_l0={self.target} sets the weight of R from rows that differ: those of the fit, or of "
+                        "the first partial_fit, are all equal"
+                    )
                 raise ValueError(
                     f"no weight of {encoder.regularizer}, in the units of the training, gives a mean L0 of "
                     f"{self.target}: it stays between {l0(highest):.1f} and {l0(-FARTHEST):.1f}"

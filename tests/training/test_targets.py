@@ -26,6 +26,14 @@ def test_what_to_do_where_all_codes_are_zero_depends_on_what_was_asked():
         sae.fit(X)
 
 
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_equal_rows_do_not_say_what_weight_meets_a_target(n_rows):
+    sae = ProxSAE(L1() + NonNegative(), 8, target_l0=3, n_steps=2, random_state=0)
+    with pytest.raises(ValueError, match="rows that differ: those of the fit, or of the first partial_fit, are all"):
+        sae.partial_fit(np.tile([0.3, -1.0, 2.0], (n_rows, 1)))
+    sae.partial_fit(np.random.default_rng(0).normal(size=(50, 3)))
+
+
 @pytest.mark.parametrize("sought", [0.7, 1.0, 1.6, 300.0, 1e-9])
 def test_weights_far_below_the_one_sought_are_not_tried(sought, monkeypatch):
     tried = []
