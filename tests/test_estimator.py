@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 
+import joblib
 import numpy as np
 import pandas
 import pytest
@@ -296,6 +297,20 @@ def test_a_pickle_has_the_size_of_the_model(method):
     assert len(pickled) < 1.2 * 4 * 2 * 512 * 64
     assert again.partial_fit(X).score(X) > sae.score(X) - 0.1
     assert not hasattr(clone(sae), "components_")
+
+
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+def test_a_mapped_pickle_is_used_without_a_warning(X, tmp_path):
+    sae = small(n_steps=2).fit(X)
+    joblib.dump(sae, tmp_path / "sae.joblib")
+    mapped = joblib.load(tmp_path / "sae.joblib", mmap_mode="r")
+    assert not mapped.components_.flags.writeable
+    torch.set_warn_always(True)  # not only at the first such array of the process
+    try:
+        assert (mapped.transform(X) != sae.transform(X)).nnz == 0
+        mapped.partial_fit(X)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_damaged_and_foreign_files(X, tmp_path):

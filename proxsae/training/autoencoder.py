@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -217,6 +218,7 @@ def fitted_autoencoder(
     """
     if not (isinstance(encoder, Encoder) and encoder.is_fitted):
         raise TypeError(f"encoder must be fitted, with a regularizer and parameters, got {encoder!r}")
+    atoms, bias, skip = (_writable(part) for part in (atoms, bias, skip))
     like = next(encoder.parameters(), torch.as_tensor(atoms))
     if like.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"encoder and atoms must be float32 or float64, got {str(like.dtype).removeprefix('torch.')}")
@@ -248,3 +250,8 @@ def fitted_autoencoder(
 def _is_finite(numbers: Tensor) -> bool:
     """Whether all numbers are finite; a finite sum answers without an array of booleans."""
     return bool(numbers.sum().isfinite()) or bool(numbers.isfinite().all())
+
+
+def _writable(a: Any) -> Any:
+    """Return an array itself, or a copy of one that is read-only, as of a pickle that is mapped: Torch would warn."""
+    return np.require(a, requirements="W") if isinstance(a, np.ndarray) else a
