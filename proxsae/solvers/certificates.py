@@ -207,7 +207,7 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: FitTerms | None = None
     :math:`\|z - \mathrm{prox}_{tR}(z - t\nabla f(z))\| / \max(\|z\|, \sqrt t\|y\|)`. The residual is zero at the fixed
     points of the proximal-gradient step: the minimisers where R is convex, and otherwise points that no single step
     improves, which need not be global minimisers. At t = 1/L no code shorter than :math:`\sqrt t \|y\|` explains y. A
-    code whose F is above F(0) by more than :math:`\frac12\|y\|^2` is measured by :math:`\sqrt t\|y\|` alone.
+    code whose F is above F(0) by more than :math:`\frac12\|y\|^2` is measured by y alone, and so is its rounding.
     """
     fit = fit_of(problem, Z) if fit is None else fit
     R = problem.regularizer
@@ -217,10 +217,11 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: FitTerms | None = None
     objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))
     xp = ArrayNamespace(objective)
     length = xp.sqrt(_squares(_double(Z)))
-    shortest = xp.sqrt(problem.step * fit.target)
-    least = xp.where(_is_sensible(problem, fit, objective), xp.maximum(length, shortest), shortest)
+    length = xp.where(_is_sensible(problem, fit, objective), length, 0.0)
+    least = xp.maximum(length, xp.sqrt(problem.step * fit.target))
     least = xp.where(least > 0, least, 1.0)
-    blur = problem.step * noise.unit * float(_squares(noise.norms)) ** 0.5 + noise.eps * length
+    unit = xp.where(length > 0, noise.unit, noise.eps * xp.sqrt(fit.target))
+    blur = problem.step * unit * float(_squares(noise.norms)) ** 0.5 + noise.eps * length
     return CertificateReport(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
 
 
@@ -233,7 +234,7 @@ def coordinate_residual(problem: Problem, Z: Array, fit: FitTerms | None = None)
     where R is not convex, this is stronger than a fixed point of the proximal-gradient step. The code of an atom of
     zeros has the weight of an average code, and its best value is the minimiser of r_j. Correlations of zeros are
     shrunk by their possible rounding error: where the prox jumps, a tie would otherwise have the residual of the jump.
-    A code whose F is above F(0) by more than :math:`\frac12\|y\|^2` is measured by :math:`\|y\|` alone.
+    A code whose F is above F(0) by more than :math:`\frac12\|y\|^2` is measured by y alone, and so is its rounding.
     """
     fit = fit_of(problem, Z) if fit is None else fit
     R = problem.regularizer
@@ -250,9 +251,11 @@ def coordinate_residual(problem: Problem, Z: Array, fit: FitTerms | None = None)
     size = _squares(_double(Z) * noise.norms)
     xp = ArrayNamespace(fit.residual)
     objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))
-    least = xp.sqrt(xp.where(_is_sensible(problem, fit, objective), xp.maximum(size, fit.target), fit.target))
+    size = xp.where(_is_sensible(problem, fit, objective), size, 0.0)
+    least = xp.sqrt(xp.maximum(size, fit.target))
     least = xp.where(least > 0, least, 1.0)
-    blur = noise.unit * ((Z != 0).sum(-1) + 1) ** 0.5 + noise.eps * xp.sqrt(size)
+    unit = xp.where(size > 0, noise.unit, noise.eps * xp.sqrt(fit.target))
+    blur = unit * ((Z != 0).sum(-1) + 1) ** 0.5 + noise.eps * xp.sqrt(size)
     return CertificateReport(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
 
 
@@ -329,8 +332,9 @@ def least_shift(V: Array, slopes: Array, free: Array) -> Array:
 
 
 def _is_sensible(problem: Problem, fit: FitTerms, objective: Array) -> Array:
+    """Whether F is at most half ||y||^2 above F(0); a code of y = 0 is compared with itself in any case."""
     at_zero = _double(problem.regularizer.value_unchecked(_zero_code(problem)))[0]
-    return objective <= fit.target + at_zero
+    return (objective <= fit.target + at_zero) | (fit.target == 0)
 
 
 def _zero_code(problem: Problem) -> Array:

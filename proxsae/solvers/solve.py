@@ -158,8 +158,8 @@ def solve(
         \|x - b\|)` is at most tol, each plus the error that rounding in the dtype of the codes may cause: a correlation
         with the atom d_i is taken to be right to two roundings of :math:`\|d_i\| (\|x - b\| + \sum_j |z_j| \|d_j\|)`.
         In float64 this error matters below 1e-12; in float32, over correlated atoms, it may be 1e-4 of the scale, and
-        the codes are as good as the dtype can hold. A certificate that is not finite never converges. What F could fall
-        by has the scale :math:`\frac12\|x - b\|^2`.
+        the codes are as good as the dtype can hold. Codes with an F far above that of the zero code have its tolerance.
+        A certificate that is not finite never converges. What F could fall by has the scale :math:`\frac12\|x - b\|^2`.
     max_iter : int, default 1000
         Most steps, or exchanges for "swap"; 0 certifies `init`, or for "swap" its best start. "omp" and "ols" take as
         many steps as atoms; "exact" looks at all supports, or at most at max_iter nodes of its search.

@@ -286,10 +286,20 @@ def test_fixed_point_residual_is_its_definition():
     np.testing.assert_allclose(report.objective, 0.5 * ((X - Z @ D) ** 2).sum(1), rtol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("text", "method"), [("Zero", "fista"), ("0.1*MCP(3)", "ista"), ("0.1*MCP(3)", "cd")])
-def test_a_far_start_is_not_taken_for_a_fixed_point(text, method):
-    X, D = data()
-    far = 1e4 * np.random.default_rng(1).standard_normal((5, 12))
+def test_a_far_start_is_not_taken_for_a_fixed_point(text, method, dtype):
+    X, D = (A.astype(dtype) for A in data())
+    far = (1e4 * np.random.default_rng(1).standard_normal((5, 12))).astype(dtype)
     s = solve(X, D, text, method=method, tol=1e-3, init=far, max_iter=100_000)
     assert s.converged.all()
     assert (s.objective <= (X * X).sum(1)).all()
+
+
+@pytest.mark.parametrize(("text", "method"), [("Zero", "fista"), ("1e-9*MCP(3)", "ista"), ("1e-9*MCP(3)", "cd")])
+def test_codes_of_zero_samples_become_zero(text, method):
+    X, D = data()
+    start = 1e-7 * np.random.default_rng(1).standard_normal((5, 12))
+    s = solve(0 * X, D, text, method=method, init=start)
+    assert s.converged.all()
+    assert (s.objective < 1e-18).all()
