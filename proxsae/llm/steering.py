@@ -154,7 +154,7 @@ def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, c
     where = provenance.get("site") if block is None else block
     if where is None:
         raise no_place(sae, "the autoencoder", "block")
-    if block is None and " " in str(where):
+    if block is None and " " in str(where).partition(",")[0]:  # "block.15, each row standardised" is one place
         raise ValueError(f"the autoencoder is of {where!r} side by side, so no edit of one place follows")
     if rows := provenance.get("normalised_rows"):
         raise ValueError(f"the autoencoder is for rows that are normalised first ({rows}), so no edit of x follows")
