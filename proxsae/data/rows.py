@@ -254,7 +254,7 @@ def with_targets(rows: Rows, Y: Any) -> Rows:
     ------
     ValueError, TypeError
         If Y has more dimensions, another number of rows, anything but real finite numbers, or is a store of other
-        tokens than those of another store X.
+        tokens than those of a store X, unless both are parts of one place.
     """
     if has_labels_alone(Y):
         return rows

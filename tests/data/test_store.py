@@ -412,6 +412,21 @@ def test_targets_of_other_tokens_are_refused(tmp_path):
                 call(A, B)
 
 
+def test_parts_of_two_places_are_of_the_same_tokens(tmp_path):
+    header = HEADER | {"site": "mlp_in.1 mlp_out.1", "widths": [2, WIDTH - 2], "median_norms": []}
+    random = np.random.default_rng(0)
+    writer = StoreWriter(tmp_path / "two", header, shard_bytes=12 * WIDTH * 4)
+    context, position = np.divmod(np.arange(2 * LENGTH), LENGTH)
+    rows, tokens = random.normal(size=(2 * LENGTH, WIDTH)), random.integers(0, 99, (2, LENGTH))
+    writer.add(rows.astype(np.float32), context, position, tokens, COUNTS)
+    store = writer.close()
+    X, Y = store.at("mlp_in.1"), store.at("mlp_out.1")
+    Y.part(1, 6).check_same_tokens(X.part(1, 6))
+    for targets in (Y.part(1, 6), store.part(1, 6)):
+        with pytest.raises(ValueError, match="row 0 of X and of Y are not of the same token"):
+            targets.check_same_tokens(X.part(0, 5))
+
+
 def test_a_store_travels_to_another_process_by_name(store, rows):
     part = store.part(7, 25)
     part[:]
