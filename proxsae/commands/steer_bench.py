@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _paths(saes: list[str]) -> dict[str, list[str]]:
-    """Return the paths by the name before the '=', or by the path itself, without "./", where there is none.
+    """Return the paths by the name before the '=', or by the path itself where there is none, as evaluate names them.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def _paths(saes: list[str]) -> dict[str, list[str]]:
         name, equals, path = given.partition("=")
         if equals and not name:
             raise ValueError(f"{given} has no name before the '='; give a name or the path alone")
-        paths.setdefault(name.removeprefix("./"), []).append(path if equals else given)
+        paths.setdefault(name, []).append(path if equals else given)
     return paths
 
 

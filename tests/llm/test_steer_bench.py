@@ -321,7 +321,7 @@ def test_only_a_name_makes_seeds_of_several_models():
         "sae-0.2": ["sae-0.2"],
         "Top": ["x", "y"],
     }
-    assert list(_paths(["./sae", "hf://owner/sae"])) == ["sae", "hf://owner/sae"]
+    assert list(_paths(["./sae", "sae"])) == ["./sae", "sae"]
 
 
 def test_a_folder_is_for_one_benchmark(tmp_path):
