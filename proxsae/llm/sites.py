@@ -28,6 +28,7 @@ from torch import nn
 # names of the parts of a block in the decoders of transformers
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+ADDING = (*_ATTENTION, *_MLP)  # what they return is added to the residual stream
 _PARTS = {"attn_out": _ATTENTION, "mlp_in": _MLP, "mlp_hidden": _MLP, "mlp_out": _MLP}
 _LAST_MAPS = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2", "wo")  # of an MLP
 _TEXT = re.compile(rf"(block|{'|'.join(_PARTS)})\.(\d{{1,6}})")

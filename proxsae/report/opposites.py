@@ -63,7 +63,7 @@ def opposition_section(found: Opposition, null: Opposition, n_atoms: int, null_n
         "Logit lens: are the tokens that follow the + side those that +d promotes, and those that follow the - side "
         "those that -d promotes? In standard deviations, the smaller of the two sides."
         if "lens" in measures
-        else "No logit lens: atoms of this place are no directions in the residual stream.",
+        else "No logit lens: it is for atoms of the residual stream, or of what attention or an MLP adds to it.",
     ]
     return Section("Do the two sides mean opposite things?", text, svg(figure), opposition_table(found, null))
 

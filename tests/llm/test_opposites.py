@@ -141,6 +141,6 @@ def test_what_does_not_write_to_the_stream_has_no_lens(model, site, tmp_path, ca
     html = (tmp_path / "axes.html").read_text(encoding="utf-8")
     assert "cosine of contexts" in printed
     assert "logit lens" not in printed
-    assert "No logit lens: atoms of this place are no directions in the residual stream." in html
+    assert "No logit lens: it is for atoms of the residual stream, or of what attention or an MLP adds to it." in html
     assert "Atoms that carry pairs" in html
     assert "The best atoms" not in html
