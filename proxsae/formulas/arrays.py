@@ -126,10 +126,10 @@ class ArrayNamespace:
     def called(self, function: Callable[[Any], Any], z: Array) -> Array:
         """Return a NumPy function of an array, entry by entry; a tensor gets its :func:`slopes` as gradient."""
         points = to_numpy(z).astype(np.float64)
-        values = self.asarray(function(points))
-        if not (self.is_torch and z.requires_grad):
-            return values
-        return values + self.asarray(slopes(function, points)) * (z - z.detach())
+        values = function(points)
+        if not (self.is_torch and z.requires_grad and self._xp.is_grad_enabled()):
+            return self.asarray(values)
+        return self.asarray(values) + self.asarray(slopes(function, points, values)) * (z - z.detach())
 
     def tabulated(self, table: Callable[[float], Any], u: Array, t: Array) -> Array:
         """Return the function of u tabulated for each t, linear between nodes."""
@@ -192,15 +192,14 @@ def newton(xp: Any, equation: Equation, start: Any, low: Any, high: Any, steps: 
     return z
 
 
-def slopes(function: Callable[[Any], Any], z: Any) -> Any:
-    """Return the slope of a function at each entry of a float64 array: the flatter of its differences to both sides.
+def slopes(function: Callable[[Any], Any], z: Any, value: Any) -> Any:
+    """Return the slope of a function, given its value, at each entry of a float64 array.
 
-    Where these have different signs, as in a minimum, it is 0: abs(z) has slope 0 at 0. Elsewhere a jump or an end of
-    the domain on one side leaves the slope of the other.
+    It is the flatter of the differences to both sides. Where these have different signs, as in a minimum, it is 0:
+    abs(z) has slope 0 at 0. Elsewhere a jump or an end of the domain on one side leaves the slope of the other.
     """
     step = np.cbrt(np.finfo(np.float64).eps) * np.maximum(np.abs(z), LEAST_SCALE)
     left, right = z - step, z + step
-    value = function(z)
     with np.errstate(all="ignore"):  # inf - inf outside of the domain
         before, after = (value - function(left)) / (z - left), (function(right) - value) / (right - z)
         flatter = np.where(np.abs(before) < np.abs(after), before, after)

@@ -67,3 +67,19 @@ def test_the_prox_of_an_even_function_has_its_slope_at_zero():
     assert not z[:2].any()
     assert z[2] == -z[3]
     np.testing.assert_array_equal(z.detach(), R.prox(u.detach().numpy(), t))
+
+
+def test_values_are_computed_once_where_no_gradient_is_asked_for():
+    calls = []
+
+    def counted(z):
+        calls.append(np.shape(z))
+        return np.abs(z)
+
+    R, z = Numeric(counted, limit=5.0), torch.ones(2, 3, requires_grad=True)
+    calls.clear()
+    with torch.no_grad():
+        R.value(z)
+    assert calls == [(2, 3)]
+    R.value(z)  # here, and on both sides
+    assert calls == [(2, 3)] * 4
