@@ -110,7 +110,7 @@ def _digest(sae: Any) -> str:
 def _done(path: Path, settings: dict[str, str], contents: dict[str, str]) -> dict[str, Any] | None:
     """Return the axes of an earlier run with the same settings, and the digests of their contents.
 
-    An axis whose file has changed since, or which has no digest, is run again; if SAEs are added, all axes are.
+    An axis whose file has changed since, or which has no digest, is run again.
 
     Raises
     ------
@@ -125,14 +125,14 @@ def _done(path: Path, settings: dict[str, str], contents: dict[str, str]) -> dic
         changed = {name for name, digest in contents.items() if known.get(name) != digest}
         done = {name: [row for row in held[name] if row["axis"] not in changed] for name in ("axes", "rows")}
         done["contents"] = known
-        differing = [name for name, value in before.items() if settings.get(name) != value]
+        differing = [name for name in before | settings if before.get(name) != settings.get(name)]
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"'{path}' is no result of steer-bench; give another folder") from None
     if differing:
         raise ValueError(
             f"'{path}' is of other SAEs or settings ({', '.join(differing)}); give another folder, or delete the file"
         )
-    return done if before == settings else None
+    return done
 
 
 def _write(folder: Path, results: dict[str, Any]) -> None:

@@ -338,9 +338,14 @@ def test_a_folder_is_for_one_benchmark(tmp_path):
     path.write_text(json.dumps(held | {"contents": {}}))
     assert _done(path, settings, {"two": "4f"}) == {"axes": both[:1], "rows": both[:1], "contents": {}}
     path.write_text(json.dumps(held))
-    assert _done(path, settings | {"Top 0": "2f"}, {}) is None  # all that was measured is measured again
-    for others in ({"seed": "1", "Abs 0": "1f"}, {"seed": "0", "Top 0": "1f"}):
-        with pytest.raises(ValueError, match=r"is of other SAEs or settings \((seed|Abs 0)\); give another folder"):
+    # a further SAE would leave the axes that are done without its rows
+    for others, named in (
+        (settings | {"seed": "1"}, "seed"),
+        ({"seed": "0"}, "Abs 0"),
+        (settings | {"Top 0": "2f"}, "Top 0"),
+        ({"seed": "0", "Top 0": "1f"}, "Abs 0, Top 0"),
+    ):
+        with pytest.raises(ValueError, match=rf"is of other SAEs or settings \({named}\); give another folder"):
             _done(path, others, {})
     for content in ("{}", "[]", "no JSON", '{"settings": 3, "axes": [], "rows": []}'):
         path.write_text(content)
