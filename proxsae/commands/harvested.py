@@ -30,18 +30,24 @@ def check_store(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[str]:
-    """Yield a folder that is removed at the end, also after SIGTERM, which is as Ctrl-C until then."""
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, so that what is running is ended and cleared away."""
     before = signal.getsignal(signal.SIGTERM)
     takes_signals = current_thread() is main_thread() and before is not None  # None: of a library in C
     if takes_signals:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield folder
+        yield
     finally:
         if takes_signals:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """Yield a folder that is removed at the end, also after SIGTERM."""
+    with sigterm_as_ctrl_c(), tempfile.TemporaryDirectory() as folder:
+        yield folder
 
 
 def harvest_like(saes: dict[str, Any], model: Any, block: Any, options: argparse.Namespace, folder: str) -> Any:

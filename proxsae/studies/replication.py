@@ -199,13 +199,21 @@ def _run_step(step: Step, out: Path) -> str:
 
 
 def _run(arguments: Sequence[str]) -> tuple[int, str]:
-    """Run a command in a new process, and show its output as it comes."""
+    """Run a command in a new process, which ends with this function, and show its output as it comes."""
     command = [sys.executable, "-m", "proxsae", *arguments]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:  # noqa: S603
-        for line in process.stdout or ():
-            print(line, end="", flush=True)  # noqa: T201
-            lines.append(line)
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)  # noqa: T201
+                lines.append(line)
+        except BaseException:
+            try:
+                process.wait(0.25)  # a Ctrl-C in the terminal reaches the command, too
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.terminate()
+                process.wait()
+            raise
     return process.returncode, "".join(lines)
 
 

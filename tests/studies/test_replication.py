@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,6 +145,28 @@ def test_interrupted_it_stops(tmp_path, monkeypatch):
     monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (130, ""))
     with pytest.raises(KeyboardInterrupt):
         replicate(todo, tmp_path)
+
+
+def test_a_terminated_command_ends_its_step(tmp_path, monkeypatch, capsys):
+    step, printed, missed = tmp_path / "step", [], []
+    step.write_text("#!/bin/sh\necho $$\nexec sleep 5\n")
+    step.chmod(0o700)
+
+    def terminated(line, **_):
+        printed.append(line)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "executable", str(step))
+    monkeypatch.setattr("proxsae.studies.replication.print", terminated, raising=False)
+    before = signal.signal(signal.SIGTERM, lambda *_: missed.append(1))
+    try:
+        assert main(["replicate", "--out", str(tmp_path / "out")]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert missed == []
+    assert "interrupted" in capsys.readouterr().err
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(printed[0]), 0)
 
 
 def test_the_command_runs_the_steps(tmp_path, monkeypatch, capsys):
