@@ -42,7 +42,7 @@ class StoreWriter:
 
     A shard always ends with a batch, so that a resumed run has the same batches, and hence writes the same bytes, as a
     run that was never interrupted. A shard and the index are each written to a temporary name and renamed; the index
-    names only shards that are whole.
+    names only shards that are whole. What a kill leaves of a shard is removed when the harvest goes on.
 
     Until it is closed, or its ``with`` block ends, or the process does, no other writer can open the folder, unless the
     store is complete.
@@ -88,6 +88,9 @@ class StoreWriter:
                 raise StoreError(f"'{self.path}' is being written by another harvest: give another folder.")
             if is_there:
                 self._continue(header, resume)
+                if not self.index["complete"]:  # else another writer may hold the lock
+                    for half in self.path.glob(".shard-*.partial"):
+                        half.unlink()
             else:
                 write_index(self.path, self.index)
         except BaseException:

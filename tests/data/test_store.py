@@ -313,21 +313,26 @@ def test_a_complete_store_is_for_several_at_once(tmp_path):
         assert first.rows == second.rows == len(store)
 
 
-LOCKING = """
+KILLED = """
 import os, signal, sys
 from proxsae.data.writer import StoreWriter
-from test_store import HEADER
-writer = StoreWriter(sys.argv[1], HEADER)
-os.kill(os.getpid(), signal.SIGKILL)
+from test_store import COUNTS, HEADER, _batches
+writer = StoreWriter(sys.argv[1], HEADER, shard_bytes=1)
+first, second = _batches(2)
+writer.add(*first, COUNTS)
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+writer.add(*second, COUNTS)
 """
 
 
-def test_a_killed_writer_leaves_no_lock(tmp_path):
+def test_a_killed_writer_leaves_no_lock_and_its_half_shard_goes(tmp_path):
     paths = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     environment = os.environ | {"PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", LOCKING, tmp_path / "new"], env=environment, check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "new"], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
-    StoreWriter(tmp_path / "new", HEADER).close()
+    assert len(list((tmp_path / "new").glob(".shard-00001.safetensors.*.partial"))) == 1
+    StoreWriter(tmp_path / "new", HEADER | {"widths": [WIDTH]}).close()
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"index.json", "shard-00000.safetensors"}
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, rows):
