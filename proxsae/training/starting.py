@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 
 from proxsae.data.memory import physical_memory
 from proxsae.data.rows import Rows
+from proxsae.dictionary import Statistics
 from proxsae.formulas.arrays import to_numpy
 from proxsae.training.alternating import take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
@@ -72,6 +73,8 @@ def start(
     )
     if settings.update is not None and init is None:
         take_first_atoms(state, settings.update, NormalisedBatches(rows, settings.batch_size, state))
+    elif settings.update is not None:
+        state.statistics = Statistics.zeros(*model.atoms.shape)
     return state
 
 

@@ -101,6 +101,14 @@ def test_a_fitted_dictionary_weighs_as_much_as_many_samples(update, truth):
     assert not np.array_equal(sae.components_, before)
 
 
+@pytest.mark.parametrize("update", ["online", "mod"])
+def test_given_atoms_count_as_no_samples(update, truth):
+    near = truth.dictionary + 0.25 * np.random.default_rng(0).normal(size=(24, 16))
+    given, random = (learner(update=update, n_steps=15).fit(truth.X, init=init) for init in (near, None))
+    assert given.history_["fvu"][-1] < random.history_["fvu"][-1]
+    assert matched_cosine(given.components_, truth.dictionary) > 0.999
+
+
 @pytest.mark.parametrize("update", [Online(init="random", forgetting=3.0), KSVD()])
 def test_a_stream_goes_on_from_a_file_as_if_never_stopped(update, truth, tmp_path):
     first = learner(update=update).partial_fit(truth.X[:900])
