@@ -19,7 +19,7 @@ from proxsae.encoders.thresholds import initial_thresholds, threshold_shape
 from proxsae.formulas.integers import checked_count
 from proxsae.kernels.sparse import Pattern
 from proxsae.kernels.top_k import row_support
-from proxsae.regularizers import Regularizer
+from proxsae.regularizers import L0, Regularizer
 from proxsae.solvers.problem import default_step, lipschitz_constant
 from proxsae.solvers.proximal_gradient import grown_momentum
 
@@ -63,7 +63,8 @@ class Unrolled(Activated):
     ----------
     layers : ParameterDict
         The parameters of the kind and ``momentum``, one row a layer or one row for all. After a training at batch
-        scope also ``price``: the weight of L0 in R of each layer, relative to that of the last.
+        scope also ``price``: the weight of L0 in R of each layer, or its mean over the atoms, relative to that of the
+        last.
     threshold : Tensor of shape (n_components,) or None
         For an L0 regularizer: one learnable hard threshold an atom, of all layers.
 
@@ -234,7 +235,9 @@ class Unrolled(Activated):
     def judge_alone(self, R: Regularizer, prices: list[float]) -> None:
         """Replace R of batch scope by that of single samples; each layer has its own price."""
         super().judge_alone(R, prices)
-        relative = [price / prices[-1] if prices[-1] > 0 else 1.0 for price in prices]
+        given = [torch.as_tensor(term.weight, dtype=torch.float64).mean() for term in R.terms if isinstance(term, L0)]
+        weights = [price + float(sum(given)) for price in prices]  # prices are paid beside an L0 that R has
+        relative = [weight / weights[-1] if weights[-1] > 0 else 1.0 for weight in weights]
         self.layers["price"] = nn.Parameter(torch.tensor(relative, dtype=self.dtype, device=self.device))
 
     @torch.no_grad()

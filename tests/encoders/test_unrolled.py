@@ -220,8 +220,9 @@ def test_the_layers_learn(data):
     assert long.score(data) > amortized.score(data)
 
 
-def test_at_batch_scope_every_layer_keeps_the_price_of_the_batches(data):
-    sae = small(Cardinality(3, "batch"), n_steps=150, batch_size=400, learning_rate=1e-4).fit(data)
+@pytest.mark.parametrize("R", [Cardinality(3, "batch"), 0.2 * L0() + Cardinality(3, "batch")], ids=repr)
+def test_at_batch_scope_every_layer_keeps_the_price_of_the_batches(R, data):
+    sae = small(R, n_steps=60, batch_size=400, learning_rate=1e-4).fit(data)
     Z = sae.transform(data)
     assert Z.nnz / len(data) == pytest.approx(3, rel=0.02)
     np.testing.assert_allclose(sae.transform(data[:7]).toarray(), Z[:7].toarray(), rtol=1e-6)
