@@ -125,6 +125,10 @@ def test_calibration_meets_the_target_on_other_data(R, X):
     assert (sae.regularizer_.prox(sae.encoder_.pre_activation(torch.from_numpy(other))) != 0).sum() / 500 == (
         pytest.approx(3, rel=0.01)
     )
+    with pytest.raises(ValueError, match=r"no weight of .*, in the units of the encoder, gives a mean L0 of 25"):
+        sae.set_params(target_l0=25).calibrate(other)
+    with pytest.raises(ValueError, match="from rows that differ, and those given are equal"):
+        sae.calibrate(0 * other)
     with pytest.raises(ValueError, match="calibrate needs a model with target_l0"):
         small().fit(X).calibrate(X)
 

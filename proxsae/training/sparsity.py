@@ -70,11 +70,10 @@ class WeightControl:
             if abs(far) == limit:
                 if not x.any():
                     raise ValueError(
-                        f"target_l0={self.target} sets the weight of R from rows that differ: those of the fit, or of "
-                        "the first partial_fit, are all equal"
+                        f"target_l0={self.target} sets the weight of R from rows that differ, and those given are equal"
                     )
                 raise ValueError(
-                    f"no weight of {encoder.regularizer}, in the units of the training, gives a mean L0 of "
+                    f"no weight of {encoder.regularizer}, in the units of the encoder, gives a mean L0 of "
                     f"{self.target}: it stays between {l0(highest):.1f} and {l0(-FARTHEST):.1f}"
                 )
             near, far = far, sign * min(2.0 * abs(far), limit)

@@ -29,7 +29,7 @@ def test_what_to_do_where_all_codes_are_zero_depends_on_what_was_asked():
 @pytest.mark.parametrize("n_rows", [1, 5])
 def test_equal_rows_do_not_say_what_weight_meets_a_target(n_rows):
     sae = ProxSAE(L1() + NonNegative(), 8, target_l0=3, n_steps=2, random_state=0)
-    with pytest.raises(ValueError, match="rows that differ: those of the fit, or of the first partial_fit, are all"):
+    with pytest.raises(ValueError, match="from rows that differ, and those given are equal"):
         sae.partial_fit(np.tile([0.3, -1.0, 2.0], (n_rows, 1)))
     sae.partial_fit(np.random.default_rng(0).normal(size=(50, 3)))
 
