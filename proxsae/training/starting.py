@@ -27,6 +27,8 @@ from proxsae.training.sharded import random_atoms, sharded
 from proxsae.training.sparsity import WeightControl
 from proxsae.training.state import TrainingState
 
+SAMPLES_PER_ATOM = 10  # that given atoms count as: else small batches would fit an atom to the few rows that use it
+
 
 def fitted_start(init: Any) -> Any:
     """Return the start of a training: of a fitted estimator its autoencoder and R as asked for; atoms as they are."""
@@ -74,7 +76,10 @@ def start(
     if settings.update is not None and init is None:
         take_first_atoms(state, settings.update, NormalisedBatches(rows, settings.batch_size, state))
     elif settings.update is not None:
-        state.statistics = Statistics.zeros(*model.atoms.shape)
+        # Samples of mean square norm n_features, as those of the training are, with codes of the same square.
+        p, d = model.atoms.shape
+        D, b = (to_numpy(part.double()) for part in (model.atoms, model.bias))
+        state.statistics = Statistics.standing_for(D, b, SAMPLES_PER_ATOM * p, d / p)
     return state
 
 

@@ -102,11 +102,13 @@ def test_a_fitted_dictionary_weighs_as_much_as_many_samples(update, truth):
 
 
 @pytest.mark.parametrize("update", ["online", "mod"])
-def test_given_atoms_count_as_no_samples(update, truth):
+def test_given_atoms_count_as_few_samples(update, truth):
     near = truth.dictionary + 0.25 * np.random.default_rng(0).normal(size=(24, 16))
     given, random = (learner(update=update, n_steps=15).fit(truth.X, init=init) for init in (near, None))
     assert given.history_["fvu"][-1] < random.history_["fvu"][-1]
     assert matched_cosine(given.components_, truth.dictionary) > 0.999
+    right = learner(update=update, n_steps=15, batch_size=16).fit(truth.X, init=truth.dictionary)
+    assert matched_cosine(right.components_, truth.dictionary) > 0.99
 
 
 @pytest.mark.parametrize("update", [Online(init="random", forgetting=3.0), KSVD()])
