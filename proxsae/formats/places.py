@@ -17,7 +17,7 @@ _NAMES = {
 }
 # What a module itself returns. In Gemma 2, 3 and 3n a norm follows, behind which hook_attn_out and hook_mlp_out are.
 _RETURNED = {"attn_out": "attn.hook_out", "mlp_out": "mlp.hook_out"}
-_NORM_FOLLOWS = re.compile(r"gemma-?[23]n?\b[^/\\]*[/\\]*\Z", re.IGNORECASE)  # owner/gemma-2-9b, not gemma-2b
+_NORM_FOLLOWS = re.compile(r"gemma-?[23]n?\b", re.IGNORECASE)  # owner/gemma-2-9b or a folder of it, not gemma-2b
 _HOOK = re.compile(r"blocks\.(\d{1,6})\.((?:\w+\.)?hook_\w+)")
 
 
