@@ -220,7 +220,8 @@ class Cardinality(Selection):
 
     @property
     def prox_latex(self) -> str:
-        where = rf"i \text{{ among the {self.k} largest gains of the {self.scope}}}"
+        many = {"sample": "%d", "batch": r"%d\,n"}[self.scope] % self.k
+        where = rf"i \text{{ among the }} {many} \text{{ largest gains of the {self.scope}}}"
         return _kept_latex("i", self.partner.printed_entry("u_i"), where)
 
     def arguments(self, arrays: dict[str, Array] | None) -> list[str]:

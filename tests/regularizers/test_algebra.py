@@ -276,6 +276,7 @@ def test_latex_shows_the_formula_that_runs():
     assert r"\left|{z_{i}}\right|" in L1().latex()
     assert r"\|z\|_0 \le 7" in (0.1 * L1() + Cardinality(7)).latex()
     assert r"\|Z\|_0 \le 7\,n" in Cardinality(7, "batch").latex()
+    assert r"2\,n \text{ largest gains" in Cardinality(2, "batch").latex("prox")
     assert Lq(0.5).latex("prox").count(r"\begin{cases}") == 1  # without the guard of the branch not taken
     with pytest.raises(ValueError, match='latex prints "value" or "prox", got \'gradient\''):
         L1().latex("gradient")
