@@ -68,7 +68,7 @@ class WeightControl:
         near, far = 0.0, sign
         while (l0(far) > self.target) == is_above:
             if abs(far) == limit:
-                if not x.any():
+                if bool((x == x[:1]).all()):
                     raise ValueError(
                         f"target_l0={self.target} sets the weight of R from rows that differ, and those given are equal"
                     )
