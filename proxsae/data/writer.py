@@ -45,7 +45,7 @@ class StoreWriter:
     names only shards that are whole. What a kill leaves of a shard is removed when the harvest goes on.
 
     Until it is closed, or its ``with`` block ends, or the process does, no other writer can open the folder, unless the
-    store is complete.
+    store is complete. On a disk without locks nothing keeps another writer out, and what a kill leaves stays.
 
     Parameters
     ----------
@@ -84,11 +84,12 @@ class StoreWriter:
         self._closing = finalize(self, os.close, self._folder)
         try:
             is_there = (self.path / INDEX).exists()
-            if not self._lock() and not (is_there and read_index(self.path)["complete"]):
+            is_locked = self._lock()
+            if is_locked is False and not (is_there and read_index(self.path)["complete"]):
                 raise StoreError(f"'{self.path}' is being written by another harvest: give another folder.")
             if is_there:
                 self._continue(header, resume)
-                if not self.index["complete"]:  # else another writer may hold the lock
+                if is_locked:  # else what looks left behind may be of another writer at work
                     for half in self.path.glob(".shard-*.partial"):
                         half.unlink()
             else:
@@ -161,14 +162,14 @@ class StoreWriter:
         self._unlock()
         return ActivationStore(self.path)
 
-    def _lock(self) -> bool:
-        """Lock the folder where the disk knows locks; return whether no other writer has."""
+    def _lock(self) -> bool | None:
+        """Lock the folder; return True, False where another writer has it, or None where the disk knows no locks."""
         try:
             fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # a disk without locks
-            pass
+        except OSError:
+            return None
         return True
 
     def _unlock(self) -> None:

@@ -1,4 +1,5 @@
 import copy
+import errno
 import gc
 import json
 import multiprocessing
@@ -333,6 +334,19 @@ def test_a_killed_writer_leaves_no_lock_and_its_half_shard_goes(tmp_path):
     assert len(list((tmp_path / "new").glob(".shard-00001.safetensors.*.partial"))) == 1
     StoreWriter(tmp_path / "new", HEADER | {"widths": [WIDTH]}).close()
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"index.json", "shard-00000.safetensors"}
+
+
+def test_without_locks_the_half_shard_of_another_writer_stays(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    first = StoreWriter(tmp_path / "new", HEADER)
+    half = tmp_path / "new" / ".shard-00000.safetensors.1.partial"
+    half.touch()
+    StoreWriter(tmp_path / "new", HEADER)
+    assert half.exists()
+    assert not len(first.close())
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, rows):
