@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,7 +211,10 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
                 lines.append(line)
         except BaseException:
             try:
-                process.wait(0.25)  # a Ctrl-C in the terminal reaches the command, too
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.25)  # a Ctrl-C in the terminal reaches the command, too
+                process.send_signal(signal.SIGINT)  # unlike SIGTERM, lets it clear its files away
+                process.wait(5)
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
                 process.terminate()
                 process.wait()

@@ -147,9 +147,10 @@ def test_interrupted_it_stops(tmp_path, monkeypatch):
         replicate(todo, tmp_path)
 
 
-def test_a_terminated_command_ends_its_step(tmp_path, monkeypatch, capsys):
-    step, printed, missed = tmp_path / "step", [], []
-    step.write_text("#!/bin/sh\necho $$\nexec sleep 5\n")
+def test_a_terminated_command_ends_its_step_which_clears_away(tmp_path, monkeypatch, capsys):
+    step, half, printed, missed = tmp_path / "step", tmp_path / "half", [], []
+    half.touch()
+    step.write_text(f"#!/bin/sh\nsleep 5 &\ntrap 'kill $!; rm {half}; exit 130' INT\necho $$\nwait\n")
     step.chmod(0o700)
 
     def terminated(line, **_):
@@ -164,6 +165,7 @@ def test_a_terminated_command_ends_its_step(tmp_path, monkeypatch, capsys):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert missed == []
+    assert not half.exists()
     assert "interrupted" in capsys.readouterr().err
     with pytest.raises(ProcessLookupError):
         os.kill(int(printed[0]), 0)
