@@ -212,6 +212,50 @@ def test_local_minimum_does_not_hold_the_search():
     assert search_pair(pair).verdict == "failed"
 
 
+def at_most_two(z):
+    return np.inf if np.count_nonzero(z) > 2 else 0.0
+
+
+def at_most_two_and_nonnegative(z):
+    return np.inf if np.count_nonzero(z) > 2 or (z < 0).any() else 0.0
+
+
+def keeps_all_ties(u, t):
+    return np.where(np.abs(u) >= np.sort(np.abs(u))[-2], u, 0.0)
+
+
+def keeps_all_positive_ties(u, t):
+    return np.where(u >= np.sort(u)[-2], np.maximum(u, 0.0), 0.0)
+
+
+def is_nan_at_ties(u, t):
+    z = keeps_all_ties(u, t)
+    return z if np.count_nonzero(z) <= 2 else np.full_like(u, np.nan)
+
+
+@pytest.mark.parametrize("n", [3, 8, 40])
+@pytest.mark.parametrize(
+    ("value", "prox", "reason"),
+    [
+        (at_most_two, keeps_all_ties, "the claimed z is outside of the domain"),
+        (at_most_two_and_nonnegative, keeps_all_positive_ties, "the claimed z is outside of the domain"),
+        (at_most_two, is_nan_at_ties, "the prox is not finite"),
+    ],
+)
+def test_an_answer_outside_of_the_domain_at_ties_alone_is_refuted(value, prox, reason, n):
+    (functions,) = pairs_of_functions(value, prox, n)
+    check = search_codes(functions)
+    assert (check.verdict, check.reason) == ("failed", reason)
+    u, better = check.counterexample["u"], check.counterexample["better z"]
+    assert not np.isfinite(value(prox(u, 1.0)) + prox(u, 1.0)).all()
+    assert value(better) == 0.0
+
+
+def test_the_search_says_at_how_many_points_a_better_code_was_sought():
+    covers = search_codes(pair_of_regularizer(Cardinality(2), effort="quick")).covers
+    assert covers == "R(z) at 100 pairs (u, t) of length 3, t from 0.1 to 30; a better z sought at 20"
+
+
 @pytest.mark.parametrize(
     ("R", "width"),
     [(L1(), None), (np.ones(3) * L1(), 3), (np.ones(3) * L0() + Cardinality(2), 3), (Cardinality(9), None)],

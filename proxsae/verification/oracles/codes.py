@@ -2,9 +2,10 @@
 
 Candidates for every (u, t) do not come from the claimed answer: a grid (up to three coordinates), zero, u, all
 restrictions of u to a support, multiples of these, and every answer claimed for other (u, t), which is a feasible point
-even where the domain of R has no interior. Then the claimed answers are compared with points around them, at eight
-sizes, in many directions. For some (u, t) a pattern search starts from the best candidates and from the claimed answer.
-The points u include both sides of jumps of the claimed prox along a ray.
+even where the domain of R has no interior. R is evaluated at every claimed answer. Some of these, and those outside of
+the domain, are compared with points around them, at eight sizes, in many directions. For some (u, t) a pattern search
+starts from the best candidates and from the claimed answer. The points u include both sides of jumps of the claimed
+prox along a ray.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def search_codes(pair: Pair) -> Check:
     method, sizes = "brute force over codes", pair.sizes
     steps = pair.steps or (*STEPS, *(MORE_STEPS if sizes.is_thorough else ()))
     questions = {t: pair.answers(_questions(pair, t, i), t) for i, t in enumerate(steps)}
-    covers = f"{sum(len(U) for U, _ in questions.values())} pairs (u, t) of {pair.size}, "
+    covers = f"R(z) at {sum(len(U) for U, _ in questions.values())} pairs (u, t) of {pair.size}, "
     covers += f"t from {min(steps):g} to {max(steps):g}"
     claimed = np.concatenate([Z for _, Z in questions.values()])
     if not len(claimed):
@@ -47,14 +48,28 @@ def search_codes(pair: Pair) -> Check:
         return Check(method, covers, "failed", {"z": claimed[0]}, reason)
     targets = pool[:: max(1, len(pool) // 10)][:10]
     fewer = 1 if pair.n <= LONG else 4
+    searched: set[tuple[float, int]] = set()
     for is_far in (False, True)[: 2 if pair.n <= MOST_SEARCHED else 1]:
         for t, (U, Z) in questions.items():
             count = (sizes.far if t in pair.tried_steps else 0) if is_far else sizes.near
-            some = evenly_spaced(len(U), -(-count // fewer))
+            most = -(-count // fewer)
+            some = evenly_spaced(len(U), most)
+            if not is_far:
+                outside = _outside(pair, Z, pool.mean(axis=0))
+                some = np.union1d(some, outside[evenly_spaced(len(outside), most)])
+            searched |= {(t, int(i)) for i in some}
             found = _refute(pair, pool, heights, targets, U[some], t, Z[some], is_far=is_far)
             if found is not None:
-                return Check(method, covers, "failed", *found)
-    return Check(method, covers, "passed")
+                return Check(method, f"{covers}; a better z sought at {len(searched)}", "failed", *found)
+    return Check(method, f"{covers}; a better z sought at {len(searched)}", "passed")
+
+
+def _outside(pair: Pair, claimed: Array, inner: Array) -> Array:
+    """Return the indices of the answers that are outside of the domain by more than rounding, or not finite."""
+    broken = np.flatnonzero(~np.isfinite(claimed).all(axis=1))
+    if len(broken) or not len(claimed):
+        return broken
+    return np.flatnonzero(~np.isfinite(into_the_domain(pair.value, claimed, (inner,))[1]))
 
 
 def _refute(
