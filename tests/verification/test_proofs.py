@@ -257,6 +257,17 @@ def test_steps_that_say_too_little_are_no_counterexample():
     assert prove(WeakStep()).verdict == "unknown"
 
 
+def test_an_operation_that_the_prover_does_not_know_is_unknown():
+    class Square(Separable):
+        def value_of(self, xp: Any, z: Any) -> Any:
+            return z**2.0
+
+        def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+            return u / (1.0 + 2.0 * t)
+
+    assert "cannot be read: unsupported operand" in str(prove(Square()))
+
+
 def test_timeout_is_unknown():
     assert prove(L1() + L0() + SquaredL2() + Box(-1.0, 2.0), timeout=0.0).verdict == "unknown"
 
