@@ -25,8 +25,8 @@ u| \le |u|`: *the whole line is an interval, which can be searched.*
 :math:`F(u) = t\lambda` by :math:`\frac12(z - u)^2`; near 0, it exceeds F(0) by :math:`t\lambda` less a term of order
 z. (iv) Page 9. *Sight:* :math:`\frac12(z - u)^2 + t r(0) \le F(z) \le F(0) = \frac12u^2 + t r(0)`. ∎
 
-:func:`~proxsae.verify` searches zero, u, every kink, every stationary point and a dense grid, then refines, and never
-starts at the claimed answer. Its verdict comes with the numbers.
+:func:`~proxsae.verify` searches zero, u, every point where the value jumps and a dense grid, then refines, and never
+starts a search at the claimed answer. Its verdict comes with the numbers.
 
 **References.** Beck (2017), First-order methods in optimization, SIAM, chapter 6; Bauschke and Combettes (2017), Convex
 analysis and monotone operator theory in Hilbert spaces, Springer, chapters 12 to 14.
