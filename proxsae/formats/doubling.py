@@ -18,6 +18,7 @@ from torch import Tensor
 from proxsae.encoders import Amortized
 from proxsae.formats.activations import OneSide, activation_sides, cost_of, count, regularizer_of_parts
 from proxsae.formats.parts import Activation, Parts
+from proxsae.formats.places import is_side_by_side
 from proxsae.regularizers import L1, AsymmetricL0, Cardinality, Regularizer, Zero
 
 Signed = Literal["double", "native"]
@@ -47,7 +48,7 @@ def check_one_block(sae: Any) -> None:
     if len(sizes) > 1:
         raise ValueError(f"other libraries have no blocks of features, and this crosscoder has {sizes}")
     for place in (sae.provenance_.get("site"), sae.provenance_.get("target_site")):
-        if " " in str(place).partition(",")[0]:  # "block.15, each row standardised" is one place
+        if is_side_by_side(place):
             raise ValueError(f"other libraries have models of one place, and this one is of {place!r} side by side")
 
 

@@ -53,6 +53,11 @@ def site_of(hook: str, model: Any = None) -> str | None:
     return next((f"{what}.{block + 1}" for what, its_name in names if its_name == name), None)
 
 
+def is_side_by_side(site: Any) -> bool:
+    """Whether a provenance names several places; "block.15, each row standardised" is one."""
+    return " " in str(site).partition(",")[0]
+
+
 def _names(model: Any) -> dict[str, str]:
     """Return the hooks of a model, whose name may not be known."""
     return _NAMES | _RETURNED if isinstance(model, str) and _NORM_FOLLOWS.search(model) else _NAMES

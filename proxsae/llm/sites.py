@@ -28,7 +28,6 @@ from torch import nn
 # names of the parts of a block in the decoders of transformers
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
-ADDING = (*_ATTENTION, *_MLP)  # what they return is added to the residual stream
 _PARTS = {"attn_out": _ATTENTION, "mlp_in": _MLP, "mlp_hidden": _MLP, "mlp_out": _MLP}
 _LAST_MAPS = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2", "wo")  # of an MLP
 _TEXT = re.compile(rf"(block|{'|'.join(_PARTS)})\.(\d{{1,6}})")
@@ -105,6 +104,14 @@ class Site:
             raise ValueError(
                 f"block={str(self)!r} was given, but {name} has {n_blocks} blocks, numbered from 1 to {n_blocks}."
             )
+
+    def is_of_stream(self, model: nn.Module, blocks: nn.ModuleList) -> bool:
+        """Whether the activations are the residual stream, or what attention or an MLP adds to it."""
+        if self.what != "path":
+            return self.what in ("residual", "attn_out", "mlp_out")
+        names = [name for name, module in model.named_modules() if any(module is block for block in blocks)]
+        owner, _, part = self.path.rpartition(".")
+        return self.path in names or (owner in names and part in (*_ATTENTION, *_MLP))
 
     def module(self, model: nn.Module, blocks: nn.ModuleList) -> nn.Module:
         """Return the module that returns the activations, or takes them.

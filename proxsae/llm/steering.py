@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from proxsae.formats.places import is_side_by_side
 from proxsae.formulas.integers import is_count
 from proxsae.llm.contexts import left_out
 from proxsae.llm.generate import Continuation, generate
@@ -154,7 +155,7 @@ def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, c
     where = provenance.get("site") if block is None else block
     if where is None:
         raise no_place(sae, "the autoencoder", "block")
-    if block is None and " " in str(where).partition(",")[0]:  # "block.15, each row standardised" is one place
+    if block is None and is_side_by_side(where):
         raise ValueError(f"the autoencoder is of {where!r} side by side, so no edit of one place follows")
     if rows := provenance.get("normalised_rows"):
         raise ValueError(f"the autoencoder is for rows that are normalised first ({rows}), so no edit of x follows")

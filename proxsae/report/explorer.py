@@ -16,7 +16,7 @@ from proxsae.data.store import ActivationStore
 from proxsae.llm.model import LanguageModel, check_model
 from proxsae.llm.opposites import logit_lens
 from proxsae.llm.provenance import at_place_of, check_raw_rows, check_same_place
-from proxsae.llm.sites import ADDING, Site
+from proxsae.llm.sites import Site
 from proxsae.metrics import check_fitted
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
 from proxsae.report.examples import TokenPlaces
@@ -195,12 +195,7 @@ def writes_to_stream(sae: Any, hooks: Sequence[str], model: LanguageModel) -> bo
     written = (sae.provenance_.get("target_site") or "").split() if is_transcoder else hooks
     if len(written) != 1 or np.shape(sae.components_)[1] != model.n_features:
         return False
-    site = Site.of(written[0])
-    if site.what != "path":
-        return site.what in ("residual", "attn_out", "mlp_out")
-    blocks = [name for name, module in model.model.named_modules() if module in list(model.blocks)]
-    owner, _, part = site.path.rpartition(".")
-    return site.path in blocks or (owner in blocks and part in ADDING)
+    return Site.of(written[0]).is_of_stream(model.model, model.blocks)
 
 
 def _vocabulary(*tokens: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[np.int64]]]:

@@ -195,10 +195,8 @@ def gap_report(
     xp = ArrayNamespace(excess)
     gap = xp.maximum(0.5 * distance + excess, 0.0)
     objective, scale = 0.5 * fit.residual + penalty, 0.5 * xp.maximum(fit.target, fit.explained)
-    is_sensible = objective <= fit.target + at_zero
-    return CertificateReport(
-        objective, gap, xp.where(is_sensible, scale, 0.5 * fit.target), xp.where(is_sensible, rounding, 0.0)
-    )
+    is_far = _is_far(fit, objective, at_zero)
+    return CertificateReport(objective, gap, xp.where(is_far, 0.5 * fit.target, scale), xp.where(is_far, 0.0, rounding))
 
 
 def fixed_point_residual(problem: Problem, Z: Array, fit: FitTerms | None = None) -> CertificateReport:
@@ -216,11 +214,9 @@ def fixed_point_residual(problem: Problem, Z: Array, fit: FitTerms | None = None
     noise = noise_of(problem, Z, fit)
     objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))
     xp = ArrayNamespace(objective)
-    length = xp.sqrt(_squares(_double(Z)))
-    length = xp.where(_is_sensible(problem, fit, objective), length, 0.0)
+    length, unit = _allowances(problem, fit, noise, objective, xp.sqrt(_squares(_double(Z))))
     least = xp.maximum(length, xp.sqrt(problem.step * fit.target))
     least = xp.where(least > 0, least, 1.0)
-    unit = xp.where(length > 0, noise.unit, noise.eps * xp.sqrt(fit.target))
     blur = problem.step * unit * float(_squares(noise.norms)) ** 0.5 + noise.eps * length
     return CertificateReport(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
 
@@ -248,14 +244,12 @@ def coordinate_residual(problem: Problem, Z: Array, fit: FitTerms | None = None)
     average = (lengths * lengths).mean() ** 0.5
     weights = xp.where(lengths > 0, lengths, xp.where(average > 0, average, 1.0))
     move = _double((Z - R.prox_unchecked(Z + steps * V, steps)) * weights)
-    size = _squares(_double(Z) * noise.norms)
     xp = ArrayNamespace(fit.residual)
     objective = 0.5 * fit.residual + _double(R.value_unchecked(Z))
-    size = xp.where(_is_sensible(problem, fit, objective), size, 0.0)
-    least = xp.sqrt(xp.maximum(size, fit.target))
+    length, unit = _allowances(problem, fit, noise, objective, xp.sqrt(_squares(_double(Z) * noise.norms)))
+    least = xp.maximum(length, xp.sqrt(fit.target))
     least = xp.where(least > 0, least, 1.0)
-    unit = xp.where(size > 0, noise.unit, noise.eps * xp.sqrt(fit.target))
-    blur = unit * ((Z != 0).sum(-1) + 1) ** 0.5 + noise.eps * xp.sqrt(size)
+    blur = unit * ((Z != 0).sum(-1) + 1) ** 0.5 + noise.eps * length
     return CertificateReport(objective, xp.sqrt(_squares(move)) / least, 0.0 * objective + 1.0, blur / least)
 
 
@@ -331,10 +325,20 @@ def least_shift(V: Array, slopes: Array, free: Array) -> Array:
     return slack * array_api_compat.array_namespace(V).max(needed, axis=-1)
 
 
-def _is_sensible(problem: Problem, fit: FitTerms, objective: Array) -> Array:
-    """Whether F is at most half ||y||^2 above F(0); a code of y = 0 is compared with itself in any case."""
+def _allowances(problem: Problem, fit: FitTerms, noise: Noise, objective: Array, length: Array) -> tuple[Array, Array]:
+    """Return the length of the code and the noise of its correlations; of a far code 0, and that of y alone.
+
+    A code of y = 0 has nothing else to be compared with, and keeps both.
+    """
     at_zero = _double(problem.regularizer.value_unchecked(_zero_code(problem)))[0]
-    return (objective <= fit.target + at_zero) | (fit.target == 0)
+    is_far = _is_far(fit, objective, at_zero) & (fit.target > 0)
+    xp = ArrayNamespace(length)
+    return xp.where(is_far, 0.0, length), xp.where(is_far, noise.eps * xp.sqrt(fit.target), noise.unit)
+
+
+def _is_far(fit: FitTerms, objective: Array, at_zero: Array) -> Array:
+    """Whether F is above F(0) by more than half ||y||^2."""
+    return ~(objective <= fit.target + at_zero)  # so is an F that is not a number
 
 
 def _zero_code(problem: Problem) -> Array:

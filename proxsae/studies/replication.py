@@ -210,16 +210,21 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
                 print(line, end="", flush=True)  # noqa: T201
                 lines.append(line)
         except BaseException:
-            try:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(0.25)  # a Ctrl-C in the terminal reaches the command, too
-                process.send_signal(signal.SIGINT)  # unlike SIGTERM, lets it clear its files away
-                process.wait(5)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                process.terminate()
-                process.wait()
+            _end(process)
             raise
     return process.returncode, "".join(lines)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a command: at once on a Ctrl-C, which in a terminal has reached the command, too."""
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.25)
+        process.send_signal(signal.SIGINT)  # unlike SIGTERM, lets it clear its files away
+        process.wait(5)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.terminate()
+        process.wait()
 
 
 def _write_page(todo: Sequence[Step], out: Path, not_done: dict[str, str]) -> None:

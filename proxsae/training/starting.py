@@ -73,9 +73,11 @@ def start(
     state = TrainingState.start(
         model, inputs, given, targets=targets, seed=settings.seed, n_steps=n_steps, target_l0=target
     )
-    if settings.update is not None and init is None:
+    if settings.update is None:
+        return state
+    if init is None:
         take_first_atoms(state, settings.update, NormalisedBatches(rows, settings.batch_size, state))
-    elif settings.update is not None:
+    else:
         # Samples of mean square norm n_features, as those of the training are, with codes of the same square.
         p, d = model.atoms.shape
         D, b = (to_numpy(part.double()) for part in (model.atoms, model.bias))
