@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 # In the order of the help. A new command is one new file with a function `add`, and its name here.
@@ -44,6 +45,7 @@ OPTIONS = {
     "temperature=": "--temperature ",
     "give checkpoint_dir": "give --checkpoint",
     "shards=": "--shards ",
+    "and what you define or import": "and what the modules of --import define",
 }
 
 
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show
+            _import(options.modules)
             status = options.run(options)
         if sys.stdout is not None:  # nor closed before the start
             sys.stdout.flush()
@@ -75,6 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(status or 0)
 
 
+def _import(modules: Sequence[str]) -> None:
+    """Import modules of the user, from the working directory too, so that `parse` and files know their classes."""
+    if modules:
+        sys.path.insert(0, str(Path.cwd()))
+    for name in modules:
+        importlib.import_module(name)
+
+
 def _with_options(sentence: str) -> str:
     """Return a sentence with options in place of the arguments of functions, but not within paths."""
     for argument, option in OPTIONS.items():
@@ -89,6 +100,14 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="proxsae", description="Sparse autoencoders with the regularizer you specify."
+    )
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="a module that defines regularizers of your own, in the working directory or installed; may be repeated",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name in COMMANDS:

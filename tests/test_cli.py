@@ -30,6 +30,19 @@ def test_fit_writes_a_model(data, tmp_path, capsys):
     assert ProxSAE.load(out).transform(np.load(data)).getnnz(axis=1).tolist() == [2] * 200
 
 
+def test_modules_of_the_user_bring_their_classes(data, tmp_path):
+    (tmp_path / "penalties.py").write_text(
+        "from proxsae.regularizers import L1\nclass OfPenalties(L1):\n    pass\n", encoding="utf-8"
+    )
+    fit = ["fit", str(data), "-R", "0.1*OfPenalties", "--components", "16", "--steps", "2", "--out", "own.safetensors"]
+    command = [sys.executable, "-m", "proxsae"]
+    run = subprocess.run([*command, "--import", "penalties", *fit], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "own.safetensors").exists()
+    run = subprocess.run([*command, "--import", "absent", *fit], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stderr == "proxsae fit: No module named 'absent'\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
