@@ -187,7 +187,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         init : array of shape (n_components, n_features) or fitted ProxSAE, optional
             The start in place of random atoms: atoms of any norm, in the units of the data, or a whole model, which is
             then fine-tuned: ``sae.fit(X, init=sae)``. Parameters, R included, are those of this estimator. With solved
-            codes a model counts as 100,000 samples seen before, and atoms as ten an atom.
+            codes a model counts as 100,000 samples seen before, and atoms as three an atom.
         resume : bool, default False
             Go on from the newest checkpoint in `checkpoint_dir`, with the same parameters and X: on one machine the
             result is that of a fit that was never stopped, bit for bit.
