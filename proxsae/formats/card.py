@@ -29,6 +29,7 @@ TOLD = {  # of provenance
     "model": "language model",
     "site": "place in it",
     "hook": "place in it, for TransformerLens",
+    "normalised_rows": "normalisation of each row before the encoder",
     "target_site": "place that codes decode to",
     "tokenizer": "tokenizer",
     "text": "text",

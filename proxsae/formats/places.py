@@ -54,8 +54,8 @@ def site_of(hook: str, model: Any = None) -> str | None:
 
 
 def is_side_by_side(site: Any) -> bool:
-    """Whether a provenance names several places; "block.15, each row standardised" is one."""
-    return " " in str(site).partition(",")[0]
+    """Whether a provenance names several places."""
+    return " " in str(site)
 
 
 def _names(model: Any) -> dict[str, str]:

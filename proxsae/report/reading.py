@@ -15,6 +15,7 @@ from proxsae.llm.generate import prompt_ids
 from proxsae.llm.harvest import Hook, sites_of
 from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel
+from proxsae.llm.provenance import check_raw_rows
 from proxsae.report.examples import TokenPlaces
 
 LONGEST = 1024  # tokens of a text
@@ -46,8 +47,9 @@ def read_text(model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text:
     Raises
     ------
     ValueError
-        If the text is too long or has no token.
+        If the text is too long or has no token, or the autoencoder is for rows that are normalised first.
     """
+    check_raw_rows(sae, "the autoencoder")
     if not text.strip():
         raise ValueError("the text is empty")
     provenance = getattr(sae, "provenance_", None) or {}

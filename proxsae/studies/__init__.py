@@ -4,13 +4,11 @@ from proxsae.studies.configuration import Configuration, abstopk_paper, grid
 from proxsae.studies.probing import k_sparse_accuracies, probe
 from proxsae.studies.results import read_rows
 from proxsae.studies.source import Source
-from proxsae.studies.standardised import TokenStandardised
 from proxsae.studies.sweep import sweep
 
 __all__ = [
     "Configuration",
     "Source",
-    "TokenStandardised",
     "abstopk_paper",
     "grid",
     "k_sparse_accuracies",

@@ -30,7 +30,7 @@ class Configuration:
     seed : int
     scaling : {"mean-norm", "token"}
         The units of the training: one mean and scale for the data, or each token less its mean, over its standard
-        deviation (:class:`proxsae.studies.TokenStandardised`).
+        deviation. Both are put back into the reconstruction, and do not count in the L0.
     auxk : bool
         Whether atoms unused for 100,000 samples are trained on the residual.
     n_steps, batch_size, learning_rate

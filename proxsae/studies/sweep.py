@@ -17,7 +17,7 @@ from proxsae.formulas.integers import evenly_spaced
 from proxsae.studies.configuration import Configuration
 from proxsae.studies.results import Results, Row, is_finished
 from proxsae.studies.source import Source
-from proxsae.studies.standardised import StandardisedRows, TokenStandardised
+from proxsae.studies.standardised import StandardisedRows
 
 if TYPE_CHECKING:
     from proxsae.data.store import ActivationStore
@@ -112,7 +112,7 @@ def _trained(
         except (ValueError, FloatingPointError) as error:
             yield configuration, error
         else:
-            yield configuration, TokenStandardised(sae) if configuration.scaling == "token" else sae
+            yield configuration, sae
 
 
 def train(

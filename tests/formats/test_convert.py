@@ -1,17 +1,15 @@
 """load, save and the command line: which format it is, and what is refused."""
 
 from contextlib import suppress
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_saes import D, assert_same_outputs, rows, sae_of
+from small_saes import assert_same_outputs, rows, sae_of
 
 from proxsae import ProxSAE
 from proxsae.cli import main
 from proxsae.formats import load, save
 from proxsae.regularizers import parse
-from proxsae.studies.standardised import StandardisedRows
 
 
 def test_ours_is_read_and_written(tmp_path):
@@ -102,14 +100,6 @@ def test_a_model_of_several_places_has_no_place_in_a_library(field, tmp_path):
     with pytest.raises(ValueError, match=r"this one is of 'mlp_in\.3 mlp_out\.3' side by side"):
         save(sae, tmp_path / "sae", format="saelens")
     assert not (tmp_path / "sae").exists()
-
-
-def test_a_model_of_standardised_rows_is_of_one_place(tmp_path):
-    store = SimpleNamespace(shape=(50, D), info={"model": "gpt2", "site": "block.3"})
-    sae = sae_of("Cardinality(3)")
-    sae.provenance_ = StandardisedRows(store).info
-    save(sae, tmp_path / "sae", format="saelens")
-    assert load(tmp_path / "sae").provenance_["hook"] == "block.3, each row standardised"
 
 
 def test_an_encoder_that_is_not_one_matrix_leaves_nothing(tmp_path):

@@ -11,7 +11,7 @@ from proxsae.formats import SAEWithoutProx
 from proxsae.llm import LanguageModel, documents, evaluate, harvest
 from proxsae.llm.contexts import batches, pack
 from proxsae.metrics import ReconstructionSums, reconstruction_metrics
-from proxsae.report import explorer_page
+from proxsae.report import explorer_page, read_text
 from proxsae.studies.probing import probe
 
 OPTIONS = {"block": 2, "n_tokens": 150, "context_length": 16, "batch_size": 3, "split": "all", "verbose": False}
@@ -447,5 +447,7 @@ def test_what_has_raw_rows_alone_refuses_a_model_of_others():
     sentence = r"is for rows that are normalised first \(layer_norm\), and would be given raw ones"
     with pytest.raises(ValueError, match=f"the autoencoder {sentence}"):
         explorer_page(Normalised(), None, None, title="")
+    with pytest.raises(ValueError, match=f"the autoencoder {sentence}"):
+        read_text(None, Normalised(), 2, "w1")
     with pytest.raises(ValueError, match=f"mine {sentence}"):
         probe({"mine": Normalised()}, None, None)

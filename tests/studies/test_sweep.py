@@ -12,8 +12,9 @@ from llm_models import one_thread, tiny_texts, tiny_tokenizer, tiny_transformer 
 from proxsae import ProxSAE
 from proxsae.cli import build_parser, main
 from proxsae.commands.parser import packing_of
-from proxsae.llm import evaluate
-from proxsae.studies import Configuration, Source, TokenStandardised, abstopk_paper, grid, read_rows, sweep
+from proxsae.formats import load, save
+from proxsae.llm import ActivationStore, evaluate
+from proxsae.studies import Configuration, Source, abstopk_paper, grid, probe, read_rows, sweep
 from proxsae.studies.comparison import compared, comparison_table, factor_table, mean_and_interval
 from proxsae.studies.standardised import StandardisedRows
 from proxsae.studies.sweep_page import failures, figure, groups, summary
@@ -212,19 +213,37 @@ def test_the_factorial_tells_the_levels_of_each_factor_apart():
     assert float(found["scaling: token"]) - float(found["scaling: mean-norm"]) == pytest.approx(10 + 10 / 1.3, abs=0.02)
 
 
-def test_token_standardised_rows_and_their_way_back():
+def test_standardised_rows():
     X = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32) * [[3]] + 5
-    rows = StandardisedRows(X)
-    np.testing.assert_allclose(rows[:].mean(axis=1), 0, atol=1e-6)
-    np.testing.assert_allclose(rows[:].std(axis=1), 1, atol=1e-6)
-    inner = ProxSAE("Cardinality(3)", 16, n_steps=20, batch_size=64, random_state=0).fit(rows)
-    outer = TokenStandardised(inner)
-    Z = outer.transform(X)
-    assert Z.getnnz(axis=1).tolist() == [3 + 2] * 300
-    mean, deviation = X.mean(axis=1, keepdims=True), X.std(axis=1, keepdims=True)
-    expected = deviation * inner.inverse_transform(inner.transform((X - mean) / deviation)) + mean
-    np.testing.assert_allclose(outer.inverse_transform(Z), expected, atol=1e-4)
-    assert np.square(X - outer.inverse_transform(Z)).sum() < np.square(X - X.mean(axis=0)).sum()
+    X[7] = 2
+    rows = StandardisedRows(X)[:]
+    assert not rows[7].any()
+    rows = np.delete(rows, 7, axis=0)
+    np.testing.assert_allclose(rows.mean(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(rows.std(axis=1, ddof=1), 1, atol=1e-5)
+
+
+def test_a_model_of_standardised_rows_says_so_wherever_it_is_used(swept, folder, source, tmp_path):
+    asked = Configuration("topk", l0=4, scaling="token", **TRAINING)
+    activations = folder / "out" / "activations"
+    (row,) = sweep([asked], source, tmp_path, activations=activations, verbose=False)
+    by_name = {one["name"]: one["result"] for one in swept if "result" in one}
+    expected = {"l0": 4, "fvu": pytest.approx(by_name["topk-32-l0_4-seed0"]["fvu"], rel=0.3)}
+    assert {name: row["result"][name] for name in expected} == expected
+    model, sae = source.load("cpu"), ProxSAE.load(tmp_path / "saes" / f"{asked.name}.safetensors")
+    options = {"n_tokens": 100, "context_length": 16, "verbose": False}
+    assert row["result"] == pytest.approx(evaluate(model, sae, source.text, **options), rel=1e-6)
+    save(sae, tmp_path / "saelens", format="saelens")
+    with pytest.warns(UserWarning, match="is for rows that are normalised first"):
+        again = load(tmp_path / "saelens")
+    told = {"site": "block.2", "hook": "blocks.1.hook_resid_post", "normalised_rows": "layer_norm"}
+    assert told.items() <= again.provenance_.items()
+    assert "layer_norm" in (tmp_path / "saelens" / "README.md").read_text()
+    assert evaluate(model, again, source.text, **options)["fvu"] == pytest.approx(row["result"]["fvu"], rel=1e-5)
+    with pytest.raises(ValueError, match=r"no place for rows that are normalised first \('layer_norm'\)"):
+        save(sae, tmp_path / "other", format="dictionary_learning")
+    with pytest.raises(ValueError, match=r"mine is for rows that are normalised first \(layer_norm\)"):
+        probe({"mine": sae}, ActivationStore(activations), model.tokenizer)
 
 
 def test_command_and_a_row_alone(swept, folder, source, capsys):
