@@ -106,6 +106,11 @@ class Settings:
             )
         if sentence := self.encoder.refuses(R):
             raise ValueError(sentence)
+        if R.scope == "batch" and not isinstance(R, Cardinality):
+            raise ValueError(
+                'a fitted model codes each sample by itself, which at batch scope only Cardinality(k, "batch") and '
+                f"its sums allow; got {R}"
+            )
         if self.target_l0 is None:
             return
         check_steerable(R)

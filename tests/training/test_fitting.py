@@ -17,6 +17,7 @@ from proxsae import ProxSAE
 from proxsae.data.rows import Rows
 from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2, parse
+from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.settings import settings_of, with_settings
 from proxsae.training import Trainer
 
@@ -385,6 +386,27 @@ def test_a_short_training_at_batch_scope_ends_with_the_threshold_of_its_model(en
     options = {"n_steps": 40, "batch_size": 500, "random_state": 0, "encoder": encoder}
     sae = ProxSAE(Cardinality(4, "batch"), 24, **options).fit(X)
     assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.02)
+
+
+class OneBall(NonSeparable, named=False):
+    """The codes of a whole batch in one ball."""
+
+    scope = "batch"
+    is_indicator = True
+
+    def value_of(self, xp, Z):
+        return xp.where((Z * Z).sum() <= 1, 0.0 * Z.sum(-1), xp.inf)
+
+    def prox_of(self, xp, U, t):
+        return U / xp.maximum((U * U).sum() ** 0.5, 1.0 + 0.0 * U)
+
+
+@pytest.mark.parametrize("encoder", ["amortized", "unrolled"])
+def test_own_classes_of_batch_scope_are_refused_before_the_first_step(X, encoder):
+    with pytest.raises(ValueError, match=r'only Cardinality\(k, "batch"\) and its sums allow; got OneBall'):
+        small(OneBall(), encoder=encoder).fit(X)
+    for known in (Cardinality(3, "batch"), 0.1 * L1() + NonNegative() + Cardinality(3, "batch")):
+        assert small(known, encoder=encoder, n_steps=1).fit(X).regularizer_.scope != "batch"
 
 
 def test_passes_over_few_rows_do_not_decide_the_threshold_of_batch_scope(X):
