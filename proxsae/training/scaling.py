@@ -79,11 +79,13 @@ class Scaling:
         """Return the same scaling on a device."""
         return Scaling(self.mean.to(device), self.scale)
 
-    def check_weights(self, R: Regularizer, dtype: torch.dtype, is_steered: bool) -> None:
+    def check_weights(self, name: str, R: Regularizer, dtype: torch.dtype, is_steered: bool) -> None:
         """Raise ValueError where a weight of R, or a learned threshold, leaves the dtype in the units of the training.
 
         Parameters
         ----------
+        name : str
+            The name of the data, for the message.
         R : Regularizer
             In the units of the data.
         is_steered : bool
@@ -96,8 +98,8 @@ class Scaling:
         sizes = abs(np.concatenate([np.ravel(number) for number in numbers])) if numbers else np.ones(1)
         if ((sizes > limits.max / room) | ((sizes < limits.tiny * room) & (sizes > 0))).any():
             raise ValueError(
-                f"X has entries of the order of {self.scale:.1g} about their mean, for which the weight of {R} leaves "
-                f"{name_of_dtype(dtype)}: multiply X by a constant, or give it in float64"
+                f"{name} has entries of the order of {self.scale:.1g} about their mean, for which the weight of {R} "
+                f"leaves {name_of_dtype(dtype)}: multiply {name} by a constant, or give it in float64"
             )
 
 

@@ -50,7 +50,8 @@ def start(
     n_held = settings.n_components // mesh().atoms.size
     _check_memory(n_held, n_features, rows.dtype, with_sums=settings.update is not None)
     inputs, targets = scalings(rows, rows.dtype, settings.device)
-    targets.check_weights(settings.regularizer, rows.dtype, is_steered=settings.target_l0 is not None)
+    is_steered = settings.target_l0 is not None
+    targets.check_weights(rows.targets.name, settings.regularizer, rows.dtype, is_steered)
     generator = torch.Generator().manual_seed(settings.seed)
     atoms = None if init is None else rows.targets.scaled(checked_atoms(init, settings.n_components, n_targets))
     if mesh().is_sharded:
@@ -64,7 +65,7 @@ def start(
         n_targets,
         generator,
         rows.dtype,
-        learn_thresholds=settings.target_l0 is not None,
+        learn_thresholds=is_steered,
         linear_map=linear_map(rows, inputs, targets).cpu() if rows.has_targets else None,
         has_skip=settings.skip_connection,
         atoms=atoms,
@@ -92,7 +93,7 @@ def continued(sae: Any, rows: Rows, settings: Settings) -> TrainingState:
         return go_on_from(model_of(sae), sae._asked, rows, settings)
     state: TrainingState = sae._training.to(settings.device)
     _check_same_rows(state.model, rows, "the fitted model")
-    take_up(state, settings)
+    take_up(state, settings, rows)
     return state
 
 
@@ -146,16 +147,16 @@ def go_on_from(
         state.control.is_met = True
         state.replace_encoder(model.encoder.with_regularizer(model.encoder.regularizer, learn_thresholds=True))
     else:
-        _set_regularizer(state, settings)
+        _set_regularizer(state, settings, rows)
     return state
 
 
-def take_up(state: TrainingState, settings: Settings) -> None:
+def take_up(state: TrainingState, settings: Settings, rows: Rows) -> None:
     """Change a training to new settings, where these differ, and begin a new order of rows."""
     _check_same_model(state.model, settings, "the fitted model")
     target = None if state.control is None else state.control.target
     if settings.regularizer != state.given or (target is None) != (settings.target_l0 is None):
-        _set_regularizer(state, settings)  # before anything else changes: it may refuse
+        _set_regularizer(state, settings, rows)  # before anything else changes: it may refuse
         state.given, state.prices = settings.regularizer, None
         state.control = None if settings.target_l0 is None else WeightControl(settings.target_l0)
     elif state.control is not None and settings.target_l0 is not None:
@@ -164,9 +165,9 @@ def take_up(state: TrainingState, settings: Settings) -> None:
     state.new_data()
 
 
-def _set_regularizer(state: TrainingState, settings: Settings) -> None:
+def _set_regularizer(state: TrainingState, settings: Settings, rows: Rows) -> None:
     is_steered = settings.target_l0 is not None
-    state.targets.check_weights(settings.regularizer, state.model.atoms.dtype, is_steered)
+    state.targets.check_weights(rows.targets.name, settings.regularizer, state.model.atoms.dtype, is_steered)
     normalised = settings.regularizer.rescaled(1 / state.targets.scale)
     state.replace_encoder(state.model.encoder.with_regularizer(normalised, learn_thresholds=is_steered))
 

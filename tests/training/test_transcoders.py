@@ -50,6 +50,14 @@ def test_codes_of_x_decode_to_y(X, Y, skip):
     np.testing.assert_allclose(np.linalg.norm(sae.components_, axis=1), 1, atol=1e-5)
 
 
+def test_a_weight_that_leaves_the_dtype_is_said_of_the_targets(X, Y):
+    with pytest.raises(ValueError, match=r"^Y has entries of the order of .* leaves float32: multiply Y by a constant"):
+        small(Cardinality(3, "batch")).fit(X, np.float32(1e20) * Y)
+    sae = small(n_steps=1).partial_fit(X, Y).set_params(regularizer=1e-44 * L1())
+    with pytest.raises(ValueError, match=r"^Y has entries"):
+        sae.partial_fit(X, Y)
+
+
 def test_it_learns_what_no_linear_map_can():
     random = np.random.default_rng(0)
     X = random.normal(size=(4000, 8)).astype(np.float32)
