@@ -44,8 +44,8 @@ class Trainer:
     state : TrainingState
         Changed by every step, and complete between two steps.
     learning_rate : float
-        Peak step size of Adam. It rises linearly over the first `warmup` share of ``state.n_steps`` and falls linearly
-        to zero over the last `decay` share; without an end it is constant after 100 steps.
+        Peak step size of Adam. It rises linearly over the first twentieth of ``state.n_steps`` and falls linearly to
+        zero over the last quarter; without an end it is constant after 100 steps.
     dead_after : int
         Samples without use after which an atom counts as dead.
     losses : list of functions of a Forward, optional
@@ -56,6 +56,8 @@ class Trainer:
     Bricken et al. (2023), Towards monosemanticity (unit atoms).
     """
 
+    warmup, decay = 0.05, 0.25  # shares of the steps
+
     def __init__(
         self,
         state: TrainingState,
@@ -63,12 +65,10 @@ class Trainer:
         learning_rate: float,
         dead_after: int = 100_000,
         losses: list[Loss] | None = None,
-        warmup: float = 0.05,
-        decay: float = 0.25,
     ) -> None:
         self.state = state
         self.model = state.model.train()
-        self.learning_rate, self.dead_after, self.warmup, self.decay = learning_rate, dead_after, warmup, decay
+        self.learning_rate, self.dead_after = learning_rate, dead_after
         self.losses = standard(state.model.atoms.shape[1], dead_after) if losses is None else losses
         self.history = History(state.n_done)
         self.mesh = mesh()
