@@ -27,7 +27,7 @@ class Format(ABC):
     written : tuple of str
         The files that :meth:`write` writes.
     writes : tuple of str
-        The activations that :meth:`write` takes; none where the format is read only.
+        The activations that :meth:`write` takes.
     rows : tuple of str
         The :attr:`Parts.rows` that the format takes.
     transcodes : bool
@@ -41,7 +41,7 @@ class Format(ABC):
     library: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
     written: ClassVar[tuple[str, ...]]
-    writes: ClassVar[tuple[Activation, ...]] = ()
+    writes: ClassVar[tuple[Activation, ...]]
     rows: ClassVar[tuple[Rows, ...]] = ("raw",)
     transcodes: ClassVar[bool] = False
     skips: ClassVar[bool] = False
@@ -67,15 +67,15 @@ class Format(ABC):
             and the field.
         """
 
+    @abstractmethod
     def write(self, path: Path, parts: Parts) -> None:
         """Write the file or folder, with an activation of :attr:`writes`."""
-        raise NotImplementedError
 
     def check_written(self, parts: Parts) -> None:
         """Raise ValueError where the format has no place for the parts."""
         if parts.activation not in self.writes:
-            can = f"it has {', '.join(self.writes)}" if self.writes else "it is read only"
-            raise ValueError(f"{self.library} has no place for the activation {parts.activation!r}: {can}")
+            has = ", ".join(self.writes)
+            raise ValueError(f"{self.library} has no place for the activation {parts.activation!r}: it has {has}")
         if parts.k == 0:
             raise ValueError(f"{self.library} has no autoencoder whose codes are all zero, k = 0")
         if parts.is_transcoder and not self.transcodes:
