@@ -81,11 +81,6 @@ class Forward:
         of_samples = of_samples if self.weight is None else self.weight[::every] * of_samples
         return of_samples.sum() / len(of_samples)
 
-    @property
-    def squared_error(self) -> Tensor:
-        """The mean squared norm of the residual."""
-        return self.mean(row_squared_norms(self.residual))
-
 
 class Autoencoder(nn.Module):
     """x -> codes -> reconstruction Z D + b, or of a transcoder Z D + b + x S.
@@ -148,10 +143,6 @@ class Autoencoder(nn.Module):
     def beside_codes(self, x: Tensor) -> Tensor:
         """Return what a reconstruction holds beside Z D: b, or of a transcoder with a skip matrix b + x S."""
         return self.bias if self.skip is None else self.bias + x @ self.skip
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Return the reconstruction of x, or what a transcoder makes of it."""
-        return self.encoder.codes(x).decode(self.atoms) + self.beside_codes(x)
 
     @torch.no_grad()
     def in_units(self, inputs: Scaling, targets: Scaling) -> Autoencoder:

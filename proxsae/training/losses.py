@@ -24,7 +24,7 @@ Loss = Callable[[Forward], Tensor]
 
 def reconstruction(forward: Forward) -> Tensor:
     r"""Return the mean over the samples of :math:`\frac12 \|y - z D - b\|^2`."""
-    return 0.5 * forward.squared_error
+    return 0.5 * forward.mean(row_squared_norms(forward.residual))
 
 
 @dataclass(frozen=True)
