@@ -7,10 +7,13 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 # In the order of the help. A new command is one new file with a function `add`, and its name here.
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"proxsae {options.command}: {message}", file=sys.stderr)
 
     try:
-        with warnings.catch_warnings():
+        with _sigterm_as_ctrl_c(), warnings.catch_warnings():
             warnings.showwarning = show
             _import(options.modules)
             status = options.run(options)
@@ -84,6 +87,20 @@ def _import(modules: Sequence[str]) -> None:
         sys.path.insert(0, str(Path.cwd()))
     for name in modules:
         importlib.import_module(name)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, so that what is running is ended and cleared away."""
+    before = signal.getsignal(signal.SIGTERM)
+    takes_signals = current_thread() is main_thread() and before is not None  # None: of a library in C
+    if takes_signals:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if takes_signals:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _with_options(sentence: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.harvested import add_harvest, check_store, harvest_like, temporary_folder
+from proxsae.commands.harvested import add_harvest, check_store, harvest_like
 from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 N_NULL = 2000  # axes of the null
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     sites = [site_of(model, sae, options.block, check_provenance=not options.any_place) for sae in saes.values()]
     if len(set(sites)) > 1:
         raise ValueError(f"the two models are of different sites: {sites[0]} and {sites[1]}")
-    with temporary_folder() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         given = options.store
         store = ActivationStore(given) if given else harvest_like(saes, model, sites[0], options, folder)
         _write(options, model, saes, sites[0], pairs, store)

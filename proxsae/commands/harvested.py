@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import current_thread, main_thread
 from typing import Any
 
 from proxsae.commands.parser import OPTIONS, add_packing, context_of
@@ -27,27 +22,6 @@ def check_store(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{names} cannot change '{options.store}', which is harvested already; leave out one of the two"
         )
-
-
-@contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, so that what is running is ended and cleared away."""
-    before = signal.getsignal(signal.SIGTERM)
-    takes_signals = current_thread() is main_thread() and before is not None  # None: of a library in C
-    if takes_signals:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if takes_signals:
-            signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def temporary_folder() -> Iterator[str]:
-    """Yield a folder that is removed at the end, also after SIGTERM."""
-    with sigterm_as_ctrl_c(), tempfile.TemporaryDirectory() as folder:
-        yield folder
 
 
 def harvest_like(saes: dict[str, Any], model: Any, block: Any, options: argparse.Namespace, folder: str) -> Any:

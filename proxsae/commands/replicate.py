@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.harvested import sigterm_as_ctrl_c
 from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 
@@ -45,8 +44,7 @@ def run(options: argparse.Namespace) -> int:
     check_writable(page)
     levels, training = training_of(options)
     todo = steps(source_of(options), training, levels, options.seeds, options.out, options.device)
-    with sigterm_as_ctrl_c():  # a step must not go on alone
-        not_done = replicate(todo, options.out)
+    not_done = replicate(todo, options.out)
     print(f"page: {page.resolve()}")
     if not_done:
         print(f"not done: {', '.join(not_done)}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.harvested import add_harvest, check_store, harvest_like, temporary_folder
+from proxsae.commands.harvested import add_harvest, check_store, harvest_like
 from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
 
     check_counts(options, "tokens")
     check_store(options)
-    with PageServer(options.port) as server, temporary_folder() as folder:
+    with PageServer(options.port) as server, tempfile.TemporaryDirectory() as folder:
         sae, store = load(options.sae), ActivationStore(options.store) if options.store else None
         told = store.info if store else {}
         hooks = options.block or (sae.provenance_.get("site") or told.get("site", "")).split()

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxsae.data.files import replacing
 from proxsae.report import Section, write_sections
@@ -205,26 +205,24 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
     command = [sys.executable, "-m", "proxsae", *arguments]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:  # noqa: S603
+
+        def pass_on(*_: Any) -> None:  # unlike a Ctrl-C in a terminal, SIGTERM has not reached the command
+            process.terminate()
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, pass_on)
         try:
             for line in process.stdout or ():
                 print(line, end="", flush=True)  # noqa: T201
                 lines.append(line)
-        except BaseException:
-            _end(process)
+            process.wait()
+        except KeyboardInterrupt:
+            process.communicate()  # a second one does not wait until the command has cleared its files away
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            process.terminate()  # unless it has ended
     return process.returncode, "".join(lines)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a command: at once on a Ctrl-C, which in a terminal has reached the command, too."""
-    try:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.25)
-        process.send_signal(signal.SIGINT)  # unlike SIGTERM, lets it clear its files away
-        process.wait(5)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.terminate()
-        process.wait()
 
 
 def _write_page(todo: Sequence[Step], out: Path, not_done: dict[str, str]) -> None:

@@ -31,8 +31,8 @@ class Stop:
 def signals_held_back() -> Iterator[Stop]:
     """Yield a flag that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt.
 
-    Handlers are set only in the main thread, where signals arrive, and only in place of Python's own: a handler of the
-    user stays.
+    Handlers are set only in the main thread, where signals arrive, and only in place of Python's own, which the command
+    line has for SIGTERM, too: a handler of the user stays.
     """
     stop = Stop()
 
@@ -41,14 +41,14 @@ def signals_held_back() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signal_name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
 
-    ours: dict[signal.Signals, Any] = {}
+    before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-            if signal.getsignal(number) == default:
-                ours[number] = default
-                signal.signal(number, handle)
+        python = signal.default_int_handler
+        for number, defaults in ((signal.SIGINT, (python,)), (signal.SIGTERM, (python, signal.SIG_DFL))):
+            if signal.getsignal(number) in defaults:
+                before[number] = signal.signal(number, handle)
     try:
         yield stop
     finally:
-        for number, default in ours.items():
-            signal.signal(number, default)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -147,18 +147,22 @@ def test_interrupted_it_stops(tmp_path, monkeypatch):
         replicate(todo, tmp_path)
 
 
-def test_a_terminated_command_ends_its_step_which_clears_away(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_ended_command_ends_its_step_which_clears_away(number, tmp_path, monkeypatch, capsys):
     step, half, printed, missed = tmp_path / "step", tmp_path / "half", [], []
     half.touch()
-    step.write_text(f"#!/bin/sh\nsleep 5 &\ntrap 'kill $!; rm {half}; exit 130' INT\necho $$\nwait\n")
+    clearing = f"trap 'exit 1' INT TERM; kill $!; sleep 0.3; rm {half}; exit 130"
+    step.write_text(f'#!/bin/sh\nsleep 5 &\ntrap "{clearing}" INT TERM\necho $$\nwait\n'.replace("$!", "\\$!"))
     step.chmod(0o700)
 
-    def terminated(line, **_):
+    def ended(line, **_):
         printed.append(line)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if number == signal.SIGINT:
+            os.kill(int(line), number)  # as a terminal does
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr(sys, "executable", str(step))
-    monkeypatch.setattr("proxsae.studies.replication.print", terminated, raising=False)
+    monkeypatch.setattr("proxsae.studies.replication.print", ended, raising=False)
     before = signal.signal(signal.SIGTERM, lambda *_: missed.append(1))
     try:
         assert main(["replicate", "--out", str(tmp_path / "out")]) == 130
