@@ -17,7 +17,8 @@ _NAMES = {
 }
 # What a module itself returns. In Gemma 2, 3 and 3n a norm follows, behind which hook_attn_out and hook_mlp_out are.
 _RETURNED = {"attn_out": "attn.hook_out", "mlp_out": "mlp.hook_out"}
-_NORM_FOLLOWS = re.compile(r"gemma-?[23]n?\b", re.IGNORECASE)  # owner/gemma-2-9b or a folder of it, not gemma-2b
+# Of owner/gemma-2-9b, or a snapshot or checkpoint of it; not of gemma-2b, nor of gpt2 in a folder called gemma-2-9b.
+_NORM_FOLLOWS = re.compile(r"gemma-?[23]n?\b[^/\\]*([/\\](snapshots[/\\]\w+|checkpoint-\d+))?[/\\]*\Z", re.IGNORECASE)
 _HOOK = re.compile(r"blocks\.(\d{1,6})\.((?:\w+\.)?hook_\w+)")
 
 

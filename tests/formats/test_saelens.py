@@ -100,12 +100,13 @@ def test_where_the_activations_come_from_is_kept(tmp_path):
 
 def test_what_a_part_returns_has_another_hook_where_a_norm_follows_it():
     """TransformerLens has the norms of Gemma 2 and 3 before hook_attn_out and hook_mlp_out, and we what is before."""
-    for model in ("gemma-2-2b", "google/gemma-3-1b-it", "gemma-3n-E4B", "models--google--gemma-2-2b/snapshots/c5eb"):
+    paths = ("models--google--gemma-2-2b/snapshots/c5eb", "gemma-2-2b-it/checkpoint-50/", "C:\\Gemma-2-9b\\")
+    for model in ("gemma-2-2b", "google/gemma-3-1b-it", "gemma-3n-E4B", *paths):
         assert hook_of("mlp_out.3", model) == "blocks.2.mlp.hook_out"
         assert hook_of("attn_out.3", model) == "blocks.2.attn.hook_out"
         assert hook_of("block.3", model) == "blocks.2.hook_resid_post"
         assert site_of("blocks.2.hook_mlp_out", model) is site_of("blocks.2.hook_attn_out", model) is None
-    for model in ("gpt2", "gemma-2b", None, 2):
+    for model in ("gpt2", "gemma-2b", "gemma-2-runs/gpt2", None, 2):
         assert hook_of("attn_out.3", model) == "blocks.2.hook_attn_out"
         assert site_of("blocks.2.hook_attn_out", model) == "attn_out.3"
     for model in ("gpt2", "gemma-2-2b", None):
