@@ -58,7 +58,8 @@ def verify(
         A regularizer, or the text of one: ``verify("0.1*L1 + NonNegative")``.
     value : callable
         In place of R: ``value(z)`` of an array z of shape (n,), which returns n numbers (a penalty applied entry by
-        entry) or one (a penalty of the whole code); ``inf`` or NaN outside the domain. NumPy or Torch.
+        entry) or one (a penalty of the whole code); ``inf`` or NaN where z is outside the domain by more than the
+        rounding errors of the prox. NumPy or Torch.
     prox : callable
         With value: ``prox(u, t)``, which returns an array of the shape of u. Points where the prox or the value
         overflows are not judged.
