@@ -249,3 +249,8 @@ def test_balls_and_slopes_hold_every_real_result(name, low, width, place):
     point = read(Jets(Balls()), Jet(arb(z), arb(0))).value
     array = np.array([z])
     assert float(point.mid()) == pytest.approx(read(ArrayNamespace(array), array)[0], rel=1e-12, abs=1e-12)
+
+
+def test_a_power_has_its_slope():
+    jet = Jet(arb(3), arb(1)) ** 3
+    assert (jet.value, jet.slope) == (27, 27)

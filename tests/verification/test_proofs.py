@@ -257,15 +257,37 @@ def test_steps_that_say_too_little_are_no_counterexample():
     assert prove(WeakStep()).verdict == "unknown"
 
 
-def test_an_operation_that_the_prover_does_not_know_is_unknown():
-    class Square(Separable):
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (lambda xp, z: z**2.0, "no theorem: the power 2.0 is not algebraic"),
+        (
+            lambda xp, z: xp.tanh(abs(z)),
+            "no theorem: abs(z) in place of xp.abs(z), among transcendental functions, is not",
+        ),
+    ],
+)
+def test_an_operation_that_the_prover_does_not_know_is_unknown(value, reason):
+    class Own(Separable):
         def value_of(self, xp: Any, z: Any) -> Any:
-            return z**2.0
+            return value(xp, z)
 
         def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
             return u / (1.0 + 2.0 * t)
 
-    assert "cannot be read: unsupported operand" in str(prove(Square()))
+    assert reason in str(prove(Own()))
+
+
+def test_a_mistake_in_a_prox_is_no_unknown_theorem():
+    class Mistaken(Separable):
+        def value_of(self, xp: Any, z: Any) -> Any:
+            return xp.abs(z)
+
+        def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+            return xp.sign(u) * xp.maximum(xp.abs(u) - t)
+
+    with pytest.raises(TypeError, match=r"maximum\(\) missing 1 required positional argument"):
+        prove(Mistaken())
 
 
 def test_timeout_is_unknown():

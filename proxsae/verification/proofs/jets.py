@@ -40,6 +40,14 @@ class Jet:
     def __rtruediv__(self, other: Any) -> Jet:
         return _jet(other) / self
 
+    def __pow__(self, exponent: Any) -> Jet:
+        if not isinstance(exponent, int) or exponent < 1:
+            raise NotAlgebraicError(f"the power {exponent}")
+        return self if exponent == 1 else self * self ** (exponent - 1)
+
+    def __abs__(self) -> Jet:
+        raise NotAlgebraicError("abs(z) in place of xp.abs(z), among transcendental functions,")
+
     __radd__ = __add__
     __rmul__ = __mul__
 

@@ -72,8 +72,6 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
         why = f"{reason} is not algebraic"
     except UnreadableError as error:
         why = f"its code cannot be read: {error}"
-    except TypeError as error:  # an operation that the numbers of the prover do not have, as z**2.0
-        why = f"its formula cannot be read: {error}"
     return Proof(repr(R), f"no theorem: {why}", "unknown", time.process_time() - start)
 
 
