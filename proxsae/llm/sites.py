@@ -111,7 +111,7 @@ class Site:
             return self.what in ("residual", "attn_out", "mlp_out")
         names = [name for name, module in model.named_modules() if any(module is block for block in blocks)]
         owner, _, part = self.path.rpartition(".")
-        return self.path in names or (owner in names and part in (*_ATTENTION, *_MLP))
+        return self.path.removeprefix("in:") in names or (owner in names and part in (*_ATTENTION, *_MLP))
 
     def module(self, model: nn.Module, blocks: nn.ModuleList) -> nn.Module:
         """Return the module that returns the activations, or takes them.

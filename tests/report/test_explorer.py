@@ -187,7 +187,8 @@ def test_the_page_holds_what_the_codes_say(model, sae, store, codes, places):
 
 
 def test_nothing_pushes_where_atoms_do_not_write_into_the_stream(model, sae):
-    for hook in ("mlp_out.2", "model.layers.1", "model.layers.1.self_attn", "model.layers.1.mlp"):
+    paths = ("model.layers.1", "in:model.layers.1", "model.layers.1.self_attn", "model.layers.1.mlp")
+    for hook in ("mlp_out.2", *paths):
         assert explorer.writes_to_stream(sae, [hook], model)
     paths = ["in:model.layers.1.mlp", "model.layers.1.input_layernorm", "model.layers.9.mlp"]
     for hooks in (["mlp_in.2"], *([path] for path in paths), ["block.1", "block.2"]):
