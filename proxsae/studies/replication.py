@@ -179,10 +179,11 @@ def _printed(step: Step, out: Path) -> str | None:
 
 
 def _compared(command: str) -> list[str]:
-    """Return the words of a command without the device, and its paths from the folder of the replication."""
+    """Return the words of a command without the device, and its own paths from the folder of the replication."""
     words = [word for word in shlex.split(command) if not word.startswith("--device=")]
     out = next((word.removeprefix("--out=") for word in words if word.startswith("--out=")), "")
-    return [re.sub(f"(^|=){re.escape(str(Path(out).parent))}/", r"\1", word) for word in words]
+    folder, of_user = re.escape(str(Path(out).parent)), ("--model=", "--text=")
+    return [word if word.startswith(of_user) else re.sub(f"(^|=){folder}/", r"\1", word) for word in words]
 
 
 def _run_step(step: Step, out: Path) -> str:

@@ -94,6 +94,17 @@ def test_what_was_done_with_other_arguments_is_refused_before_anything_runs(tmp_
     assert (tmp_path / "replication.html").read_text() == page
 
 
+def test_a_text_in_the_folder_is_not_that_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (0, ""))
+    out = tmp_path / "out"
+    first, other = (
+        steps(Source("3", 1000, 200, text=text), TRAINING, [16], 1, "out")[:1] for text in ("out/a.txt", "a.txt")
+    )
+    replicate(first, out)
+    with pytest.raises(ValueError, match=r"made with --text=out/a\.txt, and --text=a\.txt is asked for: give another"):
+        replicate(other, out)
+
+
 def test_a_moved_folder_goes_on_whatever_the_device(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (0, ""))
