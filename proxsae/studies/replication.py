@@ -126,8 +126,8 @@ def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> list[str]:
 
     The command and the output of a step that succeeds are kept in a file of its name, which marks the step as done. A
     step that fails is reported on the page, the next step runs, and the failed one is tried again in the next call; a
-    step that reads autoencoders which the sweep has not made is left out until they are there. The folder may have been
-    moved since, and the device be another.
+    step that reads autoencoders which the sweep has not made is left out until they are there, and the sweep runs again
+    to make them. The folder may have been moved since, and the device be another.
 
     Parameters
     ----------
@@ -146,8 +146,9 @@ def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> list[str]:
         If a step was done with other arguments.
     """
     out = Path(out)
-    for step in todo:
-        _printed(step, out)
+    needed = [path for step in todo if _printed(step, out) is None for path in step.saes]
+    if not all(map(os.path.exists, needed)):
+        (out / "sweep.txt").unlink(missing_ok=True)
     not_done: dict[str, str] = {}
     for step in todo:
         if _printed(step, out) is None and (reason := _run_step(step, out)):

@@ -38,13 +38,14 @@ class Results:
         self.folder, self.source = Path(folder), source
 
     def row(self, configuration: Configuration) -> Row:
-        """Return the row of a configuration, as far as it is finished."""
+        """Return the row of a configuration, as far as it is finished; without its autoencoder it is not begun."""
         path = self._path(configuration.name)
+        new = {"name": configuration.name, "configuration": asdict(configuration), "source": self.source.as_dict()}
         if not path.exists():
-            return {"name": configuration.name, "configuration": asdict(configuration), "source": self.source.as_dict()}
+            return new
         row = read_row(path)
         self._check(row, asdict(configuration))
-        return row
+        return row if "error" in row or self.model_path(configuration).exists() else new
 
     def check(self, configurations: Sequence[Configuration]) -> None:
         """Raise ValueError unless rows of these configurations may stand in one table, and with those finished."""

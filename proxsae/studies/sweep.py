@@ -38,8 +38,8 @@ def sweep(
     """Train and measure autoencoders that differ in their regularizer, L0, size, seed or scaling, and in nothing else.
 
     The language model is harvested once, and the clean pass over the held-out text is shared. A sweep that was killed
-    goes on, when called again, with the rows that are not finished; a row that failed stands in the table with its
-    reason, and is not tried again while its file exists.
+    goes on, when called again, with the rows that are not finished, and makes a row again whose autoencoder is missing;
+    a row that failed stands in the table with its reason, and is not tried again while its file exists.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _trained(
     for configuration in configurations:
         row, path = results.row(configuration), results.model_path(configuration)
         try:
-            if "fit" in row and path.exists():
+            if "fit" in row:
                 sae = ProxSAE.load(path).set_params(device=device)
             else:
                 sae, row["fit"] = train(configuration, *parts, device=device)

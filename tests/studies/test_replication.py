@@ -146,6 +146,23 @@ def test_a_step_waits_for_the_models_it_reads(tmp_path, monkeypatch):
     assert f"Not run: the sweep has not made {tmp_path / 'missing'}." in (tmp_path / "replication.html").read_text()
 
 
+def test_the_sweep_runs_again_where_a_step_lacks_its_models(tmp_path, monkeypatch):
+    ran, sae = [], tmp_path / "sae"
+
+    def run(arguments):
+        ran.append(arguments[0])
+        sae.touch()
+        return int(ran == ["sweep", "axes"]), ""
+
+    monkeypatch.setattr("proxsae.studies.replication._run", run)
+    todo = [Step("sweep", "First?", ("sweep",)), Step("axes", "Second?", ("axes",), (str(sae),))]
+    assert replicate(todo, tmp_path) == ["axes"]
+    for _ in range(2):  # once the step is done, it needs its models no more
+        sae.unlink()
+        assert replicate(todo, tmp_path) == []
+    assert ran == ["sweep", "axes"] * 2
+
+
 def test_no_level_is_one_sentence(tmp_path, capsys):
     assert main(["replicate", "--l0", ",", "--out", str(tmp_path)]) == 1
     assert "l0 is empty; give at least one" in capsys.readouterr().err

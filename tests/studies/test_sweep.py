@@ -121,6 +121,16 @@ def test_a_finished_row_is_never_done_again(swept, asked, source, folder, monkey
         sweep(grid(["topk"], [2], **{**TRAINING, "n_steps": 11}), source, folder / "out")
 
 
+def test_a_row_without_its_autoencoder_is_made_again(swept, source, folder):
+    name = "topk-32-l0_2-seed0"
+    path = folder / "out" / "saes" / f"{name}.safetensors"
+    before = ProxSAE.load(path).components_
+    path.unlink()
+    rows = sweep(grid(["topk"], [2], **TRAINING), source, folder / "out", verbose=False)
+    np.testing.assert_array_equal(ProxSAE.load(path).components_, before)
+    assert [measured(row) for row in rows] == [measured(row) for row in swept if row["name"] == name]
+
+
 def test_rows_of_different_trainings_are_refused_before_the_first(source, tmp_path):
     several = [Configuration("topk", l0=k, learning_rate=k, **TRAINING) for k in (2, 4)]
     with pytest.raises(ValueError, match=r"learning_rate; got \(10, 128, 2\) and \(10, 128, 4\): give"):
