@@ -58,12 +58,12 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Sweep, and write table, figures and page; the exit status is 1 if a row failed."""
+    """Sweep, and write table, figures and page; the exit status is 3 if a row failed."""
     from proxsae.report import format_table
     from proxsae.studies import Source, sweep
     from proxsae.studies.comparison import comparison_table, factor_table
     from proxsae.studies.configuration import Configuration
-    from proxsae.studies.results import read_row, read_rows
+    from proxsae.studies.results import ROWS_FAILED, read_row, read_rows
     from proxsae.studies.sweep_page import failures, summary, write_page
 
     check_counts(options, "tokens", "heldout_tokens", "seeds", "components", "steps", "batch_size")
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     for sentence in failures(rows):
         print(f"failed: {sentence}")
     print(f"page: {write_page(options.out, read_rows(options.out)).resolve()}")
-    return int(any("error" in row for row in rows))
+    return ROWS_FAILED if failures(rows) else 0
 
 
 def source_of(options: argparse.Namespace) -> Source:

@@ -16,7 +16,7 @@ from typing import Any
 from proxsae.data.files import replacing
 from proxsae.report import Section, write_sections
 from proxsae.studies.configuration import Configuration
-from proxsae.studies.results import read_rows
+from proxsae.studies.results import ROWS_FAILED, read_rows
 from proxsae.studies.source import Source
 from proxsae.studies.sweep_page import facts, sections
 
@@ -124,10 +124,11 @@ def _trained(out: Path, name: str, l0: float, seed: int, n_components: int) -> s
 def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> list[str]:
     """Run the steps that are not done, and write ``replication.html`` after each.
 
-    The command and the output of a step that succeeds are kept in a file of its name, which marks the step as done. A
-    step that fails is reported on the page, the next step runs, and the failed one is tried again in the next call; a
-    step that reads autoencoders which the sweep has not made is left out until they are there, and the sweep runs again
-    to make them. The folder may have been moved since, and the device be another.
+    The command and the output of a step that succeeds are kept in a file of its name, which marks the step as done, and
+    so is a sweep of which rows failed: the page says which, and no later call would do better. A step that fails
+    is reported on the page, the next step runs, and the failed one is tried again in the next call; a step that reads
+    autoencoders which the sweep has not made is left out until they are there, and the sweep runs again to make them.
+    The folder may have been moved since, and the device be another.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def _run_step(step: Step, out: Path) -> str:
     status, text = _run(step.arguments)
     if status == 130:
         raise KeyboardInterrupt
-    if status:
+    if status not in (0, ROWS_FAILED):
         return f"The command ended with exit status {status}; it is tried again the next time."
     with replacing(out / f"{step.name}.txt") as temporary:
         temporary.write_text(f"{step.command}\n{text}", encoding="utf-8")

@@ -17,6 +17,7 @@ from proxsae.studies.source import Source
 
 Row = dict[str, Any]  # name, configuration, source, and what there is of fit, result and error
 SHARED = ("n_steps", "batch_size", "learning_rate")  # by the rows of a folder, since no name tells them
+ROWS_FAILED = 3  # the exit status of a sweep that ended, with rows that failed
 
 
 class Results:

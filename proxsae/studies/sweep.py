@@ -70,9 +70,12 @@ def sweep(
     Raises
     ------
     ValueError
-        If the trainings differ, or `out` holds a row of another training or source, or of the same name with another
-        configuration.
+        If an L0 is above the number of atoms, the trainings differ, or `out` holds a row of another training or source,
+        or of the same name with another configuration.
     """
+    for c in configurations:
+        if c.l0 > c.n_components:
+            raise ValueError(f"l0 must be at most n_components = {c.n_components} for {c.activation}, got {c.l0:g}")
     results = Results(out, source)
     check_writable(results.folder / "sweep.csv")
     rows = [results.row(configuration) for configuration in configurations]

@@ -64,13 +64,13 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path, monkeypatch
 
     def run(arguments):
         ran.append(arguments[1])
-        return (3, "") if ran == ["x"] else (0, f"told of <{arguments[1]}>\n")
+        return (1, "") if ran == ["x"] else (0, f"told of <{arguments[1]}>\n")
 
     monkeypatch.setattr("proxsae.studies.replication._run", run)
     assert replicate(todo, tmp_path) == ["one"]
     page = (tmp_path / "replication.html").read_text()
     assert ran == ["x", "y"]
-    assert "exit status 3" in page
+    assert "exit status 1" in page
     assert "told of &lt;y&gt;" in page
     assert replicate(todo, tmp_path) == []
     page = (tmp_path / "replication.html").read_text()
@@ -166,6 +166,12 @@ def test_the_sweep_runs_again_where_a_step_lacks_its_models(tmp_path, monkeypatc
 def test_no_level_is_one_sentence(tmp_path, capsys):
     assert main(["replicate", "--l0", ",", "--out", str(tmp_path)]) == 1
     assert "l0 is empty; give at least one" in capsys.readouterr().err
+
+
+def test_a_sweep_that_ends_with_failed_rows_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (3, "failed: relu\n"))
+    assert replicate([Step("sweep", "First?", ("sweep",))], tmp_path) == []
+    assert "failed: relu" in (tmp_path / "replication.html").read_text()
 
 
 def test_interrupted_it_stops(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def source(folder):
 
 @pytest.fixture(scope="module")
 def asked():
-    return grid(["topk", "topk:2", "abstopk", "relu"], [2, 4, 40], n_seeds=2, **TRAINING)
+    return grid(["topk", "topk:2", "abstopk", "relu"], [2, 4, 20], n_seeds=2, **TRAINING)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,9 @@ def test_a_steered_row_has_the_l0_asked_for_on_text_it_has_not_seen(swept):
 
 def test_an_l0_out_of_reach_is_a_row_that_says_so(swept):
     failed = failures(swept)
-    assert len(failed) == 6
-    assert "topk-32-l0_40-seed0: k must not exceed n_components: " in failed[0]
-    assert sum("result" in row for row in swept) == 18
+    assert len(failed) == 2
+    assert failed[0].startswith("relu-32-l0_20-seed0: no weight of ")
+    assert sum("result" in row for row in swept) == 22
 
 
 def test_a_finished_row_is_never_done_again(swept, asked, source, folder, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_finished_row_is_never_done_again(swept, asked, source, folder, monkey
     assert sweep(asked, source, folder / "out", verbose=False) == swept
     found = read_rows(folder / "out")
     assert {row["name"] for row in found} == {row["name"] for row in swept}
-    assert [row["configuration"]["l0"] for row in found[:6]] == [2, 2, 4, 4, 40, 40]
+    assert [row["configuration"]["l0"] for row in found[:6]] == [2, 2, 4, 4, 20, 20]
     with pytest.raises(ValueError, match="n_steps = 10, and 11 is asked for: give another folder"):
         sweep(grid(["topk"], [2], **{**TRAINING, "n_steps": 11}), source, folder / "out")
 
@@ -129,6 +129,16 @@ def test_a_row_without_its_autoencoder_is_made_again(swept, source, folder):
     rows = sweep(grid(["topk"], [2], **TRAINING), source, folder / "out", verbose=False)
     np.testing.assert_array_equal(ProxSAE.load(path).components_, before)
     assert [measured(row) for row in rows] == [measured(row) for row in swept if row["name"] == name]
+
+
+def test_an_l0_above_the_number_of_atoms_is_refused_before_the_first(source, tmp_path):
+    for several, name in (
+        (grid(["topk:2", "topk"], [4, 9], n_components=8), "topk"),
+        (grid(["topk", "abstopk"], [9], n_components=8, match="atoms"), "abstopk"),
+    ):
+        with pytest.raises(ValueError, match=f"l0 must be at most n_components = 8 for {name}, got 9"):
+            sweep(several, source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_of_different_trainings_are_refused_before_the_first(source, tmp_path):
@@ -189,15 +199,15 @@ def test_the_panel_of_ratios_names_the_topk_it_divides_by(swept, match, size):
 def test_differences_are_paired_by_seed(swept):
     pairs = compared(swept, "abstopk", "topk", 2)
     by_name = {row["name"]: row["result"] for row in swept if "result" in row}
-    assert len(pairs) == 4
+    assert len(pairs) == 6
     for pair in pairs:
         tail = f"l0_{pair['l0']}-seed{pair['seed']}"
         a, b = by_name[f"abstopk-32-{tail}"], by_name[f"topk-64-{tail}"]
         assert pair["fvu"] == pytest.approx(100 * (a["fvu"] - b["fvu"]) / b["fvu"])
         assert pair["loss_recovered"] == pytest.approx(100 * (a["loss_recovered"] - b["loss_recovered"]))
-    assert len(compared(swept, "topk", "topk", 2)) == 4  # and none of 2 P against 4 P
+    assert len(compared(swept, "topk", "topk", 2)) == 6  # and none of 2 P against 4 P
     assert {pair["n_components"] for pair in compared(swept, "topk", "topk")} == {32}
-    assert {line["k"] for line in comparison_table(swept)} == {"2", "4", "all"}
+    assert {line["k"] for line in comparison_table(swept)} == {"2", "4", "20", "all"}
 
 
 def test_the_interval_is_that_of_a_paired_t_test_over_seeds():
@@ -258,15 +268,15 @@ def test_a_model_of_standardised_rows_says_so_wherever_it_is_used(swept, folder,
 
 def test_command_and_a_row_alone(swept, folder, source, capsys):
     place = ["--model", source.model, "--text", source.text, "--block", "2", "--tokens", "1500", "--context", "16"]
-    options = ["--regularizers", "topk,topk:2,abstopk,relu", "--l0", "2,4,40", "--seeds", "2", "--components", "32"]
+    options = ["--regularizers", "topk,topk:2,abstopk,relu", "--l0", "2,4,20", "--seeds", "2", "--components", "32"]
     options += ["--steps", "10", "--batch-size", "128", "--heldout-tokens", "100", "--out", str(folder / "out")]
-    assert main(["sweep", *place, *options]) == 1  # for the rows that failed
+    assert main(["sweep", *place, *options]) == 3  # for the rows that failed
     printed = capsys.readouterr().out
     assert "abstopk (P) against topk (2 P)" in printed
-    assert "failed: topk-32-l0_40-seed0" in printed
+    assert "failed: relu-32-l0_20-seed0" in printed
     page = (folder / "out" / "sweep.html").read_text()
     assert "<svg" in page
-    assert "topk-32-l0_40-seed0" in page
+    assert "relu-32-l0_20-seed0" in page
     assert (folder / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
     # a part of the rows, asked for later, prints that part and keeps the whole of the folder
