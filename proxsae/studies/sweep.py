@@ -105,17 +105,17 @@ def _trained(
     """Yield the autoencoders, and the exception of those that could not be trained."""
     for configuration in configurations:
         row, path = results.row(configuration), results.model_path(configuration)
-        try:
-            if "fit" in row:
-                sae = ProxSAE.load(path).set_params(device=device)
-            else:
-                sae, row["fit"] = train(configuration, *parts, device=device)
-                sae.save(path)
-                results.write(row)
-        except (ValueError, FloatingPointError) as error:
-            yield configuration, error
+        if "fit" in row:
+            sae = ProxSAE.load(path).set_params(device=device)
         else:
-            yield configuration, sae
+            try:
+                sae, row["fit"] = train(configuration, *parts, device=device)
+            except (ValueError, FloatingPointError) as error:
+                yield configuration, error
+                continue
+            sae.save(path)
+            results.write(row)
+        yield configuration, sae
 
 
 def train(

@@ -131,6 +131,21 @@ def test_a_row_without_its_autoencoder_is_made_again(swept, source, folder):
     assert [measured(row) for row in rows] == [measured(row) for row in swept if row["name"] == name]
 
 
+def test_a_damaged_autoencoder_is_not_a_row_that_failed(swept, source, folder):
+    name, out = "topk-32-l0_2-seed0", folder / "out"
+    row, path = out / "rows" / f"{name}.json", out / "saes" / f"{name}.safetensors"
+    held = {file: file.read_bytes() for file in (row, path)}
+    half = json.loads(row.read_text())
+    del half["result"]  # killed before it was measured
+    row.write_text(json.dumps(half))
+    path.write_bytes(held[path][:-1])
+    with pytest.raises(ValueError, match=f"{name}.safetensors is not a whole"):
+        sweep(grid(["topk"], [2], **TRAINING), source, out, verbose=False)
+    assert json.loads(row.read_text()) == half
+    for file, content in held.items():
+        file.write_bytes(content)
+
+
 def test_an_l0_above_the_number_of_atoms_is_refused_before_the_first(source, tmp_path):
     for several, name in (
         (grid(["topk:2", "topk"], [4, 9], n_components=8), "topk"),
