@@ -75,7 +75,8 @@ def run(options: argparse.Namespace) -> None:
     )
     asked = {axis.name for axis in axes}
     _print({name: [row for row in results[name] if row["axis"] in asked] for name in ("axes", "rows")})
-    print(f"tables and figure: {options.out.resolve()}")
+    held = "tables and figure" if results["rows"] else "no axis is kept, hence no tables and figure"
+    print(f"{held}: {options.out.resolve()}")
 
 
 def _paths(saes: list[str]) -> dict[str, list[str]]:
@@ -136,7 +137,7 @@ def _done(path: Path, settings: dict[str, str], contents: dict[str, str]) -> dic
 
 
 def _write(folder: Path, results: dict[str, Any]) -> None:
-    """Write all rows as JSON, their means and the summary as CSV, and the figure."""
+    """Write all rows as JSON, and where there are any, their means and the summary as CSV, and the figure."""
     import numpy as np
 
     from proxsae.data.files import replacing
@@ -145,12 +146,12 @@ def _write(folder: Path, results: dict[str, Any]) -> None:
     from proxsae.report.steering import steering_figure
 
     rows = results["rows"]
-    if not rows:
-        return
     summary = summarise(rows, DAMAGES)
     compared = [row for damage in DAMAGES for row in differences(rows, damage)]
     with replacing(folder / FILE) as path:
         path.write_text(json.dumps(results | {"summary": summary, "differences": compared}), encoding="utf-8")
+    if not rows:
+        return
     means = [
         {name: value for name, value in row.items() if name != "shifts"} | {"shift": float(np.mean(row["shifts"]))}
         for row in rows

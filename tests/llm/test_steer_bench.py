@@ -261,8 +261,15 @@ def test_the_command_writes_tables_and_a_figure(model, tmp_path, capsys):
     assert "stale" not in {row["method"] for row in again["rows"]}
     assert again["contents"]["one"] == kept["contents"]["one"] != again["contents"]["two"]
     assert again["rows"][0]["shifts"][0] == 123.0
+    # where no axis is kept, there is nothing to draw, but axes to go on from
+    turned = held | {"targets_a": TARGETS[1], "targets_b": TARGETS[0]}
+    (tmp_path / "weak").mkdir()
+    (tmp_path / "weak" / "one.json").write_text(json.dumps(turned))
+    assert main([*arguments, "--axes", str(tmp_path / "weak"), "--out", str(tmp_path / "none")]) == 0
+    assert f"no axis is kept, hence no tables and figure: {tmp_path / 'none'}" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["steering.json"]
+    assert [axis["kept"] for axis in json.loads((tmp_path / "none" / "steering.json").read_text())["axes"]] == [False]
     file = tmp_path / "out" / "steering.json"
-    capsys.readouterr()
     assert main([*arguments, "--only", "two"]) == 0
     assert "one (more" not in capsys.readouterr().out
     (tmp_path / "others").mkdir()
