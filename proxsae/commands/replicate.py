@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
     command.add_argument("--steps", type=int, default=200, help="of each training (default: 200)")
     command.add_argument("--batch-size", type=int, default=1024, help="rows a step (default: 1024)")
     command.add_argument("--learning-rate", type=float, default=2e-3, help="peak step size of Adam (default: 0.002)")
+    command.add_argument("--only", nargs="+", default=[], metavar="AXIS", help="steer these axes alone")
     command.add_argument("--out", type=Path, default=Path("replication"), help="folder (default: replication)")
 
 
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     page = options.out / "replication.html"
     check_writable(page)
     levels, training = training_of(options)
-    todo = steps(source_of(options), training, levels, options.seeds, options.out, options.device)
+    todo = steps(source_of(options), training, levels, options.seeds, options.out, options.device, options.only)
     not_done = replicate(todo, options.out)
     print(f"page: {page.resolve()}")
     if not_done:

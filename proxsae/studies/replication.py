@@ -58,6 +58,7 @@ def steps(
     n_seeds: int,
     out: str | os.PathLike[str],
     device: str = "auto",
+    only: Sequence[str] = (),
 ) -> list[Step]:
     """Return the commands.
 
@@ -73,6 +74,8 @@ def steps(
         The folder of the replication.
     device : str, default "auto"
         Of the sweep.
+    only : sequence of str, default ()
+        The axes to steer, if not all.
 
     Raises
     ------
@@ -103,7 +106,8 @@ def steps(
     axes = ("axes", signed, str(out / "activations"), f"--against={one_sided}", *model, f"--out={out / 'axes.html'}")
     steered = [(name, path) for (name, _), path in saes.items() if name in ("topk", "abstopk", "jumprelu")]
     named = [f"{name}={path}" for name, path in steered]
-    bench = ("steer-bench", *named, *language, f"--tokens={NEUTRAL_TOKENS}", f"--out={out / 'steering'}")
+    chosen = ["--only", *only] if only else []
+    bench = ("steer-bench", *named, *language, *chosen, f"--tokens={NEUTRAL_TOKENS}", f"--out={out / 'steering'}")
     told = ("probe", *saes.values(), f"--activations={out / 'activations'}", f"--out={out / 'probe.csv'}")
     return [
         Step("sweep", "Does it reconstruct better?", curves),

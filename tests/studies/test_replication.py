@@ -26,7 +26,7 @@ def in_this_process(arguments):
 
 def test_every_step_is_a_command_with_the_options_it_has(tmp_path):
     source = Source("3", 1000, 200, model="m", text="t.txt", field="body", context_length=64)
-    todo = steps(source, TRAINING, [16.0, 32.0], 2, tmp_path, "cpu")
+    todo = steps(source, TRAINING, [16.0, 32.0], 2, tmp_path, "cpu", ["one", "two"])
     parsed = {step.name: build_parser().parse_args(step.arguments) for step in todo}
     assert set(parsed) == {"sweep", "factors", "axes", "steering", "probing"}
     for name in ("sweep", "factors"):
@@ -39,6 +39,8 @@ def test_every_step_is_a_command_with_the_options_it_has(tmp_path):
     assert parsed["axes"].sae.endswith("sweep/saes/abstopk-32-l0_32-seed0.safetensors")
     assert parsed["axes"].against.endswith("sweep/saes/topk-32-l0_32-seed0.safetensors")
     assert {given.split("=")[0] for given in parsed["steering"].saes} == {"topk", "abstopk", "jumprelu"}
+    assert parsed["steering"].only == ["one", "two"]
+    assert "--only" not in {word for step in steps(source, TRAINING, [16.0], 1, tmp_path) for word in step.arguments}
 
 
 def test_the_sweep_makes_the_models_that_the_other_steps_read(tmp_path, monkeypatch):
