@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -173,7 +174,8 @@ def reconstruct(
     """
     if not np.isfinite(x).all():
         raise ValueError("The activations hold NaN or infinity; only finite values are allowed.")
-    codes = sae.transform(x)
+    with config_context(transform_output="default"):
+        codes = sae.transform(x)
     codes = codes if scipy.sparse.issparse(codes) else np.asarray(codes)
     if len(codes.shape) != 2 or codes.shape[0] != len(x):
         raise ValueError(f"{name}.transform gave codes of shape {tuple(codes.shape)} for {len(x)} rows.")
@@ -188,6 +190,13 @@ def reconstruct(
     if not np.isfinite(reconstruction).all():
         raise ValueError(f"{name} reconstructs NaN or infinity from finite activations.")
     return reconstruction, codes
+
+
+def codes_of(sae: Any, X: Any) -> scipy.sparse.csr_matrix:
+    """Return the codes of X as CSR, whether the autoencoder gives CSR, an array, or a data frame by ``set_output``."""
+    with config_context(transform_output="default"):  # that of all estimators may be "pandas", which refuses CSR
+        codes = sae.transform(X)
+    return scipy.sparse.csr_matrix(codes if scipy.sparse.issparse(codes) else np.asarray(codes))
 
 
 def check_fitted(sae: Any) -> None:

@@ -66,6 +66,7 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
 
     from proxsae.dictionary.opposites import opposition, random_sides, sides_of
     from proxsae.llm import opposites
+    from proxsae.metrics import codes_of
     from proxsae.report import feature_cards, format_table, write_sections
     from proxsae.report import opposites as page
     from proxsae.report.explorer import writes_to_stream
@@ -74,9 +75,9 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
     store = store.at(str(site)) if len(store.sites) > 1 else store
     rows, X, next_tokens = opposites.rows_with_next_token(store, options.tokens)
     lens = opposites.logit_lens(model) if writes_to_stream(sae, [str(site)], model) else None
-    Z = sae.transform(X)
+    Z = codes_of(sae, X)
     against, other = list(saes.items())[-1]
-    glued = random_sides(Z if other is sae else other.transform(X), other.components_, N_NULL, least=options.least)
+    glued = random_sides(Z if other is sae else codes_of(other, X), other.components_, N_NULL, least=options.least)
     found, null = (
         opposition(sides, X, next_tokens, lens, least=options.least) for sides in (sides_of(Z, sae.components_), glued)
     )
@@ -101,7 +102,7 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
     middle = max(0, len(order) // 2 - N_CARDS // 2)
     carrying = list(dict.fromkeys(code.atom for code in of_pairs[name] if code.atom is not None))
     part = store.part(0, int(rows[-1]) + 1)
-    codes = sae.transform(part)
+    codes = codes_of(sae, part)
     cards = [
         feature_cards(codes, part, lambda token: str(model.tokenizer.decode([token])), atoms=_alive(codes, atoms))
         for atoms in (order[:N_CARDS], order[middle : middle + N_CARDS], carrying)

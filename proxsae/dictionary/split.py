@@ -14,7 +14,7 @@ from proxsae.dictionary.arrays import Matrix, checked_dictionary, csr_codes
 from proxsae.dictionary.recovery import code_correlation, match_atoms, matched_cosine, support_scores
 from proxsae.dictionary.replacement import initial_atoms
 from proxsae.formulas.arrays import to_numpy
-from proxsae.metrics import ReconstructionSums
+from proxsae.metrics import ReconstructionSums, codes_of
 from proxsae.regularizers import Cardinality, NonNegative, Regularizer
 from proxsae.solvers import solve
 
@@ -102,7 +102,7 @@ def error_split(
         raise ValueError("a transcoder decodes to targets, and the codes that are solved for here reconstruct X")
     R, D, b = sae.regularizer_, checked_dictionary(sae.components_), np.asarray(sae.intercept_, dtype=np.float64)
     truth = Truth.of(D_true, Z_true, signed=not R.is_nonnegative if signed is None else signed)
-    Z = csr_codes(sae.transform(X))
+    Z = csr_codes(codes_of(sae, X))
     X = to_numpy(X).astype(np.float64)
     k = int(np.clip(round(Z.nnz / len(X)), 1, len(D)))
     few: Regularizer = Cardinality(k) + NonNegative() if R.is_nonnegative else Cardinality(k)

@@ -17,6 +17,7 @@ from proxsae.llm.contexts import ids_of
 from proxsae.llm.generate import prompt_ids
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.sites import Site
+from proxsae.metrics import codes_of
 
 ANTONYMS = Path(__file__).parent / "antonyms.csv"
 
@@ -74,7 +75,7 @@ def read_words(model: LanguageModel, site: Site | int | str, words: Sequence[str
 
 def pair_codes(sae: Any, words: dict[str, Word], pairs: Sequence[tuple[str, str]]) -> list[PairCode]:
     """Return :func:`proxsae.dictionary.pair_code` of each pair of words."""
-    codes = {word: sae.transform(read.rows) for word, read in words.items()}
+    codes = {word: codes_of(sae, read.rows) for word, read in words.items()}
     D = sae.components_
     return [pair_code(codes[a], codes[b], words[a].rows, words[b].rows, D) for a, b in pairs]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from proxsae.formats.places import is_side_by_side
@@ -20,7 +21,7 @@ from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel, check_model
 from proxsae.llm.provenance import check_same_place, no_place
 from proxsae.llm.sites import Site
-from proxsae.metrics import check_features, check_fitted
+from proxsae.metrics import check_features, check_fitted, codes_of
 
 Mode = Literal["clamp", "add"]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -122,7 +123,7 @@ def steered(
             return x
         rows = x[edited].float()
         with np.errstate(over="ignore", invalid="ignore"):  # which the logits will show
-            change = torch.from_numpy(code_changes(sae.transform(rows.cpu().numpy()), atoms, values, mode) @ D)
+            change = torch.from_numpy(code_changes(codes_of(sae, rows.cpu().numpy()), atoms, values, mode) @ D)
         out = x.clone()
         out[edited] = (rows + change.to(rows)).to(x.dtype)
         return out
@@ -135,12 +136,12 @@ def steered(
         handle.remove()
 
 
-def code_changes(codes: Any, atoms: list[int], values: NDArray[np.float32], mode: Mode) -> NDArray[np.float32]:
+def code_changes(codes: csr_matrix, atoms: list[int], values: NDArray[np.float32], mode: Mode) -> NDArray[np.float32]:
     """Return z' - z at the atoms, shape (n_samples, n_atoms)."""
     if mode == "add":
         return np.broadcast_to(values, (codes.shape[0], len(atoms)))
-    z = codes[:, atoms]
-    return values - np.asarray(z.toarray() if hasattr(z, "toarray") else z, np.float32)
+    z: NDArray[np.float32] = codes[:, atoms].toarray().astype(np.float32)
+    return values - z
 
 
 def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, check_provenance: bool = True) -> Site:

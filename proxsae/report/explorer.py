@@ -17,7 +17,7 @@ from proxsae.llm.model import LanguageModel, check_model
 from proxsae.llm.opposites import logit_lens
 from proxsae.llm.provenance import at_place_of, check_raw_rows, check_same_place
 from proxsae.llm.sites import Site
-from proxsae.metrics import check_fitted
+from proxsae.metrics import check_fitted, codes_of
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
 from proxsae.report.examples import TokenPlaces
 from proxsae.report.figures import training_curves
@@ -85,7 +85,7 @@ def explorer_page(
     if not len(store):
         raise ValueError("the store has no row to show")
     readings = [read_text(model, sae, hooks, text) for text in texts]  # first: one may be refused
-    codes, places = csr_array(sae.transform(store)), TokenPlaces(store)
+    codes, places = csr_array(codes_of(sae, store)), TokenPlaces(store)
     spread = np.unique(np.linspace(0, len(places.tokens) - 1, N_TEXTS).astype(int))
     readings = readings or read_places(places, codes, spread.tolist())
     lens = logit_lens(model) if writes_to_stream(sae, hooks, model) else None

@@ -16,6 +16,7 @@ from proxsae.llm.harvest import Hook, sites_of
 from proxsae.llm.massive import MASSIVE_RATIO
 from proxsae.llm.model import LanguageModel
 from proxsae.llm.provenance import check_raw_rows
+from proxsae.metrics import codes_of
 from proxsae.report.examples import TokenPlaces
 
 LONGEST = 1024  # tokens of a text
@@ -66,7 +67,7 @@ def read_text(model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text:
     rows = np.concatenate(parts, axis=1)
     if not is_read.any():
         raise ValueError("every token of the text is special, excluded or of a massive activation, so none has codes")
-    return Reading(ids, is_read, _placed(csr_array(sae.transform(rows[is_read])), np.flatnonzero(is_read), len(ids)))
+    return Reading(ids, is_read, _placed(csr_array(codes_of(sae, rows[is_read])), np.flatnonzero(is_read), len(ids)))
 
 
 def read_places(places: TokenPlaces, codes: Any, contexts: Sequence[int]) -> list[Reading]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from proxsae.formulas.integers import checked_count, evenly_spaced
 from proxsae.llm.provenance import at_place_of, check_raw_rows
-from proxsae.metrics import SparseAutoencoder
+from proxsae.metrics import SparseAutoencoder, codes_of
 from proxsae.studies.labels import Bits, Documents, documents_of, token_properties, topics
 from proxsae.studies.seeds import mean_and_range
 
@@ -93,16 +93,16 @@ def probe(
         )
     x = np.asarray(next(iter(read.values()), store)[:], np.float32)
     for name, sae in saes.items():
-        if min(ks, default=0) > (n_atoms := sae.transform(x[:1]).shape[1]):
+        if min(ks, default=0) > (n_atoms := codes_of(sae, x[:1]).shape[1]):
             raise ValueError(f"'{name}' has {n_atoms} atoms, and the least k is {min(ks)}; give a smaller one")
     results = list(_probed("activations", "activations", x, tasks, (*ks, ALL)))
     for number, (name, sae) in enumerate(saes.items()):
-        Z = sae.transform(x)
+        Z = codes_of(sae, x)
         is_signed = bool((Z.data < 0).any())
         results += _probed(name, "signed" if is_signed else "non-negative", Z, tasks, ks)
         if is_signed:
             results += _probed(name, "doubled", doubled(Z), tasks, ks)
-        results += _probed(name, "random", _random_autoencoder(Z, x, is_signed, number).transform(x), tasks, ks)
+        results += _probed(name, "random", codes_of(_random_autoencoder(Z, x, is_signed, number), x), tasks, ks)
     return results, left_out
 
 

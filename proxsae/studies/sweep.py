@@ -14,6 +14,7 @@ import numpy as np
 from proxsae.data.files import check_writable
 from proxsae.estimator import ProxSAE
 from proxsae.formulas.integers import evenly_spaced
+from proxsae.metrics import codes_of
 from proxsae.studies.configuration import Configuration
 from proxsae.studies.results import Results, Row, is_finished
 from proxsae.studies.source import Source
@@ -146,7 +147,7 @@ def train(
     if not configuration.is_counted:
         sae.calibrate(other)
     seconds = time.perf_counter() - started
-    used = sae.transform(X[evenly_spaced(len(X), N_FOR_DEAD)]).getnnz(axis=0)
+    used = codes_of(sae, X[evenly_spaced(len(X), N_FOR_DEAD)]).getnnz(axis=0)
     return sae, {"seconds": seconds, "dead_in_training": float(np.mean(used == 0))}
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn import config_context
 
 from proxsae import ProxSAE
 from proxsae.dictionary import error_split, sparse_signals, sphere_atoms
 from proxsae.encoders import Solved
+from proxsae.metrics import reconstruction_metrics
 from proxsae.regularizers import L1, Cardinality, NonNegative
 
 
@@ -69,6 +71,18 @@ def test_without_a_truth_there_is_no_recovery(data):
     assert "None" not in str(split)
     with_truth = str(error_split(Fitted(data.dictionary, 0.1 * L1()), data.X[:50], data.dictionary))
     assert with_truth.splitlines()[-1].startswith("FVU lost by the dictionary: ")
+
+
+def test_measures_do_not_depend_on_the_container_of_codes(data):
+    def measured():
+        return reconstruction_metrics(sae, data.X), str(error_split(sae, data.X[:10], random_state=0))
+
+    sae = ProxSAE(Cardinality(2), 20, n_steps=2, random_state=0).fit(data.X)
+    metrics, split = measured()
+    with config_context(transform_output="pandas"):
+        assert measured() == (metrics, split)
+    sae.set_params(sparse_output=False).set_output(transform="pandas")
+    assert measured() == (pytest.approx(metrics), split)
 
 
 def test_a_transcoder_is_refused(data):

@@ -62,6 +62,13 @@ def results(model):
     return saes, axes, steer_bench(model, saes, axes=axes, **OPTIONS)
 
 
+def test_rows_do_not_depend_on_the_container_of_codes(model, results):
+    saes, axes, found = results
+    dense = [tiny_sae().set_params(sparse_output=False).set_output(transform="pandas"), saes["AbsTopK"][1]]
+    rows = steer_bench(model, {**saes, "AbsTopK": dense}, axes=axes[:1], **OPTIONS)["rows"]
+    assert rows == found["rows"]
+
+
 def test_an_axis_that_the_model_does_not_know_is_left_out(results):
     _, _, found = results
     assert [(axis["axis"], axis["kept"]) for axis in found["axes"]] == [("one", True), ("mixed", False)]

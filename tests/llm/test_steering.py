@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from llm_models import one_thread, tiny_model  # noqa: F401
+from sklearn import config_context
 from sklearn.exceptions import NotFittedError
 from small_saes import sae_of
 
@@ -81,6 +82,19 @@ def test_a_code_clamped_to_what_it_is_changes_no_bit(model):
     with steered(model, sae, {atom: float(z[atom])}):
         inside = model.logits(tokens)
     assert torch.equal(inside, model.logits(tokens))
+
+
+def test_edits_do_not_depend_on_the_container_of_codes(model):
+    tokens, sae = tokens_of(model), tiny_sae()
+    frames = tiny_sae().set_params(sparse_output=False).set_output(transform="pandas")
+    with steered(model, sae, {3: 2.0}):
+        expected = model.logits(tokens)
+    with steered(model, frames, {3: 2.0}):
+        assert torch.equal(model.logits(tokens), expected)
+    with config_context(transform_output="pandas"), steered(model, sae, {3: 2.0}):
+        assert torch.equal(model.logits(tokens), expected)
+    codes = read_text(model, sae, 2, PROMPT).codes
+    assert (read_text(model, frames, 2, PROMPT).codes != codes).nnz == 0
 
 
 def test_massive_rows_stay(model):

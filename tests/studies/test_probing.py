@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from llm_models import WORDS, one_thread, tiny_model, tiny_texts, tiny_tokenizer, tiny_transformer  # noqa: F401
+from sklearn import config_context
 from small_saes import sae_of
 
 from proxsae import ProxSAE
@@ -247,6 +248,9 @@ def test_a_store_of_half_precision_is_probed(texts, tmp_path):
     sae = sae_of("Cardinality(4)", d=16, p=32)
     results, _ = probe({"sae": sae}, store, tiny_tokenizer(), ks=[1], topic_of={})
     assert {r["codes"] for r in results} == {"activations", "signed", "doubled", "random"}
+    dense = sae.set_params(sparse_output=False)
+    with config_context(transform_output="pandas"):
+        assert probe({"sae": dense}, store, tiny_tokenizer(), ks=[1], topic_of={})[0] == results
 
 
 def test_of_a_store_of_several_places_the_one_that_is_read_is_probed(store, topic_of):

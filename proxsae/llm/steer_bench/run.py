@@ -27,6 +27,7 @@ from proxsae.llm.steer_bench.choice import (
 )
 from proxsae.llm.steering import code_changes, site_of
 from proxsae.llm.text import TextSource
+from proxsae.metrics import codes_of
 
 STRENGTHS = (0.125, 0.25, 0.5, 1.0)
 SEPARATED = 0.75  # share of the templates that must tell the sides apart in the clean model
@@ -45,7 +46,7 @@ class _Method:
 
     def codes_of(self, name: str, passage: Passage) -> Any:
         if name not in self.codes:
-            self.codes[name] = self.sae.transform(passage.edited_rows)
+            self.codes[name] = codes_of(self.sae, passage.edited_rows)
         return self.codes[name]
 
 
@@ -184,7 +185,7 @@ def _pushes(
         return
     D = np.asarray(method.sae.components_, np.float32)
     slope = sides.slopes[np.concatenate([train, train + n])].mean(axis=0)
-    z_a, z_b = method.sae.transform(last[train]), method.sae.transform(last[train + n])
+    z_a, z_b = codes_of(method.sae, last[train]), codes_of(method.sae, last[train + n])
     push = one_atom(z_a, z_b, D, slope)
     yield method.name, "one atom", (push, push)
     yield method.name, "pair", pair_of_atoms(z_a, z_b, D, slope)
