@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 
 from proxsae.data.memory import physical_memory
 from proxsae.data.rows import Rows
 from proxsae.dictionary import Statistics
 from proxsae.formulas.arrays import to_numpy
+from proxsae.parameters import WithRegularizer
 from proxsae.training.alternating import take_first_atoms
 from proxsae.training.autoencoder import Autoencoder, initial_autoencoder
 from proxsae.training.batches import NormalisedBatches
@@ -32,8 +32,8 @@ SAMPLES_PER_ATOM = 3
 
 
 def fitted_start(init: Any) -> Any:
-    """Return the start of a training: of a fitted estimator its autoencoder and R as asked for; atoms as they are."""
-    return (copy.deepcopy(model_of(init)), init._asked) if isinstance(init, BaseEstimator) else init
+    """Return the start of a training: of a fitted ProxSAE its autoencoder and R as asked for; atoms as they are."""
+    return (copy.deepcopy(model_of(init)), init._asked) if isinstance(init, WithRegularizer) else init
 
 
 def start(
@@ -105,7 +105,7 @@ def checked_atoms(init: Any, n_components: int, n_features: int) -> torch.Tensor
     ValueError
         If the atoms are no finite matrix of this shape, or an atom is zero.
     """
-    if isinstance(init, str):
+    if np.ndim(init) != 2:
         raise ValueError(f"init must be a matrix of atoms or a fitted ProxSAE, got {init!r}")
     array = check_array(to_numpy(init), dtype=np.float64, input_name="init")
     if array.shape != (n_components, n_features):

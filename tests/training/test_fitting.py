@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -110,8 +111,9 @@ def test_what_needs_a_new_fit_says_so(trained, X):
         sae.set_params(n_components=24, encoder="amortized").partial_fit(X)
     with pytest.raises(ValueError, match="n_components = 25 needs another init: init has 24"):
         sae.set_params(n_components=25).fit(X, init=sae)
-    with pytest.raises(ValueError, match="init must be a matrix of atoms or a fitted ProxSAE, got 'data'"):
-        sae.fit(X, init="data")
+    for init, given in (("data", "'data'"), (PCA(2).fit(X), "PCA"), (make_pipeline(PCA(2)), "Pipeline"), (X[0], "arr")):
+        with pytest.raises(ValueError, match=f"init must be a matrix of atoms or a fitted ProxSAE, got {given}"):
+            sae.fit(X, init=init)
 
 
 def test_calibration_is_where_the_next_training_starts(trained, X):
