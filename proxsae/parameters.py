@@ -1,9 +1,10 @@
-"""The parameters of the estimator for scikit-learn: what is allowed, and the numbers inside R."""
+"""The parameters of the estimator for scikit-learn: what is allowed, and what is inside R and the update."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import is_dataclass
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -37,26 +38,42 @@ CONSTRAINTS: dict[str, Any] = {
 
 
 class WithRegularizer(BaseEstimator):  # type: ignore[misc]
-    """An estimator in which searches can set the numbers inside `regularizer`: ``regularizer__weight``."""
+    """An estimator in which searches can set numbers of R, ``regularizer__weight``, and options of the update."""
 
     regularizer: Regularizer | str | None
+    update: Any
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with `deep` also the numbers of R, such as ``regularizer__weight``."""
+        """Return the parameters; with `deep` also those of R and of the update, such as ``regularizer__weight``."""
         R = self.regularizer
         if deep and isinstance(R, str):
             with suppress(ValueError):  # what the text says is checked by fit
                 R = parse(R)
-        inner = settings_of(R) if deep and isinstance(R, Regularizer) else {}
-        return {**super().get_params(deep), **{f"regularizer__{name}": value for name, value in inner.items()}}
+        of_R = settings_of(R) if deep and isinstance(R, Regularizer) else {}
+        of_update = vars(self.update) if deep and is_dataclass(self.update) else {}
+        return {
+            **super().get_params(deep),
+            **{f"regularizer__{name}": value for name, value in of_R.items()},
+            **{f"update__{name}": value for name, value in of_update.items()},
+        }
 
     def set_params(self, **parameters: Any) -> Self:
-        """Set parameters; ``regularizer__weight=0.3`` replaces R by one of that weight."""
-        inner = {name: parameters.pop(name) for name in list(parameters) if name.startswith("regularizer__")}
+        """Set parameters; ``regularizer__weight=0.3`` replaces R by one of that weight, likewise the update."""
+        of_R, of_update = (_taken_out(parameters, whole) for whole in ("regularizer", "update"))
         super().set_params(**parameters)
-        if inner:
+        if of_R:
             R = parse(self.regularizer) if isinstance(self.regularizer, str) else self.regularizer
             if R is None:
-                raise ValueError(f"{', '.join(inner)} set numbers of R, and regularizer is None")
-            self.regularizer = with_settings(R, **{name.split("__", 1)[1]: value for name, value in inner.items()})
+                raise ValueError(f"{', '.join(of_R)} cannot be set inside R, since regularizer is None")
+            self.regularizer = with_settings(R, **of_R)
+        if of_update:
+            from proxsae.dictionary.rules import with_options
+
+            self.update = with_options(self.update, **of_update)
         return self
+
+
+def _taken_out(parameters: dict[str, Any], whole: str) -> dict[str, Any]:
+    """Take the parameters ``whole__name`` out of all, and return them by name."""
+    inner = [name for name in parameters if name.startswith(f"{whole}__")]
+    return {name.removeprefix(f"{whole}__"): parameters.pop(name) for name in inner}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
@@ -172,6 +172,16 @@ class Learned(NamedTuple):
             D = with_replacements(D, which, X - b - Z @ D, random, nonnegative=update.nonnegative)
             S = S.rescaled(np.where(which, 0.0, 1.0))
         return Learned(D, b, S, unused_for, t)
+
+
+def with_options(update: Any, **options: Any) -> Update:
+    """Return the update of a name or an object with other options, or raise ValueError."""
+    if isinstance(update, str) and update not in UPDATES:
+        raise ValueError(f"{', '.join(options)} cannot be set inside update = {update!r}; give {', '.join(UPDATES)}")
+    before = update_of(update)
+    if unknown := options.keys() - vars(before).keys():
+        raise ValueError(f"{before.name} has no option {min(unknown)!r}; it has {', '.join(vars(before))}")
+    return replace(before, **options)
 
 
 def update_of(update: Any) -> Update:

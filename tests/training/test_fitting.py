@@ -16,6 +16,7 @@ from small_saes import sae_of
 
 from proxsae import ProxSAE
 from proxsae.data.rows import Rows
+from proxsae.dictionary import Online
 from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2, parse
 from proxsae.regularizers.nonseparable import NonSeparable
@@ -190,6 +191,19 @@ def test_a_search_goes_over_the_weight_of_the_regularizer(X):
     pipeline.set_params(proxsae__regularizer__k=2, proxsae__encoder__bandwidth=0.1)
     assert pipeline[-1].regularizer == Cardinality(2)
     assert pipeline[-1].encoder.bandwidth == 0.1
+
+
+@pytest.mark.parametrize("update", ["online", Online(nonnegative=True)])
+def test_a_search_goes_over_the_options_of_the_update(X, update):
+    sae = small(0.5 * L1(), n_steps=3, encoder="solved", update=update)
+    search = GridSearchCV(sae, {"update__forgetting": [2.0]}, cv=2).fit(X)
+    assert search.best_estimator_.update == Online(forgetting=2.0, nonnegative=update != "online")
+    assert search.best_estimator_.get_params()["update__forgetting"] == 2.0
+    assert sae.update is update
+    with pytest.raises(ValueError, match="online has no option 'forget'; it has init, forgetting, atoms, nonnegative"):
+        sae.set_params(update__forget=1)
+    with pytest.raises(ValueError, match="forgetting cannot be set inside update = 'auto'; give online, mod, ksvd"):
+        sae.set_params(update="auto", update__forgetting=1)
 
 
 def test_settings_have_names():
