@@ -174,6 +174,12 @@ class ConvexCurve:
         at_zero = np.interp(0.0, z, psi[start] - 0.5 * z**2) if z[0] <= 0 <= z[-1] else (psi[start] - 0.5 * z**2).min()
         return ConvexCurve(z, psi[start] - at_zero, first, last)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConvexCurve) and all(map(np.array_equal, vars(self).values(), vars(other).values()))
+
+    def __hash__(self) -> int:
+        return hash((len(self.z), float(self.z[0]), float(self.psi[-1])))
+
     def __call__(self, z: Any) -> Any:
         """Return R(z), infinity outside the range of the activation."""
         z = np.asarray(z, dtype=np.float64)

@@ -1,5 +1,8 @@
 """From activations back to regularizers: known pairs, and the pairs of points that say no."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import sympy
@@ -230,3 +233,12 @@ def test_softmax_passes_and_layer_norm_is_symmetric():
     assert check_map(layer_norm, 4).is_prox
     with pytest.raises(ValueError, match="must return 3 finite numbers"):
         check_map(lambda u: u[:2], 3)
+
+
+def test_the_regularizer_of_an_activation_equals_its_copies():
+    R = regularizer_of(np.tanh, -3, 3).regularizer
+    S = pickle.loads(pickle.dumps(R))
+    assert S == R == copy.deepcopy(R)
+    assert hash(S.function) == hash(R.function)
+    assert R + S == 2 * R
+    assert R not in (regularizer_of(np.tanh, -2, 2).regularizer, regularizer_of(np.sin, -1.5, 1.5).regularizer)
