@@ -38,9 +38,10 @@ CONSTRAINTS: dict[str, Any] = {
 
 
 class WithRegularizer(BaseEstimator):  # type: ignore[misc]
-    """An estimator in which searches can set numbers of R, ``regularizer__weight``, and options of the update."""
+    """An estimator in which searches can set numbers of R, ``regularizer__weight``, and options of its parts."""
 
     regularizer: Regularizer | str | None
+    encoder: Any
     update: Any
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -58,14 +59,18 @@ class WithRegularizer(BaseEstimator):  # type: ignore[misc]
         }
 
     def set_params(self, **parameters: Any) -> Self:
-        """Set parameters; ``regularizer__weight=0.3`` replaces R by one of that weight, likewise the update."""
-        of_R, of_update = (_taken_out(parameters, whole) for whole in ("regularizer", "update"))
+        """Set parameters; ``regularizer__weight=0.3`` replaces R by one of that weight."""
+        of_R, of_encoder, of_update = (_taken_out(parameters, name) for name in ("regularizer", "encoder", "update"))
         super().set_params(**parameters)
         if of_R:
             R = parse(self.regularizer) if isinstance(self.regularizer, str) else self.regularizer
             if R is None:
                 raise ValueError(f"{', '.join(of_R)} cannot be set inside R, since regularizer is None")
             self.regularizer = with_settings(R, **of_R)
+        if of_encoder:
+            from proxsae.encoders.base import encoder_of
+
+            self.encoder = encoder_of(self.encoder).set_params(**of_encoder)
         if of_update:
             from proxsae.dictionary.rules import with_options
 

@@ -191,6 +191,7 @@ def test_a_search_goes_over_the_weight_of_the_regularizer(X):
     pipeline.set_params(proxsae__regularizer__k=2, proxsae__encoder__bandwidth=0.1)
     assert pipeline[-1].regularizer == Cardinality(2)
     assert pipeline[-1].encoder.bandwidth == 0.1
+    assert small(encoder="amortized").set_params(encoder__bandwidth=0.1).encoder.bandwidth == 0.1
 
 
 @pytest.mark.parametrize("update", ["online", Online(nonnegative=True)])
