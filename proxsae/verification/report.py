@@ -105,8 +105,8 @@ class Proof:
     seconds : float
         CPU time taken.
     counterexample : dict or None
-        u, t, the parameters, the claimed z, a better z and both objectives, as floats, and under "fails" the part of
-        the theorem that does not hold.
+        The numbers of the parameters and, where a prox is wrong, u, t, the claimed z, a better z and both objectives,
+        as floats (NaN where a formula is undefined), and under "fails" the part of the theorem that does not hold.
     """
 
     regularizer: str

@@ -342,6 +342,21 @@ def test_ranking_by_u_is_refuted_where_the_gain_orders_otherwise(partner, fails)
     assert proof.counterexample["fails"] == fails
 
 
+def test_numbers_of_a_counterexample_are_what_runs():
+    numbers = prove(Cardinality(1, partner=NegativeAndEven())).counterexample
+    R = NegativeAndEven(weight=numbers["weight"])
+    assert [R.value(np.array([z])) for z in (numbers["z"], -numbers["z"])] == [numbers["r(z)"], numbers["r(-z)"]]
+    assert numbers["r(z)"] < 0
+
+    class OfRoots(NegativeAndEven):
+        def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+            return xp.sqrt(u - t)
+
+    numbers = prove(OfRoots()).counterexample
+    assert numbers["fails"] == "the prox is a real number"
+    assert np.isnan(numbers["claimed z"])
+
+
 def test_only_regularizers_are_proved():
     with pytest.raises(TypeError, match="prove takes a regularizer, got str"):
         prove("L1")

@@ -17,7 +17,7 @@ import z3
 from proxsae.regularizers.cardinality import Cardinality
 from proxsae.verification.proofs.formulas_z3 import Reader, both, either
 from proxsae.verification.proofs.selection import COMPETING, prove_selection
-from proxsae.verification.proofs.separable import Objective, obligations, prove_claims, read
+from proxsae.verification.proofs.separable import TRAIT, Objective, obligations, prove_claims, read
 from proxsae.verification.proofs.theorem import Theorem, prove_lemmas
 
 
@@ -51,9 +51,9 @@ def _claims_of_the_gain(R: Cardinality, objective: Objective) -> dict[str, Any]:
     sign = R.rank_sign(np.ones(()))
     if sign is None:
         return claims
-    claims["r is never negative"] = either(o.value.infinite, o.value.term >= 0)
+    claims[f"{TRAIT}never negative"] = either(o.value.infinite, o.value.term >= 0)
     if sign == 1.0:
-        claims["r is infinite below zero"] = either(o.z.term >= 0, o.value.infinite)
+        claims[f"{TRAIT}infinite below zero"] = either(o.z.term >= 0, o.value.infinite)
     else:
         mirrored = o.r.weighted_value(reader, -o.z)
         even = either(z3.And(o.value.infinite, mirrored.infinite), o.value.term == mirrored.term)
@@ -61,7 +61,7 @@ def _claims_of_the_gain(R: Cardinality, objective: Objective) -> dict[str, Any]:
         values = zip(o.r.parameters(), R.partner.parameters(), strict=True)
         given = [symbol.term == reader.number(float(value)).term for (_, symbol), (_, value) in values]
         # Evenness may be a matter of the numbers, as for the box [-c, c]: it is claimed for those given.
-        claims["r is even for these parameters"] = z3.Implies(z3.And(given), both(even, same_domain))
+        claims[f"{TRAIT}even for these parameters"] = z3.Implies(z3.And(given), both(even, same_domain))
     return claims
 
 

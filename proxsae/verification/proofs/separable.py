@@ -23,6 +23,7 @@ from proxsae.verification.proofs.theorem import NotProvedError, Theorem
 OPTIMAL = "F(prox(u)) <= F(z)"
 STEP = "step"
 TIES = "the smaller support wins ties"
+TRAIT = "r is "
 DEFINED = "the value is defined everywhere"
 BOUND = (
     "weight 0 times infinity: write a bound as a sum, as in L1() + Box(0.0, 1.0); an r that is 0 or infinite sets "
@@ -181,7 +182,7 @@ def _may_be_told_too_little(r: Separable, fails: str, numbers: dict[str, Any], r
     """Whether a model may be spurious: the prover knows little of lemmas and next to nothing of logarithms."""
     if fails == ATTAINED:
         return True
-    if fails in (DEFINED, FENCHEL, LEAST):
+    if fails in (DEFINED, FENCHEL, LEAST) or fails.startswith(TRAIT):
         return bool(reader.logarithms or reader.lemmas)
     if reader.logarithms and not _is_worse(r, numbers):
         return True
@@ -204,10 +205,13 @@ def _is_worse(r: Separable, numbers: dict[str, Any]) -> bool:
 
 
 def as_float(model: Any, number: Number) -> float:
-    """Return the number of a model as a float."""
-    infinite = number.infinite
-    if infinite is True or (infinite is not False and z3.is_true(model.eval(infinite, model_completion=True))):
-        return math.inf
+    """Return the number of a model as a float, NaN where the formula is undefined."""
+    defined, infinite = (
+        x if isinstance(x, bool) else z3.is_true(model.eval(x, model_completion=True))
+        for x in (number.defined, number.infinite)
+    )
+    if not defined or infinite:
+        return math.inf if defined else math.nan
     value = model.eval(number.term, model_completion=True)
     return float((value.approx(20) if z3.is_algebraic_value(value) else value).as_fraction())
 
@@ -218,6 +222,9 @@ def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
         return _numbers_undefined(o, model)
     if fails in (FENCHEL, LEAST):
         return {name: as_float(model, number) for name, number in numbers_beside(o, fails).items()}
+    if fails.startswith(TRAIT):
+        numbers = {"z": o.z, **o.parameters(), "r(z)": o.value, "r(-z)": o.r.weighted_value(o.t.reader, -o.z)}
+        return {name: as_float(model, number) for name, number in numbers.items()}
     better = o.t.reader.number(0) if fails == TIES else o.z
     numbers = {
         "u": o.u,
