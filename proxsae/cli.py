@@ -91,16 +91,20 @@ def _import(modules: Sequence[str]) -> None:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, so that what is running is ended and cleared away."""
-    before = signal.getsignal(signal.SIGTERM)
-    takes_signals = current_thread() is main_thread() and before is not None  # None: of a library in C
-    if takes_signals:
+    """Let SIGTERM raise KeyboardInterrupt, so that what is running is ended and cleared away.
+
+    A handler that is there stays, and so does SIG_IGN. A process of a training by several has none: one that waits for
+    the others, in C, would not end by it.
+    """
+    by_default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and current_thread() is main_thread()
+    replaces = by_default and "WORLD_SIZE" not in os.environ
+    if replaces:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        if takes_signals:
-            signal.signal(signal.SIGTERM, before)
+        if replaces:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _with_options(sentence: str) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import signal
 import subprocess
 import sys
 
@@ -140,3 +141,19 @@ def test_prove_prints_a_line_a_theorem(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     verdicts = [line.split(" ", 1)[0] if "n =" not in line else line[:16] for line in lines]
     assert verdicts == ["proved", "proved", "proved", "proved for n = 2", "searched"]
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_unless_it_is_taken(monkeypatch):
+    seen = []
+    monkeypatch.setattr(verify, "run", lambda _: seen.append(signal.getsignal(signal.SIGTERM)))
+    of_user = [signal.SIG_IGN, lambda *_: None]
+    for handler in (signal.SIG_DFL, *of_user):
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            main(["verify", "L1"])
+            assert signal.getsignal(signal.SIGTERM) is handler
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # set by torchrun
+    main(["verify", "L1"])
+    assert seen == [signal.default_int_handler, *of_user, signal.SIG_DFL]
