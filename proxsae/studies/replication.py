@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from proxsae.data.files import replacing
 from proxsae.report import Section, write_sections
@@ -22,6 +20,7 @@ from proxsae.studies.sweep_page import facts, sections
 
 COMPARED = ("topk", "topk:2", "abstopk", "jumprelu", "relu")
 NEUTRAL_TOKENS = 256  # on which the damage of a steering is measured
+ENDS_BY_ITSELF = 4  # seconds until an interrupted command gets SIGTERM; Docker kills everything after 10
 
 
 @dataclass(frozen=True)
@@ -211,23 +210,22 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
     """Run a command in a new process, which ends with this function, and show its output as it comes."""
     command = [sys.executable, "-m", "proxsae", *arguments]
     lines = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:  # noqa: S603
-
-        def pass_on(*_: Any) -> None:  # unlike a Ctrl-C in a terminal, SIGTERM has not reached the command
-            process.terminate()
-            raise KeyboardInterrupt
-
-        before = signal.signal(signal.SIGTERM, pass_on)
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+    ) as process:
         try:
             for line in process.stdout or ():
                 print(line, end="", flush=True)  # noqa: T201
                 lines.append(line)
             process.wait()
         except KeyboardInterrupt:
-            process.communicate()  # a second one does not wait until the command has cleared its files away
+            try:  # a signal to the group, or Ctrl-C in a terminal, has reached the command, too
+                process.communicate(timeout=ENDS_BY_ITSELF)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.communicate()  # a second KeyboardInterrupt does not wait until it has cleared its files away
             raise
         finally:
-            signal.signal(signal.SIGTERM, before)
             process.terminate()  # unless it has ended
     return process.returncode, "".join(lines)
 

@@ -5,6 +5,9 @@ import io
 import os
 import signal
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -183,9 +186,10 @@ def test_interrupted_it_stops(tmp_path, monkeypatch):
         replicate(todo, tmp_path)
 
 
+@pytest.mark.parametrize("of_group", [True, False])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_ended_command_ends_its_step_which_clears_away(number, tmp_path, monkeypatch, capsys):
-    step, half, printed, missed = tmp_path / "step", tmp_path / "half", [], []
+def test_an_ended_command_ends_its_step_which_clears_away(number, of_group, tmp_path, monkeypatch, capsys):
+    step, half, printed = tmp_path / "step", tmp_path / "half", []
     half.touch()
     clearing = f"trap 'exit 1' INT TERM; kill $!; sleep 0.3; rm {half}; exit 130"
     step.write_text(f'#!/bin/sh\nsleep 5 &\ntrap "{clearing}" INT TERM\necho $$\nwait\n'.replace("$!", "\\$!"))
@@ -193,22 +197,46 @@ def test_an_ended_command_ends_its_step_which_clears_away(number, tmp_path, monk
 
     def ended(line, **_):
         printed.append(line)
-        if number == signal.SIGINT:
-            os.kill(int(line), number)  # as a terminal does
+        if of_group:
+            os.kill(int(line), number)
+            time.sleep(0.1)  # until it clears away
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr(sys, "executable", str(step))
     monkeypatch.setattr("proxsae.studies.replication.print", ended, raising=False)
-    before = signal.signal(signal.SIGTERM, lambda *_: missed.append(1))
-    try:
-        assert main(["replicate", "--out", str(tmp_path / "out")]) == 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert missed == []
+    monkeypatch.setattr("proxsae.studies.replication.ENDS_BY_ITSELF", 4 if of_group else 0.1)
+    assert main(["replicate", "--out", str(tmp_path / "out")]) == 130
     assert not half.exists()
     assert "interrupted" in capsys.readouterr().err
     with pytest.raises(ProcessLookupError):
         os.kill(int(printed[0]), 0)
+
+
+def test_a_second_ctrl_c_ends_the_step_at_once(tmp_path, monkeypatch):
+    step, whole, printed = tmp_path / "step", tmp_path / "whole", []
+    step.write_text(f"#!/bin/sh\necho $$\nsleep 5\ntouch {whole}\n")
+    step.chmod(0o700)
+    again = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+
+    def ended(line, **_):
+        printed.append(line)
+        again.start()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(sys, "executable", str(step))
+    monkeypatch.setattr("proxsae.studies.replication.print", ended, raising=False)
+    monkeypatch.setattr("proxsae.studies.replication.ENDS_BY_ITSELF", 60)
+    with pytest.raises(KeyboardInterrupt):
+        replicate([Step("one", "First?", ("fit", "x"))], tmp_path)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(int(printed[0]), 0)
+    assert not whole.exists()
+
+
+def test_it_runs_in_any_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(replicate, [Step("one", "First?", ("fit", "x"))], tmp_path).result() == []
 
 
 def test_the_command_runs_the_steps(tmp_path, monkeypatch, capsys):
