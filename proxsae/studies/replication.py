@@ -130,8 +130,9 @@ def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> list[str]:
     The command and the output of a step that succeeds are kept in a file of its name, which marks the step as done, and
     so is a sweep of which rows failed: the page says which, and no later call would do better. A step that fails
     is reported on the page, the next step runs, and the failed one is tried again in the next call; a step that reads
-    autoencoders which the sweep has not made is left out until they are there, and the sweep runs again to make them.
-    The folder may have been moved since, and the device be another.
+    autoencoders which the sweep has not made is left out until they are there, and the sweep, if it is among the steps,
+    runs again to make those whose rows have not failed. The folder may have been moved since, and the device be
+    another.
 
     Parameters
     ----------
@@ -150,8 +151,10 @@ def replicate(todo: Sequence[Step], out: str | os.PathLike[str]) -> list[str]:
         If a step was done with other arguments.
     """
     out = Path(out)
-    needed = [path for step in todo if _printed(step, out) is None for path in step.saes]
-    if not all(map(os.path.exists, needed)):
+    needed = [Path(path) for step in todo if _printed(step, out) is None for path in step.saes]
+    failed = {row["name"] for row in read_rows(out / "sweep") if "error" in row}
+    missing = any(path.stem not in failed and not path.exists() for path in needed)
+    if missing and "sweep" in {step.name for step in todo}:
         (out / "sweep.txt").unlink(missing_ok=True)
     not_done: dict[str, str] = {}
     for step in todo:

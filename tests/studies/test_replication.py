@@ -8,14 +8,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from llm_models import one_thread, tiny_texts, tiny_tokenizer, tiny_transformer  # noqa: F401
 
 from proxsae.cli import build_parser, main
-from proxsae.studies import Source, read_rows
+from proxsae.studies import Configuration, Source, read_rows
 from proxsae.studies.replication import COMPARED, Step, _trained, replicate, steps
+from proxsae.studies.results import Results
 
 TRAINING = {"n_components": 32, "n_steps": 10, "batch_size": 128, "learning_rate": 0.002}
 
@@ -166,6 +168,32 @@ def test_the_sweep_runs_again_where_a_step_lacks_its_models(tmp_path, monkeypatc
         sae.unlink()
         assert replicate(todo, tmp_path) == []
     assert ran == ["sweep", "axes"] * 2
+
+
+def test_the_sweep_does_not_run_again_for_models_whose_rows_failed(tmp_path, monkeypatch):
+    ran, c, source = [], Configuration("topk", 32, 4.0), Source("3", 1000)
+    failed = {"name": c.name, "configuration": asdict(c), "source": source.as_dict(), "error": "diverged"}
+
+    def run(arguments):
+        ran.append(arguments[0])
+        Results(tmp_path / "sweep", source).write(failed)
+        return 3, "failed: topk\n"
+
+    monkeypatch.setattr("proxsae.studies.replication._run", run)
+    todo = [
+        Step("sweep", "First?", ("sweep",)),
+        Step("axes", "Second?", ("axes",), (_trained(tmp_path, "topk", 4, 0, 32),)),
+    ]
+    for _ in range(2):
+        assert replicate(todo, tmp_path) == ["axes"]
+    assert ran == ["sweep"]
+
+
+def test_steps_without_the_sweep_leave_its_mark(tmp_path, monkeypatch):
+    monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (0, ""))
+    replicate([Step("sweep", "First?", ("sweep",))], tmp_path)
+    assert replicate([Step("axes", "Second?", ("axes",), (str(tmp_path / "sae"),))], tmp_path) == ["axes"]
+    assert (tmp_path / "sweep.txt").exists()
 
 
 def test_no_level_is_one_sentence(tmp_path, capsys):
