@@ -36,11 +36,14 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run what is not done yet and write the page; the exit status is 1 if a step failed or was left out."""
+    from proxsae.commands.steer_bench import chosen
     from proxsae.commands.sweep import source_of, training_of
     from proxsae.data.files import check_writable
+    from proxsae.llm.concepts import read_axes
     from proxsae.studies.replication import replicate, steps
 
     check_counts(options, "tokens", "heldout_tokens", "seeds", "components", "steps", "batch_size")
+    chosen(read_axes(), options.only)  # raises for unknown ones now, and not after hours
     page = options.out / "replication.html"
     check_writable(page)
     levels, training = training_of(options)

@@ -6,10 +6,14 @@ import argparse
 import csv
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
+
+if TYPE_CHECKING:
+    from proxsae.llm.concepts import Axis
 
 DAMAGES = (0.1, 0.3)
 FILE = "steering.json"
@@ -30,7 +34,7 @@ def add(commands: Any) -> None:
     command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--axes", type=Path, help="folder of axes, a .json file each (default: those of the package)")
-    command.add_argument("--only", nargs="+", metavar="AXIS", help="these axes alone")
+    command.add_argument("--only", nargs="+", default=[], metavar="AXIS", help="these axes alone")
     command.add_argument("--tokens", type=int, default=512, help="of neutral text (default: 512)")
     command.add_argument("--seed", type=int, default=0, help="of the halves and of what is random (default: 0)")
     command.add_argument("--out", type=Path, required=True, help="folder of the tables and the figure")
@@ -48,12 +52,7 @@ def run(options: argparse.Namespace) -> None:
     check_output(options.out / FILE, options.axes)
     axes = read_axes(options.axes or FOLDER)
     contents = {axis.name: hashlib.blake2b(repr(axis).encode(), digest_size=8).hexdigest() for axis in axes}
-    if options.only:
-        if unknown := set(options.only) - {axis.name for axis in axes}:
-            raise ValueError(
-                f"no axis is called {', '.join(sorted(unknown))}; there are {', '.join(a.name for a in axes)}"
-            )
-        axes = [axis for axis in axes if axis.name in options.only]
+    axes = chosen(axes, options.only)
     paths = _paths(options.saes)
     saes = {name: [load(path) for path in several] for name, several in paths.items()}
     settings = {name: str(getattr(options, name)) for name in ("model", "text", "field", "block", "tokens", "seed")}
@@ -77,6 +76,19 @@ def run(options: argparse.Namespace) -> None:
     _print({name: [row for row in results[name] if row["axis"] in asked] for name in ("axes", "rows")})
     held = "tables and figure" if results["rows"] else "no axis is kept, hence no tables and figure"
     print(f"{held}: {options.out.resolve()}")
+
+
+def chosen(axes: list[Axis], only: Sequence[str]) -> list[Axis]:
+    """Return the axes of these names, or all where no name is given.
+
+    Raises
+    ------
+    ValueError
+        If no axis has one of the names.
+    """
+    if unknown := set(only) - {axis.name for axis in axes}:
+        raise ValueError(f"no axis is called {', '.join(sorted(unknown))}; there are {', '.join(a.name for a in axes)}")
+    return [axis for axis in axes if axis.name in only] if only else axes
 
 
 def _paths(saes: list[str]) -> dict[str, list[str]]:

@@ -201,6 +201,12 @@ def test_no_level_is_one_sentence(tmp_path, capsys):
     assert "l0 is empty; give at least one" in capsys.readouterr().err
 
 
+def test_an_unknown_axis_is_refused_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("proxsae.studies.replication._run", None)
+    assert main(["replicate", "--only", "typo", "sentiment", "--out", str(tmp_path)]) == 1
+    assert "no axis is called typo; there are" in capsys.readouterr().err
+
+
 def test_a_sweep_that_ends_with_failed_rows_is_done(tmp_path, monkeypatch):
     monkeypatch.setattr("proxsae.studies.replication._run", lambda _: (3, "failed: relu\n"))
     assert replicate([Step("sweep", "First?", ("sweep",))], tmp_path) == []
