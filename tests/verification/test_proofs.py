@@ -267,6 +267,11 @@ def test_steps_that_say_too_little_are_no_counterexample():
         ),
     ],
 )
+        (lambda xp, z: 1.0 * (z != 0), "cannot be read: unsupported operand"),
+        (lambda xp, z: xp.abs(+z), "cannot be read: bad operand"),
+        (lambda xp, z: 2.0**z, "cannot be read: unsupported operand"),
+        (lambda xp, z: np.maximum(z, 0.0), "cannot be read: a formula must not branch"),
+        (lambda xp, z: z.clip(0.0, 1.0), "cannot be read: 'Number' object has no attribute 'clip'"),
 def test_an_operation_that_the_prover_does_not_know_is_unknown(value, reason):
     class Own(Separable):
         def value_of(self, xp: Any, z: Any) -> Any:

@@ -7,6 +7,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.blocks import Blocks
 from proxsae.regularizers.cardinality import Cardinality
@@ -72,6 +74,9 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
         why = f"{reason} is not algebraic"
     except UnreadableError as error:
         why = f"its code cannot be read: {error}"
+    except (TypeError, AttributeError) as error:  # an operation that the prover's numbers do not have, as 2.0**z
+        R.value(R.prox(np.zeros(R.width or 1)))  # a mistake in a formula raises here, too
+        why = f"its formula cannot be read: {error}"
     return Proof(repr(R), f"no theorem: {why}", "unknown", time.process_time() - start)
 
 
