@@ -285,6 +285,18 @@ def test_an_operation_that_the_prover_does_not_know_is_unknown(value, reason):
 
 def test_a_mistake_in_a_prox_is_no_unknown_theorem():
     class Mistaken(Separable):
+@pytest.mark.parametrize("value", [lambda z: 0.5 * z ** np.int64(2), lambda z: 0.5 * z**2 + z**0 - 1.0])
+def test_a_power_is_one_of_any_whole_number(value):
+    class Square(Separable):
+        def value_of(self, xp: Any, z: Any) -> Any:
+            return value(z)
+
+        def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+            return u / (1.0 + t)
+
+    assert prove(Square()).verdict == "proved"
+
+
         def value_of(self, xp: Any, z: Any) -> Any:
             return xp.abs(z)
 

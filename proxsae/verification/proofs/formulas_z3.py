@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 from typing import Any
 
 import z3
@@ -76,11 +77,11 @@ class Number:
     def __neg__(self) -> Number:
         return self.reader.number(0) - self
 
-    def __pow__(self, exponent: int) -> Number:
-        if not isinstance(exponent, int) or exponent < 1:
+    def __pow__(self, exponent: Any) -> Number:
+        if not isinstance(exponent, Integral) or exponent < 0:
             raise NotAlgebraicError(f"the power {exponent}")
-        power = self
-        for _ in range(exponent - 1):
+        power = self if exponent else self.reader.number(1)
+        for _ in range(int(exponent) - 1):
             power = power * self
         return power
 

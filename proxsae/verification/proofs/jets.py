@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
@@ -41,9 +42,11 @@ class Jet:
         return _jet(other) / self
 
     def __pow__(self, exponent: Any) -> Jet:
-        if not isinstance(exponent, int) or exponent < 1:
+        if not isinstance(exponent, Integral) or exponent < 0:
             raise NotAlgebraicError(f"the power {exponent}")
-        return self if exponent == 1 else self * self ** (exponent - 1)
+        if exponent < 2:
+            return self if exponent else _jet(1.0)
+        return self * self ** (exponent - 1)
 
     def __abs__(self) -> Jet:
         raise NotAlgebraicError("abs(z) in place of xp.abs(z), among transcendental functions,")
