@@ -16,7 +16,9 @@ from proxsae.regularizers import (
     Box,
     CappedL1,
     Cardinality,
+    GroupCardinality,
     Huber,
+    LogSum,
     Lq,
     NonNegative,
     SquaredL2,
@@ -265,13 +267,13 @@ def test_steps_that_say_too_little_are_no_counterexample():
             lambda xp, z: xp.tanh(abs(z)),
             "no theorem: abs(z) in place of xp.abs(z), among transcendental functions, is not",
         ),
-    ],
-)
         (lambda xp, z: 1.0 * (z != 0), "cannot be read: unsupported operand"),
         (lambda xp, z: xp.abs(+z), "cannot be read: bad operand"),
         (lambda xp, z: 2.0**z, "cannot be read: unsupported operand"),
         (lambda xp, z: np.maximum(z, 0.0), "cannot be read: a formula must not branch"),
         (lambda xp, z: z.clip(0.0, 1.0), "cannot be read: 'Number' object has no attribute 'clip'"),
+    ],
+)
 def test_an_operation_that_the_prover_does_not_know_is_unknown(value, reason):
     class Own(Separable):
         def value_of(self, xp: Any, z: Any) -> Any:
@@ -283,8 +285,6 @@ def test_an_operation_that_the_prover_does_not_know_is_unknown(value, reason):
     assert reason in str(prove(Own()))
 
 
-def test_a_mistake_in_a_prox_is_no_unknown_theorem():
-    class Mistaken(Separable):
 @pytest.mark.parametrize("value", [lambda z: 0.5 * z ** np.int64(2), lambda z: 0.5 * z**2 + z**0 - 1.0])
 def test_a_power_is_one_of_any_whole_number(value):
     class Square(Separable):
@@ -297,6 +297,8 @@ def test_a_power_is_one_of_any_whole_number(value):
     assert prove(Square()).verdict == "proved"
 
 
+def test_a_mistake_in_a_prox_is_no_unknown_theorem():
+    class Mistaken(Separable):
         def value_of(self, xp: Any, z: Any) -> Any:
             return xp.abs(z)
 
@@ -305,6 +307,11 @@ def test_a_power_is_one_of_any_whole_number(value):
 
     with pytest.raises(TypeError, match=r"maximum\(\) missing 1 required positional argument"):
         prove(Mistaken())
+
+
+@pytest.mark.parametrize(("R", "function"), [(Lq(0.5), "cos_third"), (LogSum(0.2), "log1p")])
+def test_a_function_that_array_code_cannot_call_is_named(R, function):
+    assert f"no theorem: the function {function}" in str(prove(R + GroupCardinality(2, 4)))
 
 
 def test_timeout_is_unknown():

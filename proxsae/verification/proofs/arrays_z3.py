@@ -16,7 +16,7 @@ import z3
 
 from proxsae.formulas.arrays import Array, ArrayNamespace, ExactArray
 from proxsae.verification.proofs.decide import is_refuted
-from proxsae.verification.proofs.formulas_z3 import Condition, Number, Reader
+from proxsae.verification.proofs.formulas_z3 import Condition, NotAlgebraicError, Number, Reader
 from proxsae.verification.proofs.theorem import NotProvedError
 
 T = TypeVar("T")
@@ -136,6 +136,14 @@ class PathReader(Reader):
 
     def cbrt(self, a: Any) -> Any:
         return self._each(super().cbrt, a)
+
+    def cos_third(self, a: Any) -> Any:  # noqa: ARG002
+        """Raise, since z3 does not settle paths with roots of a cubic."""
+        raise NotAlgebraicError("the function cos_third, on arrays,")
+
+    def log1p(self, a: Any) -> Any:  # noqa: ARG002
+        """Raise, since the sign of a logarithm is too little for paths."""
+        raise NotAlgebraicError("the function log1p")
 
     def power(self, a: Any, b: Any) -> Any:
         return self._each(lambda x: super(PathReader, self).power(x, b), a)
