@@ -314,6 +314,12 @@ def test_a_function_that_array_code_cannot_call_is_named(R, function):
     assert f"no theorem: the function {function}" in str(prove(R + GroupCardinality(2, 4)))
 
 
+def test_the_theorem_that_took_all_the_time_is_the_one_told():
+    proof = prove(Lq(2 / 3), timeout=0.0)
+    assert proof.verdict == "unknown"
+    assert "for all real u, z and t > 0" in proof.theorem
+
+
 def test_timeout_is_unknown():
     assert prove(L1() + L0() + SquaredL2() + Box(-1.0, 2.0), timeout=0.0).verdict == "unknown"
 

@@ -69,7 +69,7 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
 
     start = time.process_time()
     try:
-        return _prove(R, timeout)
+        return replace(_prove(R, timeout), seconds=time.process_time() - start)
     except NotAlgebraicError as reason:
         why = f"{reason} is not algebraic"
     except UnreadableError as error:
@@ -103,7 +103,8 @@ def _prove(R: Regularizer, timeout: float) -> Proof:
             raise
     else:
         # Of powers, which may be too high for z3, no verdict is known beforehand.
-        if proof.verdict != "unknown" or R.is_algebraic or not isinstance(R, Separable):
+        no_time_left = time.process_time() - start >= timeout
+        if proof.verdict != "unknown" or R.is_algebraic or not isinstance(R, Separable) or no_time_left:
             return proof
     certificate = scalar_certificate(R)
     said = f"; {NO_CONJUGATE}" if R.has_conjugate else ""
@@ -139,9 +140,8 @@ def _theorem_of(R: Regularizer) -> Theorem:
 
 def _prove_blocks(R: Blocks, timeout: float) -> Proof:
     """Prove each block: the objective is a sum over blocks, and the verdict is that of the weakest proof."""
-    start = time.process_time()
     proofs = [prove(block, timeout=timeout / len(R.blocks)) for block, _ in R.blocks]
     theorem = "; ".join(f"block {proof.regularizer}: {proof.theorem}" for proof in proofs)
     order = ("counterexample", "unknown", "certified", "proved for", "proved")
     weakest = min(proofs, key=lambda proof: next(i for i, word in enumerate(order) if proof.verdict.startswith(word)))
-    return Proof(repr(R), theorem, weakest.verdict, time.process_time() - start, weakest.counterexample)
+    return Proof(repr(R), theorem, weakest.verdict, sum(proof.seconds for proof in proofs), weakest.counterexample)
