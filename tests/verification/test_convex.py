@@ -1,11 +1,14 @@
 """The convex solver's own text of R: there for every convex class, and the value of the class."""
 
+import warnings
+
 import cvxpy as cp
 import numpy as np
 import pytest
 from zoo import JOINT, PER_COORDINATE, SEPARABLE, SUMS
 
 from proxsae.regularizers import L1, Blocks, Entmax, GroupL2, Huber, NonNegative, Simplex, Tilt, Translated, from_cvxpy
+from proxsae.verification.oracles import convex
 from proxsae.verification.oracles.convex import compare_with_solver, expression_of
 from proxsae.verification.pair import pair_of_regularizer
 
@@ -50,3 +53,25 @@ def test_a_subclass_of_another_value_is_not_taken_for_its_base():
     assert expression_of(Doubled(), z) is None
     assert expression_of(Renamed(), z) is not None
     assert compare_with_solver(Doubled(), pair_of_regularizer(Doubled())).verdict == "skipped"
+
+
+def test_an_inaccurate_solution_that_agrees_passes_without_a_warning():
+    R = 0.3 * L1() + 0.3 * GroupL2(4)  # Clarabel stops short at one of these points
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compare_with_solver(R, pair_of_regularizer(R, steps=(0.1, 1.0))).verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "reason"),
+    [
+        ("optimal", "failed", "it is another one"),
+        ("optimal_inaccurate", "undecided", "it is another one, but the solver's status is optimal_inaccurate"),
+    ],
+)
+def test_an_inaccurate_solution_that_disagrees_refutes_nothing(monkeypatch, status, verdict, reason):
+    solve = convex._solve
+    monkeypatch.setattr(convex, "_solve", lambda *problem: (solve(*problem)[0] + 1.0, solve(*problem)[1], status))
+    check = compare_with_solver(L1(), pair_of_regularizer(L1(), steps=(1.0,)))
+    assert check.verdict == verdict
+    assert check.reason.endswith(reason)
