@@ -51,7 +51,8 @@ class WithRegularizer(BaseEstimator):  # type: ignore[misc]
             with suppress(ValueError):  # what the text says is checked by fit
                 R = parse(R)
         of_R = settings_of(R) if deep and isinstance(R, Regularizer) else {}
-        of_update = vars(self.update) if deep and is_dataclass(self.update) else {}
+        is_update = is_dataclass(self.update) and not isinstance(self.update, type)
+        of_update = vars(self.update) if deep and is_update else {}
         return {
             **super().get_params(deep),
             **{f"regularizer__{name}": value for name, value in of_R.items()},

@@ -207,6 +207,10 @@ def test_a_search_goes_over_the_options_of_the_update(X, update):
         sae.set_params(update="auto", update__forgetting=1)
 
 
+def test_a_class_in_place_of_an_update_has_no_parameters():
+    assert [name for name in small(update=Online).get_params() if name.startswith("update")] == ["update"]
+
+
 def test_settings_have_names():
     R = 0.1 * L1() + 0.2 * SquaredL2() + NonNegative()
     assert settings_of(R) == {"L1_weight": 0.1, "SquaredL2_weight": 0.2}
