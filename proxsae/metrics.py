@@ -193,7 +193,10 @@ def reconstruct(
 
 
 def codes_of(sae: Any, X: Any) -> scipy.sparse.csr_matrix:
-    """Return the codes of X as CSR, whether the autoencoder gives CSR, an array, or a data frame by ``set_output``."""
+    """Return the codes of X as CSR, whether the autoencoder gives CSR, an array, or a data frame by ``set_output``.
+
+    Where ``set_output`` on it asks for data frames of CSR codes, scikit-learn raises here as it does in ``transform``.
+    """
     with config_context(transform_output="default"):  # that of all estimators may be "pandas", which refuses CSR
         codes = sae.transform(X)
     return scipy.sparse.csr_matrix(codes if scipy.sparse.issparse(codes) else np.asarray(codes))
