@@ -47,7 +47,7 @@ class Stream(ABC):
     info: dict[str, Any]
     n_rows: int | None
     measured: ClassVar[tuple[str, ...]] = ()
-    """Entries of `info` that follow from the first block, and that checkpoints of earlier versions do not know."""
+    """Entries of `info` that follow from others or the first block, and that older checkpoints do not know."""
 
     @property
     def definition(self) -> str:

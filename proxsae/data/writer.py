@@ -206,8 +206,8 @@ class StoreWriter:
             return
         if not resume:
             raise StoreError(f"'{self.path}' holds a store already; give a new folder, or resume=True.")
-        # what the first run measured, and how far it was to go, is not what identifies it
-        measured = {"complete", "dropped_positions", "median_norm", "median_norms", "n_tokens"}
+        # what the first run measured, and how far it was to go, does not identify it; older ones lack model_type
+        measured = {"complete", "dropped_positions", "median_norm", "median_norms", "model_type", "n_tokens"}
         of_the_file = {"format", "version", "shards"}
         for field in {**header, **there}:
             if field not in measured | of_the_file and there.get(field) != header.get(field):

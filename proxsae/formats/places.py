@@ -17,13 +17,17 @@ _NAMES = {
 }
 # What a module itself returns. In Gemma 2, 3 and 3n a norm follows, behind which hook_attn_out and hook_mlp_out are.
 _RETURNED = {"attn_out": "attn.hook_out", "mlp_out": "mlp.hook_out"}
-# Of owner/gemma-2-9b, or a snapshot or checkpoint of it; not of gemma-2b, nor of gpt2 in a folder called gemma-2-9b.
-_NORM_FOLLOWS = re.compile(r"gemma-?[23]n?\b[^/\\]*([/\\](snapshots[/\\]\w+|checkpoint-\d+))?[/\\]*\Z", re.IGNORECASE)
+# In the type of a model, such as gemma3_text, or anywhere in its path, but not in gemma-2b. For gpt2 in a folder called
+# gemma-2 the names of what a module returns are right as well.
+_NORM_FOLLOWS = re.compile(r"gemma-?[23]n?(?![^\W_])", re.IGNORECASE)
 _HOOK = re.compile(r"blocks\.(\d{1,6})\.((?:\w+\.)?hook_\w+)")
 
 
 def hook_of(site: str, model: Any = None) -> str:
-    """Return ``blocks.14.hook_resid_post`` for ``block.15`` of a model; what is no site of ours, unchanged."""
+    """Return ``blocks.14.hook_resid_post`` for ``block.15`` of a model, given by its type or name.
+
+    What is no site of ours is returned unchanged.
+    """
     what, _, number = site.partition(".")
     if site == "embed":
         return "blocks.0.hook_resid_pre"
@@ -34,7 +38,8 @@ def hook_of(site: str, model: Any = None) -> str:
 def hook_in(provenance: Mapping[str, Any], of: Literal["", "target_"] = "") -> str | None:
     """Return the hook of a place, or of that of the targets, of which a provenance tells as a site or as a hook."""
     site, hook = provenance.get(f"{of}site"), provenance.get(f"{of}hook")
-    return hook_of(str(site), provenance.get("model")) if site is not None else known_hook(hook)
+    model = provenance.get("model_type") or provenance.get("model")
+    return hook_of(str(site), model) if site is not None else known_hook(hook)
 
 
 def known_hook(hook: Any) -> str | None:
@@ -60,5 +65,5 @@ def is_side_by_side(site: Any) -> bool:
 
 
 def _names(model: Any) -> dict[str, str]:
-    """Return the hooks of a model, whose name may not be known."""
+    """Return the hooks of a model, of which nothing may be known."""
     return _NAMES | _RETURNED if isinstance(model, str) and _NORM_FOLLOWS.search(model) else _NAMES

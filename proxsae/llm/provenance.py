@@ -35,6 +35,7 @@ def header(
     widths = [model.width(site) for site in sites]
     return {
         "model": model.name,
+        "model_type": model.model.config.model_type,
         "weights": model.fingerprint(),
         "site": names_of(sites),
         "widths": widths,

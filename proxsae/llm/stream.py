@@ -47,7 +47,7 @@ class ActivationStream(Stream):
         If an argument is outside what is allowed.
     """
 
-    measured = ("median_norm", "median_norms")
+    measured = ("median_norm", "median_norms", "model_type")
 
     def __init__(
         self,

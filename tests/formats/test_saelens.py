@@ -14,7 +14,7 @@ from small_saes import D, P, assert_same_outputs, rows, sae_of
 from proxsae import ProxSAE
 from proxsae.commands.harvested import of_harvests
 from proxsae.formats import load, save
-from proxsae.formats.places import hook_of, site_of
+from proxsae.formats.places import hook_in, hook_of, site_of
 from proxsae.llm import evaluate, steer
 
 FILES = Path(__file__).parent / "files"
@@ -100,19 +100,33 @@ def test_where_the_activations_come_from_is_kept(tmp_path):
 
 def test_what_a_part_returns_has_another_hook_where_a_norm_follows_it():
     """TransformerLens has the norms of Gemma 2 and 3 before hook_attn_out and hook_mlp_out, and we what is before."""
-    paths = ("models--google--gemma-2-2b/snapshots/c5eb", "gemma-2-2b-it/checkpoint-50/", "C:\\Gemma-2-9b\\")
+    paths = ("models--google--gemma-2-2b/snapshots/c5eb", "gemma-2-2b/epoch-3/checkpoint-5", "C:\\Gemma-2-9b\\")
+    paths += ("/kaggle/input/gemma-2/transformers/gemma-2-2b/2", "data/gemma-3/4b-it", "gemma2", "gemma3n_text")
     for model in ("gemma-2-2b", "google/gemma-3-1b-it", "gemma-3n-E4B", *paths):
         assert hook_of("mlp_out.3", model) == "blocks.2.mlp.hook_out"
         assert hook_of("attn_out.3", model) == "blocks.2.attn.hook_out"
         assert hook_of("block.3", model) == "blocks.2.hook_resid_post"
         assert site_of("blocks.2.hook_mlp_out", model) is site_of("blocks.2.hook_attn_out", model) is None
-    for model in ("gpt2", "gemma-2b", "gemma-2-runs/gpt2", None, 2):
+    for model in ("gpt2", "gemma-2b", "gemma", "gemma-1.1-2b-it", None, 2):
         assert hook_of("attn_out.3", model) == "blocks.2.hook_attn_out"
         assert site_of("blocks.2.hook_attn_out", model) == "attn_out.3"
     for model in ("gpt2", "gemma-2-2b", None):
         for what in ("attn", "mlp"):
             assert site_of(f"blocks.2.{what}.hook_out", model) == f"{what}_out.3"
             assert site_of(hook_of(f"{what}_out.3", model), model) == f"{what}_out.3"
+
+
+@pytest.mark.parametrize(
+    ("told", "hook"),
+    [
+        ({"model": "models/mine", "model_type": "gemma2"}, "blocks.2.mlp.hook_out"),
+        ({"model": "gemma-2-study/gpt2", "model_type": "gpt2"}, "blocks.2.hook_mlp_out"),
+        ({"model": "gemma-2-2b", "model_type": ""}, "blocks.2.mlp.hook_out"),
+        ({"model": "gemma-2-2b"}, "blocks.2.mlp.hook_out"),
+    ],
+)
+def test_the_type_of_the_model_decides_before_its_name(told, hook):
+    assert hook_in({**told, "site": "mlp_out.3"}) == hook
 
 
 def test_the_place_of_a_transcoder_whose_targets_are_behind_a_norm_is_asked_for(tmp_path):

@@ -42,6 +42,15 @@ def test_every_row_is_the_hidden_state_at_its_token(architecture, texts, tmp_pat
     np.testing.assert_array_equal(np.flatnonzero(kept)[:300], context * 16 + position)
 
 
+def test_a_store_of_before_model_type_is_the_same_harvest(model, texts, tmp_path):
+    info = harvest(model, texts, out=tmp_path, **OPTIONS).info
+    assert info["model_type"] == "llama"
+    index = read_index(tmp_path)
+    del index["model_type"]
+    write_index(tmp_path, index)
+    assert len(harvest(model, texts, out=tmp_path, **OPTIONS)) == 300
+
+
 def test_contexts_behind_the_last_row_are_not_counted(model, texts, tmp_path):
     few = OPTIONS | {"n_tokens": 20}
     store = harvest(model, texts, out=tmp_path, drop=1, **few)
