@@ -48,12 +48,15 @@ def curves_with_ranges(
 
     columns = min(3, len(labels))
     n_rows = -(-len(labels) // columns)
-    figure, axes = blank_figure(n_rows, columns, (3.6 * columns, 2.8 * n_rows + 0.4))
+    legend_rows = -(-len(curves) // columns)
+    figure, axes = blank_figure(n_rows, columns, (3.6 * columns, 2.8 * n_rows + 0.2 * (legend_rows + 1)))
     panels = np.atleast_1d(axes).reshape(-1)
     for axis in panels[len(labels) :]:
         axis.remove()
     for axis, (quantity, label) in zip(panels, labels.items(), strict=False):
-        for colour, mark, (name, line) in zip(COLOURS * 3, MARKS * 3, curves.items(), strict=False):
+        for number, (name, line) in enumerate(curves.items()):
+            turn, place = divmod(number, len(COLOURS))
+            colour, mark = COLOURS[place], MARKS[(place + turn) % len(MARKS)]  # a pair returns after 36 lines
             x, mean, low, high = line[quantity]
             axis.plot(x, mean, color=colour, lw=1.2, marker=mark, ms=4, label=name)
             axis.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
@@ -62,7 +65,8 @@ def curves_with_ranges(
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.25, lw=0.5)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    legend = {"loc": "outside lower center", "ncols": columns, "fontsize": 8, "frameon": False}
+    figure.legend(*panels[0].get_legend_handles_labels(), **legend)
     return figure
 
 

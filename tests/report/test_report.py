@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from proxsae.dictionary.antonyms import PairCode
 from proxsae.report import Section, feature_cards, write_sections
 from proxsae.report.features import clearest_atoms
-from proxsae.report.figures import training_curves
+from proxsae.report.figures import curves_with_ranges, training_curves
 from proxsae.report.opposites import pairs_summary
 
 
@@ -104,3 +104,18 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 def test_what_pairs_do_not_reach_is_said(needed, said):
     codes = [PairCode(None, 0, np.array([0.1, 0.2]), n_half) for n_half in needed]
     assert pairs_summary(codes)["atoms for half of it"] == said
+
+
+@pytest.mark.parametrize("n", [5, 12, 24])
+def test_every_line_has_a_look_of_its_own_and_a_place_in_the_legend(n):
+    names = [f"batchabstopk {1024 + number}, token-standardised, no AuxK" for number in range(n)]
+    ranges = {"a": ([8, 16],) * 4, "b": ([8, 16],) * 4, "c": ([8, 16],) * 4}
+    figure = curves_with_ranges(dict.fromkeys(names, ranges), {"a": "A", "b": "B", "c": "C"}, "L0")
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert len({(line.get_color(), line.get_marker()) for line in axis.lines}) == n
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    drawn, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= drawn.x0 < drawn.x1 <= whole.x1
+    assert figure.axes[0].get_window_extent().height > 100  # the legend leaves room
