@@ -30,7 +30,8 @@ class ActivationStore:
     an integer, a slice, or an array of integers or booleans, and returns a copy as a NumPy array. ``np.asarray(store)``
     reads everything.
 
-    Opening checks the index and the size, types and shapes of every shard, and warns of a harvest that was interrupted.
+    Opening checks the index and the size, types and shapes of every shard, and warns of a harvest that was interrupted
+    or still runs.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class ActivationStore:
         float32 or float16; float32 where bfloat16 is stored.
     info : dict
         The fields of the index: model, weights (their fingerprint), site, tokenizer, text, split, context_length, drop,
-        excluded_tokens, dropped_positions, median_norm, complete (False after an interruption) ..., and sums over the
+        excluded_tokens, dropped_positions, median_norm, complete (False until all are there) ..., and sums over the
         shards: rows, contexts, dropped_by_position, dropped_special, dropped_massive, and large_kept (rows kept whose
         norm is more than 10 times the median).
 
@@ -79,7 +80,8 @@ class ActivationStore:
         self._first, self._columns = 0, slice(0, self.shape[1])
         if not index["complete"]:
             warnings.warn(
-                f"'{path}' holds {len(self)} of the {index['n_tokens']} rows asked for: its harvest was interrupted.",
+                f"'{path}' holds {len(self)} of the {index['n_tokens']} rows asked for: its harvest was interrupted or "
+                "still runs.",
                 stacklevel=2,
             )
 

@@ -143,7 +143,7 @@ def test_resuming_equals_never_having_stopped(model, texts, tmp_path, monkeypatc
     monkeypatch.setattr(model, "read_all", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt):
         harvest(model, texts, out=tmp_path / "again", **OPTIONS)
-    with pytest.warns(UserWarning, match="of the 300 rows asked for: its harvest was interrupted"):
+    with pytest.warns(UserWarning, match="of the 300 rows asked for: its harvest was interrupted or still runs"):
         part = ActivationStore(tmp_path / "again")
     assert not part.info["complete"]
     np.testing.assert_array_equal(part[:], whole[: len(part)])
