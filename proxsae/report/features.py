@@ -101,12 +101,16 @@ def clearness(columns: Any) -> NDArray[np.float64]:
     """Return how strong the weaker side of each atom is: the mean of its 20 largest activations in modulus.
 
     Only atoms active on at most 2 % of the samples count, and only atoms with 20 activations on each side; where no
-    code is negative, the positive side alone. The clearness of all other atoms is 0.
+    code is negative, the positive side alone. The clearness of all other atoms is 0, and -1 if they never fire, so that
+    these come last.
     """
     signed = bool((columns.data < 0).any())
     clear = np.zeros(columns.shape[1])
     for atom in range(columns.shape[1]):
         z = columns.data[columns.indptr[atom] : columns.indptr[atom + 1]]
+        if not z.any():
+            clear[atom] = -1.0
+            continue
         if len(z) > MAX_DENSITY * columns.shape[0]:
             continue
         sides = [np.sort(z[z > 0])[-TOP:], np.sort(-z[z < 0])[-TOP:]] if signed else [np.sort(z)[-TOP:]]

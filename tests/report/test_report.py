@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 
 from proxsae.dictionary.antonyms import PairCode
 from proxsae.report import Section, feature_cards, write_sections
-from proxsae.report.features import clearest_atoms
+from proxsae.report.features import clearest_atoms, clearness
 from proxsae.report.figures import curves_with_ranges, training_curves
 from proxsae.report.opposites import pairs_summary
 
@@ -43,6 +43,13 @@ def test_the_clearest_atoms_are_strong_on_both_sides(codes, monkeypatch):
     monkeypatch.setattr("proxsae.report.features.MAX_DENSITY", 0.1)
     assert clearest_atoms(codes.tocsc(), 4).tolist() == [0, 3]
     assert clearest_atoms(abs(codes).tocsc(), 4).tolist() == [1, 0, 3]
+
+
+def test_atoms_that_never_fire_are_the_least_clear():
+    Z = np.zeros((1100, 3))
+    Z[:30, 1], Z[:, 2] = 1.0, 1.0
+    assert clearness(csr_matrix(Z).tocsc()).tolist() == [-1, 0, 0]  # dead, dense, dense
+    assert clearest_atoms(csr_matrix(Z).tocsc(), 3).tolist() == []
 
 
 def test_cards_show_the_extremes_of_each_side_in_their_context(codes):
