@@ -65,7 +65,8 @@ def sweep(
         or ``fit`` and ``result``:
 
         - ``seconds``: wall time of the training;
-        - ``dead_in_training``: the fraction of atoms that none of 32,768 rows of the training uses;
+        - ``dead_in_training``: the fraction of atoms that no row of the training uses, or none of 32,768 where there
+          are more;
         - all that :func:`proxsae.llm.evaluate` measures on the held-out text.
 
     Raises

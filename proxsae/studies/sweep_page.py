@@ -113,10 +113,11 @@ def write_page(folder: str | os.PathLike[str], rows: Sequence[Row]) -> Path:
 def facts(rows: Sequence[Row]) -> dict[str, str]:
     """Return what all rows have in common, for the head of a page."""
     source, c = rows[0]["source"], rows[0]["configuration"]
+    n_measured = next((row["result"]["n_tokens"] for row in rows if "result" in row), 0)  # whole batches of contexts
     return {
         "Model": f"{source['model'] or 'SmolLM2-135M (embedded)'}, block {source['block']}",
         "Text": f"{source['text'] or 'embedded Wikipedia'}: {source['n_tokens']:,} tokens harvested, "
-        f"{source['n_heldout']:,} tokens of other documents to measure",
+        f"{n_measured:,} tokens of other documents measured",
         "Training": f"{c['n_steps']:,} steps of {c['batch_size']:,} tokens, learning rate {c['learning_rate']:g}",
         "Rows": f"{sum('result' in row for row in rows)} measured, {sum('error' in row for row in rows)} failed",
     }
@@ -129,7 +130,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             "Reconstruction and language model",
             [
                 "Lines are means over seeds, bands their range. MSE, FVU, loss recovered and KL are of held-out text. "
-                "Dead atoms are used by none of 32,768 tokens of the training."
+                "Dead atoms are used by none of the tokens of the training, or of 32,768 of them where there are more."
             ],
             svg(figure(rows)) if groups(rows) else "",
             summary(rows),

@@ -17,7 +17,7 @@ from proxsae.llm import ActivationStore, evaluate
 from proxsae.studies import Configuration, Source, abstopk_paper, grid, probe, read_rows, sweep
 from proxsae.studies.comparison import compared, comparison_table, factor_table, mean_and_interval
 from proxsae.studies.standardised import StandardisedRows
-from proxsae.studies.sweep_page import failures, figure, groups, summary
+from proxsae.studies.sweep_page import facts, failures, figure, groups, summary
 
 TRAINING = {"n_components": 32, "n_steps": 10, "batch_size": 128}
 
@@ -201,6 +201,12 @@ def test_the_summary_has_mean_and_range_over_seeds(swept):
     fvu = [row["result"]["fvu"] for row in swept if row["name"].startswith("topk-64-l0_4-")]
     assert line["seeds"] == "2"
     assert line["FVU"] == f"{np.mean(fvu):.4f} [{min(fvu):.4f}, {max(fvu):.4f}]"
+
+
+def test_the_page_says_how_many_tokens_were_measured(swept):
+    measured = next(row["result"]["n_tokens"] for row in swept if "result" in row)
+    assert measured > 100  # whole batches, more than asked for
+    assert f"{measured} tokens of other documents measured" in facts(swept)["Text"]
 
 
 @pytest.mark.parametrize(("match", "size"), [("parameters", 32), ("atoms", 64)])
