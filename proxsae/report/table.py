@@ -9,12 +9,12 @@ def table_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """Return one row of the table: column title to text."""
     row = {
         "": name,
-        "MSE": f"{result['mse']:.3f}",
+        "MSE": f"{result['mse']:.4g}",
         "FVU": f"{result['fvu']:.4f}",
         "L0": f"{result['l0']:.1f}",
         "dead %": f"{100 * result['dead_fraction']:.1f}",
         "loss recovered": f"{result['loss_recovered']:.4f}",
-        "KL": f"{result['kl']:.3f}",
+        "KL": f"{result['kl']:.3g}",
     }
     return row | ({"seconds": f"{result['seconds']:.0f}"} if "seconds" in result else {})
 

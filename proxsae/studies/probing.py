@@ -244,6 +244,6 @@ def probe_table(results: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     table = []
     for (level, codes, kind), cells in sorted(found.items(), key=lambda item: (item[0][0], item[0][2], item[0][1])):
         means = {k: [float(np.mean(values)) for values in by_sae.values()] for k, by_sae in cells.items()}
-        texts = {f"k = {k}": mean_and_range(means[k], 3) if k in means else "" for k in ks}
+        texts = {f"k = {k}": mean_and_range(means[k], ".3f") if k in means else "" for k in ks}
         table.append({"": kind, "codes": codes, "labels": level, **texts})
     return table

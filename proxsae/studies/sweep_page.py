@@ -66,10 +66,10 @@ def summary(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return the table of a sweep as text: mean over the seeds, and their range in brackets."""
     table = []
     for (name, l0), seeds in groups(rows).items():
-        row = {"": name, "k": f"{l0:g}", "seeds": str(len(seeds)), "L0": _spread(seeds, "l0", 1)}
-        row |= {"FVU": _spread(seeds, "fvu", 4), "MSE": _spread(seeds, "mse", 3)}
-        row |= {"loss recovered": _spread(seeds, "loss_recovered", 4), "KL": _spread(seeds, "kl", 3)}
-        row |= {"dead %": _spread(seeds, "dead_in_training", 1, 100), "seconds": _spread(seeds, "seconds", 0)}
+        row = {"": name, "k": f"{l0:g}", "seeds": str(len(seeds)), "L0": _spread(seeds, "l0", ".1f")}
+        row |= {"FVU": _spread(seeds, "fvu", ".4f"), "MSE": _spread(seeds, "mse", ".4g")}
+        row |= {"loss recovered": _spread(seeds, "loss_recovered", ".4f"), "KL": _spread(seeds, "kl", ".3g")}
+        row |= {"dead %": _spread(seeds, "dead_in_training", ".1f", 100), "seconds": _spread(seeds, "seconds", ".0f")}
         table.append(row)
     return table
 
@@ -79,8 +79,8 @@ def failures(rows: Sequence[Row]) -> list[str]:
     return [f"{row['name']}: {row['error']}" for row in rows if "error" in row]
 
 
-def _spread(seeds: list[dict[str, float]], quantity: str, digits: int, unit: float = 1.0) -> str:
-    return mean_and_range([unit * seed[quantity] for seed in seeds], digits)
+def _spread(seeds: list[dict[str, float]], quantity: str, form: str, unit: float = 1.0) -> str:
+    return mean_and_range([unit * seed[quantity] for seed in seeds], form)
 
 
 def figure(rows: Sequence[Row]) -> Any:

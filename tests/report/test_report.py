@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from proxsae.dictionary.antonyms import PairCode
-from proxsae.report import Section, feature_cards, write_sections
+from proxsae.report import Section, feature_cards, table_row, write_sections
 from proxsae.report.features import clearest_atoms, clearness
 from proxsae.report.figures import curves_with_ranges, training_curves
 from proxsae.report.opposites import pairs_summary
@@ -126,3 +126,11 @@ def test_every_line_has_a_look_of_its_own_and_a_place_in_the_legend(n):
     drawn, whole = legend.get_window_extent(), figure.bbox
     assert whole.x0 <= drawn.x0 < drawn.x1 <= whole.x1
     assert figure.axes[0].get_window_extent().height > 100  # the legend leaves room
+
+
+def test_small_errors_keep_their_digits():
+    result = {"mse": 0.000678693, "fvu": 0.7, "l0": 8.0, "dead_fraction": 0.0, "loss_recovered": 1.2, "kl": 0.00011134}
+    row = table_row("a", result)
+    assert (row["MSE"], row["KL"]) == ("0.0006787", "0.000111")
+    large = table_row("b", result | {"mse": 3.3021, "kl": 0.6081})
+    assert (large["MSE"], large["KL"]) == ("3.302", "0.608")
