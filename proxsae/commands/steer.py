@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
         )
         for edits in ({}, dict(options.atom))
     ]
-    edits = ", ".join(f"{'+' if options.add else ''}{value:g} at atom {atom}" for atom, value in options.atom)
+    edits = ", ".join(f"{value:{'+' if options.add else ''}g} at atom {atom}" for atom, value in options.atom)
     for title, one in zip(("baseline", f"steered: {edits or 'no edit'}"), said, strict=True):
         print(f"{title}\n{options.prompt}{one.text}\n{_mean(one.log_probabilities)}\n")
 

@@ -264,6 +264,8 @@ def test_the_command_prints_both_texts(model, tmp_path, capsys):
         f"{title}\n{PROMPT}{one.text}\nlog p {one.log_probabilities.mean():.2f} nats a token\n\n"
         for title, one in (("baseline", plain), ("steered: 40 at atom 3, -40 at atom 9", edited))
     )
+    assert main([*arguments, "--add", "--atom", "3=40", "--atom", "9=-40"]) == 0
+    assert "steered: +40 at atom 3, -40 at atom 9\n" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([*arguments, "--atom", "three"])
     assert "'three' is no edit such as 12=5" in capsys.readouterr().err
