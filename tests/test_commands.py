@@ -288,6 +288,7 @@ def test_serve_reads_texts_until_ctrl_c(folder, sae, capsys, monkeypatch):
         thread.join()
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("tempfile.TemporaryDirectory", None)  # not needed where a store is given
     monkeypatch.setattr(PageServer, "serve_forever", serve)
     assert main(["serve", str(sae), str(folder / "store"), "--tokens", "500", "--port", "0"]) == 0
     assert answers[0]["tree"]["tokens"] == ["<s>", "w1", "w2"]

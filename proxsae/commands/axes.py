@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,9 @@ def run(options: argparse.Namespace) -> None:
     sites = [site_of(model, sae, options.block, check_provenance=not options.any_place) for sae in saes.values()]
     if len(set(sites)) > 1:
         raise ValueError(f"the two models are of different sites: {sites[0]} and {sites[1]}")
-    with tempfile.TemporaryDirectory() as folder:
-        given = options.store
-        store = ActivationStore(given) if given else harvest_like(saes, model, sites[0], options, folder)
+    given = options.store
+    with nullcontext(str(given)) if given else tempfile.TemporaryDirectory() as folder:
+        store = ActivationStore(folder) if given else harvest_like(saes, model, sites[0], options, folder)
         _write(options, model, saes, sites[0], pairs, store)
 
 

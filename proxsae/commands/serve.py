@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,10 @@ def run(options: argparse.Namespace) -> None:
 
     check_counts(options, "tokens")
     check_store(options)
-    with PageServer(options.port) as server, tempfile.TemporaryDirectory() as folder:
+    with (
+        PageServer(options.port) as server,
+        nullcontext("") if options.store else tempfile.TemporaryDirectory() as folder,
+    ):
         sae, store = load(options.sae), ActivationStore(options.store) if options.store else None
         told = store.info if store else {}
         hooks = options.block or (sae.provenance_.get("site") or told.get("site", "")).split()

@@ -98,7 +98,7 @@ def test_next_tokens_are_those_of_the_text(store):
         assert tokens[position + 1] == token
 
 
-def test_the_command_writes_a_page(model, store, tmp_path, capsys):
+def test_the_command_writes_a_page(model, store, tmp_path, capsys, monkeypatch):
     model.model.save_pretrained(tmp_path / "model")
     model.tokenizer.save_pretrained(tmp_path / "model")
     for name, R in (("signed", "Cardinality(8)"), ("onesided", "NonNegative + Cardinality(8)")):
@@ -107,6 +107,7 @@ def test_the_command_writes_a_page(model, store, tmp_path, capsys):
     arguments = ["axes", str(tmp_path / "signed.safetensors"), str(store.path), "--model", str(tmp_path / "model")]
     arguments += ["--block", "2", "--any-place", "--pairs", str(tmp_path / "pairs.csv"), "--tokens", "1500"]
     arguments += ["--against", str(tmp_path / "onesided.safetensors"), "--out", str(tmp_path / "axes.html")]
+    monkeypatch.setattr("tempfile.TemporaryDirectory", None)  # not needed where a store is given
     assert main([*arguments, "--least", "5"]) == 0
     printed = capsys.readouterr().out
     assert "two-sided balance" in printed
