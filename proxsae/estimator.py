@@ -196,7 +196,7 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         -------
         self
             Ctrl-C or SIGTERM ends the training after the present step and leaves a fitted model and a checkpoint, with
-            a warning; a second signal stops at once. The first ends this fit alone: a search or a script of several
+            a warning; a second signal stops at once. The first ends only this fit: a search or a script of several
             fits goes on, with `n_iter_` short of `n_steps` here.
 
         Raises

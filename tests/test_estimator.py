@@ -234,7 +234,7 @@ def interrupt_inside_step(monkeypatch, step, *numbers):
 def test_a_signal_finishes_the_step_and_leaves_a_fitted_model(X, monkeypatch, tmp_path, number, name):
     before = signal.getsignal(number)
     interrupt_inside_step(monkeypatch, 5, number)
-    with pytest.warns(UserWarning, match=f"{name} ended the training alone: the model is that of step 5"):
+    with pytest.warns(UserWarning, match=f"{name} ended the training early: the model is that of step 5"):
         sae = small().fit(X)
     assert sae.n_iter_ == 5
     np.testing.assert_allclose(np.linalg.norm(sae.components_, axis=1), 1, atol=1e-5)

@@ -135,7 +135,7 @@ def test_a_signal_ends_all_and_resumed_they_are_as_never_stopped(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", stopped)
         with pytest.warns(
-            UserWarning, match="Ctrl-C ended the training alone: the model and the last checkpoint are those of step"
+            UserWarning, match="Ctrl-C ended the training early: the model and the last checkpoint are those of step"
         ):
             assert all(sae.n_iter_ in (4, 5) for sae in fit_many(of_folders(), X))
     for sae, alone in zip(fit_many(of_folders(), X, resume=True), saes_of(), strict=False):

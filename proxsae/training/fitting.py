@@ -245,7 +245,9 @@ class Fit:
             self.write()
             which = "the model is that" if self.checkpoints is None else "the model and the last checkpoint are those"
             warnings.warn(
-                f"{stop.signal_name} ended the training alone: {which} of step {self.state.n_done}", stacklevel=5
+                f"{stop.signal_name} ended the training early: {which} of step {self.state.n_done} "
+                "(a Python script goes on)",
+                stacklevel=5,
             )
         if self.state.control is not None:
             some = evenly_spaced(len(self.rows), N_FOR_WEIGHT)

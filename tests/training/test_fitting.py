@@ -341,8 +341,8 @@ def test_a_handler_of_the_user_stays(X):
 @pytest.mark.parametrize(
     ("n_signals", "sentence", "steps"),
     [
-        (1, "proxsae fit: SIGTERM ended the training alone: the model is that of step 1\n", 1),
-        (2, "proxsae fit: interrupted\n", None),
+        (1, "SIGTERM ended the training early: the model is that of step 1 (a Python script goes on)\n", 1),
+        (2, "interrupted\n", None),
     ],
 )
 def test_a_terminated_command_writes_the_model_or_leaves_what_is_there(n_signals, sentence, steps, X, tmp_path):
@@ -367,7 +367,7 @@ sys.exit(main())
     arguments = ["fit", tmp_path / "x.npy", "-R", "Cardinality(3)", "--components", "24", "--out", out]
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stderr) == (130, sentence)
+    assert (done.returncode, done.stderr) == (130, f"proxsae fit: {sentence}")
     assert out.read_bytes() == b"good" if steps is None else ProxSAE.load(out).n_iter_ == steps
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sae.safetensors", "x.npy"]
 

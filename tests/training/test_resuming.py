@@ -193,8 +193,8 @@ def test_a_signal_finishes_the_step_and_writes_a_checkpoint(number, name, tmp_pa
     with monkeypatch.context() as patch:
         stop_after(patch, 5, lambda: os.kill(os.getpid(), number))
         assert main(command) == 130
-    sentence = f"proxsae fit: {name} ended the training alone: the model and the last checkpoint are those of step 6\n"
-    assert capsys.readouterr().err.endswith(sentence)
+    sentence = f"proxsae fit: {name} ended the training early: the model and the last checkpoint are those of step 6"
+    assert capsys.readouterr().err.endswith(f"{sentence} (a Python script goes on)\n")
     assert steps_of(tmp_path / "c") == [4, 6]
     assert main([*command, "--resume"]) == 0
     assert main(arguments(tmp_path, "through.safetensors")) == 0
