@@ -15,6 +15,17 @@ from proxsae.verification.proofs.formulas_z3 import Definition
 
 Term = Any
 PRUNING_SECONDS = 0.06  # a case not refuted by then is split further; this moves the time taken, not the verdict
+# Steps of z3's tactic qfnra-nlsat before its search. They have no limit: z3 5.4 crashes where one ends "factor".
+PREPARATION = z3.Then(
+    "simplify",
+    "purify-arith",
+    "propagate-values",
+    "solve-eqs",
+    "elim-term-ite",
+    "purify-arith",
+    "factor",
+)
+DECOMPOSITION = z3.Then("solve-eqs", "purify-arith", "simplify", "tseitin-cnf", "simplify", "nlsat")
 
 
 def decide(facts: list[Term], definitions: list[Definition], deadline: float) -> tuple[Any, Any]:
@@ -37,6 +48,8 @@ def decide(facts: list[Term], definitions: list[Definition], deadline: float) ->
     if any(z3.is_false(fact) for fact in simple):
         return z3.unsat, None
     simple = [fact for fact in simple if not z3.is_true(fact)]
+    if time.process_time() >= deadline:
+        return z3.unknown, None
     needed = _mentioned(simple, definitions)
     if _is_refuted_cheaply(simple + [fact for d in needed for fact in _in_full(d)]):
         return z3.unsat, None
@@ -183,9 +196,9 @@ def _nodes(term: Term) -> list[Term]:
 
 
 def _is_refuted_cheaply(facts: list[Term]) -> bool:
-    solver = _decomposition()
+    solver = DECOMPOSITION.solver()
     solver.set("timeout", int(1000 * PRUNING_SECONDS))
-    solver.add(facts)
+    solver.add(*_prepared(facts))
     return bool(solver.check() == z3.unsat)
 
 
@@ -193,21 +206,25 @@ def _decide_plain(sets: list[list[Term]], deadline: float) -> tuple[Any, Any]:
     """Try cylindrical decomposition and the default strategy in turn on sets of facts, each time for longer."""
     for patience in (0.5, 2.0, 8.0, 32.0, 128.0):
         for facts in sets:
-            for solver in (_decomposition(), z3.Solver()):
+            goal = _prepared(facts)
+            for solver in (DECOMPOSITION.solver(), z3.Solver()):
                 remaining = min(patience, deadline - time.process_time())
                 if remaining <= 0:
                     return z3.unknown, None
                 solver.set("timeout", max(1, int(1000 * remaining)))
-                solver.add(facts)
+                solver.add(*goal)
                 result = solver.check()
                 if result == z3.unsat:
                     return result, None
                 if result == z3.sat:
                     if facts is sets[-1]:
-                        return result, solver.model()
+                        return result, goal.convert_model(solver.model())
                     break
     return z3.unknown, None
 
 
-def _decomposition() -> Any:
-    return z3.Then("simplify", "purify-arith", "solve-eqs", "tseitin-cnf", "qfnra-nlsat").solver()
+def _prepared(facts: list[Term]) -> Any:
+    """Return an equivalent goal."""
+    goal = z3.Goal()
+    goal.add(facts)
+    return PREPARATION(goal)[0]
