@@ -97,7 +97,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     the others, in C, would not end by it.
     """
     by_default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and current_thread() is main_thread()
-    replaces = by_default and "WORLD_SIZE" not in os.environ
+    replaces = by_default and os.environ.get("WORLD_SIZE", "1") == "1"
     if replaces:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -9,7 +9,7 @@ def table_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """Return one row of the table: column title to text."""
     row = {
         "": name,
-        "MSE": f"{result['mse']:.4g}",
+        "MSE": f"{result['mse']:.5g}",
         "FVU": f"{result['fvu']:.4f}",
         "L0": f"{result['l0']:.1f}",
         "dead %": f"{100 * result['dead_fraction']:.1f}",

@@ -67,7 +67,7 @@ def summary(rows: Sequence[Row]) -> list[dict[str, str]]:
     table = []
     for (name, l0), seeds in groups(rows).items():
         row = {"": name, "k": f"{l0:g}", "seeds": str(len(seeds)), "L0": _spread(seeds, "l0", ".1f")}
-        row |= {"FVU": _spread(seeds, "fvu", ".4f"), "MSE": _spread(seeds, "mse", ".4g")}
+        row |= {"FVU": _spread(seeds, "fvu", ".4f"), "MSE": _spread(seeds, "mse", ".5g")}
         row |= {"loss recovered": _spread(seeds, "loss_recovered", ".4f"), "KL": _spread(seeds, "kl", ".3g")}
         row |= {"dead %": _spread(seeds, "dead_in_training", ".1f", 100), "seconds": _spread(seeds, "seconds", ".0f")}
         table.append(row)

@@ -131,6 +131,6 @@ def test_every_line_has_a_look_of_its_own_and_a_place_in_the_legend(n):
 def test_small_errors_keep_their_digits():
     result = {"mse": 0.000678693, "fvu": 0.7, "l0": 8.0, "dead_fraction": 0.0, "loss_recovered": 1.2, "kl": 0.00011134}
     row = table_row("a", result)
-    assert (row["MSE"], row["KL"]) == ("0.0006787", "0.000111")
-    large = table_row("b", result | {"mse": 3.3021, "kl": 0.6081})
-    assert (large["MSE"], large["KL"]) == ("3.302", "0.608")
+    assert (row["MSE"], row["KL"]) == ("0.00067869", "0.000111")
+    large = table_row("b", result | {"mse": 33021.0, "kl": 0.6081})
+    assert (large["MSE"], large["KL"]) == ("33021", "0.608")

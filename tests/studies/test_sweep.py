@@ -203,7 +203,7 @@ def test_the_summary_has_mean_and_range_over_seeds(swept):
     assert line["FVU"] == f"{np.mean(fvu):.4f} [{min(fvu):.4f}, {max(fvu):.4f}]"
     (row,) = (row for row in swept if row["name"] == "topk-64-l0_4-seed0")
     (line,) = summary([row | {"result": row["result"] | {"mse": 0.000678693, "kl": 0.00011134}}])
-    assert (line["MSE"], line["KL"]) == ("0.0006787", "0.000111")
+    assert (line["MSE"], line["KL"]) == ("0.00067869", "0.000111")
 
 
 def test_the_page_says_how_many_tokens_were_measured(swept):

@@ -1,5 +1,6 @@
 """The convex solver's own text of R: there for every convex class, and the value of the class."""
 
+import itertools
 import warnings
 
 import cvxpy as cp
@@ -63,15 +64,17 @@ def test_an_inaccurate_solution_that_agrees_passes_without_a_warning():
 
 
 @pytest.mark.parametrize(
-    ("status", "verdict", "reason"),
+    ("first", "later", "verdict", "reason"),
     [
-        ("optimal", "failed", "it is another one"),
-        ("optimal_inaccurate", "undecided", "it is another one, but the solver's status is optimal_inaccurate"),
+        ([], "optimal", "failed", "it is another one"),
+        ([], "optimal_inaccurate", "undecided", "it is another one, but the solver's status is optimal_inaccurate"),
+        (["optimal_inaccurate"], "optimal", "failed", "it is another one"),
     ],
 )
-def test_an_inaccurate_solution_that_disagrees_refutes_nothing(monkeypatch, status, verdict, reason):
+def test_an_inaccurate_solution_that_disagrees_refutes_nothing(monkeypatch, first, later, verdict, reason):
     solve = convex._solve
-    monkeypatch.setattr(convex, "_solve", lambda *problem: (solve(*problem)[0] + 1.0, solve(*problem)[1], status))
+    statuses = itertools.chain(first, itertools.repeat(later))
+    monkeypatch.setattr(convex, "_solve", lambda *at: (solve(*at)[0] + 1.0, solve(*at)[1], next(statuses)))
     check = compare_with_solver(L1(), pair_of_regularizer(L1(), steps=(1.0,)))
     assert check.verdict == verdict
     assert check.reason.endswith(reason)

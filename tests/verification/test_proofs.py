@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from operator import eq, le, lt
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+import z3
 
 from proxsae.regularizers import (
     L0,
@@ -30,6 +34,7 @@ from proxsae.regularizers import (
 )
 from proxsae.regularizers.separable import Separable
 from proxsae.verification import prove
+from proxsae.verification.proofs.decide import decide
 from proxsae.verification.proofs.gain_rule import (
     even_ranking_lemma,
     exchange_lemma,
@@ -297,6 +302,30 @@ def test_a_power_is_one_of_any_whole_number(value):
     assert prove(Square()).verdict == "proved"
 
 
+def test_models_meet_the_facts_and_contradictions_are_none():
+    random, symbols = Random(0), z3.Reals("x y w")
+
+    def polynomial(depth: int) -> Any:
+        if depth == 0:
+            return random.choice([*symbols, random.randint(-2, 2)])
+        a, b = polynomial(depth - 1), polynomial(depth - 1)
+        return random.choice([a + b, a * b, z3.If(a <= b, a, b)])
+
+    verdicts = Counter()
+    for _ in range(60):
+        facts = [random.choice([le, lt, eq])(polynomial(2), polynomial(1)) for _ in range(3)]
+        facts = [fact if z3.is_expr(fact) else z3.BoolVal(fact) for fact in facts]
+        verdict, model = decide(facts, [], FAR)
+        verdicts[str(verdict)] += 1
+        if verdict == z3.sat:
+            assert all(z3.is_true(z3.simplify(model.eval(fact, model_completion=True))) for fact in facts)
+        else:
+            solver = z3.Solver()
+            solver.add(facts)
+            assert solver.check() == verdict
+    assert min(verdicts["sat"], verdicts["unsat"]) >= 10
+
+
 def test_a_mistake_in_a_prox_is_no_unknown_theorem():
     class Mistaken(Separable):
         def value_of(self, xp: Any, z: Any) -> Any:
@@ -377,6 +406,19 @@ def test_numbers_of_a_counterexample_are_what_runs():
     R = NegativeAndEven(weight=numbers["weight"])
     assert [R.value(np.array([z])) for z in (numbers["z"], -numbers["z"])] == [numbers["r(z)"], numbers["r(-z)"]]
     assert numbers["r(z)"] < 0
+
+    class NegativeNorm(Separable):
+        is_symmetric, is_least_at_zero = True, False
+
+        def value_of(self, xp: Any, z: Any) -> Any:
+            return -xp.sqrt(z * z)
+
+        def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+            return xp.where(u >= 0, u + t, u - t)
+
+    numbers = prove(Cardinality(1, partner=NegativeNorm())).counterexample
+    assert numbers["fails"] == "r is never negative"
+    assert numbers["r(-z)"] == numbers["r(z)"] < 0
 
     class OfRoots(NegativeAndEven):
         def prox_of(self, xp: Any, u: Any, t: Any) -> Any:

@@ -15,15 +15,12 @@ from proxsae.verification.proofs.formulas_z3 import Definition
 
 Term = Any
 PRUNING_SECONDS = 0.06  # a case not refuted by then is split further; this moves the time taken, not the verdict
-# Steps of z3's tactic qfnra-nlsat before its search. They have no limit: z3 5.4 crashes where one ends "factor".
+# Steps of z3's tactic qfnra-nlsat before its search. They have no time limit, since z3 5.4 crashes where one ends
+# "factor"; polynomials of high degree, which could take it minutes, are left as they are.
+FACTORED = 10
 PREPARATION = z3.Then(
-    "simplify",
-    "purify-arith",
-    "propagate-values",
-    "solve-eqs",
-    "elim-term-ite",
-    "purify-arith",
-    "factor",
+    *("simplify", "purify-arith", "propagate-values", "solve-eqs", "elim-term-ite", "purify-arith"),
+    z3.Cond(z3.Probe("arith-max-deg") > FACTORED, "skip", "factor"),
 )
 DECOMPOSITION = z3.Then("solve-eqs", "purify-arith", "simplify", "tseitin-cnf", "simplify", "nlsat")
 

@@ -17,6 +17,7 @@ from proxsae.regularizers.from_cvxpy import FromCvxpy
 from proxsae.regularizers.nonseparable import NonSeparableSum
 from proxsae.regularizers.separable import Separable
 from proxsae.regularizers.tree import TreeGroups
+from proxsae.verification.pair import pair_of_regularizer
 from proxsae.verification.report import Proof
 
 if TYPE_CHECKING:
@@ -75,7 +76,10 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     except UnreadableError as error:
         why = f"its code cannot be read: {error}"
     except (TypeError, AttributeError) as error:  # an operation that the prover's numbers do not have, as 2.0**z
-        R.value(R.prox(np.zeros(R.width or 1)))  # a mistake in a formula raises here, too
+        pair = pair_of_regularizer(R)
+        pair.value(
+            pair.prox(np.random.default_rng(0).normal(scale=3.0, size=(20, pair.n)), 1.0)
+        )  # raises for a mistake
         why = f"its formula cannot be read: {error}"
     return Proof(repr(R), f"no theorem: {why}", "unknown", time.process_time() - start)
 

@@ -223,10 +223,12 @@ def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
     if fails in (FENCHEL, LEAST):
         return {name: as_float(model, number) for name, number in numbers_beside(o, fails).items()}
     if fails.startswith(TRAIT):
-        numbers = {"z": o.z, **o.parameters(), "r(z)": o.value, "r(-z)": o.r.weighted_value(o.t.reader, -o.z)}
-        return {name: as_float(model, number) for name, number in numbers.items()}
+        numbers = {name: as_float(model, number) for name, number in {"z": o.z, **o.parameters()}.items()}
+        r = o.shipped.map_parameters(lambda name, _: numbers[reported_name(name)])
+        z = np.array([numbers["z"]])  # the model may not know the roots in r(-z)
+        return {**numbers, "r(z)": float(r.value(z)), "r(-z)": float(r.value(-z))}
     better = o.t.reader.number(0) if fails == TIES else o.z
-    numbers = {
+    symbols = {
         "u": o.u,
         "t": o.t,
         **o.parameters(),
@@ -235,7 +237,7 @@ def _numbers(objective: Objective, fails: str, model: Any) -> dict[str, Any]:
         "claimed objective": o.at(o.claimed, o.value_of_claimed),
         "better objective": o.at(better, o.r.weighted_value(o.t.reader, better)),
     }
-    return {name: as_float(model, number) for name, number in numbers.items()}
+    return {name: as_float(model, number) for name, number in symbols.items()}
 
 
 def _numbers_undefined(o: Objective, model: Any) -> dict[str, Any]:
