@@ -174,9 +174,7 @@ def reconstruct(
     """
     if not np.isfinite(x).all():
         raise ValueError("The activations hold NaN or infinity; only finite values are allowed.")
-    with config_context(transform_output="default"):
-        codes = sae.transform(x)
-    codes = codes if scipy.sparse.issparse(codes) else np.asarray(codes)
+    codes = _transformed(sae, x)
     if len(codes.shape) != 2 or codes.shape[0] != len(x):
         raise ValueError(f"{name}.transform gave codes of shape {tuple(codes.shape)} for {len(x)} rows.")
     reconstruction = np.asarray(sae.inverse_transform(codes))
@@ -197,9 +195,14 @@ def codes_of(sae: Any, X: Any) -> scipy.sparse.csr_matrix:
 
     Where ``set_output`` on it asks for data frames of CSR codes, scikit-learn raises here as it does in ``transform``.
     """
+    return scipy.sparse.csr_matrix(_transformed(sae, X))
+
+
+def _transformed(sae: Any, X: Any) -> Any:
+    """Return the codes as a SciPy matrix or an array."""
     with config_context(transform_output="default"):  # that of all estimators may be "pandas", which refuses CSR
         codes = sae.transform(X)
-    return scipy.sparse.csr_matrix(codes if scipy.sparse.issparse(codes) else np.asarray(codes))
+    return codes if scipy.sparse.issparse(codes) else np.asarray(codes)
 
 
 def check_fitted(sae: Any) -> None:

@@ -1,4 +1,4 @@
-"""The parameters of the estimator for scikit-learn: what is allowed, and what is inside R and the update."""
+"""The parameters of the estimator for scikit-learn: what is allowed, and what is inside R, encoder and update."""
 
 from __future__ import annotations
 

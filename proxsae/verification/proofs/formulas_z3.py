@@ -10,16 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from numbers import Integral
-from typing import Any
+from operator import mul
+from typing import Any, TypeVar
 
 import z3
 
 Term = Any  # a z3 expression
+T = TypeVar("T")
 
 
 class NotAlgebraicError(Exception):
     """A formula calls a function that polynomial arithmetic cannot express."""
+
+
+def whole_power(base: T, exponent: Any, one: T) -> T:
+    """Return a power as products, or raise NotAlgebraicError unless the exponent is an integer >= 0."""
+    if not isinstance(exponent, Integral) or exponent < 0:
+        raise NotAlgebraicError(f"the power {exponent}")
+    return reduce(mul, [base] * int(exponent)) if exponent else one
 
 
 @dataclass(frozen=True)
@@ -78,12 +88,7 @@ class Number:
         return self.reader.number(0) - self
 
     def __pow__(self, exponent: Any) -> Number:
-        if not isinstance(exponent, Integral) or exponent < 0:
-            raise NotAlgebraicError(f"the power {exponent}")
-        power = self if exponent else self.reader.number(1)
-        for _ in range(int(exponent) - 1):
-            power = power * self
-        return power
+        return whole_power(self, exponent, self.reader.number(1))
 
     def __radd__(self, other: Any) -> Number:
         return self.reader.number(other) + self

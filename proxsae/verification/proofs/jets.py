@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
-from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError
+from proxsae.verification.proofs.formulas_z3 import NotAlgebraicError, whole_power
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +41,7 @@ class Jet:
         return _jet(other) / self
 
     def __pow__(self, exponent: Any) -> Jet:
-        if not isinstance(exponent, Integral) or exponent < 0:
-            raise NotAlgebraicError(f"the power {exponent}")
-        if exponent < 2:
-            return self if exponent else _jet(1.0)
-        return self * self ** (exponent - 1)
+        return whole_power(self, exponent, _jet(1.0))
 
     def __abs__(self) -> Jet:
         raise NotAlgebraicError("abs(z) in place of xp.abs(z), among transcendental functions,")

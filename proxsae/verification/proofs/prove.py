@@ -77,9 +77,8 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
         why = f"its code cannot be read: {error}"
     except (TypeError, AttributeError) as error:  # an operation that the prover's numbers do not have, as 2.0**z
         pair = pair_of_regularizer(R)
-        pair.value(
-            pair.prox(np.random.default_rng(0).normal(scale=3.0, size=(20, pair.n)), 1.0)
-        )  # raises for a mistake
+        U = np.random.default_rng(0).normal(scale=3.0, size=(20, pair.n))
+        pair.value(pair.prox(U, 1.0))  # a mistake in a formula raises here, too
         why = f"its formula cannot be read: {error}"
     return Proof(repr(R), f"no theorem: {why}", "unknown", time.process_time() - start)
 
