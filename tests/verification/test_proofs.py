@@ -290,6 +290,19 @@ def test_an_operation_that_the_prover_does_not_know_is_unknown(value, reason):
     assert reason in str(prove(Own()))
 
 
+def test_a_step_that_an_unread_prox_refuses_is_no_mistake():
+    class Concave(Separable):
+        def value_of(self, xp: Any, z: Any) -> Any:
+            return -0.5 * z * (+z)
+
+        def prox_of(self, xp: Any, u: Any, t: Any) -> Any:
+            if isinstance(t, float) and t >= 1.0:
+                raise ValueError("t must be below 1")
+            return u / (1.0 - t)
+
+    assert "cannot be read: bad operand type for unary +" in str(prove(Concave()))
+
+
 @pytest.mark.parametrize("value", [lambda z: 0.5 * z ** np.int64(2), lambda z: 0.5 * z**2 + z**0 - 1.0])
 def test_a_power_is_one_of_any_whole_number(value):
     class Square(Separable):
