@@ -255,3 +255,15 @@ def test_a_power_has_its_slope():
     z = Jet(arb(3), arb(1))
     for power, value, slope in ((0, 1, 0), (1, 3, 1), (np.int64(3), 27, 27)):
         assert ((z**power).value, (z**power).slope) == (value, slope)
+
+
+@pytest.mark.parametrize("function", ["tanh", "log1p"])
+def test_functions_take_the_power_0(function, few_points):
+    class Constant(Tanh):
+        def value_of(self, xp, z):
+            return getattr(xp, function)(z**0)
+
+        def prox_of(self, xp, u, t):
+            return u
+
+    assert prove(Constant()).verdict in ("certified at 21 points", "proved")

@@ -41,7 +41,7 @@ class Jet:
         return _jet(other) / self
 
     def __pow__(self, exponent: Any) -> Jet:
-        return whole_power(self, exponent, _jet(1.0))
+        return whole_power(self, exponent, Jet(self.value**0, 0 * self.slope))
 
     def __abs__(self) -> Jet:
         raise NotAlgebraicError("abs(z) in place of xp.abs(z), among transcendental functions,")
