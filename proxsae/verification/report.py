@@ -102,18 +102,18 @@ class Proof:
         "proved"; "proved for n = 2", for codes of that many entries only; "proved for this tree", for the groups given;
         "certified at N points" (u, t), for all z; "counterexample"; or "unknown", where the prover ran out of time or
         cannot read the formula.
-    seconds : float
-        CPU time taken.
     counterexample : dict or None
         The numbers of the parameters and, where a prox is wrong, u, t, the claimed z, a better z and both objectives,
         as floats (NaN where a formula is undefined), and under "fails" the part of the theorem that does not hold.
+    seconds : float
+        CPU time taken.
     """
 
     regularizer: str
     theorem: str
     verdict: str
-    seconds: float
     counterexample: dict[str, Any] | None = None
+    seconds: float = 0.0
 
     def __str__(self) -> str:
         text = f"{self.regularizer}: {self.verdict} in {self.seconds:.2f} s: {self.theorem}"

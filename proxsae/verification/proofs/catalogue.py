@@ -94,5 +94,6 @@ def _searched(R: Regularizer) -> Proof:
     report = verify(R, proof_timeout=0.0)
     seconds = sum(check.seconds for check in report.checks)
     if not report.passed:
-        return Proof(repr(R), report.failures[0].covers, "counterexample", seconds, report.counterexample)
-    return Proof(repr(R), f"no theorem; no better z is found among {report.checks[0].covers}", "searched", seconds)
+        return Proof(repr(R), report.failures[0].covers, "counterexample", report.counterexample, seconds)
+    theorem = f"no theorem; no better z is found among {report.checks[0].covers}"
+    return Proof(repr(R), theorem, "searched", seconds=seconds)

@@ -84,7 +84,7 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
             if isinstance(other, (TypeError, AttributeError)):
                 raise
         why = f"its formula cannot be read: {error}"
-    return Proof(repr(R), f"no theorem: {why}", "unknown", time.process_time() - start)
+    return Proof(repr(R), f"no theorem: {why}", "unknown", seconds=time.process_time() - start)
 
 
 def can_prove() -> bool:
@@ -151,4 +151,4 @@ def _prove_blocks(R: Blocks, timeout: float) -> Proof:
     theorem = "; ".join(f"block {proof.regularizer}: {proof.theorem}" for proof in proofs)
     order = ("counterexample", "unknown", "certified", "proved for", "proved")
     weakest = min(proofs, key=lambda proof: next(i for i, word in enumerate(order) if proof.verdict.startswith(word)))
-    return Proof(repr(R), theorem, weakest.verdict, sum(proof.seconds for proof in proofs), weakest.counterexample)
+    return Proof(repr(R), theorem, weakest.verdict, weakest.counterexample)
