@@ -40,8 +40,10 @@ class Translation(Wrapper, named=False):
         if self.is_convex or not self.is_separable:
             return z
         # Among equals r chose the one nearest to c; here it is the one at zero, if that is one of them.
-        gain = z * (u - 0.5 * z) - t * self.inner_value(xp, p)  # at an end of the domain z - c may round beyond it
-        return xp.where(gain > -t * self.value_of(xp, 0.0 * u), z, 0.0)
+        # Their values are subtracted first: equal ones would hide the square of a small u. That of z is r(p), since
+        # z - c may round beyond an end of the domain.
+        saved = self.value_of(xp, 0.0 * u) - self.inner_value(xp, p)
+        return xp.where(z * (0.5 * z - u) < t * saved, z, 0.0)
 
     def in_units(self, scale: float) -> Regularizer:
         return self.replace(inner=self.inner.rescaled(scale), center=self.center * scale)

@@ -126,6 +126,11 @@ def test_a_tie_of_a_translated_penalty_goes_to_zero():
     assert z == 0
 
 
+def test_a_small_code_is_kept_where_its_square_is_less_than_a_rounding_of_the_penalty():
+    R = Translated(0.3 * L0(), 0.5)
+    np.testing.assert_allclose(R.prox(np.array([1e-5, -1e-9]), 0.1), [1e-5, -1e-9], rtol=1e-6)
+
+
 BOUNDED = {
     "box": (Box(-0.4, 0.8), Box(-0.4 + 0.477, 0.8 + 0.477)),
     "ball": (LInfBall(0.8), Box(-0.8 + 0.477, 0.8 + 0.477)),

@@ -78,6 +78,7 @@ PROVED = [
     Tilt(-0.3) + L1(),
     AsymmetricL0(0.2, 0.4),
     Translated(L0() + L1(), 0.3),
+    Translated(L0() + NonNegative(), 0.5),
     gated(1.0, -0.3),
     Cardinality(3) + MCP(),
     Cardinality(3) + gated(1.0, -0.3),
