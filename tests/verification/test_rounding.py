@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from proxsae.regularizers import L1, Cardinality, FromCvxpy, Numeric
+from proxsae.regularizers import L0, L1, Blocks, Cardinality, FromCvxpy, GroupL0, L1Ball, Numeric, Translated
 from proxsae.verification import verify
 from proxsae.verification.oracles.exact_numbers import exact
 
@@ -37,6 +37,18 @@ def test_the_largest_error_is_printed(R):
     assert 0 < max(first, second) < 10
     assert "float32 (u from 1e-" in check.covers
     assert "roundings" in str(check)
+
+
+TRANSLATED = [
+    Translated(0.01 * L0(), np.array([0.5, 0.2])),
+    Translated(0.1 * GroupL0(2), 0.5),
+    Blocks([(Translated(L1Ball(2.0), 0.5), 2), (L1(), 1)]),
+]
+
+
+@pytest.mark.parametrize("R", TRANSLATED, ids=str)
+def test_a_small_code_beside_a_center_is_judged_by_the_digits_of_the_center(R):
+    assert rounding(R).verdict == "passed"
 
 
 def test_lost_digits_are_found_where_u_is_ordinary():

@@ -14,6 +14,7 @@ import numpy as np
 from proxsae.formulas.arrays import Array, ArrayNamespace, Equation, ExactArray, newton
 from proxsae.regularizers.base import Regularizer
 from proxsae.regularizers.separable import Separable
+from proxsae.regularizers.translated import Translation
 
 BITS = 2400  # enough for the sum of the largest and the smallest float64
 FEWER_BITS = 400  # for what is transcendental
@@ -154,7 +155,17 @@ def answer(R: Regularizer, U: Array, t: Array) -> ExactResult:
     moves = largest(abs(result))
     for i in [*([0] if len(R.terms) > 1 else []), 1, *range(2, 2 + len(numbers))]:
         moves = moves + largest(abs(at(i) - result) / MOVE)
+    for center in _centers(R):  # u - c and c + p round beside c, and a move of c would cancel in them
+        moves = moves + abs(exact(center)).max()
     return ExactResult(result, moves)
+
+
+def _centers(R: Regularizer) -> Iterator[Any]:
+    """Yield the centers of the translations that R is made of."""
+    if isinstance(R, Translation):
+        yield R.center
+    for part in R.made_of():
+        yield from _centers(part)
 
 
 def rounded(R: Regularizer, dtype: str) -> Any:
@@ -176,8 +187,8 @@ def prox_roundings(R: Regularizer, U: Array, t: Array) -> Array:
     """Return for each row the error of the prox in roundings; U (m, n) and t (m, 1) are of one dtype.
 
     A rounding is eps times the change of the exact result when its inputs (the result itself, the step, the parameters;
-    u where R is a sum) change by their own size. Near a jump either side is right: a result is also compared with exact
-    results at u moved by a few units in the last place.
+    u where R is a sum) change by their own size, plus eps times the centers of translations. Near a jump either side is
+    right: a result is also compared with exact results at u moved by a few units in the last place.
     """
     dtype = str(U.dtype)
     eps, smallest = float(np.finfo(dtype).eps), float(np.finfo(dtype).smallest_subnormal)
