@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from numbers import Real
 from threading import RLock
 from typing import Any
 
@@ -29,13 +30,14 @@ class FromCvxpy(NonSeparable):
     Parameters
     ----------
     build : callable
-        ``build(z)`` returns a convex scalar expression of the cvxpy variable z of shape (n_components,), or a pair of
-        it and a list of constraints. Written ``from_cvxpy(lambda z: cp.norm1(cp.diff(z)))``.
+        ``build(z)`` returns a convex scalar expression of the cvxpy variable z of shape (n_components,), or a number,
+        or a pair of either and a list of constraints. Written ``from_cvxpy(lambda z: cp.norm1(cp.diff(z)))``.
 
     Raises
     ------
     ValueError
-        By :meth:`value` and :meth:`prox`, if the expression is not convex by cvxpy's rules, or the solver fails.
+        By :meth:`value` and :meth:`prox`, if there is no such expression, or it is not convex by cvxpy's rules, or the
+        solver fails.
     TypeError
         If a Torch tensor asks for a gradient: there is none.
     """
@@ -80,10 +82,16 @@ def _rows(Z: Array) -> Any:
 
 
 def built(build: Callable[[Any], Any], z: Any) -> tuple[Any, list[Any]]:
-    """Return the expression of a variable z and its constraints."""
+    """Return the scalar expression of a variable z and its constraints, or raise TypeError where there is none."""
+    import cvxpy as cp
+
     result = build(z)
-    expression, constraints = result if isinstance(result, tuple) else (result, [])
-    return expression, list(constraints)
+    value, constraints = result if isinstance(result, tuple) and len(result) == 2 else (result, [])
+    is_scalar = isinstance(value, Real) or (isinstance(value, cp.Expression) and value.size == 1)
+    are_constraints = isinstance(constraints, list | tuple) and all(isinstance(c, cp.Constraint) for c in constraints)
+    if not (is_scalar and are_constraints):
+        raise TypeError(f"it must be a scalar expression, or a pair of it and a list of constraints, got {result!r}")
+    return cp.sum(value), list(constraints)
 
 
 @lru_cache(maxsize=32)
@@ -92,8 +100,6 @@ def _problem(build: Callable[[Any], Any], n_components: int) -> tuple[Any, Any, 
     import cvxpy as cp
 
     z, expression, constraints = _expression(build, n_components)
-    if not (expression.is_convex() and all(constraint.is_dcp() for constraint in constraints)):
-        raise ValueError("from_cvxpy: the expression is not convex by cvxpy's rules")
     u, t = cp.Parameter(n_components), cp.Parameter(nonneg=True)
     return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(z - u) + t * expression), constraints), z, u, t
 
@@ -104,9 +110,12 @@ def _expression(build: Callable[[Any], Any], n_components: int) -> tuple[Any, An
 
     z = cp.Variable(n_components)
     try:
-        return z, *built(build, z)
+        expression, constraints = built(build, z)
     except Exception as error:  # cvxpy raises several kinds where shapes do not fit
         raise ValueError(f"from_cvxpy: no expression for codes of {n_components} components: {error}") from error
+    if not (expression.is_convex() and all(constraint.is_dcp() for constraint in constraints)):
+        raise ValueError("from_cvxpy: the expression is not convex by cvxpy's rules")
+    return z, expression, constraints
 
 
 def _solve(build: Callable[[Any], Any], row: Any, step: float) -> Any:

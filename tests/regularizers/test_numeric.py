@@ -22,6 +22,7 @@ from proxsae.regularizers import (
     Lq,
     NonNegative,
     Numeric,
+    Simplex,
     SquaredL2,
     Tilt,
     from_cvxpy,
@@ -310,11 +311,31 @@ def test_from_cvxpy_takes_other_variables_and_refuses_what_is_not_convex():
     np.testing.assert_allclose(from_cvxpy(infimal).value(U), Huber(1.0).value(U), atol=1e-6)
     with pytest.raises(ValueError, match="not convex"):
         from_cvxpy(lambda z: -cp.norm1(z)).prox(U)
+    with pytest.raises(ValueError, match="not convex"):
+        from_cvxpy(lambda z: -cp.norm1(z)).value(U)
     with pytest.raises(TypeError, match="no gradient"):
         from_cvxpy(infimal).prox(torch.ones(2, 3, requires_grad=True))
     with pytest.raises(ValueError, match="no calculus rule"):
         from_cvxpy(infimal) + L1()
     assert (MCP() + L0()).is_separable
+
+
+def test_from_cvxpy_takes_a_number_and_an_expression_of_one_entry():
+    u = np.array([0.5, -0.2, 0.3])
+    simplex = from_cvxpy(lambda z: (0, [z >= 0, cp.sum(z) == 1]))
+    np.testing.assert_allclose(simplex.prox(u), Simplex().prox(u), atol=1e-6)
+    assert simplex.value(Simplex().prox(u)) == 0
+    assert from_cvxpy(lambda z: cp.sum(cp.abs(z), keepdims=True)).value(u) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("method", ["prox", "value"])
+@pytest.mark.parametrize(
+    "build",
+    [lambda z: None, lambda z: z >= 0, cp.abs, lambda z: (0, z >= 0), lambda z: (0, [True]), lambda z: (0, [], 0)],
+)
+def test_from_cvxpy_says_what_an_expression_is(build, method):
+    with pytest.raises(ValueError, match="must be a scalar expression, or a pair of it and a list of constraints, got"):
+        getattr(from_cvxpy(build), method)(np.zeros(3))
 
 
 def test_from_cvxpy_is_verified():
