@@ -15,6 +15,7 @@ from proxsae.formulas.arrays import Array, ArrayNamespace, to_numpy
 from proxsae.regularizers.nonseparable import NonSeparable
 
 GAP = 1e-12  # gap of the solver: 1/2 ||z - prox||^2 is at most F(z) - min F, by strong convexity
+RESIDUAL = 1e-9  # of the solver's equations: at large steps it cannot meet 1e-12, and would stop far from the prox
 FEASIBLE = 1e-6  # how far a point may be from a constraint, relative to 1 + its largest modulus
 
 _using = RLock()  # threads share the problems that are kept, with their parameters and variables
@@ -23,9 +24,9 @@ _using = RLock()  # threads share the problems that are kept, with their paramet
 class FromCvxpy(NonSeparable):
     r"""R given by a cvxpy expression; each prox is a problem for Clarabel.
 
-    Clarabel closes the duality gap of the objective F to 1e-12 of 1 + abs(F), and cvxpy warns where it does not. As F
-    is strongly convex, the prox is then right to :math:`\sqrt{2 \cdot 10^{-12} (1 + |F|)}`, which is less than
-    `tolerance`, 2e-6, times :math:`1 + \|u\|` where R(0) = 0.
+    Clarabel closes the duality gap of the objective F to 1e-12 of 1 + abs(F), with residuals of 1e-9, and cvxpy warns
+    where it does not. As F is strongly convex, the prox is then right to :math:`\sqrt{2 \cdot 10^{-12} (1 + |F|)}`,
+    which is less than `tolerance`, 2e-6, times :math:`1 + \|u\|` where R(0) = 0.
 
     Parameters
     ----------
@@ -125,7 +126,7 @@ def _solve(build: Callable[[Any], Any], row: Any, step: float) -> Any:
     u.value, t.value = row, step
     # A warm start would keep the scaling of the problem before, which fails at other steps, and depend on it.
     try:
-        problem.solve(solver=cp.CLARABEL, warm_start=False, tol_gap_abs=GAP, tol_gap_rel=GAP, tol_feas=GAP)
+        problem.solve(solver=cp.CLARABEL, warm_start=False, tol_gap_abs=GAP, tol_gap_rel=GAP, tol_feas=RESIDUAL)
     except cp.SolverError as error:
         raise ValueError(f"from_cvxpy: the solver failed at u = {row}, step = {step}") from error
     if z.value is None:

@@ -1,5 +1,6 @@
 """Numeric and from_cvxpy: a regularizer that is only a value, against the catalogue and against dense search."""
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import cvxpy as cp
@@ -379,6 +380,13 @@ def test_from_cvxpy_does_not_depend_on_the_call_before():
     alone = from_cvxpy(lambda z: cp.norm1(z)).prox(u)
     R.prox(1e3 * u, 1e6)
     assert np.array_equal(R.prox(u), alone)
+
+
+def test_from_cvxpy_meets_its_tolerance_at_large_steps():
+    R = from_cvxpy(lambda z: (cp.sum_squares(z), [z >= 0, cp.sum(z) <= 1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert abs(R.prox(np.zeros(3), 30.0)).max() <= R.tolerance
 
 
 def test_from_cvxpy_names_a_width_that_does_not_fit():
