@@ -1,12 +1,14 @@
-"""Arrays of strangers: mapped, or one sentence that names the file."""
+"""Arrays of strangers: mapped, or one sentence that names the file; and the dtype of data frames."""
 
 import numpy as np
+import pandas
 import pytest
+import torch
 from hostile import answered, damaged_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxsae.data.rows import mapped
+from proxsae.data.rows import mapped, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +52,30 @@ def test_objects_are_never_read(tmp_path):
         mapped(tmp_path / "a.npy")
     with pytest.raises(FileNotFoundError, match="no file at"):
         mapped(tmp_path / "b.npy")
+
+
+class Frame:
+    """A data frame of polars, whose dtypes have no name."""
+
+    shape, columns, dtypes = (4, 3), ["a", "b", "c"], ["Float32"] * 3
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones(self.shape, dtype or np.float32)
+
+
+@pytest.mark.parametrize(
+    ("frame", "dtype"),
+    [
+        (Frame(), torch.float32),
+        (pandas.DataFrame(np.ones((4, 3)), dtype="Float32"), torch.float32),
+        (pandas.DataFrame(np.ones((4, 3)), dtype="Float64"), torch.float64),
+        (pandas.DataFrame({"a": np.ones(4, np.float32), "b": np.ones(4)}), torch.float64),
+    ],
+)
+def test_a_frame_keeps_its_dtype(frame, dtype):
+    assert rows_of(frame, "X").dtype == dtype
+
+
+def test_a_column_of_a_frame_is_no_matrix():
+    with pytest.raises(ValueError, match=r"2D|2-dimensional"):
+        rows_of(pandas.Series(np.ones(4)), "X")
