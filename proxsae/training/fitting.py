@@ -243,10 +243,10 @@ class Fit:
             )
         if stop:
             self.write()
+            signal = stop.signal_name or "a signal to another process"
             which = "the model is that" if self.checkpoints is None else "the model and the last checkpoint are those"
             warnings.warn(
-                f"{stop.signal_name} ended the training early: {which} of step {self.state.n_done} "
-                "(a Python script goes on)",
+                f"{signal} ended the training early: {which} of step {self.state.n_done} (a Python script goes on)",
                 stacklevel=5,
             )
         if self.state.control is not None:
@@ -339,7 +339,7 @@ def drive(fits: Sequence[Fit]) -> None:
             bar.update(fit.state.n_done - n_done)
             if last := fit.trainer.history.last():
                 bar.set_postfix(fvu=f"{last['fvu']:.3f}", l0=f"{last['l0']:.1f}", refresh=False)
-            stop.share(mesh().all)
+            stop.agree(mesh().all)
         for fit in fits:
             if fit.error is None:
                 fit.finish(stop)

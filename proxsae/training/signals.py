@@ -14,22 +14,30 @@ from proxsae.training.distributed import Group
 
 
 class Stop:
-    """Whether a signal has asked for the end, and which one."""
+    """Whether a signal has asked for the end; true once all processes of the training know.
+
+    A signal may arrive at any time, also after the others have been told that there is none.
+
+    Attributes
+    ----------
+    signal_name : str or None
+        The first signal to this process.
+    """
 
     signal_name: str | None = None
+    _is_agreed = False
 
     def __bool__(self) -> bool:
-        return self.signal_name is not None
+        return self._is_agreed
 
-    def share(self, group: Group) -> None:
-        """Stop where a signal has asked another process of the training to stop."""
-        if group.size > 1 and bool(group.any(torch.tensor(bool(self)))) and not self:
-            self.signal_name = "a signal to another process"
+    def agree(self, group: Group) -> None:
+        """Stop, in all processes alike, where a signal has asked one of them to stop."""
+        self._is_agreed = bool(group.any(torch.tensor(self.signal_name is not None)))
 
 
 @contextmanager
 def signals_held_back() -> Iterator[Stop]:
-    """Yield a flag that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt.
+    """Yield what notes the first SIGINT or SIGTERM; the second raises KeyboardInterrupt.
 
     Handlers are set only in the main thread, where signals arrive, and only in place of Python's own, which the command
     line has for SIGTERM, too: a handler of the user stays.
@@ -37,7 +45,7 @@ def signals_held_back() -> Iterator[Stop]:
     stop = Stop()
 
     def handle(number: int, frame: Any) -> None:  # noqa: ARG001
-        if stop:
+        if stop.signal_name is not None:
             raise KeyboardInterrupt
         stop.signal_name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
 

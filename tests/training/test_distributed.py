@@ -1,5 +1,8 @@
 """Several processes on gloo give what one gives, up to rounding; a lost one leaves the last checkpoint."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from jobs import run_job
@@ -8,6 +11,7 @@ from proxsae import ProxSAE, fit_many
 from proxsae.cli import main
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative
 from proxsae.training.distributed import Group, Mesh, data_parallel, lost_ranks_named, mesh
+from proxsae.training.fitting import Fit
 
 X = np.random.default_rng(0).normal(size=(300, 12)) + 1.0
 FITS = {
@@ -175,12 +179,47 @@ def test_parts_are_the_batch():
         assert np.ptp([len(part) for part in parts]) <= 1
 
 
-def test_a_step_sums_as_many_numbers_as_the_page_on_scaling_says(monkeypatch):
-    sent = []
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **of: sent.append(tensor.numel()))
+@pytest.fixture
+def one_of_two(monkeypatch):
+    """The first of two processes, without the other one."""
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **of: None)
     monkeypatch.setattr(Group, "of_first", lambda self, value: value)
     monkeypatch.setattr(Group, "collected", lambda self, value: [value] * self.size)
     monkeypatch.setattr("proxsae.training.distributed._present", [Mesh(Group(0, 2), rows=Group(0, 2))])
+
+
+def test_a_signal_after_the_others_were_told_of_none_ends_the_next_step(one_of_two, monkeypatch):
+    asked = []
+
+    def all_reduce(tensor, **of):
+        if tensor.numel() == 1:  # whether to stop
+            asked.append(int(tensor))
+            if len(asked) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    with pytest.warns(UserWarning, match="SIGTERM ended the training early: the model is that of step 4"):
+        fit_of("count").fit(X)
+    assert asked == [0, 0, 0, 1]
+
+
+def test_a_signal_here_after_one_elsewhere_is_no_second_one(one_of_two, monkeypatch):
+    """torchrun sends one to each process in turn."""
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **of: tensor.add_(tensor.numel() == 1))
+    finish = Fit.finish
+
+    def signalled(self, stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(self, stop)
+
+    monkeypatch.setattr(Fit, "finish", signalled)
+    with pytest.warns(UserWarning, match="SIGTERM ended the training early: the model is that of step 1"):
+        fit_of("count").fit(X)
+
+
+def test_a_step_sums_as_many_numbers_as_the_page_on_scaling_says(one_of_two, monkeypatch):
+    sent = []
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **of: sent.append(tensor.numel()))
     fit_of("count").set_params(n_steps=1).fit(X)
     p, d = 24, 12
     assert sum(sent) == (2 * p * d + p + d) + p + 6 + 1  # gradients, flags, the record, and whether to stop
