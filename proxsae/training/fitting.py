@@ -183,9 +183,11 @@ class Fit:
             self._go_back(error)
 
     def _settle_prices(self) -> None:
-        """At batch scope and the end of a fit, set the prices by many rows: the mean over batches lags behind."""
-        has_all_rows = self.n_steps is not None and not isinstance(self.batches, StreamBatches)
-        if self.state.prices is not None and has_all_rows:
+        """At batch scope and the end of a fit, set the prices by many rows: the mean over batches lags behind.
+
+        Of a stream these are rows of the first block. Those of a pass of partial_fit may be too few to decide alone.
+        """
+        if self.state.prices is not None and self.n_steps is not None:
             some = self.batches.read(evenly_spaced(len(self.rows), N_FOR_WEIGHT))
             with torch.no_grad():
                 self.state.prices = self.state.model.encoder.encode(some).prices

@@ -16,6 +16,7 @@ from small_saes import sae_of
 
 from proxsae import ProxSAE
 from proxsae.data.rows import Rows
+from proxsae.data.stream import ShuffledRows
 from proxsae.dictionary import Online
 from proxsae.encoders import Amortized
 from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2, parse
@@ -401,11 +402,12 @@ def test_prices_of_batches_end_with_their_regularizer(X, tmp_path):
     np.testing.assert_allclose(counts, 6.0, atol=0.6)
 
 
+@pytest.mark.parametrize("rows", [np.asarray, ShuffledRows])
 @pytest.mark.parametrize("encoder", ["amortized", "unrolled"])
-def test_a_short_training_at_batch_scope_ends_with_the_threshold_of_its_model(encoder):
+def test_a_short_training_at_batch_scope_ends_with_the_threshold_of_its_model(encoder, rows):
     X = np.random.default_rng(0).normal(size=(3000, 10)).astype(np.float32)
     options = {"n_steps": 40, "batch_size": 500, "random_state": 0, "encoder": encoder}
-    sae = ProxSAE(Cardinality(4, "batch"), 24, **options).fit(X)
+    sae = ProxSAE(Cardinality(4, "batch"), 24, **options).fit(rows(X))
     assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.02)
 
 
