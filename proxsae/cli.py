@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"proxsae {options.command}: {message}", file=sys.stderr)
 
     try:
-        with _sigterm_as_ctrl_c(), warnings.catch_warnings():
+        with _sigterm_as_ctrl_c(options.command), warnings.catch_warnings():
             warnings.showwarning = show
             _import(options.modules)
             status = options.run(options)
@@ -90,14 +90,15 @@ def _import(modules: Sequence[str]) -> None:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def _sigterm_as_ctrl_c(command: str) -> Iterator[None]:
     """Let SIGTERM raise KeyboardInterrupt, so that what is running is ended and cleared away.
 
-    A handler that is there stays, and so does SIG_IGN. A process of a training by several has none: one that waits for
-    the others, in C, would not end by it.
+    A handler that is there stays, and so does SIG_IGN. A fit by several processes has none: one that waits for the
+    others, in C, would not end by it.
     """
     by_default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and current_thread() is main_thread()
-    replaces = by_default and os.environ.get("WORLD_SIZE", "1") == "1"
+    is_shared = command == "fit" and os.environ.get("WORLD_SIZE", "1") != "1"
+    replaces = by_default and not is_shared
     if replaces:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from proxsae.cli import COMMANDS, build_parser, main
-from proxsae.commands import verify
+from proxsae.commands import fit, verify
 
 
 @pytest.fixture
@@ -154,6 +154,8 @@ def test_sigterm_ends_a_command_as_ctrl_c_unless_it_is_taken(monkeypatch):
             assert signal.getsignal(signal.SIGTERM) is handler
         finally:
             signal.signal(signal.SIGTERM, before)
-    monkeypatch.setenv("WORLD_SIZE", "2")  # set by torchrun
+    monkeypatch.setenv("WORLD_SIZE", "2")  # set by torchrun: fit alone is shared
+    monkeypatch.setattr(fit, "run", verify.run)
     main(["verify", "L1"])
-    assert seen == [signal.default_int_handler, *of_user, signal.SIG_DFL]
+    main(["fit", "x.npy", "-R", "L1", "--out", "sae.safetensors"])
+    assert seen == [signal.default_int_handler, *of_user, signal.default_int_handler, signal.SIG_DFL]
