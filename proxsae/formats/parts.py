@@ -21,11 +21,11 @@ FORMULAS: dict[Rows, str] = {
 
 
 def normalised(x: Any, rows: Rows) -> tuple[Any, Any, Any]:
-    """Return rows x', each normalised by itself by one of the :data:`FORMULAS`; shift + scale x' undoes it."""
+    """Return a row or rows x', each normalised by itself by one of the :data:`FORMULAS`; shift + scale x' undoes it."""
     if rows == "layer_norm":
-        shift, std = x.mean(1, keepdims=True), x.std(1, ddof=1, keepdims=True)
+        shift, std = x.mean(-1, keepdims=True), x.std(-1, ddof=1, keepdims=True)
         return (x - shift) / (std + 1e-5), shift, std
-    scale = np.linalg.norm(x, axis=1, keepdims=True) / np.sqrt(x.shape[1])
+    scale = np.linalg.norm(x, axis=-1, keepdims=True) / np.sqrt(x.shape[-1])
     return x / scale, np.zeros_like(scale), scale
 
 

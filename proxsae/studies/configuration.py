@@ -29,8 +29,9 @@ class Configuration:
         Non-zeros a token: k, or the target of the weight.
     seed : int
     scaling : {"mean-norm", "token"}
-        The units of the training: one mean and scale for the data, or each token less its mean, over its standard
-        deviation. Both are put back into the reconstruction, and do not count in the L0.
+        The units of the training: one mean and scale for the data, or each token x as (x - mean(x)) / (std(x) + 1e-5),
+        std with n - 1. What is subtracted and divided by is put back into the reconstruction, and does not count in the
+        L0.
     auxk : bool
         Whether atoms unused for 100,000 samples are trained on the residual.
     n_steps, batch_size, learning_rate

@@ -1,4 +1,4 @@
-"""Rows to train on of which each has its mean taken off, and is divided by its standard deviation."""
+"""Rows to train on, each standardised on its own: (x - mean(x)) / (std(x) + 1e-5), std with n - 1."""
 
 from __future__ import annotations
 

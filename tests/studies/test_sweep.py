@@ -261,6 +261,7 @@ def test_standardised_rows():
     X = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32) * [[3]] + 5
     X[7] = 2
     rows = StandardisedRows(X)[:]
+    np.testing.assert_array_equal(StandardisedRows(X)[3], rows[3])
     assert not rows[7].any()
     rows = np.delete(rows, 7, axis=0)
     np.testing.assert_allclose(rows.mean(axis=1), 0, atol=1e-6)
