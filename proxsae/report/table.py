@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 
+def formatted(value: float, form: str) -> str:
+    """Return a number in a format such as ``".3g"``, but a large one with all its digits: no column mixes two forms."""
+    text = f"{value:{form}}"
+    return f"{value:.0f}" if "e+" in text else text
+
+
 def table_row(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """Return one row of the table: column title to text."""
     row = {
         "": name,
-        "MSE": f"{result['mse']:.5g}",
+        "MSE": formatted(result["mse"], ".5g"),
         "FVU": f"{result['fvu']:.4f}",
         "L0": f"{result['l0']:.1f}",
         "dead %": f"{100 * result['dead_fraction']:.1f}",
         "loss recovered": f"{result['loss_recovered']:.4f}",
-        "KL": f"{result['kl']:.3g}",
+        "KL": formatted(result["kl"], ".3g"),
     }
     return row | ({"seconds": f"{result['seconds']:.0f}"} if "seconds" in result else {})
 

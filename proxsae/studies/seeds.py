@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from proxsae.report.table import formatted
+
 
 def mean_and_range(values: Sequence[float], form: str) -> str:
     """Return the mean in a format such as ``".3f"``, and behind it the range in brackets where there are several."""
-    text = f"{np.mean(values):{form}}"
-    return text if len(values) == 1 else f"{text} [{min(values):{form}}, {max(values):{form}}]"
+    mean, least, most = (formatted(float(reduce(values)), form) for reduce in (np.mean, np.min, np.max))
+    return mean if len(values) == 1 else f"{mean} [{least}, {most}]"

@@ -134,3 +134,5 @@ def test_small_errors_keep_their_digits():
     assert (row["MSE"], row["KL"]) == ("0.00067869", "0.000111")
     large = table_row("b", result | {"mse": 33021.0, "kl": 0.6081})
     assert (large["MSE"], large["KL"]) == ("33021", "0.608")
+    larger = table_row("c", result | {"mse": 123456.7, "kl": 1234.5})
+    assert (larger["MSE"], larger["KL"]) == ("123457", "1234")

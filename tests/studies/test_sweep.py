@@ -204,6 +204,8 @@ def test_the_summary_has_mean_and_range_over_seeds(swept):
     (row,) = (row for row in swept if row["name"] == "topk-64-l0_4-seed0")
     (line,) = summary([row | {"result": row["result"] | {"mse": 0.000678693, "kl": 0.00011134}}])
     assert (line["MSE"], line["KL"]) == ("0.00067869", "0.000111")
+    (line,) = summary([row | {"result": row["result"] | {"mse": 123456.7, "kl": 1234.5}}])
+    assert (line["MSE"], line["KL"]) == ("123457", "1234")
 
 
 def test_the_page_says_how_many_tokens_were_measured(swept):
