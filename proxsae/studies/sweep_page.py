@@ -113,11 +113,11 @@ def write_page(folder: str | os.PathLike[str], rows: Sequence[Row]) -> Path:
 def facts(rows: Sequence[Row]) -> dict[str, str]:
     """Return what all rows have in common, for the head of a page."""
     source, c = rows[0]["source"], rows[0]["configuration"]
-    n_measured = next((row["result"]["n_tokens"] for row in rows if "result" in row), 0)  # whole batches of contexts
+    n_measured = next((row["result"]["n_tokens"] for row in rows if "result" in row), None)  # whole batches of contexts
+    measured = "" if n_measured is None else f", {n_measured:,} tokens of other documents measured"
     return {
         "Model": f"{source['model'] or 'SmolLM2-135M (embedded)'}, block {source['block']}",
-        "Text": f"{source['text'] or 'embedded Wikipedia'}: {source['n_tokens']:,} tokens harvested, "
-        f"{n_measured:,} tokens of other documents measured",
+        "Text": f"{source['text'] or 'embedded Wikipedia'}: {source['n_tokens']:,} tokens harvested{measured}",
         "Training": f"{c['n_steps']:,} steps of {c['batch_size']:,} tokens, learning rate {c['learning_rate']:g}",
         "Rows": f"{sum('result' in row for row in rows)} measured, {sum('error' in row for row in rows)} failed",
     }

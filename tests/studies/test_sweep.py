@@ -212,6 +212,10 @@ def test_the_page_says_how_many_tokens_were_measured(swept):
     measured = next(row["result"]["n_tokens"] for row in swept if "result" in row)
     assert measured > 100  # whole batches, more than asked for
     assert f"{measured} tokens of other documents measured" in facts(swept)["Text"]
+    failed = [{**row, "error": "no weight"} for row in swept]
+    for row in failed:
+        row.pop("result", None)
+    assert facts(failed)["Text"].endswith(" tokens harvested")
 
 
 @pytest.mark.parametrize(("match", "size"), [("parameters", 32), ("atoms", 64)])
