@@ -1,5 +1,6 @@
 """load, save and the command line: which format it is, and what is refused."""
 
+import json
 from contextlib import suppress
 
 import numpy as np
@@ -91,6 +92,17 @@ def test_a_model_that_the_format_lacks_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"no other library has the activation of 0\.2\*MCP"):
         save(sae_of("0.2*MCP(3.0)"), tmp_path / "sae", format="saelens")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("site", "module"), [("block.15", "resid_post_layer_14"), ("block.1", "resid_post_layer_0"), ("mlp_out.3", None)]
+)
+def test_dictionary_learning_keeps_the_place_in_the_stream(site, module, tmp_path):
+    sae = sae_of("NonNegative + Cardinality(3)")
+    sae.provenance_ = {"model": "gpt2", "site": site}
+    save(sae, tmp_path / "sae", format="dictionary_learning")
+    assert json.loads((tmp_path / "sae" / "config.json").read_text())["trainer"].get("submodule_name") == module
+    assert load(tmp_path / "sae").provenance_.get("site") == (site if module else None)
 
 
 @pytest.mark.parametrize("field", ["site", "target_site"])

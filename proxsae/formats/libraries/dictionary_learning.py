@@ -101,6 +101,9 @@ class DictionaryLearning(Format):
                 "decoder.bias": parts.intercept,
             }
         told = parts.provenance
+        if block := re.fullmatch(r"block\.([1-9]\d{0,5})", str(told.get("site"))):
+            layer = int(block[1]) - 1
+            trainer |= {"layer": layer, "submodule_name": f"resid_post_layer_{layer}"}
         buffer = {"ctx_len": told["context_length"]} if "context_length" in told else {}
         config = {"trainer": trainer, "buffer": buffer}
         write_configured(path / CONFIGURATION, config, path / WEIGHTS, values)
