@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +30,14 @@ class Reading(NamedTuple):
     codes: csr_array  # (n_tokens, n_components)
 
 
-def read_text(model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text: str) -> Reading:
-    """Return the codes of each token of a text, read as a context of the harvest of the autoencoder.
+def read_text(
+    model: LanguageModel,
+    sae: Any,
+    hook: Hook | Sequence[Hook],
+    text: str,
+    harvest: Mapping[str, Any] | None = None,
+) -> Reading:
+    """Return the codes of each token of a text, read as a context of a harvest.
 
     It stands after the beginning-of-text token where contexts of the harvest did. Tokens that the harvest left out have
     no codes.
@@ -44,6 +50,8 @@ def read_text(model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text:
         Where, as in :func:`proxsae.llm.harvest`; of a crosscoder several.
     text : str
         At most 1,024 tokens, or as many as the model reads, where these are fewer.
+    harvest : mapping, optional
+        ``store.info`` of the harvest; by default what the autoencoder says of its own.
 
     Raises
     ------
@@ -53,17 +61,17 @@ def read_text(model: LanguageModel, sae: Any, hook: Hook | Sequence[Hook], text:
     check_raw_rows(sae, "the autoencoder")
     if not text.strip():
         raise ValueError("the text is empty")
-    provenance = getattr(sae, "provenance_", None) or {}
-    ids = np.array(prompt_ids(model, text, bos=provenance.get("bos") is not False), dtype=np.int64)
+    harvest = (getattr(sae, "provenance_", None) or {}) if harvest is None else harvest
+    ids = np.array(prompt_ids(model, text, bos=harvest.get("bos") is not False), dtype=np.int64)
     limit = min(LONGEST, model.max_length or LONGEST)
     if len(ids) > limit:
         raise ValueError(f"the text has {len(ids):,} tokens; at most {limit:,} can be read at once")
     read = model.read_all(torch.from_numpy(ids[None]), sites_of(model, hook, None))
     parts = [part[0].float().cpu().numpy() for part in read]
     norms = np.array([np.linalg.norm(part, axis=1) for part in parts])
-    usual = provenance.get("median_norms") or np.median(norms, axis=1)
+    usual = harvest.get("median_norms") or np.median(norms, axis=1)
     is_massive = norms > MASSIVE_RATIO * np.reshape(usual, (-1, 1))
-    is_read = ~np.isin(ids, left_out(model.tokenizer, provenance)) & ~is_massive.any(axis=0)
+    is_read = ~np.isin(ids, left_out(model.tokenizer, harvest)) & ~is_massive.any(axis=0)
     rows = np.concatenate(parts, axis=1)
     if not is_read.any():
         raise ValueError("every token of the text is special, excluded or of a massive activation, so none has codes")

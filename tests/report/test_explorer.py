@@ -156,12 +156,16 @@ def test_a_text_is_read_with_the_settings_of_the_harvest(model, tmp_path):
     options = {"block": 2, "n_tokens": 3, "split": "all", "drop": 0, "verbose": False}
     store = harvest(model, [text], out=tmp_path, **packing, **options)
     sae = sae_of("Cardinality(4)", d=16, p=40)
-    sae.provenance_ = {"site": "block.2", "bos": False, "excluded_tokens": store.info["excluded_tokens"]}
-    reading = read_text(model, sae, 2, text)
-    assert [model.tokenizer.decode([token]) for token in reading.tokens] == text.split()
-    assert reading.is_read.tolist() == [True, False, True, True]
     expected = sae.transform(store).toarray()
-    np.testing.assert_allclose(reading.codes[reading.is_read].toarray(), expected, atol=1e-4 * abs(expected).max())
+    told = {"site": "block.2", "bos": False, "excluded_tokens": store.info["excluded_tokens"]}
+    for provenance, info in ((told, None), ({}, store.info)):
+        sae.provenance_ = provenance
+        reading = read_text(model, sae, 2, text, info)
+        assert [model.tokenizer.decode([token]) for token in reading.tokens] == text.split()
+        assert reading.is_read.tolist() == [True, False, True, True]
+        np.testing.assert_allclose(reading.codes[reading.is_read].toarray(), expected, atol=1e-4 * abs(expected).max())
+    with pytest.raises(ValueError, match="every token of the text is special, excluded or of a massive activation"):
+        read_text(model, sae, 2, text, {**store.info, "median_norms": [0.01]})
 
 
 def test_the_page_holds_what_the_codes_say(model, sae, store, codes, places):
