@@ -40,6 +40,7 @@ OPTIONS = {
     "check_provenance=False": "--any-place",
     "; give block": "; give --block",
     "; give reads": "; give --reads",
+    "; give store.at(site), site one of": "; give --block, one of",
     "give dtype='float32'": "give --dtype float32",
     "hook=": "--block ",
     "block=": "--block ",

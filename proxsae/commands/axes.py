@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.harvested import add_harvest, check_store, harvest_like
+from proxsae.commands.harvested import add_harvest, check_store, harvest_like, store_and_model
 from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 N_NULL = 2000  # axes of the null
@@ -41,8 +41,9 @@ def run(options: argparse.Namespace) -> None:
     """Print the tables and write the page."""
     from proxsae.data.outputs import check_output
     from proxsae.formats import load
-    from proxsae.llm import ActivationStore, load_model
+    from proxsae.llm import load_model
     from proxsae.llm.opposites import ANTONYMS, read_pairs
+    from proxsae.llm.provenance import at_place_of
     from proxsae.llm.steering import site_of
 
     check_counts(options, "tokens", "least")
@@ -52,17 +53,23 @@ def run(options: argparse.Namespace) -> None:
     saes = {Path(path).stem: load(path) for path in (options.sae, options.against) if path}
     if options.against and len(saes) == 1:
         raise ValueError(f"--against {options.against} has the name of the model itself; give another one")
-    model = load_model(options.model)
-    sites = [site_of(model, sae, options.block, check_provenance=not options.any_place) for sae in saes.values()]
+    check = {"check_provenance": not options.any_place}
+    blocks = dict.fromkeys(saes, options.block)
+    if options.store:
+        store, model = store_and_model(options)
+        blocks = {name: at_place_of(sae, store, name, **check).info["site"] for name, sae in saes.items()}
+    else:
+        model = load_model(options.model)
+    sites = [site_of(model, sae, blocks[name], **check) for name, sae in saes.items()]
     if len(set(sites)) > 1:
         raise ValueError(f"the two models are of different sites: {sites[0]} and {sites[1]}")
-    given = options.store
-    with nullcontext(str(given)) if given else tempfile.TemporaryDirectory() as folder:
-        store = ActivationStore(folder) if given else harvest_like(saes, model, sites[0], options, folder)
-        _write(options, model, saes, sites[0], pairs, store)
+    with nullcontext("") if options.store else tempfile.TemporaryDirectory() as folder:
+        if not options.store:
+            store = harvest_like(saes, model, sites[0], options, folder)
+        _write(options, model, saes, pairs, store.at(str(sites[0])))
 
 
-def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: list[tuple[str, str]], store: Any) -> None:
+def _write(options: Any, model: Any, saes: dict[str, Any], pairs: list[tuple[str, str]], store: Any) -> None:
     import numpy as np
 
     from proxsae.dictionary.opposites import opposition, random_sides, sides_of
@@ -73,9 +80,9 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
     from proxsae.report.explorer import writes_to_stream
 
     name, sae = next(iter(saes.items()))
-    store = store.at(str(site)) if len(store.sites) > 1 else store
+    site = store.info["site"]
     rows, X, next_tokens = opposites.rows_with_next_token(store, options.tokens)
-    lens = opposites.logit_lens(model) if writes_to_stream(sae, [str(site)], model) else None
+    lens = opposites.logit_lens(model) if writes_to_stream(sae, [site], model) else None
     Z = codes_of(sae, X)
     against, other = list(saes.items())[-1]
     glued = random_sides(Z if other is sae else codes_of(other, X), other.components_, N_NULL, least=options.least)
@@ -84,7 +91,8 @@ def _write(options: Any, model: Any, saes: dict[str, Any], site: Any, pairs: lis
     )
     if not len(found.axes):
         raise ValueError(f"no atom of {name} has {options.least} non-zeros on both sides in {len(X):,} rows")
-    words = opposites.read_words(model, site, [word for pair in pairs for word in pair])
+    has_bos = store.info.get("bos") is not False
+    words = opposites.read_words(model, site, [word for pair in pairs for word in pair], bos=has_bos)
     of_pairs = {title: opposites.pair_codes(one, words, pairs) for title, one in saes.items()}
     mixed = [pair for seed in range(5) for pair in opposites.shuffled_pairs(pairs, seed)] if len(pairs) > 1 else pairs
     by_chance = {title: opposites.pair_codes(one, words, mixed) for title, one in saes.items()}

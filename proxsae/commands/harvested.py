@@ -24,6 +24,24 @@ def check_store(options: argparse.Namespace) -> None:
         )
 
 
+def store_and_model(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the store that is given, of several sites those in --block, and the model, by default that of the store.
+
+    Raises
+    ------
+    ValueError
+        If the store has no such site.
+    """
+    from proxsae.llm import ActivationStore, load_model
+    from proxsae.llm.harvest import sites_of
+    from proxsae.llm.provenance import names_of
+
+    store = ActivationStore(options.store)
+    model = load_model(options.model or store.info["model"])
+    site = names_of(sites_of(model, options.block)) if options.block else store.info["site"]
+    return (store if site == store.info["site"] else store.at(site)), model
+
+
 def harvest_like(saes: dict[str, Any], model: Any, block: Any, options: argparse.Namespace, folder: str) -> Any:
     """Return a store of a place in a model, harvested into a folder with the settings of the models' own harvests."""
     from proxsae.llm import harvest

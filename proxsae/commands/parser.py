@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 BLOCK = 'blocks before the residual stream is read, such as 15, or another place: "mlp_out.15", "attn_out.15", "embed"'
+OF_STORE = "which of several sites in the store (default: that of the harvest of the SAE)"
 OPTIONS = {
     "block": "--block",
     "reads": "--reads",

@@ -7,7 +7,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import add_command, check_counts
+from proxsae.commands.harvested import store_and_model
+from proxsae.commands.parser import OF_STORE, add_command, check_counts
 
 
 def add(commands: Any) -> None:
@@ -20,7 +21,10 @@ def add(commands: Any) -> None:
         "proxsae probe sweep/saes/topk-4608-l0_32-seed0.safetensors --activations sweep/activations",
     )
     command.add_argument("saes", nargs="+", help="models written by proxsae fit or sweep, or of any library")
-    command.add_argument("--activations", type=Path, required=True, metavar="DIR", help="store with tokens to tell")
+    tokens = "store with tokens to tell"
+    command.add_argument("--activations", dest="store", type=Path, required=True, metavar="DIR", help=tokens)
+    command.add_argument("--block", metavar="PLACE", help=OF_STORE)
+    command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--model", help="language model whose tokenizer reads the tokens (default: that of the store)")
     command.add_argument("--rows", type=int, default=100_000, help="of the store, half to fit on (default: 100000)")
     command.add_argument("--tokens", type=int, default=20_000, help="rows for token properties (default: 20000)")
@@ -33,23 +37,26 @@ def run(options: argparse.Namespace) -> None:
     """Probe, write all accuracies and print their means."""
     from proxsae.data.files import replacing
     from proxsae.data.outputs import check_output
-    from proxsae.data.store import ActivationStore
     from proxsae.formats import load
-    from proxsae.llm import load_model
     from proxsae.report import format_table
     from proxsae.studies.probing import probe, probe_table
 
     check_counts(options, "rows", "tokens")
-    check_output(options.out, *options.saes, options.activations, options.topics)
+    check_output(options.out, *options.saes, options.store, options.topics)
     ks = [int(text) if text.strip().isdecimal() else 0 for text in options.k.split(",")]
     if min(ks) < 1:
         raise ValueError(f"--k takes integers of at least 1 with commas between them; got {options.k!r}")
     saes = {path: load(path) for path in options.saes}
-    store = ActivationStore(options.activations)
-    tokenizer = load_model(options.model or store.info["model"]).tokenizer
+    store, model = store_and_model(options)
     topic_of = None if options.topics is None else _topics(options.topics)
     results, left_out = probe(
-        saes, store.part(0, options.rows), tokenizer, ks=ks, n_tokens=options.tokens, topic_of=topic_of
+        saes,
+        store.part(0, options.rows),
+        model.tokenizer,
+        ks=ks,
+        n_tokens=options.tokens,
+        topic_of=topic_of,
+        check_provenance=not options.any_place,
     )
     with replacing(options.out) as temporary, temporary.open("w", newline="") as stream:
         table = csv.DictWriter(stream, list(results[0]))

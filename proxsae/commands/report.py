@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.parser import add_command, check_counts
+from proxsae.commands.harvested import store_and_model
+from proxsae.commands.parser import OF_STORE, add_command, check_counts
 
 
 def add(commands: Any) -> None:
@@ -21,6 +22,7 @@ def add(commands: Any) -> None:
     command.add_argument("sae", help="model written by proxsae fit, or of any library")
     command.add_argument("store", type=Path, help="activation store; its tokens are the examples shown")
     command.add_argument("--model", help="language model whose tokenizer prints tokens (default: that of the store)")
+    command.add_argument("--block", nargs="+", metavar="PLACE", help=OF_STORE)
     command.add_argument("--tokens", type=int, default=300_000, help="rows of the store that count (default: 300000)")
     command.add_argument(
         "--read",
@@ -37,16 +39,16 @@ def run(options: argparse.Namespace) -> None:
     """Write the page."""
     from proxsae.data.outputs import check_output
     from proxsae.formats import load
-    from proxsae.llm import ActivationStore, load_model
     from proxsae.report import explorer_page, write_page
 
     check_counts(options, "tokens")
     check_output(options.out, options.sae, options.store)
-    sae, store = load(options.sae), ActivationStore(options.store)
+    sae = load(options.sae)
+    store, model = store_and_model(options)
     html = explorer_page(
         sae,
         store.part(0, options.tokens),
-        load_model(options.model or store.info["model"]),
+        model,
         title=f"Features of {Path(options.sae).name}",
         texts=options.read,
         check_provenance=not options.any_place,

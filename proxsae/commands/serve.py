@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from proxsae.commands.harvested import add_harvest, check_store, harvest_like
+from proxsae.commands.harvested import add_harvest, check_store, harvest_like, store_and_model
 from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
 
 
@@ -38,9 +39,9 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     from proxsae.formats import load
-    from proxsae.llm import ActivationStore, load_model
+    from proxsae.llm import load_model
     from proxsae.llm.harvest import sites_of
-    from proxsae.llm.provenance import check_same_place, names_of, no_place
+    from proxsae.llm.provenance import at_place_of, check_same_place, names_of, no_place
     from proxsae.report import PageServer, explorer_page, read_text
     from proxsae.report.explorer import decoder, reading_content
     from proxsae.report.packing import packed
@@ -51,25 +52,28 @@ def run(options: argparse.Namespace) -> None:
         PageServer(options.port) as server,
         nullcontext("") if options.store else tempfile.TemporaryDirectory() as folder,
     ):
-        sae, store = load(options.sae), ActivationStore(options.store) if options.store else None
-        told = store.info if store else {}
-        hooks = options.block or (sae.provenance_.get("site") or told.get("site", "")).split()
-        if not hooks:
-            raise no_place(sae, "the autoencoder", "--block")
-        model = load_model(options.model or told.get("model"))
-        if not options.any_place:
-            check_same_place(sae, model, names_of(sites_of(model, hooks, None)), Path(options.sae).name)
-        if store is None:
+        sae, name, check_provenance = load(options.sae), Path(options.sae).name, not options.any_place
+        if options.store:
+            store, model = store_and_model(options)
+        else:
+            hooks = options.block or sae.provenance_.get("site")
+            if not hooks:
+                raise no_place(sae, name, "--block")
+            model = load_model(options.model)
+            if check_provenance:  # before minutes of a harvest
+                check_same_place(sae, model, names_of(sites_of(model, hooks)), name)
             store = harvest_like({options.sae: sae}, model, hooks, options, folder)
+        store = at_place_of(sae, store, name, check_provenance=check_provenance)
         server.page = explorer_page(
             sae,
             store.part(0, options.tokens),
             model,
-            title=f"Features of {Path(options.sae).name}",
+            title=f"Features of {name}",
             is_live=True,
-            check_provenance=not options.any_place,
+            check_provenance=check_provenance,
         )
-        server.answer = lambda text: packed(reading_content(read_text(model, sae, hooks, text), decoder(model)))
+        read = partial(read_text, model, sae, list(store.sites), harvest=store.info)
+        server.answer = lambda text: packed(reading_content(read(text), decoder(model)))
         print(f"page: http://{server.hosts[0]}/ (Ctrl-C ends it)", flush=True)
         try:
             server.serve_forever()

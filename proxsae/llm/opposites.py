@@ -59,11 +59,16 @@ def read_pairs(path: str | Path = ANTONYMS) -> list[tuple[str, str]]:
     return [(line[0], line[1]) for line in lines]
 
 
-def read_words(model: LanguageModel, site: Site | int | str, words: Sequence[str]) -> dict[str, Word]:
-    """Return the activations of words at the end of eight neutral sentences, at the last token of each word."""
+def read_words(
+    model: LanguageModel, site: Site | int | str, words: Sequence[str], *, bos: bool = True
+) -> dict[str, Word]:
+    """Return the activations of words at the end of eight neutral sentences, at the last token of each word.
+
+    The sentences stand after the beginning-of-text token unless `bos` is false.
+    """
     found = {}
     for word in dict.fromkeys(words):
-        ids = [prompt_ids(model, f"{carrier} {word}") for carrier in CARRIERS]
+        ids = [prompt_ids(model, f"{carrier} {word}", bos=bos) for carrier in CARRIERS]
         tokens = torch.zeros((len(ids), max(map(len, ids))), dtype=torch.long)  # what is right of a token is not seen
         for row, one in enumerate(ids):
             tokens[row, : len(one)] = torch.tensor(one)

@@ -60,22 +60,8 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str
     are the same if their weights are, whatever their names; where the weights are not known or have another precision,
     the last part of the name decides.
     """
-    provenance = getattr(sae, "provenance_", None) or {}
-    told = (provenance.get(field) for field in ("model", "weights", of))
-    name_then, weights_then, site_then = (value if isinstance(value, str) else None for value in told)
-    weights = model.fingerprint() if weights_then else ""
-    if weights_then and weights_then.partition(":")[0] == weights.partition(":")[0]:
-        is_same = weights_then == weights
-    else:
-        is_same = name_then is None or _last_part(name_then) == _last_part(model.name)
-    if is_same and site_then in (None, str(site)):
-        return
-    then = f"'{site_then or 'some place'}' of {name_then or 'some model'}"
-    changed = " with other weights" if name_then == model.name and not is_same else ""
-    raise ValueError(
-        f"{name} was fitted on {then}{changed}, but is to be used on '{site}' of "
-        f"{model.name}; check_provenance=False allows it."
-    )
+    has_weights = (getattr(sae, "provenance_", None) or {}).get("weights")
+    _check_same(sae, model.name, model.fingerprint() if has_weights else "", str(site), name, of)
 
 
 def no_place(sae: Any, name: str, argument: str, of: str = "site") -> ValueError:
@@ -89,10 +75,25 @@ def no_place(sae: Any, name: str, argument: str, of: str = "site") -> ValueError
     return ValueError(f"{name} {says}; give {argument}")
 
 
-def at_place_of(sae: Any, store: ActivationStore) -> ActivationStore:
-    """Return of a store of several sites the one that the autoencoder reads; a crosscoder reads all."""
+def at_place_of(sae: Any, store: ActivationStore, name: str, *, check_provenance: bool = True) -> ActivationStore:
+    """Return of a store of several sites the one that the autoencoder reads; a crosscoder reads all.
+
+    Raises
+    ------
+    ValueError
+        If the autoencoder is for rows that are normalised first, does not say which of several sites it reads, or,
+        unless `check_provenance` is false, was fitted on another model or another site than those of the rows.
+    """
+    check_raw_rows(sae, name)
     told = (getattr(sae, "provenance_", None) or {}).get("site")
-    return store if len(store.sites) == 1 or told in (None, store.info["site"]) else store.at(told)
+    if len(store.sites) > 1 and told != store.info["site"]:
+        if told is not None:
+            store = store.at(told)
+        elif getattr(sae, "n_features_in_", store.shape[1]) != store.shape[1]:
+            raise no_place(sae, name, f"store.at(site), site one of {', '.join(map(repr, store.sites))}")
+    if check_provenance:
+        _check_same(sae, store.info["model"], store.info["weights"], store.info["site"], name)
+    return store
 
 
 def check_raw_rows(sae: Any, name: str) -> None:
@@ -102,6 +103,25 @@ def check_raw_rows(sae: Any, name: str) -> None:
             f"{name} is for rows that are normalised first ({rows}), and would be given raw ones: only evaluate "
             "normalises them"
         )
+
+
+def _check_same(sae: Any, model: str, weights: str, site: str, name: str, of: str = "site") -> None:
+    """Raise ValueError if the autoencoder was fitted on another place, or a model of another name and other weights."""
+    provenance = getattr(sae, "provenance_", None) or {}
+    told = (provenance.get(field) for field in ("model", "weights", of))
+    name_then, weights_then, site_then = (value if isinstance(value, str) else None for value in told)
+    if weights_then and weights_then.partition(":")[0] == weights.partition(":")[0]:
+        is_same = weights_then == weights
+    else:
+        is_same = name_then is None or _last_part(name_then) == _last_part(model)
+    if is_same and site_then in (None, site):
+        return
+    then = f"'{site_then or 'some place'}' of {name_then or 'some model'}"
+    changed = " with other weights" if name_then == model and not is_same else ""
+    raise ValueError(
+        f"{name} was fitted on {then}{changed}, but is to be used on '{site}' of {model}; check_provenance=False "
+        "allows it."
+    )
 
 
 def _last_part(name: str) -> str:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from proxsae.data.store import ActivationStore
 from proxsae.llm.model import LanguageModel, check_model
 from proxsae.llm.opposites import logit_lens
-from proxsae.llm.provenance import at_place_of, check_raw_rows, check_same_place
+from proxsae.llm.provenance import at_place_of, check_same_place
 from proxsae.llm.sites import Site
 from proxsae.metrics import check_fitted, codes_of
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
@@ -59,7 +59,7 @@ def explorer_page(
         residual stream.
     title : str
     texts : sequence of str
-        Texts to read at the site of the store and show token by token; without texts, five contexts of the store.
+        Texts to read as contexts of the store and show token by token; without texts, five contexts of the store.
     is_live : bool, default False
         Whether a :class:`PageServer` serves the page and answers texts.
     check_provenance : bool, default True
@@ -74,17 +74,16 @@ def explorer_page(
     if isinstance(texts, str):
         raise TypeError(f"texts must be a list of texts, got the text {texts!r}")
     check_fitted(sae)
-    check_raw_rows(sae, "the autoencoder")
     check_model(model)
     if not isinstance(store, ActivationStore):
         raise TypeError(f"store must be an ActivationStore, whose rows have tokens, got a {type(store).__name__}")
-    store = at_place_of(sae, store)
+    store = at_place_of(sae, store, "the autoencoder", check_provenance=check_provenance)
     hooks = list(store.sites)
     if check_provenance:
         check_same_place(sae, model, store.info["site"], "the autoencoder")
     if not len(store):
         raise ValueError("the store has no row to show")
-    readings = [read_text(model, sae, hooks, text) for text in texts]  # first: one may be refused
+    readings = [read_text(model, sae, hooks, text, store.info) for text in texts]  # first: one may be refused
     codes, places = csr_array(codes_of(sae, store)), TokenPlaces(store)
     spread = np.unique(np.linspace(0, len(places.tokens) - 1, N_TEXTS).astype(int))
     readings = readings or read_places(places, codes, spread.tolist())

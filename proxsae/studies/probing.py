@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxsae.formulas.integers import checked_count, evenly_spaced
-from proxsae.llm.provenance import at_place_of, check_raw_rows
+from proxsae.llm.provenance import at_place_of
 from proxsae.metrics import SparseAutoencoder, codes_of
 from proxsae.studies.labels import Bits, Documents, documents_of, token_properties, topics
 from proxsae.studies.seeds import mean_and_range
@@ -33,6 +33,7 @@ def probe(
     ks: Sequence[int] = KS,
     n_tokens: int = 20_000,
     topic_of: Mapping[str, str] | None = None,
+    check_provenance: bool = True,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     r"""Return how well k atoms tell properties of tokens, and topics of documents, by logistic regression.
 
@@ -59,6 +60,8 @@ def probe(
     topic_of : mapping of str to str, optional
         From the title of a document (what stands before its first blank line) to its topic; by default that of the
         embedded Wikipedia, or with a warning no topic where no token closes the documents of the store.
+    check_provenance : bool, default True
+        Refuse an autoencoder that was fitted on another model or another place than those of the store.
 
     Returns
     -------
@@ -71,16 +74,15 @@ def probe(
     Raises
     ------
     ValueError
-        If all labels are left out, a k is below 1, all are above the number of atoms, the autoencoders do not read at
-        one place of the store, or `topic_of` is given and no token closes the documents of the store.
+        If all labels are left out, a k is below 1, all are above the number of atoms, an autoencoder comes from another
+        place, they do not read at one place of the store, or `topic_of` is given and no token closes the documents.
 
     References
     ----------
     Gurnee et al. (2023), Finding neurons in a haystack: case studies with sparse probing, arXiv:2305.01610.
     """
-    for name, sae in saes.items():
-        check_raw_rows(sae, name)
-    read = {part.info["site"]: part for part in (at_place_of(sae, store) for sae in saes.values())}
+    parts = [at_place_of(sae, store, name, check_provenance=check_provenance) for name, sae in saes.items()]
+    read = {part.info["site"]: part for part in parts}
     if len(read) > 1:
         raise ValueError(
             f"the autoencoders read at {' and '.join(map(repr, read))}: probe those of one place at a time"

@@ -8,7 +8,7 @@ from small_saes import UntiedGate
 from proxsae import ProxSAE
 from proxsae.data.stream import ShuffledRows
 from proxsae.formats import SAEWithoutProx
-from proxsae.llm import LanguageModel, documents, evaluate, harvest
+from proxsae.llm import ActivationStore, LanguageModel, documents, evaluate, harvest
 from proxsae.llm.contexts import batches, pack
 from proxsae.metrics import ReconstructionSums, reconstruction_metrics
 from proxsae.report import explorer_page, read_text
@@ -440,13 +440,13 @@ def test_what_has_no_prox_is_evaluated(model, texts):
     assert np.isfinite(found["loss_recovered"])
 
 
-def test_what_has_raw_rows_alone_refuses_a_model_of_others():
+def test_what_has_raw_rows_alone_refuses_a_model_of_others(model):
     class Normalised(Linear):
         provenance_ = {"normalised_rows": "layer_norm"}  # noqa: RUF012
 
     sentence = r"is for rows that are normalised first \(layer_norm\), and would be given raw ones"
     with pytest.raises(ValueError, match=f"the autoencoder {sentence}"):
-        explorer_page(Normalised(), None, None, title="")
+        explorer_page(Normalised(), object.__new__(ActivationStore), model, title="")
     with pytest.raises(ValueError, match=f"the autoencoder {sentence}"):
         read_text(None, Normalised(), 2, "w1")
     with pytest.raises(ValueError, match=f"mine {sentence}"):
