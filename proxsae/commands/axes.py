@@ -50,9 +50,9 @@ def run(options: argparse.Namespace) -> None:
     check_store(options)
     check_output(options.out, options.sae, options.store, options.against, options.pairs, options.text)
     pairs = read_pairs(options.pairs or ANTONYMS)
-    saes = {Path(path).stem: load(path) for path in (options.sae, options.against) if path}
-    if options.against and len(saes) == 1:
-        raise ValueError(f"--against {options.against} has the name of the model itself; give another one")
+    if options.against == options.sae:
+        raise ValueError(f"--against {options.against} is the model itself; give another one")
+    saes = {name: load(path) for name, path in _named(options.sae, options.against).items()}
     check = {"check_provenance": not options.any_place}
     blocks = dict.fromkeys(saes, options.block)
     if options.store:
@@ -127,6 +127,13 @@ def _write(options: Any, model: Any, saes: dict[str, Any], pairs: list[tuple[str
         sections=[*sections, *page.card_sections(*cards), page.pair_table(pairs, of_pairs)],
     )
     print(f"page: {options.out.resolve()}")
+
+
+def _named(*paths: str | None) -> dict[str, str]:
+    """Return the paths that are given by the names of their files, or where these are alike by themselves."""
+    given = [path for path in paths if path]
+    named = {Path(path).name.removesuffix(".safetensors"): path for path in given}
+    return named if len(named) == len(given) else dict(zip(given, given, strict=True))
 
 
 def _alive(codes: Any, atoms: list[int]) -> list[int]:

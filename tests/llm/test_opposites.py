@@ -7,6 +7,7 @@ from llm_models import one_thread, tiny_model, tiny_texts  # noqa: F401
 from small_saes import sae_of
 
 from proxsae.cli import main
+from proxsae.commands import axes
 from proxsae.llm import harvest
 from proxsae.llm.generate import prompt_ids
 from proxsae.llm.opposites import (
@@ -121,9 +122,17 @@ def test_the_command_writes_a_page(model, store, tmp_path, capsys, monkeypatch):
     assert "two atoms that fire on 5000 samples are needed" in capsys.readouterr().err
     one_sided = [argument.replace("signed.safetensors", "onesided.safetensors") for argument in arguments[:2]]
     assert main([*one_sided, *arguments[2:]]) == 1
-    assert "has the name of the model itself; give another one" in capsys.readouterr().err
+    assert "is the model itself; give another one" in capsys.readouterr().err
     assert main([*one_sided, *arguments[2:-4], *arguments[-2:], "--least", "5"]) == 1
     assert "has 5 non-zeros on both sides" in capsys.readouterr().err
+
+
+def test_models_are_told_apart_by_as_much_of_their_paths_as_it_takes():
+    two = {"layers.14": "runs/layers.14", "topk": "runs/topk.safetensors"}
+    assert axes._named(*two.values()) == two
+    assert axes._named("runs/layers.14", None) == {"layers.14": "runs/layers.14"}
+    alike = ("A/layers.14", "B/layers.14")
+    assert axes._named(*alike) == dict(zip(alike, alike, strict=True))
 
 
 @pytest.mark.parametrize("site", ["mlp_in.2", "mlp_hidden.2"])
