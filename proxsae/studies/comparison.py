@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from proxsae.studies.results import Row
 
-SIZES = {1: "P", 2: "2 P"}
 DIFFERENCES = {"fvu": "FVU, %", "kl": "KL, %", "loss_recovered": "loss recovered, hundredths"}
 
 
-def compared(rows: Sequence[Row], activation: str, reference: str, factor: int = 1) -> list[dict[str, Any]]:
+def compared(
+    rows: Sequence[Row], activation: str, reference: str, n_components: int, factor: int = 1
+) -> list[dict[str, Any]]:
     """Return the differences of pairs of rows that differ in R alone, or also in their number of atoms.
-
-    The first row of a pair has P atoms, the least number in the sweep.
 
     Parameters
     ----------
     rows : sequence of dict
         Rows of a sweep; failed rows are left out.
     activation, reference : str
+    n_components : int
+        The number of atoms of the first row of each pair.
     factor : int, default 1
         The reference has `factor` times as many atoms.
 
@@ -34,13 +36,10 @@ def compared(rows: Sequence[Row], activation: str, reference: str, factor: int =
     """
     measured = {_key(row["configuration"]): row for row in rows if "result" in row}
     pairs = []
-    least = min((row["configuration"]["n_components"] for row in measured.values()), default=0)
     for row in measured.values():
         c = row["configuration"]
-        if c["n_components"] != least:
-            continue
-        other = measured.get(_key({**c, "activation": reference, "n_components": factor * c["n_components"]}))
-        if c["activation"] == activation and other is not None:
+        other = measured.get(_key({**c, "activation": reference, "n_components": factor * n_components}))
+        if (c["activation"], c["n_components"]) == (activation, n_components) and other is not None:
             a, b = row["result"], other["result"]
             relative = {name: 100 * (a[name] / b[name] - 1) for name in ("fvu", "kl")}
             hundredths = 100 * (a["loss_recovered"] - b["loss_recovered"])
@@ -65,14 +64,15 @@ def mean_and_interval(pairs: Iterable[dict[str, Any]], quantity: str) -> tuple[f
 
 
 def comparison_table(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Return as text the difference of each activation from TopK at each L0: of P atoms, and of 2 P."""
+    """Return as text the difference of each activation and size from TopK of as many and of twice the atoms, by L0."""
     table = []
-    for activation in dict.fromkeys(row["configuration"]["activation"] for row in rows):
+    configurations = [row["configuration"] for row in rows]
+    for activation, size in dict.fromkeys((c["activation"], c["n_components"]) for c in configurations):
         for factor in (1, 2):
             if activation == "topk" and factor == 1:
                 continue
-            pairs = compared(rows, activation, "topk", factor)
-            what = f"{activation} (P) against topk ({SIZES[factor]})"
+            pairs = compared(rows, activation, "topk", size, factor)
+            what = f"{activation} {size} against topk {factor * size}"
             levels = sorted({pair["l0"] for pair in pairs})
             table += [_line(what, f"{l0:g}", [pair for pair in pairs if pair["l0"] == l0]) for l0 in levels]
             if len(levels) > 1:
@@ -81,24 +81,25 @@ def comparison_table(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def factor_table(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Return as text the difference of AbsTopK(P) to TopK(P) and TopK(2 P) at either level of each factor.
+    """Return as text the difference of AbsTopK from TopK of as many and of twice the atoms by level of each factor.
 
     The factors are the scope of the selection, the scaling and AuxK; the difference is averaged over the levels of the
     other factors. The first two factors are also shown together.
     """
     table = []
-    for factor in (1, 2):
+    sizes = dict.fromkeys(row["configuration"]["n_components"] for row in rows)
+    for size, factor in product(sizes, (1, 2)):
         pairs = [
             {**pair, "scope": scope or "token", "scope and scaling": f"{scope or 'token'}, {pair['scaling']}"}
             for scope in ("", "batch")
-            for pair in compared(rows, f"{scope}abstopk", f"{scope}topk", factor)
+            for pair in compared(rows, f"{scope}abstopk", f"{scope}topk", size, factor)
         ]
         for name in ("scope", "scaling", "auxk", "scope and scaling"):
             levels = dict.fromkeys(pair[name] for pair in pairs)
             for level in levels if len(levels) > 1 else ():
                 some = [pair for pair in pairs if pair[name] == level]
                 shown = {True: "yes", False: "no"}.get(level, level)
-                table.append(_line(f"AbsTopK (P) against TopK ({SIZES[factor]})", f"{name}: {shown}", some))
+                table.append(_line(f"AbsTopK {size} against TopK {factor * size}", f"{name}: {shown}", some))
     return table
 
 

@@ -26,9 +26,10 @@ QUANTITIES = {
 }
 
 PAIRED = (
-    "What the first has more than the second, in percent (FVU, KL: negative is better) or in hundredths (loss "
-    "recovered: positive is better), over pairs of the same k and seed: the mean, and half of its 95 % interval "
-    "(Student's t over seeds)."
+    "What the first has more than the second, with their numbers of atoms, in percent (FVU, KL: negative is better) or "
+    "in hundredths (loss recovered: positive is better): the mean over pairs, and half of its 95 % interval (Student's "
+    "t over seeds). The two of a pair have the same k, seed, scaling and AuxK; a line averages over those that it does "
+    "not name."
 )
 
 

@@ -61,7 +61,7 @@ def test_the_sweep_makes_the_models_that_the_other_steps_read(tmp_path, monkeypa
     for given in build_parser().parse_args(todo[-1].arguments).saes:
         assert (tmp_path / "out" / "sweep" / "saes" / given.rsplit("/", 1)[1]).is_file()
     assert todo[0].command.startswith("proxsae sweep --regularizers=topk,topk:2,abstopk,jumprelu,relu --l0=2,4")
-    assert "abstopk (P) against topk (2 P)" in page
+    assert "abstopk 32 against topk 64" in page
     assert "<svg" in page
 
 

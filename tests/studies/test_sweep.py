@@ -227,7 +227,7 @@ def test_the_panel_of_ratios_names_the_topk_it_divides_by(swept, match, size):
 
 
 def test_differences_are_paired_by_seed(swept):
-    pairs = compared(swept, "abstopk", "topk", 2)
+    pairs = compared(swept, "abstopk", "topk", 32, 2)
     by_name = {row["name"]: row["result"] for row in swept if "result" in row}
     assert len(pairs) == 6
     for pair in pairs:
@@ -235,9 +235,23 @@ def test_differences_are_paired_by_seed(swept):
         a, b = by_name[f"abstopk-32-{tail}"], by_name[f"topk-64-{tail}"]
         assert pair["fvu"] == pytest.approx(100 * (a["fvu"] - b["fvu"]) / b["fvu"])
         assert pair["loss_recovered"] == pytest.approx(100 * (a["loss_recovered"] - b["loss_recovered"]))
-    assert len(compared(swept, "topk", "topk", 2)) == 6  # and none of 2 P against 4 P
-    assert {pair["n_components"] for pair in compared(swept, "topk", "topk")} == {32}
+    assert len(compared(swept, "topk", "topk", 32, 2)) == 6
     assert {line["k"] for line in comparison_table(swept)} == {"2", "4", "20", "all"}
+
+
+def test_every_row_is_compared_with_topk_of_as_many_and_of_twice_the_atoms():
+    def lines(*grids):
+        several = [asdict(c) for part in grids for c in part]
+        result = {"fvu": 1, "kl": 1, "loss_recovered": 1}
+        return {line[""] for line in comparison_table([{"configuration": c, "result": result} for c in several])}
+
+    first = grid(["topk", "topk:2", "abstopk", "relu"], [4], n_components=8)
+    second = grid(["topk", "abstopk", "relu"], [4], n_components=4, match="atoms")
+    of_first = {"topk 8 against topk 16", *(f"{R} 8 against topk {n}" for R in ("abstopk", "relu") for n in (8, 16))}
+    of_second = {"abstopk 4 against topk 8", "relu 8 against topk 8"}
+    assert lines(first) == of_first
+    assert lines(second) == of_second
+    assert lines(first, second) == of_first | of_second
 
 
 def test_the_interval_is_that_of_a_paired_t_test_over_seeds():
@@ -257,7 +271,7 @@ def test_the_factorial_tells_the_levels_of_each_factor_apart():
         is_abs, by_batch = "abstopk" in c.activation, c.activation.startswith("batch")
         fvu = 0.2 * (1 + is_abs * (0.1 if c.scaling == "token" else -0.1) + 0.3 * by_batch * (not is_abs))
         rows.append({"name": c.name, "configuration": asdict(c), "result": {"fvu": fvu, "kl": 1, "loss_recovered": 1}})
-    found = {line["k"]: line["FVU, %"] for line in factor_table(rows) if "(2 P)" not in line[""]}
+    found = {line["k"]: line["FVU, %"] for line in factor_table(rows) if line[""] == "AbsTopK 8 against TopK 8"}
     assert found["scope: token"] == "+0.00"
     assert found["auxk: yes"] == found["auxk: no"]
     assert float(found["scaling: token"]) - float(found["scaling: mean-norm"]) == pytest.approx(10 + 10 / 1.3, abs=0.02)
@@ -303,7 +317,7 @@ def test_command_and_a_row_alone(swept, folder, source, capsys):
     options += ["--steps", "10", "--batch-size", "128", "--heldout-tokens", "100", "--out", str(folder / "out")]
     assert main(["sweep", *place, *options]) == 3  # for the rows that failed
     printed = capsys.readouterr().out
-    assert "abstopk (P) against topk (2 P)" in printed
+    assert "abstopk 32 against topk 64" in printed
     assert "failed: relu-32-l0_20-seed0" in printed
     page = (folder / "out" / "sweep.html").read_text()
     assert "<svg" in page
