@@ -4,8 +4,8 @@ How many layers win back what the amortized encoder loses?
 
 The amortized encoder computes a code with one product, a solver with hundreds. `amortization_gap` returns how far the
 code of a sample is above the objective :math:`F = \frac12\|x - b - zD\|^2 + R(z)` that the solver reaches over the same
-dictionary. An unrolled encoder with T layers lies between the two: here T grows, for two regularizers and two kinds of
-layers, all at the same L0.
+dictionary. An unrolled encoder computes it with T layers: here T grows, for two regularizers and two kinds of layers,
+all at the same L0.
 
 By default on signals whose features are known; ``--store FOLDER`` takes the activations of a language model that
 ``proxsae harvest`` wrote.
@@ -65,10 +65,11 @@ for name, R in regularizers.items():
             print(f"{name + ', ' + kind:18}{n_layers:7}{l0:7.1f}{row[1]:9.4f}{most:9.4f}{row[2]:9.4f}")
 
 # %%
-# One layer loses about what the amortized encoder loses. With ReLU five layers of "ista" lose a sixteenth of that.
-# With TopK ten layers lose less than a third; "bregman", which keeps what the prox cut off, needs five layers for the
-# same. It does not suit a penalty: with ReLU its FVU is larger with several layers than with one. A gap is measured
-# over the atoms that were learned with the encoder, so that a small gap alone does not make a good model: see the FVU.
+# One layer loses about what the amortized encoder loses, or up to a quarter more. With ReLU five layers of "ista" lose
+# a sixteenth of that. With TopK ten layers lose less than a third; "bregman", which keeps what the prox cut off, needs
+# five layers for the same. It does not suit a penalty: with ReLU its FVU is larger with several layers than with one. A
+# gap is measured over the atoms that were learned with the encoder, so that a small gap alone does not make a good
+# model: see the FVU.
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained", sharex=True)
 for column, name in enumerate(regularizers):
