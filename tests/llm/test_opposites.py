@@ -72,6 +72,14 @@ def test_words_are_read_at_their_last_token(model):
     assert code.atom in opposite if len(opposite) else code.atom is None
 
 
+def test_words_are_read_without_the_beginning_of_text_token_where_the_harvest_was(model):
+    rows = read_words(model, 2, ["w1"], bos=False)["w1"].rows
+    for carrier, row in zip(CARRIERS, rows, strict=True):
+        ids = prompt_ids(model, f"{carrier} w1")
+        assert ids[0] == model.tokenizer.bos_token_id
+        np.testing.assert_allclose(row, model.read(torch.tensor([ids[1:]]), 2)[0, -1], rtol=1e-4, atol=1e-4)
+
+
 def test_shuffled_pairs_are_other_pairs():
     pairs = [(f"a{i}", f"b{i}") for i in range(9)]
     for seed in range(4):
@@ -127,7 +135,7 @@ def test_the_command_writes_a_page(model, store, tmp_path, capsys, monkeypatch):
     assert "has 5 non-zeros on both sides" in capsys.readouterr().err
 
 
-def test_models_are_told_apart_by_as_much_of_their_paths_as_it_takes():
+def test_models_are_named_by_their_files_or_where_these_are_alike_by_their_paths():
     two = {"layers.14": "runs/layers.14", "topk": "runs/topk.safetensors"}
     assert axes._named(*two.values()) == two
     assert axes._named("runs/layers.14", None) == {"layers.14": "runs/layers.14"}
