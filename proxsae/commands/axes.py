@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from proxsae.commands.harvested import add_harvest, check_store, harvest_like, store_and_model
-from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
+from proxsae.commands.parser import BLOCK, OF_STORE_OR_SAE, OURS, add_command, add_model, check_counts
 
 N_NULL = 2000  # axes of the null
 N_CARDS = 4
@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
     command.add_argument("store", type=Path, nargs="?", help="activation store (default: a new harvest of --tokens)")
     command.add_argument("--against", metavar="SAE", help="one-sided model, such as TopK: the null, and its pairs")
     command.add_argument("--pairs", type=Path, help="CSV file with two opposite words a line (default: a list of ours)")
-    add_model(command)
-    command.add_argument("--block", help=f"{BLOCK} (default: that of the harvest, where the model's file names it)")
+    add_model(command, f"that of the store, else {OURS}")
+    command.add_argument("--block", help=f"{BLOCK} {OF_STORE_OR_SAE}")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that are read (default: 30000)")
     add_harvest(command)

@@ -9,6 +9,8 @@ from typing import Any
 
 BLOCK = 'blocks before the residual stream is read, such as 15, or another place: "mlp_out.15", "attn_out.15", "embed"'
 OF_STORE = "which of several sites in the store (default: that of the harvest of the SAE)"
+OF_STORE_OR_SAE = "(default: that of the store; of several places, or without a store, that of the SAE's harvest)"
+OURS = "the embedded SmolLM2-135M"
 OPTIONS = {
     "block": "--block",
     "reads": "--reads",
@@ -32,9 +34,9 @@ def add_command(
     return command
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
+def add_model(command: argparse.ArgumentParser, default: str = OURS) -> None:
     """Add the options that name a language model and a text."""
-    command.add_argument("--model", help="Hugging Face name, folder or .gguf file (default: the embedded SmolLM2-135M)")
+    command.add_argument("--model", help=f"Hugging Face name, folder or .gguf file (default: {default})")
     command.add_argument("--text", help=".txt or .jsonl file, or Hugging Face dataset (default: embedded Wikipedia)")
     command.add_argument("--field", default="text", help="text field of a .jsonl file or dataset (default: text)")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxsae.commands.harvested import add_harvest, check_store, harvest_like, store_and_model
-from proxsae.commands.parser import BLOCK, add_command, add_model, check_counts
+from proxsae.commands.parser import BLOCK, OF_STORE_OR_SAE, OURS, add_command, add_model, check_counts
 
 
 def add(commands: Any) -> None:
@@ -24,12 +24,8 @@ def add(commands: Any) -> None:
     )
     command.add_argument("sae", help="model written by proxsae fit, or of any library")
     command.add_argument("store", type=Path, nargs="?", help="activation store (default: a new harvest of --tokens)")
-    add_model(command)
-    command.add_argument(
-        "--block",
-        nargs="+",
-        help=f"{BLOCK}; of a crosscoder several (default: that of the harvest, where the model's file names it)",
-    )
+    add_model(command, f"that of the store, else {OURS}")
+    command.add_argument("--block", nargs="+", help=f"{BLOCK}; of a crosscoder several {OF_STORE_OR_SAE}")
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--tokens", type=int, default=30_000, help="rows of the store that count (default: 30000)")
     add_harvest(command)
