@@ -43,30 +43,29 @@ def run(options: argparse.Namespace) -> None:
     from proxsae.formats import load
     from proxsae.llm import load_model
     from proxsae.llm.opposites import ANTONYMS, read_pairs
-    from proxsae.llm.provenance import at_place_of
-    from proxsae.llm.steering import site_of
+    from proxsae.llm.steering import check_one_place, site_of
 
     check_counts(options, "tokens", "least")
     check_store(options)
     check_output(options.out, options.sae, options.store, options.against, options.pairs, options.text)
     pairs = read_pairs(options.pairs or ANTONYMS)
-    if options.against == options.sae:
+    if options.against and Path(options.against).resolve() == Path(options.sae).resolve():
         raise ValueError(f"--against {options.against} is the model itself; give another one")
     saes = {name: load(path) for name, path in _named(options.sae, options.against).items()}
-    check = {"check_provenance": not options.any_place}
-    blocks = dict.fromkeys(saes, options.block)
+    for sae in saes.values():
+        check_one_place(sae)
     if options.store:
-        store, model = store_and_model(options)
-        blocks = {name: at_place_of(sae, store, name, **check).info["site"] for name, sae in saes.items()}
+        store, model = store_and_model(saes, options)
+        block, check = store.info["site"], False  # which store_and_model compares
     else:
-        model = load_model(options.model)
-    sites = [site_of(model, sae, blocks[name], **check) for name, sae in saes.items()]
+        model, block, check = load_model(options.model), options.block, not options.any_place
+    sites = [site_of(model, sae, block, check_provenance=check) for sae in saes.values()]
     if len(set(sites)) > 1:
         raise ValueError(f"the two models are of different sites: {sites[0]} and {sites[1]}")
     with nullcontext("") if options.store else tempfile.TemporaryDirectory() as folder:
         if not options.store:
             store = harvest_like(saes, model, sites[0], options, folder)
-        _write(options, model, saes, pairs, store.at(str(sites[0])))
+        _write(options, model, saes, pairs, store)
 
 
 def _write(options: Any, model: Any, saes: dict[str, Any], pairs: list[tuple[str, str]], store: Any) -> None:

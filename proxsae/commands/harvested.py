@@ -24,22 +24,28 @@ def check_store(options: argparse.Namespace) -> None:
         )
 
 
-def store_and_model(options: argparse.Namespace) -> tuple[Any, Any]:
-    """Return the store that is given, of several sites those in --block, and the model, by default that of the store.
+def store_and_model(saes: dict[str, Any], options: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the store that is given, at the place in --block or of the SAEs, and the model, by default that of it.
 
     Raises
     ------
     ValueError
-        If the store has no such site.
+        If the store has no such site, or, without --any-place, store, SAEs and model are not of one place and model.
     """
-    from proxsae.llm import ActivationStore, load_model
-    from proxsae.llm.harvest import sites_of
-    from proxsae.llm.provenance import names_of
+    from proxsae.llm import ActivationStore, Site, load_model
+    from proxsae.llm.provenance import at_place_of, no_place
 
     store = ActivationStore(options.store)
+    given = options.block.split() if isinstance(options.block, str) else options.block or []
+    sites = [str(Site.of(one)) for one in given] or list(store.sites)
+    if set(sites) != set(store.sites):
+        store = store.at(" ".join(sites))
+    for name, sae in saes.items():
+        told = getattr(sae, "provenance_", None) or {}
+        if told.get("hook") and not (told.get("site") or given or options.any_place):
+            raise no_place(sae, name, "--block")
     model = load_model(options.model or store.info["model"])
-    site = names_of(sites_of(model, options.block)) if options.block else store.info["site"]
-    return (store if site == store.info["site"] else store.at(site)), model
+    return at_place_of(saes, store, model, check_provenance=not options.any_place), model
 
 
 def harvest_like(saes: dict[str, Any], model: Any, block: Any, options: argparse.Namespace, folder: str) -> Any:

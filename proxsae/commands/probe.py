@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     command.add_argument("saes", nargs="+", help="models written by proxsae fit or sweep, or of any library")
     tokens = "store with tokens to tell"
     command.add_argument("--activations", dest="store", type=Path, required=True, metavar="DIR", help=tokens)
-    command.add_argument("--block", metavar="PLACE", help=OF_STORE)
+    command.add_argument("--block", nargs="+", metavar="PLACE", help=OF_STORE)
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--model", help="language model whose tokenizer reads the tokens (default: that of the store)")
     command.add_argument("--rows", type=int, default=100_000, help="of the store, half to fit on (default: 100000)")
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     if min(ks) < 1:
         raise ValueError(f"--k takes integers of at least 1 with commas between them; got {options.k!r}")
     saes = {path: load(path) for path in options.saes}
-    store, model = store_and_model(options)
+    store, model = store_and_model(saes, options)
     topic_of = None if options.topics is None else _topics(options.topics)
     results, left_out = probe(
         saes,
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         ks=ks,
         n_tokens=options.tokens,
         topic_of=topic_of,
-        check_provenance=not options.any_place,
+        check_provenance=False,  # which store_and_model compares
     )
     with replacing(options.out) as temporary, temporary.open("w", newline="") as stream:
         table = csv.DictWriter(stream, list(results[0]))

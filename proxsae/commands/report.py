@@ -43,14 +43,14 @@ def run(options: argparse.Namespace) -> None:
 
     check_counts(options, "tokens")
     check_output(options.out, options.sae, options.store)
-    sae = load(options.sae)
-    store, model = store_and_model(options)
+    sae, name = load(options.sae), Path(options.sae).name
+    store, model = store_and_model({name: sae}, options)
     html = explorer_page(
         sae,
         store.part(0, options.tokens),
         model,
-        title=f"Features of {Path(options.sae).name}",
+        title=f"Features of {name}",
         texts=options.read,
-        check_provenance=not options.any_place,
+        check_provenance=False,  # which store_and_model compares
     )
     print(f"report: {write_page(options.out, html).resolve()}")

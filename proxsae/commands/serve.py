@@ -48,25 +48,25 @@ def run(options: argparse.Namespace) -> None:
         PageServer(options.port) as server,
         nullcontext("") if options.store else tempfile.TemporaryDirectory() as folder,
     ):
-        sae, name, check_provenance = load(options.sae), Path(options.sae).name, not options.any_place
+        sae, name = load(options.sae), Path(options.sae).name
         if options.store:
-            store, model = store_and_model(options)
+            store, model = store_and_model({name: sae}, options)
         else:
             hooks = options.block or sae.provenance_.get("site")
             if not hooks:
                 raise no_place(sae, name, "--block")
             model = load_model(options.model)
-            if check_provenance:  # before minutes of a harvest
+            if not options.any_place:  # before minutes of a harvest
                 check_same_place(sae, model, names_of(sites_of(model, hooks)), name)
             store = harvest_like({options.sae: sae}, model, hooks, options, folder)
-        store = at_place_of(sae, store, name, check_provenance=check_provenance)
+            store = at_place_of({name: sae}, store, check_provenance=False)
         server.page = explorer_page(
             sae,
             store.part(0, options.tokens),
             model,
             title=f"Features of {name}",
             is_live=True,
-            check_provenance=check_provenance,
+            check_provenance=False,  # compared above
         )
         read = partial(read_text, model, sae, list(store.sites), harvest=store.info)
         server.answer = lambda text: packed(reading_content(read(text), decoder(model)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proxsae.data.store import ActivationStore
@@ -60,68 +60,100 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str
     are the same if their weights are, whatever their names; where the weights are not known or have another precision,
     the last part of the name decides.
     """
-    has_weights = (getattr(sae, "provenance_", None) or {}).get("weights")
-    _check_same(sae, model.name, model.fingerprint() if has_weights else "", str(site), name, of)
+    provenance = _provenance(sae)
+    here = {"model": model.name, "weights": model.fingerprint() if provenance.get("weights") else ""}
+    _check_same(f"{name} was fitted on", provenance, of, str(site), here)
 
 
 def no_place(sae: Any, name: str, argument: str, of: str = "site") -> ValueError:
-    """Return the error for an autoencoder that names no site, which may name a hook of another library."""
-    hook = (getattr(sae, "provenance_", None) or {}).get(of.replace("site", "hook"))
-    says = (
-        f"names the hook {hook!r}, which is no place of ours"
-        if hook
-        else "does not say where its activations come from"
-    )
+    """Return the error for an autoencoder that names no site, a hook of another library, or a site that is not here."""
+    provenance = _provenance(sae)
+    site, hook = provenance.get(of), provenance.get(of.replace("site", "hook"))
+    says = "does not say where its activations come from"
+    if site:
+        says = f"is of {site!r}"
+    elif hook:
+        says = f"names the hook {hook!r}, which is no place of ours"
     return ValueError(f"{name} {says}; give {argument}")
 
 
-def at_place_of(sae: Any, store: ActivationStore, name: str, *, check_provenance: bool = True) -> ActivationStore:
-    """Return of a store of several sites the one that the autoencoder reads; a crosscoder reads all.
+def at_place_of(
+    saes: Mapping[str, Any],
+    store: ActivationStore,
+    model: LanguageModel | None = None,
+    *,
+    check_provenance: bool = True,
+) -> ActivationStore:
+    """Return of a store of several sites the one that the autoencoders read; a crosscoder reads all.
+
+    An autoencoder may name the model of the store or `model`, which are the same under two names.
 
     Raises
     ------
     ValueError
-        If the autoencoder is for rows that are normalised first, does not say which of several sites it reads, or,
-        unless `check_provenance` is false, was fitted on another model or another site than those of the rows.
+        If an autoencoder is for rows that are normalised first or does not say which of several sites it reads, two
+        read different ones, or, unless `check_provenance` is false, one was fitted on another model or another site
+        than those of the rows, or the rows are of another model than `model`.
     """
-    check_raw_rows(sae, name)
-    told = (getattr(sae, "provenance_", None) or {}).get("site")
-    if len(store.sites) > 1 and told != store.info["site"]:
-        if told is not None:
-            store = store.at(told)
-        elif getattr(sae, "n_features_in_", store.shape[1]) != store.shape[1]:
-            raise no_place(sae, name, f"store.at(site), site one of {', '.join(map(repr, store.sites))}")
-    if check_provenance:
-        _check_same(sae, store.info["model"], store.info["weights"], store.info["site"], name)
-    return store
+    for name, sae in saes.items():
+        check_raw_rows(sae, name)
+    here = [store.info]
+    if check_provenance and model is not None:
+        loaded = {"model": model.name, "weights": model.fingerprint()}
+        _check_same(f"'{store.path}' was harvested at", store.info, "site", store.info["site"], loaded)
+        here.append(loaded)
+    read = {}
+    for name, sae in saes.items():
+        provenance = _provenance(sae)
+        told = provenance.get("site")
+        part = store.at(told) if told in store.sites else store
+        if check_provenance:
+            _check_same(f"{name} was fitted on", provenance, "site", part.info["site"], *here)
+        if len(part.sites) > 1 and getattr(sae, "n_features_in_", part.shape[1]) != part.shape[1]:
+            raise no_place(sae, name, f"store.at(site), site one of {', '.join(map(repr, part.sites))}")
+        read[part.info["site"]] = part
+    if len(read) > 1:
+        raise ValueError(f"the autoencoders read at {' and '.join(map(repr, read))}: give those of one place at a time")
+    return next(iter(read.values()), store)
 
 
 def check_raw_rows(sae: Any, name: str) -> None:
     """Raise ValueError if the autoencoder is for rows that are normalised first: the rows of a store are raw."""
-    if rows := (getattr(sae, "provenance_", None) or {}).get("normalised_rows"):
+    if rows := _provenance(sae).get("normalised_rows"):
         raise ValueError(
             f"{name} is for rows that are normalised first ({rows}), and would be given raw ones: only evaluate "
             "normalises them"
         )
 
 
-def _check_same(sae: Any, model: str, weights: str, site: str, name: str, of: str = "site") -> None:
-    """Raise ValueError if the autoencoder was fitted on another place, or a model of another name and other weights."""
+def _provenance(sae: Any) -> dict[str, str]:
+    """Return what an autoencoder says in texts of the activations that it was fitted on."""
     provenance = getattr(sae, "provenance_", None) or {}
-    told = (provenance.get(field) for field in ("model", "weights", of))
-    name_then, weights_then, site_then = (value if isinstance(value, str) else None for value in told)
-    if weights_then and weights_then.partition(":")[0] == weights.partition(":")[0]:
-        is_same = weights_then == weights
-    else:
-        is_same = name_then is None or _last_part(name_then) == _last_part(model)
-    if is_same and site_then in (None, site):
+    return {field: value for field, value in provenance.items() if isinstance(value, str)}
+
+
+def _check_same(subject: str, then: Mapping[str, Any], of: str, site: str, *here: Mapping[str, Any]) -> None:
+    """Raise ValueError if a provenance is of another site, or of none of the models of one or two others.
+
+    `of` is the field of its site. A site or model that it does not name is accepted.
+    """
+    is_same = any(_is_same_model(then, one) for one in here)
+    if is_same and then.get(of) in (None, site):
         return
-    then = f"'{site_then or 'some place'}' of {name_then or 'some model'}"
-    changed = " with other weights" if name_then == model and not is_same else ""
+    name_then, name = then.get("model"), here[0]["model"]
+    place = f"'{then.get(of) or 'some place'}' of {name_then or 'some model'}"
+    changed = " with other weights" if name_then == name and not is_same else ""
     raise ValueError(
-        f"{name} was fitted on {then}{changed}, but is to be used on '{site}' of {model}; check_provenance=False "
-        "allows it."
+        f"{subject} {place}{changed}, but is to be used on '{site}' of {name}; check_provenance=False allows it."
     )
+
+
+def _is_same_model(then: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether two provenances are of equal weights of one precision, else of one name; one may name no model."""
+    weights_then, weights = then.get("weights"), here["weights"]
+    if weights_then and weights_then.partition(":")[0] == weights.partition(":")[0]:
+        return bool(weights_then == weights)
+    return then.get("model") is None or _last_part(then["model"]) == _last_part(here["model"])
 
 
 def _last_part(name: str) -> str:

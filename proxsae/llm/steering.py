@@ -148,15 +148,12 @@ def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, c
     """Return the site at which an autoencoder is to be used, that of its harvest for None, if it fits there."""
     check_model(model)
     check_fitted(sae)
-    if getattr(sae, "is_transcoder_", False):
-        raise ValueError("the model is a transcoder, whose atoms are not activations of the place that it reads")
-    if len(sae.blocks_.sizes if hasattr(sae, "blocks_") else ()) > 1:
-        raise ValueError("the model is a crosscoder, whose atoms are of several places, so no edit of one follows")
+    check_one_place(sae)
     provenance = getattr(sae, "provenance_", None) or {}
     where = provenance.get("site") if block is None else block
     if where is None:
         raise no_place(sae, "the autoencoder", "block")
-    if block is None and is_side_by_side(where):
+    if is_side_by_side(where):
         raise ValueError(f"the autoencoder is of {where!r} side by side, so no edit of one place follows")
     if rows := provenance.get("normalised_rows"):
         raise ValueError(f"the autoencoder is for rows that are normalised first ({rows}), so no edit of x follows")
@@ -165,6 +162,14 @@ def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, c
         check_same_place(sae, model, site, "sae")
     check_features(sae, model.width(site), f"'{site}' of {model.name}")
     return site
+
+
+def check_one_place(sae: Any) -> None:
+    """Raise ValueError for a transcoder or a crosscoder, whose atoms are not of the one place that it reads."""
+    if getattr(sae, "is_transcoder_", False):
+        raise ValueError("the model is a transcoder, whose atoms are not activations of the place that it reads")
+    if len(sae.blocks_.sizes if hasattr(sae, "blocks_") else ()) > 1:
+        raise ValueError("the model is a crosscoder, whose atoms are of several places, so no edit of one follows")
 
 
 def checked_edits(edits: Mapping[Any, Any], n_atoms: int, mode: str) -> tuple[list[int], NDArray[np.float32]]:

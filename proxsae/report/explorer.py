@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from proxsae.data.store import ActivationStore
 from proxsae.llm.model import LanguageModel, check_model
 from proxsae.llm.opposites import logit_lens
-from proxsae.llm.provenance import at_place_of, check_same_place
+from proxsae.llm.provenance import at_place_of
 from proxsae.llm.sites import Site
 from proxsae.metrics import check_fitted, codes_of
 from proxsae.report.atoms import ANTIPODE, examples, firing, neighbours, pushed_tokens
@@ -63,7 +63,8 @@ def explorer_page(
     is_live : bool, default False
         Whether a :class:`PageServer` serves the page and answers texts.
     check_provenance : bool, default True
-        Refuse an autoencoder that was fitted on another model or another place than those of the store.
+        Refuse an autoencoder that was fitted on another model or another place than those of the store, and a store of
+        another model than `model`.
 
     Raises
     ------
@@ -77,10 +78,8 @@ def explorer_page(
     check_model(model)
     if not isinstance(store, ActivationStore):
         raise TypeError(f"store must be an ActivationStore, whose rows have tokens, got a {type(store).__name__}")
-    store = at_place_of(sae, store, "the autoencoder", check_provenance=check_provenance)
+    store = at_place_of({"the autoencoder": sae}, store, model, check_provenance=check_provenance)
     hooks = list(store.sites)
-    if check_provenance:
-        check_same_place(sae, model, store.info["site"], "the autoencoder")
     if not len(store):
         raise ValueError("the store has no row to show")
     readings = [read_text(model, sae, hooks, text, store.info) for text in texts]  # first: one may be refused

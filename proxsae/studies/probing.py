@@ -81,19 +81,14 @@ def probe(
     ----------
     Gurnee et al. (2023), Finding neurons in a haystack: case studies with sparse probing, arXiv:2305.01610.
     """
-    parts = [at_place_of(sae, store, name, check_provenance=check_provenance) for name, sae in saes.items()]
-    read = {part.info["site"]: part for part in parts}
-    if len(read) > 1:
-        raise ValueError(
-            f"the autoencoders read at {' and '.join(map(repr, read))}: probe those of one place at a time"
-        )
+    store = at_place_of(saes, store, check_provenance=check_provenance)
     tasks, left_out = _tasks(store, tokenizer, n_tokens, topic_of)
     if not tasks:
         raise ValueError(
             f"no label has {LEAST} samples of each class in both halves of the {len(store):,} rows, of which at most "
             f"{n_tokens:,} are read for tokens; give more"
         )
-    x = np.asarray(next(iter(read.values()), store)[:], np.float32)
+    x = np.asarray(store[:], np.float32)
     for name, sae in saes.items():
         if min(ks, default=0) > (n_atoms := codes_of(sae, x[:1]).shape[1]):
             raise ValueError(f"'{name}' has {n_atoms} atoms, and the least k is {min(ks)}; give a smaller one")

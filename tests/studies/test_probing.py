@@ -263,7 +263,7 @@ def test_of_a_store_of_several_places_the_one_that_is_read_is_probed(store, topi
     assert probe({"sae": reads}, two, tiny_tokenizer(), **options) == probe(
         {"sae": reads}, store, tiny_tokenizer(), **options
     )
-    with pytest.raises(ValueError, match=r"read at 'block\.1' and 'block\.2': probe those of one place at a time"):
+    with pytest.raises(ValueError, match=r"read at 'block\.1' and 'block\.2': give those of one place at a time"):
         probe({"reads": reads, "other": other}, two, tiny_tokenizer(), **options)
     with pytest.raises(ValueError, match=r"other was fitted on 'block\.2' of .*, but is to be used on 'block\.1'"):
         probe({"other": other}, store, tiny_tokenizer(), **options)
