@@ -185,9 +185,11 @@ class Fit:
     def _settle_prices(self) -> None:
         """At batch scope and the end of a fit, set the prices by many rows: the mean over batches lags behind.
 
-        Of a stream these are rows of the first block. Those of a pass of partial_fit may be too few to decide alone.
+        Of a stream these are rows of the first block, unless that is too short to be like the rest. Nor do the rows of
+        a pass of partial_fit decide alone.
         """
-        if self.state.prices is not None and self.n_steps is not None:
+        is_short = isinstance(self.batches, StreamBatches) and len(self.rows) < N_FOR_WEIGHT
+        if self.state.prices is not None and self.n_steps is not None and not is_short:
             some = self.batches.read(evenly_spaced(len(self.rows), N_FOR_WEIGHT))
             with torch.no_grad():
                 self.state.prices = self.state.model.encoder.encode(some).prices

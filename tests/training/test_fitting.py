@@ -405,10 +405,17 @@ def test_prices_of_batches_end_with_their_regularizer(X, tmp_path):
 @pytest.mark.parametrize("rows", [np.asarray, ShuffledRows])
 @pytest.mark.parametrize("encoder", ["amortized", "unrolled"])
 def test_a_short_training_at_batch_scope_ends_with_the_threshold_of_its_model(encoder, rows):
-    X = np.random.default_rng(0).normal(size=(3000, 10)).astype(np.float32)
+    X = np.random.default_rng(0).normal(size=(4096, 10)).astype(np.float32)
     options = {"n_steps": 40, "batch_size": 500, "random_state": 0, "encoder": encoder}
     sae = ProxSAE(Cardinality(4, "batch"), 24, **options).fit(rows(X))
     assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.02)
+
+
+def test_a_short_first_block_of_a_stream_does_not_decide_the_threshold_of_batch_scope():
+    X = np.random.default_rng(0).normal(size=(4096, 10)).astype(np.float32)
+    stream = ShuffledRows(X, buffer_rows=32)
+    sae = ProxSAE(Cardinality(4, "batch"), 24, n_steps=100, batch_size=500, random_state=0).fit(stream)
+    assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.1)
 
 
 class OneBall(NonSeparable, named=False):
