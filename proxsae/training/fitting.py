@@ -347,6 +347,10 @@ def drive(fits: Sequence[Fit]) -> None:
         for fit in fits:
             if fit.error is None:
                 fit.finish(stop)
+    if stop.signal_name is not None and not stop:
+        warnings.warn(
+            f"{stop.signal_name} came after the last step: the model is whole (a Python script goes on)", stacklevel=4
+        )
 
 
 def finished_model(state: TrainingState) -> Autoencoder | None:

@@ -23,6 +23,7 @@ from proxsae.regularizers import L0, L1, Cardinality, NonNegative, SquaredL2, pa
 from proxsae.regularizers.nonseparable import NonSeparable
 from proxsae.regularizers.settings import settings_of, with_settings
 from proxsae.training import Trainer
+from proxsae.training.fitting import Fit
 
 
 def small(R=None, **options):
@@ -325,6 +326,21 @@ def test_a_second_signal_stops_at_once_and_changes_nothing(X, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.setattr(Trainer, "_compute", compute)
     sae.partial_fit(X)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_after_the_last_step_is_told(number, name, X, monkeypatch):
+    finish = Fit.finish
+
+    def signalled(self, stop):
+        os.kill(os.getpid(), number)
+        finish(self, stop)
+
+    monkeypatch.setattr(Fit, "finish", signalled)
+    sentence = rf"^{name} came after the last step: the model is whole \(a Python script goes on\)$"
+    with pytest.warns(UserWarning, match=sentence) as seen:
+        assert small().fit(X).n_iter_ == 30
+    assert seen[0].filename == __file__
 
 
 def test_a_handler_of_the_user_stays(X):
