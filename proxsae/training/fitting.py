@@ -253,6 +253,7 @@ class Fit:
                 f"{signal} ended the training early: {which} of step {self.state.n_done} (a Python script goes on)",
                 stacklevel=5,
             )
+            self._settle_prices()  # not in the checkpoint: a resumed training goes on from the mean over batches
         if self.state.control is not None:
             some = evenly_spaced(len(self.rows), N_FOR_WEIGHT)
             try:

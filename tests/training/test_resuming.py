@@ -201,6 +201,18 @@ def test_a_signal_finishes_the_step_and_writes_a_checkpoint(number, name, tmp_pa
     assert content(tmp_path / "sae.safetensors") == content(tmp_path / "through.safetensors")
 
 
+def test_a_signal_leaves_the_threshold_of_the_model_and_resumes_from_that_of_the_batches(tmp_path, monkeypatch):
+    through, stopped = tmp_path / "through", tmp_path / "stopped"
+    fit_of("batch", through).fit(X)
+    stop_after(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.warns(UserWarning, match="those of step 6"):
+        sae = fit_of("batch", stopped).fit(X)
+    assert sae.transform(X).nnz / len(X) == pytest.approx(3, abs=0.02)
+    fit_of("batch", stopped).fit(X, resume=True)
+    for name in ("step-00000012.safetensors", "step-00000013.safetensors"):
+        assert content(stopped / name) == content(through / name)
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
