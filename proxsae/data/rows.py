@@ -361,7 +361,7 @@ def _check_matrix(X: Any, name: str) -> None:
 
 def _dtype_in_memory(X: Any) -> Any:
     """Return the dtype, or the dtypes allowed, to which scikit-learn converts rows in memory."""
-    dtypes = X.dtypes if hasattr(X, "columns") else [getattr(X, "dtype", None)]
+    dtypes = X.dtypes if hasattr(X, "columns") and hasattr(X, "dtypes") else [getattr(X, "dtype", None)]
     names = {getattr(dtype, "name", str(dtype)).lower() for dtype in dtypes}  # polars and pandas have a Float32 too
     narrow = names <= {"float16", "float32"}  # in any byte order
     return np.float32 if narrow else [np.float64, np.float32]

@@ -63,10 +63,20 @@ class Frame:
         return np.ones(self.shape, dtype or np.float32)
 
 
+class Table:
+    """A table of pyarrow, which has columns and no dtypes."""
+
+    shape, columns = (4, 3), ["a", "b", "c"]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones(self.shape, dtype or np.float64)
+
+
 @pytest.mark.parametrize(
     ("frame", "dtype"),
     [
         (Frame(), torch.float32),
+        (Table(), torch.float64),
         (pandas.DataFrame(np.ones((4, 3)), dtype="Float32"), torch.float32),
         (pandas.DataFrame(np.ones((4, 3)), dtype="Float64"), torch.float64),
         (pandas.DataFrame({"a": np.ones(4, np.float32), "b": np.ones(4)}), torch.float64),
