@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from math import isfinite
 from numbers import Real
 from threading import RLock
 from typing import Any
@@ -31,8 +32,8 @@ class FromCvxpy(NonSeparable):
     Parameters
     ----------
     build : callable
-        ``build(z)`` returns a convex scalar expression of the cvxpy variable z of shape (n_components,), or a number,
-        or a pair of either and a list of constraints. Written ``from_cvxpy(lambda z: cp.norm1(cp.diff(z)))``.
+        ``build(z)`` returns a convex scalar expression of the cvxpy variable z of shape (n_components,), or a finite
+        number, or a pair of either and its constraints. Written ``from_cvxpy(lambda z: cp.norm1(cp.diff(z)))``.
 
     Raises
     ------
@@ -88,11 +89,16 @@ def built(build: Callable[[Any], Any], z: Any) -> tuple[Any, list[Any]]:
 
     result = build(z)
     value, constraints = result if isinstance(result, tuple) and len(result) == 2 else (result, [])
-    is_scalar = isinstance(value, Real) or (isinstance(value, cp.Expression) and value.size == 1)
-    are_constraints = isinstance(constraints, list | tuple) and all(isinstance(c, cp.Constraint) for c in constraints)
+    constraints = list(constraints) if isinstance(constraints, Iterable) else constraints
+    is_number = not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
+    is_scalar = is_number or (isinstance(value, cp.Expression) and value.size == 1)
+    are_constraints = isinstance(constraints, list) and all(isinstance(c, cp.Constraint) for c in constraints)
     if not (is_scalar and are_constraints):
-        raise TypeError(f"it must be a scalar expression, or a pair of it and a list of constraints, got {result!r}")
-    return cp.sum(value), list(constraints)
+        raise TypeError(
+            "it must be a scalar expression or a finite number, or a pair of either and a list of constraints, "
+            f"got {result!r}"
+        )
+    return cp.sum(value), constraints
 
 
 @lru_cache(maxsize=32)

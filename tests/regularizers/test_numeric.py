@@ -329,13 +329,24 @@ def test_from_cvxpy_takes_a_number_and_an_expression_of_one_entry():
     assert from_cvxpy(lambda z: cp.sum(cp.abs(z), keepdims=True)).value(u) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("kind", [tuple, set, iter])
+def test_from_cvxpy_takes_constraints_in_any_iterable(kind):
+    ball = from_cvxpy(lambda z: (cp.norm1(z), kind([z >= 0, z <= 0.3])))
+    np.testing.assert_allclose(ball.prox(np.array([1.6, -0.2, 1.1])), [0.3, 0.0, 0.1], atol=1e-6)
+    assert ball.value(np.array([[0.3, 0.0, 0.1], [-0.3, 0.0, 0.1]])).tolist() == [0.4, np.inf]
+
+
 @pytest.mark.parametrize("method", ["prox", "value"])
 @pytest.mark.parametrize(
     "build",
-    [lambda z: None, lambda z: z >= 0, cp.abs, lambda z: (0, z >= 0), lambda z: (0, [True]), lambda z: (0, [], 0)],
+    [
+        *(lambda z: None, lambda z: z >= 0, cp.abs, lambda z: (0, z >= 0), lambda z: (0, [True]), lambda z: (0, [], 0)),
+        *(lambda z: np.nan, lambda z: (np.inf, [z >= 0]), lambda z: True),
+    ],
 )
 def test_from_cvxpy_says_what_an_expression_is(build, method):
-    with pytest.raises(ValueError, match="must be a scalar expression, or a pair of it and a list of constraints, got"):
+    sentence = "must be a scalar expression or a finite number, or a pair of either and a list of constraints, got"
+    with pytest.raises(ValueError, match=sentence):
         getattr(from_cvxpy(build), method)(np.zeros(3))
 
 
