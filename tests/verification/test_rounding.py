@@ -51,6 +51,10 @@ def test_a_small_code_beside_a_center_is_judged_by_the_digits_of_the_center(R):
     assert rounding(R).verdict == "passed"
 
 
+def test_a_large_center_of_another_code_hides_no_lost_digits():
+    assert rounding(Translated(Cancelling(), np.array([1e9, 0.1]))).verdict == "failed"
+
+
 def test_lost_digits_are_found_where_u_is_ordinary():
     check = rounding(Cancelling())
     assert check.verdict == "failed"

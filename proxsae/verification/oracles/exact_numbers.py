@@ -156,7 +156,8 @@ def answer(R: Regularizer, U: Array, t: Array) -> ExactResult:
     for i in [*([0] if len(R.terms) > 1 else []), 1, *range(2, 2 + len(numbers))]:
         moves = moves + largest(abs(at(i) - result) / MOVE)
     for center in _centers(R):  # u - c and c + p round beside c, and a move of c would cancel in them
-        moves = moves + abs(exact(center)).max()
+        beside = abs(exact(center))
+        moves = moves + (beside if R.is_separable else beside.max())  # a block has a center of its own length
     return ExactResult(result, moves)
 
 
