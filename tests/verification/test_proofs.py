@@ -291,6 +291,15 @@ def test_an_operation_that_the_prover_does_not_know_is_unknown(value, reason):
     assert reason in str(prove(Own()))
 
 
+def test_a_mistake_in_an_unread_formula_is_raised():
+    class Reshaped(L1):
+        def value_of(self, xp: Any, z: Any) -> Any:
+            return xp.abs(z).reshape(7)
+
+    with pytest.raises(ValueError, match="reshape"):
+        prove(Reshaped())
+
+
 def test_a_step_that_an_unread_prox_refuses_is_no_mistake():
     class Concave(Separable):
         def value_of(self, xp: Any, z: Any) -> Any:
@@ -301,7 +310,9 @@ def test_a_step_that_an_unread_prox_refuses_is_no_mistake():
                 raise ValueError("t must be below 1")
             return u / (1.0 - t)
 
-    assert "cannot be read: bad operand type for unary +" in str(prove(Concave()))
+    said = str(prove(Concave()))
+    assert "cannot be read: bad operand type for unary +" in said
+    assert "and its prox refuses t = 1: t must be below 1" in said
 
 
 @pytest.mark.parametrize("value", [lambda z: 0.5 * z ** np.int64(2), lambda z: 0.5 * z**2 + z**0 - 1.0])

@@ -78,12 +78,15 @@ def prove(R: Regularizer, *, timeout: float = 60.0) -> Proof:
     except (TypeError, AttributeError) as error:  # an operation that the prover's numbers do not have, as 2.0**z
         pair = pair_of_regularizer(R)
         U = np.random.default_rng(0).normal(scale=3.0, size=(20, pair.n))
-        try:
-            pair.value(pair.prox(U, 1.0))
-        except Exception as other:  # a mistake in the formula raises here, too; but R may also refuse this step
-            if isinstance(other, (TypeError, AttributeError)):
-                raise
         why = f"its formula cannot be read: {error}"
+        try:  # a mistake in a formula raises here, too
+            Z = pair.prox(U, 1.0)
+        except (TypeError, AttributeError):
+            raise
+        except Exception as other:  # R may refuse this step
+            why += f", and its prox refuses t = 1: {other}"
+        else:
+            pair.value(Z)
     return Proof(repr(R), f"no theorem: {why}", "unknown", seconds=time.process_time() - start)
 
 
