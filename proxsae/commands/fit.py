@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
     with data_parallel(options.shards) as group, warnings.catch_warnings():
         if group.rank:  # what there is to say, the first process says
             warnings.simplefilter("ignore")
-        return _run(options, is_first=group.rank == 0)
+        # All wait until the first has saved the model: torchrun kills the others where one ends with a status.
+        status: int = group.of_first(_run(options, is_first=group.rank == 0))
+        return status
 
 
 def _pair(store: Any, target: str) -> tuple[Any, Any]:

@@ -217,6 +217,14 @@ def test_a_signal_here_after_one_elsewhere_is_no_second_one(one_of_two, monkeypa
         fit_of("count").fit(X)
 
 
+def test_no_process_of_the_command_ends_before_the_model_is_saved(one_of_two, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", X)
+    out, saved = tmp_path / "sae.safetensors", []
+    monkeypatch.setattr(Group, "of_first", lambda self, value: saved.append(out.exists()) or value)
+    assert main(command_of(tmp_path)) == 0
+    assert (saved[0], saved[-1]) == (False, True)
+
+
 def test_a_step_sums_as_many_numbers_as_the_page_on_scaling_says(one_of_two, monkeypatch):
     sent = []
     monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **of: sent.append(tensor.numel()))
