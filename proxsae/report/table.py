@@ -6,7 +6,7 @@ from typing import Any
 
 
 def formatted(value: float, form: str) -> str:
-    """Return a number in a format such as ``".3g"``, but a large one with all its digits: no column mixes two forms."""
+    """Return a number in a format such as ``".3g"``, but a large one without exponent, with all its digits."""
     text = f"{value:{form}}"
     return f"{value:.0f}" if "e+" in text else text
 
