@@ -1,6 +1,7 @@
 """The commands that take an autoencoder and a store: whose rows are shown, and where and how texts are read."""
 
 import re
+from contextlib import nullcontext
 from shutil import copytree
 
 import numpy as np
@@ -12,6 +13,7 @@ from small_saes import sae_of
 from proxsae import ProxSAE
 from proxsae.cli import main
 from proxsae.llm import ActivationStore, harvest, load_model, opposites
+from proxsae.llm.provenance import at_place_of
 from proxsae.report import read_text
 from proxsae.report.server import PageServer
 
@@ -35,6 +37,7 @@ def folder(tmp_path_factory):
         ("changed", 16, {"model": model.name, "weights": "float32:0", "site": "block.1"}),
         ("hooked", 16, {"model": model.name, "hook": "blocks.0.ln2.hook_normalized"}),
         ("third", 16, {"model": model.name, "site": "block.3"}),
+        ("wide", 32, {}),
         ("both", 32, {"model": model.name, "site": "block.1 block.2"}),
         ("others", 32, {"model": model.name, "site": "block.1 block.3"}),
     ):
@@ -91,6 +94,16 @@ def test_a_model_is_the_same_under_two_names(folder, command, monkeypatch, capsy
     assert re.search("was fitted on 'block.1' of .*model with other weights, but", capsys.readouterr().err)
 
 
+def test_weights_of_one_precision_decide_before_names(folder, monkeypatch):
+    store, model = ActivationStore(folder / "one"), load_model(folder / "model", device="cpu")
+    store.info["weights"] = "bfloat16:1"
+    sae = sae_of("Cardinality(8)", d=16, p=64)
+    for weights, is_same in (("bfloat16:1", True), (model.fingerprint(), True), ("bfloat16:2", False), (None, True)):
+        sae.provenance_ = {"model": model.name, "weights": weights}
+        with nullcontext() if is_same else pytest.raises(ValueError, match="with other weights"):
+            assert at_place_of({"sae": sae}, store, model) is store
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_rows_of_another_model_are_refused(folder, command, capsys):
     assert main([*_command(command, folder, "silent", "one"), "--model", str(folder / "qwen")]) == 1
@@ -112,10 +125,14 @@ def test_several_places_may_be_read_as_others(folder, capsys):
     assert main(arguments) == 1
     sentence = "was fitted on 'block.1 block.3' of .*, but is to be used on 'block.1 block.2' of .*; --any-place"
     assert re.search(sentence, capsys.readouterr().err)
-    assert main([*arguments, "--any-place", "--block", "2", "1"]) == 0
+    assert main([*arguments, "--any-place", "--block", "1", "2"]) == 0
     assert ", block.1 block.2, 400 tokens" in (folder / "report.html").read_text(encoding="utf-8")
-    assert main([*_command("report", folder, "third", "two"), "--any-place"]) == 1
-    assert "third.safetensors is of 'block.3'; give --block, one of 'block.1', 'block.2'" in capsys.readouterr().err
+    for more in ([], ["--any-place"]):
+        assert main([*_command("report", folder, "third", "two"), *more]) == 1
+        assert "two' has no site 'block.3'; it has 'block.1', 'block.2'" in capsys.readouterr().err
+    assert main([*_command("report", folder, "third", "two"), "--any-place", "--block", "2"]) == 0
+    assert main([*_command("report", folder, "wide", "two"), "--block", "2", "1"]) == 1
+    assert "two' has no site 'block.2 block.1'" in capsys.readouterr().err
 
 
 def test_probe_takes_the_place_that_is_given(folder):
@@ -126,7 +143,7 @@ def test_probe_takes_the_place_that_is_given(folder):
         ("silent", "two", ["--block", "1"]),
         ("named", "one", ["--any-place"]),
     ):
-        assert main([*_command("probe", folder, sae, store), *more]) == 0
+        assert main(["probe", *more, *_command("probe", folder, sae, store)[1:]]) == 0
         found.append((folder / "probe.csv").read_text().replace(sae, "sae"))
     assert found == [found[0]] * 4
 
@@ -137,7 +154,7 @@ def test_axes_are_those_of_one_place(folder, capsys):
     ProxSAE(**options, blocks=two.info["widths"]).fit(two).save(folder / "crosscoder.safetensors")
     ProxSAE(**options).fit(two.at("block.1"), two.at("block.2")).save(folder / "transcoder.safetensors")
     for sae, more, sentence in (
-        ("both", [], "is of 'block.1 block.2' side by side"),
+        ("both", [], "the rows are of 'block.1 block.2' side by side"),
         ("crosscoder", ["--block", "1"], "the model is a crosscoder"),
         ("transcoder", ["--block", "2"], "the model is a transcoder"),
         ("silent", ["--against", f"{folder}/../{folder.name}/silent.safetensors"], "is the model itself"),

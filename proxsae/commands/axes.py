@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
     """Print the tables and write the page."""
     from proxsae.data.outputs import check_output
     from proxsae.formats import load
+    from proxsae.formats.places import is_side_by_side
     from proxsae.llm import load_model
     from proxsae.llm.opposites import ANTONYMS, read_pairs
     from proxsae.llm.steering import check_one_place, site_of
@@ -57,6 +58,8 @@ def run(options: argparse.Namespace) -> None:
     if options.store:
         store, model = store_and_model(saes, options)
         block, check = store.info["site"], False  # which store_and_model compares
+        if is_side_by_side(block):
+            raise ValueError(f"the rows are of {block!r} side by side, and axes are those of one place")
     else:
         model, block, check = load_model(options.model), options.block, not options.any_place
     sites = [site_of(model, sae, block, check_provenance=check) for sae in saes.values()]

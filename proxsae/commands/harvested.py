@@ -38,7 +38,7 @@ def store_and_model(saes: dict[str, Any], options: argparse.Namespace) -> tuple[
     store = ActivationStore(options.store)
     given = options.block.split() if isinstance(options.block, str) else options.block or []
     sites = [str(Site.of(one)) for one in given] or list(store.sites)
-    if set(sites) != set(store.sites):
+    if sites != list(store.sites):
         store = store.at(" ".join(sites))
     for name, sae in saes.items():
         told = getattr(sae, "provenance_", None) or {}

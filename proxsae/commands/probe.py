@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     command.add_argument("saes", nargs="+", help="models written by proxsae fit or sweep, or of any library")
     tokens = "store with tokens to tell"
     command.add_argument("--activations", dest="store", type=Path, required=True, metavar="DIR", help=tokens)
-    command.add_argument("--block", nargs="+", metavar="PLACE", help=OF_STORE)
+    command.add_argument("--block", metavar="PLACE", help=OF_STORE)
     command.add_argument("--any-place", action="store_true", help="even where a SAE comes from another model or block")
     command.add_argument("--model", help="language model whose tokenizer reads the tokens (default: that of the store)")
     command.add_argument("--rows", type=int, default=100_000, help="of the store, half to fit on (default: 100000)")

@@ -66,14 +66,13 @@ def check_same_place(sae: Any, model: LanguageModel, site: Site | str, name: str
 
 
 def no_place(sae: Any, name: str, argument: str, of: str = "site") -> ValueError:
-    """Return the error for an autoencoder that names no site, a hook of another library, or a site that is not here."""
-    provenance = _provenance(sae)
-    site, hook = provenance.get(of), provenance.get(of.replace("site", "hook"))
-    says = "does not say where its activations come from"
-    if site:
-        says = f"is of {site!r}"
-    elif hook:
-        says = f"names the hook {hook!r}, which is no place of ours"
+    """Return the error for an autoencoder that names no site, which may name a hook of another library."""
+    hook = _provenance(sae).get(of.replace("site", "hook"))
+    says = (
+        f"names the hook {hook!r}, which is no place of ours"
+        if hook
+        else "does not say where its activations come from"
+    )
     return ValueError(f"{name} {says}; give {argument}")
 
 
@@ -91,9 +90,9 @@ def at_place_of(
     Raises
     ------
     ValueError
-        If an autoencoder is for rows that are normalised first or does not say which of several sites it reads, two
-        read different ones, or, unless `check_provenance` is false, one was fitted on another model or another site
-        than those of the rows, or the rows are of another model than `model`.
+        If an autoencoder is for rows that are normalised first, does not say which of several sites it reads or reads
+        none of them, two read different ones, or, unless `check_provenance` is false, one was fitted on another model
+        or another site than those of the rows, or the rows are of another model than `model`.
     """
     for name, sae in saes.items():
         check_raw_rows(sae, name)
@@ -105,12 +104,14 @@ def at_place_of(
     read = {}
     for name, sae in saes.items():
         provenance = _provenance(sae)
-        told = provenance.get("site")
-        part = store.at(told) if told in store.sites else store
+        told, part = provenance.get("site"), store
+        takes_all = told not in store.sites and getattr(sae, "n_features_in_", store.shape[1]) == store.shape[1]
+        if len(store.sites) > 1 and not takes_all:
+            if told is None:
+                raise no_place(sae, name, f"store.at(site), site one of {', '.join(map(repr, store.sites))}")
+            part = store.at(told)
         if check_provenance:
             _check_same(f"{name} was fitted on", provenance, "site", part.info["site"], *here)
-        if len(part.sites) > 1 and getattr(sae, "n_features_in_", part.shape[1]) != part.shape[1]:
-            raise no_place(sae, name, f"store.at(site), site one of {', '.join(map(repr, part.sites))}")
         read[part.info["site"]] = part
     if len(read) > 1:
         raise ValueError(f"the autoencoders read at {' and '.join(map(repr, read))}: give those of one place at a time")
@@ -137,7 +138,7 @@ def _check_same(subject: str, then: Mapping[str, Any], of: str, site: str, *here
 
     `of` is the field of its site. A site or model that it does not name is accepted.
     """
-    is_same = any(_is_same_model(then, one) for one in here)
+    is_same = _is_same_model(then, here)
     if is_same and then.get(of) in (None, site):
         return
     name_then, name = then.get("model"), here[0]["model"]
@@ -148,12 +149,12 @@ def _check_same(subject: str, then: Mapping[str, Any], of: str, site: str, *here
     )
 
 
-def _is_same_model(then: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether two provenances are of equal weights of one precision, else of one name; one may name no model."""
-    weights_then, weights = then.get("weights"), here["weights"]
-    if weights_then and weights_then.partition(":")[0] == weights.partition(":")[0]:
-        return bool(weights_then == weights)
-    return then.get("model") is None or _last_part(then["model"]) == _last_part(here["model"])
+def _is_same_model(then: Mapping[str, Any], here: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a provenance has the weights of one of others, or where none has its precision, the name of one."""
+    weights, name = then.get("weights") or "", then.get("model")
+    known = [one["weights"] for one in here if weights and one["weights"]]
+    equal = [weights == other for other in known if weights.partition(":")[0] == other.partition(":")[0]]
+    return any(equal or [name is None or _last_part(name) == _last_part(one["model"]) for one in here])
 
 
 def _last_part(name: str) -> str:

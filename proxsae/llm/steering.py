@@ -153,7 +153,7 @@ def site_of(model: LanguageModel, sae: Any, block: Site | int | str | None, *, c
     where = provenance.get("site") if block is None else block
     if where is None:
         raise no_place(sae, "the autoencoder", "block")
-    if is_side_by_side(where):
+    if block is None and is_side_by_side(where):
         raise ValueError(f"the autoencoder is of {where!r} side by side, so no edit of one place follows")
     if rows := provenance.get("normalised_rows"):
         raise ValueError(f"the autoencoder is for rows that are normalised first ({rows}), so no edit of x follows")
