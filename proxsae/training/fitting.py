@@ -188,7 +188,7 @@ class Fit:
         Of a stream these are rows of the first block, unless that is too short to be like the rest. Nor do the rows of
         a pass of partial_fit decide alone.
         """
-        is_short = isinstance(self.batches, StreamBatches) and len(self.rows) < N_FOR_WEIGHT
+        is_short = len(self.rows) < min(N_FOR_WEIGHT, self.source.n_rows(self.rows) or N_FOR_WEIGHT)
         if self.state.prices is not None and self.n_steps is not None and not is_short:
             some = self.batches.read(evenly_spaced(len(self.rows), N_FOR_WEIGHT))
             with torch.no_grad():
@@ -245,7 +245,7 @@ class Fit:
                 "than these data need",
                 stacklevel=5,
             )
-        if stop:
+        if stop and not self.is_done:
             self.write()
             signal = stop.signal_name or "a signal to another process"
             which = "the model is that" if self.checkpoints is None else "the model and the last checkpoint are those"
@@ -348,7 +348,7 @@ def drive(fits: Sequence[Fit]) -> None:
         for fit in fits:
             if fit.error is None:
                 fit.finish(stop)
-    if stop.signal_name is not None and not stop:
+    if stop.signal_name and all(fit.is_done for fit in fits) and any(fit.error is None for fit in fits):
         warnings.warn(
             f"{stop.signal_name} came after the last step: the model is whole (a Python script goes on)", stacklevel=4
         )

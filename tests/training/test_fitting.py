@@ -329,14 +329,16 @@ def test_a_second_signal_stops_at_once_and_changes_nothing(X, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
-def test_a_signal_after_the_last_step_is_told(number, name, X, monkeypatch):
-    finish = Fit.finish
+@pytest.mark.parametrize("method", ["step", "finish"])
+def test_a_signal_that_ends_nothing_early_is_told(number, name, method, X, monkeypatch):
+    done = getattr(Fit, method)
 
-    def signalled(self, stop):
-        os.kill(os.getpid(), number)
-        finish(self, stop)
+    def signalled(self, *stop):
+        if self.state.n_done >= 29:
+            os.kill(os.getpid(), number)
+        done(self, *stop)
 
-    monkeypatch.setattr(Fit, "finish", signalled)
+    monkeypatch.setattr(Fit, method, signalled)
     sentence = rf"^{name} came after the last step: the model is whole \(a Python script goes on\)$"
     with pytest.warns(UserWarning, match=sentence) as seen:
         assert small().fit(X).n_iter_ == 30
@@ -421,7 +423,7 @@ def test_prices_of_batches_end_with_their_regularizer(X, tmp_path):
 @pytest.mark.parametrize("rows", [np.asarray, ShuffledRows])
 @pytest.mark.parametrize("encoder", ["amortized", "unrolled"])
 def test_a_short_training_at_batch_scope_ends_with_the_threshold_of_its_model(encoder, rows):
-    X = np.random.default_rng(0).normal(size=(4096, 10)).astype(np.float32)
+    X = np.random.default_rng(0).normal(size=(3000, 10)).astype(np.float32)
     options = {"n_steps": 40, "batch_size": 500, "random_state": 0, "encoder": encoder}
     sae = ProxSAE(Cardinality(4, "batch"), 24, **options).fit(rows(X))
     assert sae.transform(X).nnz / len(X) == pytest.approx(4, abs=0.02)
