@@ -249,9 +249,10 @@ class ProxSAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, WithRegularizer
         is_transcoder: bool = False,
         **parameters: Any,
     ) -> Self:
-        """Return a fitted model with the arrays D, b and S and a fitted encoder, such as ``Amortized.of(R, W, b_e)``.
+        """Return a fitted model with the arrays D, b and S and a fitted encoder.
 
-        All are in the units of the data; the encoder holds R. `parameters` are those of the constructor.
+        That is ``Amortized.of(R, W, b_e)``, or ``Solved.of(R)`` for optimal codes over given atoms. All are in the
+        units of the data; the encoder holds R. `parameters` are those of the constructor.
         """
         from proxsae.training.autoencoder import fitted_autoencoder
 

@@ -64,13 +64,20 @@ class Solved(Encoder):
 
     # --- made ------------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def of(cls, R: Regularizer, **options: Any) -> Self:
+        """Return the encoder for R, with options; it takes D and b from the autoencoder."""
+        encoder = cls(**options)
+        encoder.regularizer = R
+        return encoder
+
     def initial(self, R: Regularizer, atoms: Tensor, *, learn_thresholds: bool) -> Self:  # noqa: ARG002
         """Return the encoder; no thresholds are learned, since a hard threshold is a weight of R here."""
-        return self._of(R)
+        return self.of(R, **self.get_params())
 
     def with_regularizer(self, R: Regularizer, *, learn_thresholds: bool) -> Self:  # noqa: ARG002
         """Return the encoder with another R."""
-        return self._of(R)
+        return self.of(R, **self.get_params())
 
     def tensors(self) -> dict[str, Tensor]:
         """Return nothing."""
@@ -80,7 +87,7 @@ class Solved(Encoder):
     def from_tensors(cls, R: Regularizer, tensors: Mapping[str, Tensor], **options: Any) -> Self:
         """Return the encoder."""
         check_tensors(cls.name, tensors, {})
-        return cls(**options)._of(R)
+        return cls.of(R, **options)
 
     def in_units(self, mean: Tensor, x_scale: float, z_scale: float) -> Self:  # noqa: ARG002
         """Return the encoder with R in the new units; D and b come with the autoencoder.
@@ -91,16 +98,11 @@ class Solved(Encoder):
             If the codes have other units than x.
         """
         check_one_scale(self.name, x_scale, z_scale)
-        return self._of(self.regularizer.rescaled(z_scale))
+        return self.of(self.regularizer.rescaled(z_scale), **self.get_params())
 
     def tie(self, atoms: nn.Parameter, bias: nn.Parameter) -> None:
         """Take D and b."""
         self.atoms, self.bias = atoms, bias
-
-    def _of(self, R: Regularizer) -> Self:
-        encoder = self.unfitted()
-        encoder.regularizer = R
-        return encoder
 
     # --- used ------------------------------------------------------------------------------------------------------
 

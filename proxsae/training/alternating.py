@@ -33,7 +33,10 @@ def is_frozen(update: Any, encoder: Encoder) -> bool:
     if not (isinstance(update, str) and update == "frozen"):
         return False
     if isinstance(encoder, Solved):
-        raise ValueError('update = "frozen" leaves nothing to learn where codes are solved: proxsae.solve gives them')
+        raise ValueError(
+            'update = "frozen" leaves nothing to learn where codes are solved: proxsae.solve gives them, or '
+            "ProxSAE.from_parts(D, b, Solved.of(R))"
+        )
     return True
 
 
