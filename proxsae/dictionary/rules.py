@@ -48,6 +48,9 @@ class Update(ABC):
         Norm 1, or at most 1.
     nonnegative : bool, default False
         Atoms >= 0.
+    intercept : bool, default True
+        False: b = 0, as in NMF and in scikit-learn's ``DictionaryLearning``. The data are then not centred, and the
+        ``fvu`` of the history is relative to their squares.
     """
 
     name: ClassVar[str]
@@ -55,6 +58,7 @@ class Update(ABC):
     forgetting: float = 8.0
     atoms: AtomSet = "sphere"
     nonnegative: bool = False
+    intercept: bool = True
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -66,8 +70,13 @@ class Update(ABC):
                 raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
         if not is_number(self.forgetting, 0):
             raise ValueError(f"forgetting must be finite and >= 0, got {self.forgetting!r}")
-        if not isinstance(self.nonnegative, bool | np.bool_):
-            raise ValueError(f"nonnegative must be True or False, got {self.nonnegative!r}")
+        for option in ("nonnegative", "intercept"):
+            if not isinstance(getattr(self, option), bool | np.bool_):
+                raise ValueError(f"{option} must be True or False, got {getattr(self, option)!r}")
+
+    def problem(self, S: Statistics) -> tuple[Matrix, Matrix]:
+        """Return A and B of the problem in D, in which b is the best one for D, or 0."""
+        return S.centred if self.intercept else (S.gram, S.moments)
 
     @abstractmethod
     def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
@@ -82,7 +91,7 @@ class Online(Update):
     def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
         """Return the atoms after one pass."""
         S = S.plus(batch.codes, batch.X, batch.keep, batch.weights)
-        return descend_atoms(D, *S.centred, atoms=self.atoms, nonnegative=self.nonnegative), S, batch.codes
+        return descend_atoms(D, *self.problem(S), atoms=self.atoms, nonnegative=self.nonnegative), S, batch.codes
 
 
 class MOD(Update):
@@ -98,7 +107,7 @@ class MOD(Update):
     def moved(self, D: Matrix, S: Statistics, batch: Batch) -> tuple[Matrix, Statistics, csr_array]:
         """Return the best atoms for the sums, at norm 1."""
         S = S.plus(batch.codes, batch.X, batch.keep, batch.weights)
-        D, scale = least_squares_atoms(D, *S.centred, atoms=self.atoms)
+        D, scale = least_squares_atoms(D, *self.problem(S), atoms=self.atoms)
         return D, S.rescaled(scale), csr_array(batch.codes.multiply(scale[None, :]))
 
 
@@ -134,8 +143,8 @@ class Learned(NamedTuple):
 
     @classmethod
     def start(cls, X: Matrix, n_components: int, update: Update, random: np.random.Generator) -> Learned:
-        """Return the dictionary before the first step on rows like X, with b their mean."""
-        b = X.mean(axis=0)
+        """Return the dictionary before the first step on rows like X, with b their mean, or 0."""
+        b = X.mean(axis=0) if update.intercept else np.zeros(X.shape[1])
         D = initial_atoms(X - b, n_components, update.init, random, nonnegative=update.nonnegative)
         return cls(D, b, Statistics.zeros(*D.shape), np.zeros(n_components, dtype=np.int64), 0)
 
@@ -162,7 +171,7 @@ class Learned(NamedTuple):
         t, S = self.n_steps + 1, self.statistics
         keep = min((S.seen / (S.seen + len(X))) ** update.forgetting, most_weight / S.weight if S.weight else 1.0)
         D, S, Z = update.moved(self.atoms, S, Batch(X, Z, self.intercept, R, keep, weights))
-        b = S.intercept(D)
+        b = S.intercept(D) if update.intercept else np.zeros(D.shape[1])
         is_used = np.bincount(Z.indices, minlength=len(D)) > 0
         unused_for = np.where(is_used, 0, self.unused_for + len(X))
         which = unused_for // dead_after > np.where(is_used, 0, self.unused_for // dead_after)

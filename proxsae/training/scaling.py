@@ -1,4 +1,4 @@
-"""The units of the training: data centred, with mean norm sqrt(n_features)."""
+"""The units of the training: data centred, unless b is to be 0, with mean norm sqrt(n_features)."""
 
 from __future__ import annotations
 
@@ -31,10 +31,18 @@ class Scaling:
     scale: float
 
     @classmethod
-    def of(cls, rows: Rows, dtype: torch.dtype, device: torch.device, columns: slice = slice(None)) -> Scaling:
+    def of(
+        cls,
+        rows: Rows,
+        dtype: torch.dtype,
+        device: torch.device,
+        columns: slice = slice(None),
+        *,
+        is_centred: bool = True,
+    ) -> Scaling:
         """Return the scaling that gives evenly spaced rows, or some columns, mean 0 and mean norm sqrt(n_columns).
 
-        Rows are read block by block and summed in float64.
+        Rows are read block by block and summed in float64. Without `is_centred` nothing is subtracted.
 
         Raises
         ------
@@ -47,7 +55,7 @@ class Scaling:
         total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)[columns]
         for block, w in zip(blocks, weights, strict=True):
             total += _sum(rows.read(block, dtype, device)[:, columns], w)
-        mean = (total / n_rows).to(dtype)
+        mean = (total / n_rows if is_centred else torch.zeros_like(total)).to(dtype)
         norms, largest = 0.0, 0.0
         for block, w in zip(blocks, weights, strict=True):
             centred = rows.read(block, dtype, device)[:, columns] - mean

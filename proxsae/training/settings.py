@@ -55,6 +55,11 @@ class Settings:
         return self.regularizer, self.target_l0
 
     @property
+    def has_intercept(self) -> bool:
+        """Whether b is learned; otherwise it is 0."""
+        return self.update is None or self.update.intercept
+
+    @property
     def moves(self) -> Any:
         """How the dictionary moves, as `update` says it."""
         return self.update or ("frozen" if self.is_frozen else "gradient")

@@ -49,7 +49,7 @@ def start(
     n_features = max(rows.shape[1], n_targets)
     n_held = settings.n_components // mesh().atoms.size
     _check_memory(n_held, n_features, rows.dtype, with_sums=settings.update is not None)
-    inputs, targets = scalings(rows, rows.dtype, settings.device)
+    inputs, targets = scalings(rows, rows.dtype, settings.device, settings.has_intercept)
     is_steered = settings.target_l0 is not None
     targets.check_weights(rows.targets.name, settings.regularizer, rows.dtype, is_steered)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -116,10 +116,10 @@ def checked_atoms(init: Any, n_components: int, n_features: int) -> torch.Tensor
     return torch.from_numpy(array / norms)
 
 
-def scalings(rows: Rows, dtype: torch.dtype, device: torch.device) -> tuple[Scaling, Scaling]:
-    """Return the scaling of the rows and that of their targets."""
-    inputs = Scaling.of(rows, dtype, device)
-    return inputs, Scaling.of(rows.targets, dtype, device) if rows.has_targets else inputs
+def scalings(rows: Rows, dtype: torch.dtype, device: torch.device, has_intercept: bool) -> tuple[Scaling, Scaling]:
+    """Return the scaling of the rows and that of their targets; it subtracts their mean if b is learned."""
+    inputs = Scaling.of(rows, dtype, device, is_centred=has_intercept)
+    return inputs, Scaling.of(rows.targets, dtype, device, is_centred=has_intercept) if rows.has_targets else inputs
 
 
 def go_on_from(
@@ -140,9 +140,10 @@ def go_on_from(
     _check_same_model(fitted, settings, whose)
     _check_same_rows(fitted, rows, whose)
     given, target = settings.regularizer, settings.target_l0
-    inputs, targets = scalings(rows, fitted.atoms.dtype, fitted.atoms.device)
+    inputs, targets = scalings(rows, fitted.atoms.dtype, fitted.atoms.device, settings.has_intercept)
     model = fitted.in_units(inputs.inverse, targets.inverse)
     state = TrainingState.start(model, inputs, given, targets=targets, seed=settings.seed, target_l0=target)
+    _check_intercept(state, settings, whose)
     if state.control is not None and asked[1] is not None and given == asked[0]:
         state.control.is_met = True
         state.replace_encoder(model.encoder.with_regularizer(model.encoder.regularizer, learn_thresholds=True))
@@ -154,6 +155,7 @@ def go_on_from(
 def take_up(state: TrainingState, settings: Settings, rows: Rows) -> None:
     """Change a training to new settings, where these differ, and begin a new order of rows."""
     _check_same_model(state.model, settings, "the fitted model")
+    _check_intercept(state, settings, "the fitted model")
     target = None if state.control is None else state.control.target
     if settings.regularizer != state.given or (target is None) != (settings.target_l0 is None):
         _set_regularizer(state, settings, rows)  # before anything else changes: it may refuse
@@ -184,6 +186,14 @@ def _check_same_model(model: Autoencoder, settings: Settings, whose: str) -> Non
     fitted = model.encoder
     if (fitted.name, fitted.get_params()) != (settings.encoder.name, settings.encoder.get_params()):
         raise ValueError(f"encoder = {settings.encoder!r} needs {needed}: that of {whose} is {fitted!r}")
+
+
+def _check_intercept(state: TrainingState, settings: Settings, whose: str) -> None:
+    """Raise ValueError where b is to be 0, and that of a fitted model is not."""
+    if not settings.has_intercept and bool((state.model.bias != 0).any() or (state.targets.mean != 0).any()):
+        raise ValueError(
+            f"intercept = False needs a model without one, but {whose} has one: give init=components_ to a new fit"
+        )
 
 
 def _check_same_rows(model: Autoencoder, rows: Rows, whose: str) -> None:

@@ -246,6 +246,21 @@ def test_a_known_dictionary_is_found(update):
     np.testing.assert_allclose(state.intercept, 5, atol=0.1)
 
 
+def test_without_an_intercept_a_step_is_that_of_uncentred_codes():
+    Z, Y, D = problem()
+    X, random = Y + 5.0, np.random.default_rng(0)
+    before = Learned(D, np.zeros(6), Statistics.zeros(*D.shape), np.zeros(12, dtype=np.int64), 0)
+    mod, online = (before.step(X, Z, L1(), kind(intercept=False), random) for kind in (MOD, Online))
+    used = Z.toarray().any(axis=0)
+    best = np.linalg.lstsq(Z.toarray()[:, used], X)[0]
+    np.testing.assert_allclose(mod.atoms[used], best / np.linalg.norm(best, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(online.atoms, descend_atoms(D, *sums(Z, X)), atol=1e-12)
+    start = Learned.start(X, 12, Online(intercept=False), random)
+    for state in (mod, online, start):
+        np.testing.assert_array_equal(state.intercept, np.zeros(6))
+    assert np.isclose(start.atoms @ X.T, np.linalg.norm(X, axis=1)).any(axis=1).all()  # rows as they are
+
+
 def test_nonnegative_atoms_are_found():
     D = np.abs(sphere_atoms(24, 24, random_state=0)) ** 3
     D /= np.linalg.norm(D, axis=1, keepdims=True)
@@ -299,6 +314,7 @@ def test_a_batch_of_no_samples_changes_nothing():
         (lambda: Online(forgetting=-1), "forgetting must be finite and >= 0, got -1"),
         (lambda: Online(forgetting="all"), "forgetting must be finite and >= 0, got 'all'"),
         (lambda: Online(nonnegative="x"), "nonnegative must be True or False, got 'x'"),
+        (lambda: Online(intercept=None), "intercept must be True or False, got None"),
         (
             lambda: initial_atoms(np.full((3, 3), np.nan), 3, "data", np.random.default_rng(0)),
             "Y must be finite, got NaN or infinity",

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.decomposition import MiniBatchDictionaryLearning
+from sklearn.datasets import load_digits
+from sklearn.decomposition import NMF, MiniBatchDictionaryLearning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -143,6 +144,44 @@ def test_options_of_updates_reach_the_dictionary(truth):
     assert (norms < 1 + 1e-9).all()
     ball.partial_fit(X[:100])
     assert learner(encoder=Solved(tol=1e-2), n_steps=2).fit(X).encoder_.tol == 1e-2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("update", [Online(intercept=False), MOD(intercept=False), KSVD(intercept=False)])
+def test_without_an_intercept_b_is_zero(update, dtype, truth, tmp_path):
+    X = (truth.X[:400] + 3).astype(dtype)
+    weighted = learner(update=update, n_steps=4).fit(X, sample_weight=np.arange(400) % 3)
+    given = learner(update=update, n_steps=4).fit(X, init=weighted.components_)
+    further = learner(update=update, n_steps=4).fit(X, init=given)
+    stream = learner(update=update).partial_fit(X[:200]).partial_fit(X[200:] + 1)
+    stream.save(tmp_path / "sae.safetensors", training_state=True)
+    given.save(tmp_path / "small.safetensors")
+    loaded, small = (ProxSAE.load(tmp_path / f"{name}.safetensors").partial_fit(X + 1) for name in ("sae", "small"))
+    assert loaded.update == update
+    for sae in (weighted, given, further, stream, loaded, small):
+        np.testing.assert_array_equal(sae.intercept_, np.zeros(16, dtype))
+        assert sae.score(X) > 0
+
+
+def test_a_model_with_an_intercept_is_not_trained_further_without_one(truth, tmp_path):
+    sae = learner(n_steps=4).fit(truth.X)
+    sae.save(tmp_path / "sae.safetensors")
+    without = {"update": Online(intercept=False)}
+    with pytest.raises(ValueError, match="intercept = False needs a model without one, but init has one: give init="):
+        learner(**without).fit(truth.X, init=sae)
+    for fitted in (sae, ProxSAE.load(tmp_path / "sae.safetensors")):
+        with pytest.raises(ValueError, match="but the fitted model has one: give init=components_ to a new fit"):
+            fitted.set_params(**without).partial_fit(truth.X)
+
+
+@pytest.mark.parametrize("update", [Online(nonnegative=True, intercept=False), KSVD(nonnegative=True, intercept=False)])
+def test_nonnegative_atoms_without_an_intercept_are_those_of_nmf(update):
+    X = load_digits().data[:600] / 16
+    nmf = NMF(8, init="nndsvda", max_iter=400, random_state=0)
+    theirs = ((X - nmf.fit_transform(X) @ nmf.components_) ** 2).sum()
+    found = learner(NonNegative(), 8, update=update, n_steps=50, batch_size=600).fit(X).predict(X)
+    assert found.min() >= 0
+    assert ((X - found) ** 2).sum() < 1.02 * theirs
 
 
 def test_rows_of_a_tensor_and_a_map_are_learned_from(truth, tmp_path):
