@@ -157,6 +157,8 @@ def _solve(L, k, x):  # type: ignore[no-untyped-def]
 def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, noise):  # type: ignore[no-untyped-def]
     """Step to the minimum on the quadratic pieces of the codes, or to where the first piece ends.
 
+    Return whether the step took an atom out: whether the piece ended at 0.
+
     An atom that depends linearly on others of the support is left out of the system. Along the direction that exchanges
     it for the others, F is linear, or concave where r is. The step follows this direction downhill, where the fall is
     more than noise, to where a piece ends, which takes an atom out; where no piece ends, it does not move.
@@ -177,7 +179,7 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
     share, first, end = _reach(prox, parameters, steps, z, index, kinked, support, k, slopes, curvatures, delta)
     _move(A, z, r, m, support, k, slopes, curvatures, delta, share, first, end)
     if first >= 0:
-        return
+        return end == 0.0
     for i in range(k):
         downhill = r[support[i]] - slopes[i]
         if L[i, i] == 0.0 and abs(downhill) > noise:
@@ -191,12 +193,17 @@ def _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support
             share, first, end = _reach(prox, parameters, steps, z, index, kinked, support, k, slopes, curvatures, delta)
             if first >= 0:  # else nothing is to be had but rounding, or F has no minimum
                 _move(A, z, r, m, support, k, slopes, curvatures, delta, share, first, end)
-            return
+            return first >= 0 and end == 0.0
+    return False
 
 
 @uncounted()
 def minimise_on_set(prox, parameters, A, steps, rest, z, r, index, m, L, work, support, kinked, ref, settled, noise):  # type: ignore[no-untyped-def]
-    """Solve on the active set: passes of coordinate descent, and Newton steps once the zeros stand still."""
+    """Solve on the active set: passes of coordinate descent, and Newton steps once the zeros stand still.
+
+    A Newton step that takes an atom out is followed by the next at once: a pass before it would bring atoms back that
+    the minimum does without, and where many atoms depend on one another the two would undo one another's work.
+    """
     calm = 0
     for n_pass in range(1, PASSES + 1):
         move, flips = _descended(prox, parameters, A, steps, rest, z, r, index, m)
@@ -204,4 +211,6 @@ def minimise_on_set(prox, parameters, A, steps, rest, z, r, index, m, L, work, s
             return
         calm = calm + 1 if flips == 0 else 0
         if calm >= CALM or n_pass % IMPATIENT == 0:
-            _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, noise)
+            for _ in range(m):
+                if not _newton(prox, parameters, A, steps, z, r, index, m, kinked, L, work, support, noise):
+                    break

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import Lasso
 
@@ -116,6 +117,16 @@ def test_coordinate_descent_settles_where_more_atoms_are_in_use_than_are_indepen
         s = solve(X, D / np.linalg.norm(D, axis=1, keepdims=True), R, method="cd")
         assert s.converged.all()
         assert (s.objective <= 0.5 * (X**2).sum(1) + R.value(np.zeros((1, 14)))).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_step_of_the_active_set_ends_at_the_non_negative_least_squares_of_correlated_atoms(dtype):
+    rng = np.random.default_rng(0)
+    D, X = (np.cumsum(rng.standard_normal((n, 40)), axis=1).astype(dtype) for n in (80, 5))
+    s = solve(X, D, "NonNegative", method="active_set", max_iter=1)
+    best = np.array([0.5 * nnls(D.T.astype(np.float64), x)[1] ** 2 for x in X])
+    assert s.converged.all()
+    assert (s.objective - best <= 1e-9 * (X**2).sum(1)).all()
 
 
 @seed(0)
