@@ -78,8 +78,9 @@ def certificate_of(R: Regularizer, D: Array, *, by_coordinates: bool = False) ->
 
     The gap needs a dual point in the domain of R*. Where every r_i grows to infinity (L1, ridge, bounded boxes) a
     scaled residual is such a point. Where some r_i do not (NonNegative alone, zero weights), a direction into the
-    domain is sought once. If there is none, or R is unbounded below, not convex or without a known conjugate, the
-    certificate is the fixed-point residual. For an R of whole codes, R* has to be finite around 0.
+    domain is sought once. If there is none, but every point is a sum of these atoms with weights >= 0, the dual point
+    is 0, and the gap is F - min R. Elsewhere, and for an R that is unbounded below, not convex or without a known
+    conjugate, the certificate is the residual. For an R of whole codes, R* has to be finite around 0.
     """
     residual: tuple[CertificateKind, Certify] = ("fixed-point residual", fixed_point_residual)
     if by_coordinates:
@@ -94,9 +95,10 @@ def certificate_of(R: Regularizer, D: Array, *, by_coordinates: bool = False) ->
     low, high = (np.broadcast_to(to_numpy(end), D.shape[:1])[free] for end in conjugate_domain(R, D))
     if np.isfinite(low).any() or (high < 0).any():
         return residual
-    direction = inward_direction(to_numpy(D)[free])
+    atoms = to_numpy(D)[free]
+    direction = inward_direction(atoms)
     if direction is None:
-        return residual
+        return ("duality gap", duality_gap) if spans_positively(atoms) else residual
     xp = array_api_compat.array_namespace(D)
     direction = xp.asarray(direction, device=array_api_compat.device(D))
     return "duality gap", partial(duality_gap, direction=direction)
@@ -148,7 +150,7 @@ def duality_gap(
     if direction is not None:  # nu - s theta = (1 - s) nu + s tau c
         along = _double(problem.targets) @ direction - Z @ slopes
         distance = distance + 2.0 * (1.0 - s) * s * lean * along + (s * lean) ** 2 * (direction * direction).sum()
-    rounding = noise.of_gap(products, steepness(R, reach)) + blur
+    rounding = noise.of_gap(products, steepness(R, reach), s, fit.residual) + blur
     at_zero = R.penalties(_double(_zero_code(problem))).sum()
     return gap_report(fit, distance, penalties.sum(-1), excess, rounding, at_zero)
 
@@ -179,7 +181,7 @@ def joint_duality_gap(problem: Problem, Z: Array, fit: FitTerms | None = None) -
     s = dual_scaling(R, fit.correlations)
     Z, V = _double(Z), s[:, None] * fit.correlations
     excess = value + R.conjugate_unchecked(V) - (V * Z).sum(-1)
-    rounding = noise.of_gap(abs(V * Z).sum(-1), steepness(R, noise.norms))
+    rounding = noise.of_gap(abs(V * Z).sum(-1), steepness(R, noise.norms), s, fit.residual)
     at_zero = _double(R.value_unchecked(_zero_code(problem)))[0]
     return gap_report(fit, (1.0 - s) ** 2 * fit.residual, value, excess, rounding, at_zero)
 
@@ -261,12 +263,14 @@ class Noise(NamedTuple):
     load: Array  # sum_j abs(z_j) ||d_j||, (n_samples,)
     unit: Array  # eps (||y|| + load), (n_samples,)
 
-    def of_gap(self, products: Array, steepness: float) -> Array:
-        """Return the change of the gap by this noise, to first order: directly, and by the scaling of the dual point.
+    def of_gap(self, products: Array, steepness: float, s: Array, residual: Array) -> Array:
+        """Return the change of the gap by this noise: directly, and by the scaling s of the dual point.
 
-        `products`, the sum of abs(v_i z_i), is taken at the dual point.
+        `products`, the sum of abs(v_i z_i), is taken at the dual point. Where that point is 0, the gap changes with the
+        `residual` ||y - z D||^2 alone.
         """
-        return self.unit * (self.load + steepness * products)
+        of_fit = self.unit * (residual**0.5 + self.unit)
+        return ArrayNamespace(of_fit).where(s > 0, self.unit * (self.load + steepness * products), of_fit)
 
 
 def noise_of(problem: Problem, Z: Array, fit: FitTerms) -> Noise:
@@ -314,6 +318,25 @@ def inward_direction(atoms: Array) -> Array | None:
         return None
     direction: Array = weights @ units
     return direction if (units @ direction).min() > 1e-8 else None
+
+
+def spans_positively(atoms: Array) -> bool:
+    """Return whether every point is a sum of atoms, a row each, with weights >= 0.
+
+    The atoms have to span, and their negative sum has to be such a sum.
+    """
+    from scipy.optimize import nnls
+
+    atoms = np.asarray(atoms, np.float64)
+    norms = np.linalg.norm(atoms, axis=1, keepdims=True)
+    units = np.divide(atoms, norms, out=np.zeros_like(atoms), where=norms > 0)
+    if np.linalg.matrix_rank(units) < units.shape[1]:
+        return False
+    try:
+        _, distance = nnls(units.T, -units.sum(0))
+    except RuntimeError:  # too many iterations
+        return False
+    return bool(distance <= 1e-8)
 
 
 def least_shift(V: Array, slopes: Array, free: Array) -> Array:

@@ -183,8 +183,9 @@ def solve(
     Solution
         Where the certificate is a duality gap, F is at most so far above its minimum. There is a gap for every sum of
         L1, Huber, SquaredL2, NonNegative, Box, Tilt and translations of these whose weights keep the codes
-        bounded, for NonNegative without a penalty where 0 is not in the convex hull of the atoms, and for every R of
-        whole codes that has a conjugate and keeps the codes bounded. Elsewhere ``certificate_kind`` names the kind.
+        bounded, for NonNegative without a penalty where 0 is not in the convex hull of the atoms, or inside it, so that
+        min F is 0, and for every R of whole codes that has a conjugate and keeps the codes bounded. Elsewhere
+        ``certificate_kind`` names the kind.
 
     Raises
     ------

@@ -54,7 +54,7 @@ class SparseGap:
         load = (abs(z) * self.norms[columns]).sum(-1)
         noise = Noise(self.eps, self.norms, load, self.eps * (np.sqrt(fit.target) + load))
         penalty = self.at_zero.sum() + (penalties - self.at_zero[columns]).sum(-1)
-        rounding = noise.of_gap(products, self.steepness)
+        rounding = noise.of_gap(products, self.steepness, s, fit.residual)
         return gap_report(fit, (1.0 - s) ** 2 * fit.residual, penalty, excess, rounding, self.at_zero.sum())
 
 

@@ -220,6 +220,20 @@ def test_nonnegative_least_squares_is_certified():
         assert np.all(s.certificate >= s.objective - best - 1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["active_set", "fista"])
+def test_the_gap_of_atoms_that_reach_every_point_is_F(method, dtype):
+    X, half = data(p=8, d=8)
+    X, D = X.astype(dtype), np.vstack([half, -half]).astype(dtype)
+    s = solve(X, D, NonNegative(), method=method, max_iter=20_000)
+    assert s.certificate_kind == "duality gap"
+    assert s.converged.all()
+    assert (s.objective <= 1e-5 * (X**2).sum(1)).all()
+    report = duality_gap(Problem(X, D, NonNegative(), 0.1), np.full((5, 16), 1e4, dtype))  # which D maps to 0
+    np.testing.assert_allclose(report.certificate, report.objective)
+    assert not report.meets(0.5).any()  # the size of the codes is no excuse
+
+
 def test_some_atoms_unpenalised():
     X, D = data(n=4)
     weights = np.where(np.arange(12) % 3 == 0, 0.0, 0.2)

@@ -72,6 +72,7 @@ def test_tensors_and_refusals():
     s, tensors = solve(X, D, "0.3*L1"), solve(torch.from_numpy(X), torch.from_numpy(D), "0.3*L1")
     np.testing.assert_allclose(tensors.dual_point().numpy(), s.dual_point(), atol=1e-12)
     both_signs = np.concatenate([D, -D])
-    for R in ("Cardinality(2)", "NonNegative", ["0.1*L1", "0.2*L1"]):
+    assert not solve(X, both_signs, "NonNegative", tol=1e-3).dual_point().any()  # no other point is feasible
+    for R in ("Cardinality(2)", "Zero", ["0.1*L1", "0.2*L1"]):
         with pytest.raises(ValueError, match="a dual point needs an R with a duality gap over this dictionary, and"):
             solve(X, both_signs, R, tol=1e-3).dual_point()
