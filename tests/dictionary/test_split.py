@@ -16,7 +16,7 @@ class Fitted:
     """An autoencoder with given parts: its codes are those of a solver, spoiled by a function."""
 
     def __init__(self, D, R, spoil=lambda Z: Z):
-        self.sae = ProxSAE.from_parts(D, np.zeros(D.shape[1]), Solved(tol=1e-6)._of(R))
+        self.sae = ProxSAE.from_parts(D, np.zeros(D.shape[1]), Solved.of(R, tol=1e-6))
         self.components_, self.intercept_, self.regularizer_, self.spoil = D, np.zeros(D.shape[1]), R, spoil
 
     def transform(self, X):
