@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +64,11 @@ def run(options: argparse.Namespace) -> None:
     sites = [site_of(model, sae, block, check_provenance=check) for sae in saes.values()]
     if len(set(sites)) > 1:
         raise ValueError(f"the two models are of different sites: {sites[0]} and {sites[1]}")
-    with nullcontext("") if options.store else tempfile.TemporaryDirectory() as folder:
-        if not options.store:
-            store = harvest_like(saes, model, sites[0], options, folder)
+    if options.store:
         _write(options, model, saes, pairs, store)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            _write(options, model, saes, pairs, harvest_like(saes, model, sites[0], options, folder))
 
 
 def _write(options: Any, model: Any, saes: dict[str, Any], pairs: list[tuple[str, str]], store: Any) -> None:

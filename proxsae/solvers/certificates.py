@@ -306,11 +306,9 @@ def inward_direction(atoms: Array) -> Array | None:
     """
     from scipy.optimize import nnls
 
-    atoms = np.asarray(atoms, np.float64)
-    norms = np.linalg.norm(atoms, axis=1, keepdims=True)
-    if not norms.all():
+    units = _units(atoms)
+    if not units.any(axis=1).all():  # no direction has a positive product with a zero atom
         return None
-    units = atoms / norms
     system = np.vstack([units.T, np.ones(len(units))])
     try:
         weights, _ = nnls(system, np.append(np.zeros(units.shape[1]), 1.0))
@@ -327,9 +325,7 @@ def spans_positively(atoms: Array) -> bool:
     """
     from scipy.optimize import nnls
 
-    atoms = np.asarray(atoms, np.float64)
-    norms = np.linalg.norm(atoms, axis=1, keepdims=True)
-    units = np.divide(atoms, norms, out=np.zeros_like(atoms), where=norms > 0)
+    units = _units(atoms)
     if np.linalg.matrix_rank(units) < units.shape[1]:
         return False
     try:
@@ -337,6 +333,13 @@ def spans_positively(atoms: Array) -> bool:
     except RuntimeError:  # too many iterations
         return False
     return bool(distance <= 1e-8)
+
+
+def _units(atoms: Array) -> Array:
+    """Return the atoms at norm 1 in float64; zero atoms stay."""
+    atoms = np.asarray(atoms, np.float64)
+    norms = np.linalg.norm(atoms, axis=1, keepdims=True)
+    return atoms / np.where(norms > 0, norms, 1.0)
 
 
 def least_shift(V: Array, slopes: Array, free: Array) -> Array:
